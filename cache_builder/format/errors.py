@@ -1,0 +1,46 @@
+"""The errors of kdcache, grouped by what a caller would do about them."""
+
+from __future__ import annotations
+
+
+class KDCacheError(Exception):
+    """Anything kdcache refuses. The message says where, what was found, what was expected, what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(KDCacheError):
+    """A setting is wrong or contradicts another: change the command."""
+
+    exit_code = 2
+
+
+class DataError(KDCacheError):
+    """A data set or a sample is not what it should be: look at the data."""
+
+
+class UnknownSampleError(DataError):
+    """Sample ids that the cache does not hold."""
+
+    def __init__(self, sample_ids: list[str], total: int) -> None:
+        self.sample_ids = sample_ids
+        self.total = total
+        shown = ", ".join(repr(sample_id) for sample_id in sample_ids)
+        more = f" and {total - len(sample_ids)} more" if total > len(sample_ids) else ""
+        super().__init__(f"{total} sample id(s) are not in the cache: {shown}{more}")
+
+
+class FormatError(KDCacheError):
+    """A store is not a kdcache store, or of a version this release cannot read."""
+
+
+class IncompleteCacheError(KDCacheError):
+    """A cache whose tiles are not all committed: finish the build."""
+
+
+class CorruptCacheError(KDCacheError):
+    """Stored bytes fail their checksum or are missing: restore the file or rebuild the tile."""
+
+
+class ServerError(KDCacheError):
+    """A logit server did not answer as it should."""

@@ -1,0 +1,182 @@
+"""Pure geometry of a store: tiles, arrays, shards, chunks and the fields of a record. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from cache_builder.format.manifest import CodecSection, Manifest
+
+ROOT_ATTRIBUTE = "kdcache"
+INDEX_TYPES = {8: "<u1", 16: "<u2", 32: "<u4"}
+
+
+def index_bits(classes: int) -> int:
+    """Bits of the smallest unsigned type that holds ``classes - 1``."""
+    return 8 if classes <= 2**8 else 16 if classes <= 2**16 else 32
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of views [view_start, view_stop) and rows [row_start, row_stop)."""
+
+    group: int
+    block: int
+    view_start: int
+    view_stop: int
+    row_start: int
+    row_stop: int
+
+    @property
+    def key(self) -> str:
+        """The store key of this tile's commit object."""
+        return f"commits/g{self.group:05d}-b{self.block:07d}.json"
+
+    @property
+    def views(self) -> range:
+        """The views of the tile."""
+        return range(self.view_start, self.view_stop)
+
+    @property
+    def rows(self) -> range:
+        """The rows of the tile."""
+        return range(self.row_start, self.row_stop)
+
+    @property
+    def count(self) -> int:
+        """The number of records."""
+        return len(self.views) * len(self.rows)
+
+    def __str__(self) -> str:
+        return f"views {self.view_start}-{self.view_stop - 1}, rows {self.row_start}-{self.row_stop - 1}"
+
+
+def tiles(manifest: Manifest) -> Iterator[Tile]:
+    """All tiles, view groups outermost: the first views of every row exist first."""
+    n, v = manifest.data.samples, manifest.views.count
+    height, width = manifest.tiling.views, manifest.tiling.rows
+    for group, view in enumerate(range(0, v, height)):
+        for block, row in enumerate(range(0, n, width)):
+            yield Tile(group, block, view, min(view + height, v), row, min(row + width, n))
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a record: ``count`` values of ``dtype``, at byte ``offset`` of the packed record."""
+
+    name: str
+    dtype: np.dtype[Any]
+    count: int
+    scalar: bool
+    offset: int
+
+    @property
+    def array(self) -> str:
+        """Store path of the array that holds this field for every (view, row)."""
+        return f"records/{self.name}"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this field in a packed record."""
+        return self.dtype.itemsize * self.count
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """The packed record: the fields in their order, little-endian, without padding."""
+
+    codec: CodecSection
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields in packed order. Absent fields (no tail, nothing wide) are left out."""
+        codec = self.codec
+        narrow = codec.tail_rank - codec.tail_wide
+        columns: list[tuple[str, str, int, bool]] = [
+            ("topk_max", "<f4", 1, True),
+            ("lse", "<f4", 1, True),
+            ("topk_span", "<f2", 1, True),
+            ("tail_coef_wide", "<i2", codec.tail_wide, False),
+            ("topk_index", INDEX_TYPES[codec.index_bits], codec.top_k, False),
+            ("topk_value", "<u1", codec.top_k, False),
+            ("tail_coef", "<i1", narrow, False),
+        ]
+        fields: list[Field] = []
+        offset = 0
+        for name, dtype, count, scalar in columns:
+            if count:
+                fields.append(Field(name, np.dtype(dtype), count, scalar, offset))
+                offset += fields[-1].nbytes
+        return tuple(fields)
+
+    @cached_property
+    def record_bytes(self) -> int:
+        """Bytes of one packed record."""
+        return sum(field.nbytes for field in self.fields)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The packed record as a NumPy structured type."""
+        members: list[tuple[str, DTypeLike] | tuple[str, DTypeLike, tuple[int, ...]]] = [
+            (field.name, field.dtype) if field.scalar else (field.name, field.dtype, (field.count,))
+            for field in self.fields
+        ]
+        return np.dtype(members)
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape, type and partition of one Zarr array."""
+
+    path: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    order: tuple[int, ...] | None
+    """Permutation of the transpose codec, so that columns compress together."""
+    dimension_names: tuple[str, ...]
+
+    def shard_key(self, tile: Tile) -> str:
+        """Store key of the object that holds this array's part of a tile."""
+        coordinates = (tile.group, tile.block) if self.shards else (tile.block,)
+        padding = (0,) * (len(self.shape) - len(coordinates))
+        return "/".join([self.path, "c", *(str(i) for i in coordinates + padding)])
+
+
+def record_arrays(manifest: Manifest) -> list[ArraySpec]:
+    """The arrays under ``records/``: one per field, view-major, one shard per tile."""
+    v, n = manifest.views.count, manifest.data.samples
+    height, width = manifest.tiling.views, manifest.tiling.rows
+    specs = []
+    for field in RecordLayout(manifest.codec).fields:
+        tail = () if field.scalar else (field.count,)
+        specs.append(
+            ArraySpec(
+                path=field.array,
+                dtype=field.dtype,
+                shape=(v, n, *tail),
+                chunks=(1, width, *tail),
+                shards=(height, width, *tail),
+                order=None if field.scalar else (0, 2, 1),
+                dimension_names=("view", "row") if field.scalar else ("view", "row", "item"),
+            )
+        )
+    return specs
+
+
+def digest_array(manifest: Manifest) -> ArraySpec:
+    """``samples/digest``: one chunk per row block, written with the tiles of the first view group."""
+    n, width = manifest.data.samples, manifest.tiling.rows
+    return ArraySpec("samples/digest", np.dtype("<u8"), (n,), (width,), None, None, ("row",))
+
+
+def tile_arrays(manifest: Manifest, tile: Tile) -> list[ArraySpec]:
+    """The arrays a tile writes: its records, and with the first view group the sample digests."""
+    extra = [digest_array(manifest)] if tile.group == 0 else []
+    return record_arrays(manifest) + extra

@@ -1,0 +1,1 @@
+"""Serves caches over HTTP. Never imports torch."""

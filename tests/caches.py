@@ -1,0 +1,99 @@
+"""Small caches made from synthetic logits, for tests that need a store but no teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.format import codec, writer
+from cache_builder.format.layout import index_bits, tiles
+from cache_builder.format.manifest import (
+    CalibrationSection,
+    CodecSection,
+    DataSection,
+    Manifest,
+    NamedConfiguration,
+    ProbeSection,
+    TailBasis,
+    TeacherSection,
+    TilingSection,
+    ViewsSection,
+)
+
+
+def synthetic_logits(views: int, rows: int, classes: int, seed: int = 0) -> NDArray[np.float32]:
+    """Logits [V, N, C] with a low-rank part, so that a tail sketch has something to find."""
+    rng = np.random.default_rng(seed)
+    factors = rng.normal(size=(views, rows, 8)) @ rng.normal(size=(8, classes))
+    return (factors + 0.1 * rng.normal(size=(views, rows, classes))).astype(np.float32)
+
+
+def fit_basis(logits: NDArray[np.float32], rank: int) -> TailBasis:
+    """Principal components of logits [n, C]."""
+    mean = logits.mean(axis=0)
+    _, _, components = np.linalg.svd(logits - mean, full_matrices=False)
+    return TailBasis(mean.astype(np.float32), components[:rank].astype(np.float32))
+
+
+def synthetic_manifest(
+    *,
+    views: int = 3,
+    rows: int = 100,
+    classes: int = 40,
+    top_k: int = 5,
+    rank: int = 8,
+    wide: int = 2,
+    tile_views: int = 2,
+    tile_rows: int = 32,
+    name: str = "synthetic",
+) -> Manifest:
+    """A manifest without a basis, for layouts and writers."""
+    exact = top_k >= classes
+    return Manifest(
+        product_version="test",
+        name=name,
+        data=DataSection(
+            spec="synthetic", samples=rows, classes=classes,
+            class_names=tuple(f"class {i}" for i in range(classes)),
+        ),
+        teacher=TeacherSection(
+            spec="synthetic", weights="none", weights_digest="0", input_size=8, mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5), interpolation="bilinear", precision="fp32",
+        ),
+        views=ViewsSection(count=views, recipe=NamedConfiguration(name="rrc-flip"), seed=0),
+        codec=CodecSection(
+            top_k=min(top_k, classes), index_bits=index_bits(classes), tail_rank=0 if exact else rank,
+            tail_wide=0 if exact else wide, tail_step=0.0 if exact else 0.2,
+        ),
+        tiling=TilingSection(views=tile_views, rows=tile_rows),
+        calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0),
+        probe=ProbeSection(pairs=((0, 0),), libraries={}, tolerance=2.0),
+        environment={},
+        digests={},
+    )  # fmt: skip
+
+
+def write_synthetic_cache(
+    path: Path, logits: NDArray[np.float32], *, commit: int | None = None, **settings: object
+) -> Manifest:
+    """Write logits [V, N, C] as a cache; ``commit`` limits the tiles written (the cache stays incomplete)."""
+    views, rows, classes = logits.shape
+    manifest = synthetic_manifest(views=views, rows=rows, classes=classes, **settings)  # type: ignore[arg-type]
+    rank = manifest.codec.tail_rank
+    basis = fit_basis(logits.reshape(-1, classes), rank) if rank else codec.no_tail(classes)
+    manifest = manifest.with_basis(basis)
+    labels = (np.arange(rows) % classes).astype(np.int32)
+    table = writer.SampleTable.from_ids([f"dir/img_{i:05d}.png" for i in range(rows)], labels)
+    arrays = writer.header_arrays(manifest, table, np.zeros((1, 3, 8, 8), np.uint8))
+    sealed = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
+    writer.create(path, sealed, arrays)
+    out = writer.CacheWriter(path, sealed)
+    todo = list(tiles(sealed))
+    for tile in todo[:commit]:
+        block = logits[tile.view_start : tile.view_stop, tile.row_start : tile.row_stop]
+        fields = codec.encode(block.reshape(-1, classes), sealed.codec, basis)
+        shaped = {key: value.reshape(*block.shape[:2], *value.shape[1:]) for key, value in fields.items()}
+        out.write_tile(tile, shaped, np.arange(tile.row_start, tile.row_stop, dtype=np.uint64))
+    return out.finish() if commit is None else sealed

@@ -1,0 +1,1 @@
+"""Trains students from a cache; usable from any training loop."""
