@@ -1,0 +1,35 @@
+"""Data sets by spec ``kind:argument``. To add one: a class with ``ImageSource``'s members, a line below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cache_builder.datasets.cifar import open_cifar10, open_cifar100
+from cache_builder.datasets.digits import open_digits
+from cache_builder.datasets.imagefolder import ImageFolder
+from cache_builder.datasets.source import ArraySource, ImageSource, Sample
+from cache_builder.format.errors import ConfigError
+from cache_builder.names import unknown_name
+
+DATASETS: dict[str, Callable[[str], ImageSource]] = {
+    "imagefolder": ImageFolder,
+    "digits": open_digits,
+    "cifar10": open_cifar10,
+    "cifar100": open_cifar100,
+}
+
+__all__ = ["DATASETS", "ArraySource", "ImageFolder", "ImageSource", "Sample", "open_source"]
+
+
+def open_source(spec: str) -> ImageSource:
+    """Open a data set, e.g. ``imagefolder:/data/train``, ``digits:train``, ``cifar10:/data:test``.
+
+    Raises :class:`ConfigError` for an unknown kind and :class:`DataError` for a missing or empty one.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind not in DATASETS:
+        if Path(spec).is_dir():
+            raise ConfigError(f"data {spec!r} names no kind: write imagefolder:{spec}")
+        raise ConfigError(unknown_name("data set kind", kind, DATASETS) + " (write KIND:PATH)")
+    return DATASETS[kind](argument)

@@ -1,0 +1,41 @@
+"""CIFAR-10 and CIFAR-100, where torchvision's files are already on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import torchvision
+
+from cache_builder.datasets.source import ArraySource
+from cache_builder.format.errors import DataError
+
+
+def open_cifar10(argument: str) -> ArraySource:
+    """``cifar10:PATH`` (training part) or ``cifar10:PATH:test``."""
+    return _open("cifar10", torchvision.datasets.CIFAR10, argument)
+
+
+def open_cifar100(argument: str) -> ArraySource:
+    """``cifar100:PATH`` (training part) or ``cifar100:PATH:test``."""
+    return _open("cifar100", torchvision.datasets.CIFAR100, argument)
+
+
+def _open(name: str, kind: type[torchvision.datasets.CIFAR10], argument: str) -> ArraySource:
+    path, part = split_part(argument)
+    try:
+        # torchvision checks the files' MD5 before it unpickles them.
+        data = kind(path, train=part == "train", download=False)
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{name}: {path!r} does not hold the folder {kind.base_folder!r} with intact files ({error}); "
+            "kdcache downloads nothing"
+        ) from error
+    labels = np.array(data.targets, np.int32)
+    return ArraySource(f"{name}:{argument}", data.data, labels, tuple(data.classes))
+
+
+def split_part(argument: str) -> tuple[str, str]:
+    """``PATH[:train|:test]`` to path and part; the training part where none is named."""
+    for part in ("train", "test"):
+        if argument.endswith(f":{part}"):
+            return argument.removesuffix(f":{part}"), part
+    return argument, "train"
