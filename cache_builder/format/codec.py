@@ -38,20 +38,36 @@ def encode(logits: NDArray[np.float32], codec: CodecSection, basis: TailBasis) -
     order = np.argsort(-logits, axis=1, kind="stable")[:, : codec.top_k]
     values = np.take_along_axis(logits, order, axis=1)
     largest = values[:, 0]
-    span = span_ceil16(largest - values[:, -1])
-    scale = np.where(span > 0, VALUE_LEVELS / np.maximum(span.astype(np.float32), 1e-30), 0)
-    steps = np.rint((largest[:, None] - values) * scale[:, None])
+    with np.errstate(over="ignore"):  # a difference beyond float32 is infinite, and refused as a span
+        span = span_ceil16(largest - values[:, -1])
     fields: Fields = {
         "topk_max": largest.astype("<f4"),
         "lse": log_sum_exp(logits).astype("<f4"),
         "topk_span": span,
         "topk_index": order.astype(f"<u{codec.index_bits // 8}"),
-        "topk_value": np.clip(steps, 0, VALUE_LEVELS).astype("u1"),
+        "topk_value": quantise(largest[:, None] - values, span),
     }
     if codec.tail_rank:
-        coef = np.rint((logits - basis.mean) @ basis.basis.T / np.float32(codec.tail_step))
-        fields |= split_coefficients(coef, codec)
+        fields |= sketch_tail(logits, codec, basis)
     return {field.name: fields[field.name] for field in RecordLayout(codec).fields}
+
+
+def quantise(below: NDArray[np.float32], span: NDArray[np.float16]) -> NDArray[np.uint8]:
+    """Distances [n, K] below the largest logit to the nearest of 256 levels between 0 and ``span`` [n]."""
+    wide = span.astype(np.float32)
+    scale = np.zeros_like(wide)
+    np.divide(np.float32(VALUE_LEVELS), wide, out=scale, where=wide > 0)
+    levels: NDArray[np.float32] = np.rint(below * scale[:, None])
+    return np.clip(levels, 0, VALUE_LEVELS).astype(np.uint8)
+
+
+def sketch_tail(logits: NDArray[np.float32], codec: CodecSection, basis: TailBasis) -> Fields:
+    """Logits [n, C] to their tail coefficients, in units of the step."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        coef = np.rint((logits - basis.mean) @ basis.basis.T / np.float32(codec.tail_step))
+    if not np.isfinite(coef).all():
+        raise DataError(f"logits up to {np.abs(logits).max():.3g} overflow float32 in the tail basis")
+    return split_coefficients(coef, codec)
 
 
 def split_coefficients(coef: NDArray[np.float32], codec: CodecSection) -> Fields:
@@ -64,41 +80,57 @@ def split_coefficients(coef: NDArray[np.float32], codec: CodecSection) -> Fields
 
 
 def span_ceil16(span: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The smallest float16 that is not below ``span``, so that no value saturates."""
+    """The smallest float16 that is not below ``span`` >= 0, so that no value saturates."""
     if span.size and float(span.max()) > MAX_SPAN:
         raise DataError(f"logits span {float(span.max()):.3g}, more than float16 holds: is the head trained?")
     rounded = span.astype(np.float16)
-    return np.where(rounded < span, np.nextafter(rounded, np.float16(np.inf)), rounded)
+    # Positive floats are ordered like their bits: one more is the next float, subnormal ones included.
+    bits = rounded.view(np.uint16) + (rounded < span)
+    return bits.astype(np.uint16).view(np.float16)
 
 
 def log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Row-wise log-sum-exp."""
     largest = logits.max(axis=1, keepdims=True)
-    summed = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
+    with np.errstate(over="ignore"):  # a logit infinitely far below the largest adds nothing
+        summed = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
     return cast("NDArray[np.floating[Any]]", summed)
 
 
 def decode(records: NDArray[np.uint8], codec: CodecSection, basis: TailBasis) -> NDArray[np.float32]:
-    """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]. Invalid records give NaN."""
+    """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]. Invalid records give NaN.
+
+    Raises :class:`FormatError` for records that are not of this codec.
+    """
     fields = unpack(records, codec)
-    largest = fields["topk_max"].astype(np.float32)
-    span = fields["topk_span"].astype(np.float32)
-    sketch = np.broadcast_to(basis.mean, (len(records), basis.mean.size))
-    if codec.tail_rank:
-        coef = tail_coefficients(fields) * np.float32(codec.tail_step)
-        sketch = basis.mean + coef @ basis.basis
-    # No class outside the top K can exceed the K-th logit, whatever the sketch says.
-    dense = np.minimum(sketch, (largest - span)[:, None]).astype(np.float32)
+    index = fields["topk_index"].astype(np.int64)
+    if index.size and index.max() >= basis.mean.size:
+        raise FormatError(f"a record names class {index.max()} of {basis.mean.size}: it is of another cache")
     values = top_values(fields)
-    np.put_along_axis(dense, fields["topk_index"].astype(np.int64), values, axis=1)
+    # No class outside the top K can exceed the K-th logit, whatever the sketch says.
+    dense = np.minimum(tail_sketch(fields, codec, basis), kth_logit(fields)[:, None])
+    np.put_along_axis(dense, index, values, axis=1)
     return dense
+
+
+def kth_logit(fields: Fields) -> NDArray[np.float32]:
+    """The smallest stored logit [n]: the ceiling of the tail."""
+    return fields["topk_max"].astype(np.float32) - fields["topk_span"].astype(np.float32)
 
 
 def top_values(fields: Fields) -> NDArray[np.float32]:
     """The K stored logits [n, K], largest first."""
     step = fields["topk_span"].astype(np.float32) / np.float32(VALUE_LEVELS)
-    values = fields["topk_max"][:, None] - fields["topk_value"].astype(np.float32) * step[:, None]
-    return cast("NDArray[np.float32]", values)
+    below = fields["topk_value"].astype(np.float32) * step[:, None]
+    return fields["topk_max"].astype(np.float32)[:, None] - below
+
+
+def tail_sketch(fields: Fields, codec: CodecSection, basis: TailBasis) -> NDArray[np.float32]:
+    """What the sketch says about every class: [n, C], or [1, C] where it is the mean alone."""
+    if not codec.tail_rank:
+        return basis.mean[None]
+    coef = tail_coefficients(fields) * np.float32(codec.tail_step)
+    return basis.mean + cast("NDArray[np.float32]", coef @ basis.basis)
 
 
 def tail_coefficients(fields: Fields) -> NDArray[np.float32]:

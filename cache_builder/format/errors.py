@@ -29,6 +29,10 @@ class UnknownSampleError(DataError):
         more = f" and {total - len(sample_ids)} more" if total > len(sample_ids) else ""
         super().__init__(f"{total} sample id(s) are not in the cache: {shown}{more}")
 
+    def __reduce__(self) -> tuple[type[UnknownSampleError], tuple[list[str], int]]:
+        # Exceptions unpickle from their message; this one has other arguments and crosses processes.
+        return UnknownSampleError, (self.sample_ids, self.total)
+
 
 class FormatError(KDCacheError):
     """A store is not a kdcache store, or of a version this release cannot read."""

@@ -16,7 +16,10 @@ _NAMED_IN_ERRORS = 5
 
 
 class SampleIds(Sequence[str]):
-    """The sample ids of a cache in row order."""
+    """The sample ids of a cache in row order.
+
+    ``id_bytes``: UTF-8 of all ids, joined; ``offsets`` [N + 1]: where each begins and the last one ends.
+    """
 
     def __init__(self, id_bytes: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
         self._buffer = id_bytes.tobytes()
@@ -44,18 +47,22 @@ class SampleIds(Sequence[str]):
 
     def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of the given ids, in their order; raises :class:`UnknownSampleError` naming a few."""
-        rows = np.fromiter((self._row(sample_id.encode()) for sample_id in ids), np.int64, len(ids))
+        # A lone surrogate cannot be UTF-8, so it is in no cache; "surrogatepass" makes it merely unknown.
+        raws = [sample_id.encode(errors="surrogatepass") for sample_id in ids]
+        hashes, order = self._index
+        wanted = np.fromiter(map(xxhash.xxh64_intdigest, raws), np.uint64, len(raws))
+        starts = np.searchsorted(hashes, wanted, "left")
+        stops = np.searchsorted(hashes, wanted, "right")
+        found = (
+            # Equal hashes are told apart by the bytes themselves.
+            next((int(row) for row in order[start:stop] if self._raw(int(row)) == raw), -1)
+            for raw, start, stop in zip(raws, starts, stops, strict=True)
+        )
+        rows = np.fromiter(found, np.int64, len(raws))
         unknown = np.flatnonzero(rows < 0)
         if unknown.size:
             raise UnknownSampleError([ids[i] for i in unknown[:_NAMED_IN_ERRORS]], unknown.size)
         return rows
-
-    def _row(self, raw: bytes) -> int:
-        hashes, order = self._index
-        value = np.uint64(xxhash.xxh64_intdigest(raw))
-        start, stop = np.searchsorted(hashes, value, "left"), np.searchsorted(hashes, value, "right")
-        # Equal hashes are told apart by the bytes themselves.
-        return next((int(row) for row in order[start:stop] if self._raw(int(row)) == raw), -1)
 
     @cached_property
     def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

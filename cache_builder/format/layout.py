@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,13 +141,18 @@ class ArraySpec:
     shards: tuple[int, ...] | None
     order: tuple[int, ...] | None
     """Permutation of the transpose codec, so that columns compress together."""
-    dimension_names: tuple[str, ...]
+    dimension_names: tuple[str, ...] | None
 
     def shard_key(self, tile: Tile) -> str:
         """Store key of the object that holds this array's part of a tile."""
         coordinates = (tile.group, tile.block) if self.shards else (tile.block,)
         padding = (0,) * (len(self.shape) - len(coordinates))
         return "/".join([self.path, "c", *(str(i) for i in coordinates + padding)])
+
+    def selection(self, tile: Tile) -> tuple[slice, ...]:
+        """The part of this array that a tile covers."""
+        rows = slice(tile.row_start, tile.row_stop)
+        return (slice(tile.view_start, tile.view_stop), rows) if self.shards else (rows,)
 
 
 def record_arrays(manifest: Manifest) -> list[ArraySpec]:
@@ -174,6 +180,30 @@ def digest_array(manifest: Manifest) -> ArraySpec:
     """``samples/digest``: one chunk per row block, written with the tiles of the first view group."""
     n, width = manifest.data.samples, manifest.tiling.rows
     return ArraySpec("samples/digest", np.dtype("<u8"), (n,), (width,), None, None, ("row",))
+
+
+HEADER_CHUNK_BYTES = 2**26
+"""A header array has one chunk up to this size; longer ones are cut along their first axis."""
+
+
+def header_specs(manifest: Manifest, id_bytes: int) -> list[ArraySpec]:
+    """The arrays written once, before the first tile. ``id_bytes``: length of all sample ids in UTF-8."""
+    n, c, rank = manifest.data.samples, manifest.data.classes, manifest.codec.tail_rank
+    side, pictures = manifest.teacher.input_size, len(manifest.probe.pairs)
+    return [
+        _header_spec("samples/id_bytes", "<u1", (id_bytes,)),
+        _header_spec("samples/id_offsets", "<i8", (n + 1,)),
+        _header_spec("samples/label", "<i4", (n,)),
+        _header_spec("codec/mean", "<f4", (c,)),
+        _header_spec("codec/basis", "<f4", (rank, c)),
+        _header_spec("probe/pixels", "<u1", (pictures, 3, side, side)),
+    ]
+
+
+def _header_spec(path: str, dtype: str, shape: tuple[int, ...]) -> ArraySpec:
+    row_bytes = np.dtype(dtype).itemsize * math.prod(shape[1:])
+    first = min(max(1, shape[0]), max(1, HEADER_CHUNK_BYTES // row_bytes))
+    return ArraySpec(path, np.dtype(dtype), shape, (first, *shape[1:]), None, None, None)
 
 
 def tile_arrays(manifest: Manifest, tile: Tile) -> list[ArraySpec]:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Self
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveFloat,
+    PrivateAttr,
+    model_validator,
+)
 
 from cache_builder.format.errors import FormatError
 
@@ -23,7 +33,7 @@ FORMAT_VERSION: Literal[1] = 1
 class Frozen(BaseModel):
     """A value object: immutable, no unknown keys, a docstring under each field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class NamedConfiguration(Frozen):
@@ -59,7 +69,7 @@ class TeacherSection(Frozen):
     """Side in pixels of the square the teacher saw."""
     mean: tuple[float, float, float]
     """Per-channel mean (RGB, of pixels in 0..1) subtracted before the teacher."""
-    std: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Per-channel standard deviation (RGB, of pixels in 0..1)."""
     interpolation: Literal["nearest", "bilinear", "bicubic"]
     """Resampling of every view; always antialiased."""
@@ -125,7 +135,7 @@ class CalibrationSection(Frozen):
 class ProbeSection(Frozen):
     """Rendered pixels of a few (view, row) pairs, to notice another decoder or resizer."""
 
-    pairs: tuple[tuple[int, int], ...]
+    pairs: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
     """The (view, row) of each stored picture."""
     libraries: dict[str, str]
     """Versions of the libraries that rendered them."""
@@ -169,6 +179,12 @@ class Manifest(Frozen):
 
     _basis: TailBasis | None = PrivateAttr(default=None)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for problem in _contradictions(self):
+            raise ValueError(problem)
+        return self
+
     @property
     def basis(self) -> TailBasis:
         """The tail basis that the reader attached; raises :class:`FormatError` where nobody did."""
@@ -193,15 +209,50 @@ class Manifest(Frozen):
         return self.cache_id
 
 
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    """What no single field can see: the sections must agree."""
+    classes, names, codec = manifest.data.classes, manifest.data.class_names, manifest.codec
+    if names is not None and len(names) != classes:
+        yield f"data.class_names has {len(names)} names for {classes} classes"
+    if codec.top_k > classes or codec.tail_rank > classes:
+        yield f"codec.top_k and codec.tail_rank must not exceed data.classes = {classes}"
+    if codec.top_k == classes and codec.tail_rank:
+        yield "codec.top_k = data.classes leaves no tail, so codec.tail_rank must be 0"
+    if 2**codec.index_bits < classes:
+        yield f"codec.index_bits = {codec.index_bits} cannot hold a class id below {classes}"
+    if any(
+        view >= manifest.views.count or row >= manifest.data.samples for view, row in manifest.probe.pairs
+    ):
+        yield "probe.pairs names a (view, row) that the cache does not have"
+    if list(manifest.invalid_rows) != sorted({row for row in manifest.invalid_rows if row >= 0}):
+        yield "invalid_rows must be ascending row numbers"
+    if manifest.invalid_rows and manifest.invalid_rows[-1] >= manifest.data.samples:
+        yield f"invalid_rows names row {manifest.invalid_rows[-1]} of {manifest.data.samples}"
+
+
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
-def cache_digest(manifest: Manifest, commits: list[dict[str, Any]]) -> str:
-    """The cache_id: SHA-256 over the manifest without its id and all commits in tile order, 32 hex digits."""
-    body = manifest.model_dump(mode="json", exclude={"cache_id"})
-    return hashlib.sha256(canonical_json([body, commits])).hexdigest()[:32]
+def build_digest(body: dict[str, Any]) -> str:
+    """What ties tiles to their build: SHA-256 (32 hex digits) over the manifest JSON without its results."""
+    settled = {key: value for key, value in body.items() if key not in ("cache_id", "invalid_rows")}
+    return hashlib.sha256(canonical_json(settled)).hexdigest()[:32]
+
+
+def cache_digest(body: dict[str, Any], commits: Iterable[bytes]) -> str:
+    """The cache_id: SHA-256 (32 hex digits) over the manifest JSON without its id and all commit objects.
+
+    ``body``: the JSON as stored, so that a field a later release adds does not change an old cache's id.
+    ``commits``: their bytes, in tile order.
+    """
+    settled = {key: value for key, value in body.items() if key != "cache_id"}
+    digest = hashlib.sha256(canonical_json(settled))
+    for commit in commits:
+        digest.update(b"\n" + commit)
+    return digest.hexdigest()[:32]
 
 
 def array_digest(array: NDArray[Any]) -> str:
@@ -212,14 +263,15 @@ def array_digest(array: NDArray[Any]) -> str:
 
 # What may differ between the command that started a build and the one that resumes it: results of the
 # build itself and a description of the machine.
-_NOT_SETTINGS = {
-    "product_version",
-    "environment",
-    "calibration",
-    "probe",
-    "digests",
-    "invalid_rows",
-    "cache_id",
+_NOT_SETTINGS: dict[str, Any] = {
+    "product_version": True,
+    "environment": True,
+    "codec": {"tail_wide": True, "tail_step": True},
+    "calibration": True,
+    "probe": True,
+    "digests": True,
+    "invalid_rows": True,
+    "cache_id": True,
 }
 
 

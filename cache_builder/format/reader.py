@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cache_builder.format import codec
+from cache_builder.format.arrays import DECODING_ERRORS, open_array
+from cache_builder.format.commits import Commit, Shard, parse_commit, read_commit_bytes
 from cache_builder.format.errors import CorruptCacheError, DataError, FormatError, IncompleteCacheError
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
@@ -24,40 +26,54 @@ from cache_builder.format.layout import (
     RecordLayout,
     Tile,
     digest_array,
+    header_specs,
     record_arrays,
     tile_arrays,
     tiles,
 )
-from cache_builder.format.manifest import FORMAT_VERSION, Manifest, TailBasis, array_digest, cache_digest
-from cache_builder.format.store import list_keys, object_sizes, open_store, read_bytes
-
-# What Zarr and its codecs raise for bytes that are not what they wrote; OSError is left alone because a
-# disk that fails to answer says nothing about the data.
-_DECODING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, IndexError, ZeroDivisionError, MemoryError)
+from cache_builder.format.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    TailBasis,
+    array_digest,
+    build_digest,
+    cache_digest,
+)
+from cache_builder.format.store import object_sizes, open_store, read_bytes
 
 
 def read_manifest(location: str | Path) -> Manifest | None:
-    """The manifest at a location, without its tail basis; None where there is no cache.
+    """The manifest at a location, without its tail basis; None where there is no store.
 
     Raises :class:`FormatError` for a store that is something else or of an unknown version.
     """
+    body = read_body(location)
+    return None if body is None else parse_manifest(body, where=str(location))
+
+
+def read_body(location: str | Path) -> dict[str, Any] | None:
+    """The manifest's JSON as stored; None where there is no store. Raises as :func:`read_manifest`."""
     raw = read_bytes(open_store(location, read_only=True), "zarr.json")
     if raw is None:
         return None
     try:
-        attributes = json.loads(raw).get("attributes", {})
-    except (ValueError, AttributeError) as error:
-        raise CorruptCacheError(f"{location}: zarr.json is damaged ({error})") from error
-    if ROOT_ATTRIBUTE not in attributes:
+        root = json.loads(raw)
+        group = (root["zarr_format"], root["node_type"]) == (3, "group")
+        attributes = root.get("attributes", {})
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptCacheError(f"{location}: zarr.json is damaged ({error!r})") from error
+    if not group or not isinstance(attributes, dict) or ROOT_ATTRIBUTE not in attributes:
         raise FormatError(
-            f"{location} is a Zarr store, but not a kdcache: it lacks attributes[{ROOT_ATTRIBUTE!r}]"
+            f"{location} is a Zarr store, but not a kdcache: its root is no group with the attribute "
+            f"{ROOT_ATTRIBUTE!r}"
         )
-    return parse_manifest(attributes[ROOT_ATTRIBUTE], where=str(location))
+    body: dict[str, Any] = attributes[ROOT_ATTRIBUTE]
+    return body
 
 
 def parse_manifest(body: dict[str, Any], where: str) -> Manifest:
     """Validate a manifest that came as JSON; ``where`` names its origin in errors."""
-    version = body.get("format_version")
+    version = body.get("format_version") if isinstance(body, dict) else None
     if version != FORMAT_VERSION:
         raise FormatError(
             f"{where}: format version {version!r}, this release reads version {FORMAT_VERSION}; "
@@ -76,12 +92,12 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
     cache, :class:`IncompleteCacheError` when tiles are missing (unless ``allow_partial``) and
     :class:`CorruptCacheError` when the manifest and the commits do not give the cache_id.
     """
-    manifest = read_manifest(location)
-    if manifest is None:
+    body = read_body(location)
+    if body is None:
         raise FormatError(
             f"{location}: there is no cache here (no zarr.json); build one with `kdcache build`"
         )
-    cache = Cache(location, manifest)
+    cache = Cache(location, body)
     cache.check_complete(allow_partial)
     return cache
 
@@ -89,15 +105,14 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
 class Cache:
     """A cache open for reading. ``manifest`` carries its tail basis."""
 
-    def __init__(self, location: str | Path, manifest: Manifest) -> None:
+    def __init__(self, location: str | Path, body: dict[str, Any]) -> None:
+        """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits."""
         self.location = str(location)
         self._store = open_store(location, read_only=True)
-        self._manifest = manifest
-        self.layout = RecordLayout(manifest.codec)
-
-    @cached_property
-    def _group(self) -> zarr.Group:
-        return zarr.open_group(self._store, mode="r")
+        self._body = body
+        self._manifest = parse_manifest(body, where=self.location)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self.layout = RecordLayout(self._manifest.codec)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -122,11 +137,11 @@ class Cache:
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
-        """xxh64 of each sample's source bytes [N]."""
-        spec = digest_array(self._manifest)
+        """xxh64 of each sample's source bytes [N]; 0 for a row that could not be read."""
         first_group = [tile for tile in self.tiles if tile.group == 0]
-        self._check_shards(first_group, [spec])
-        return self._guarded(spec, ..., first_group)
+        self._require_commits(first_group, "samples/digest")
+        self.check_shards(first_group, [digest_array(self._manifest)])
+        return self._guarded(digest_array(self._manifest), ..., first_group)
 
     @cached_property
     def probe_pixels(self) -> NDArray[np.uint8]:
@@ -139,10 +154,25 @@ class Cache:
         return list(tiles(self._manifest))
 
     @cached_property
-    def commits(self) -> dict[str, dict[str, Any]]:
-        """The commit objects that exist, by tile key."""
-        found = set(list_keys(self._store, "commits/"))
-        return {tile.key: self._read_commit(tile) for tile in self.tiles if tile.key in found}
+    def commits(self) -> dict[str, Commit]:
+        """The commits that exist, by tile key; a damaged one is a :class:`CorruptCacheError`."""
+        build = build_digest(self._body)
+        return {
+            tile.key: parse_commit(
+                self._commit_bytes[tile.key], self._manifest, build, tile, where=self.location
+            )
+            for tile in self.tiles
+            if tile.key in self._commit_bytes
+        }
+
+    @cached_property
+    def _commit_bytes(self) -> dict[str, bytes]:
+        return read_commit_bytes(self._store, self.tiles)
+
+    def commit_bytes_in_order(self) -> list[bytes]:
+        """Every tile's commit object as stored; :class:`IncompleteCacheError` when one is missing."""
+        self._require_commits(self.tiles, "the cache")
+        return [self._commit_bytes[tile.key] for tile in self.tiles]
 
     def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of sample ids, in their order; unknown ids raise :class:`UnknownSampleError`."""
@@ -152,8 +182,7 @@ class Cache:
         """Raise unless every tile is committed and manifest and commits give the stored cache_id."""
         missing = [tile for tile in self.tiles if tile.key not in self.commits]
         if not missing and self._manifest.cache_id is not None:
-            commits = [self.commits[tile.key] for tile in self.tiles]
-            if cache_digest(self._manifest, commits) != self._manifest.cache_id:
+            if cache_digest(self._body, self.commit_bytes_in_order()) != self._manifest.cache_id:
                 raise CorruptCacheError(
                     f"{self.location}: manifest and commits do not give cache_id {self._manifest.cache_id}: "
                     "a file was edited or damaged; restore it or rebuild the cache"
@@ -169,33 +198,36 @@ class Cache:
     def header_array(self, path: str) -> NDArray[Any]:
         """One of the arrays named in the manifest's ``digests``, checked against its digest."""
         expected = self._manifest.digests.get(path)
-        if expected is None:
+        spec = self._header_spec(path)
+        if expected is None or spec is None:
             raise FormatError(f"{self.location} has no array {path!r}")
-        try:
-            array = np.asarray(self._array(path)[...])
-        except _DECODING_ERRORS as error:
-            raise CorruptCacheError(f"{self.location}: array {path} cannot be decoded ({error})") from error
+        array = self._guarded(spec, ..., [])
         if array_digest(array) != expected:
             raise CorruptCacheError(
-                f"{self.location}: array {path} does not match its digest in the manifest"
+                f"{self.location}: array {path} does not match its digest in the manifest; "
+                "restore the file or rebuild the cache"
             )
         return array
+
+    def _header_spec(self, path: str) -> ArraySpec | None:
+        # Only the id bytes have a length that the manifest does not know; the offsets end with it.
+        size = int(self.header_array("samples/id_offsets")[-1]) if path == "samples/id_bytes" else 0
+        return next((spec for spec in header_specs(self._manifest, size) if spec.path == path), None)
 
     def read_page(self, view: int) -> NDArray[np.uint8]:
         """All records of one view, uint8 [N, record_bytes]: rows in order, fields as FORMAT.md states.
 
-        Raises :class:`CorruptCacheError` naming the tile whose bytes fail their checksum.
+        Raises :class:`DataError` for a view the cache does not have, :class:`IncompleteCacheError` for one
+        that is not wholly written and :class:`CorruptCacheError` naming the tile whose bytes fail a check.
         """
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
             )
         of_view = [tile for tile in self.tiles if view in tile.views]
-        uncommitted = [tile for tile in of_view if tile.key not in self.commits]
-        if uncommitted:
-            raise IncompleteCacheError(f"{self.location}: view {view} lacks {len(uncommitted)} tile(s)")
+        self._require_commits(of_view, f"view {view}")
         specs = record_arrays(self._manifest)
-        self._check_shards(of_view, specs)
+        self.check_shards(of_view, specs)
         page = np.empty(self._manifest.data.samples, self.layout.dtype)
         for spec, field in zip(specs, self.layout.fields, strict=True):
             page[field.name] = self._guarded(spec, view, of_view)
@@ -205,67 +237,60 @@ class Cache:
         """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]."""
         return codec.decode(records, self._manifest.codec, self.manifest.basis)
 
-    def damaged_shards(self) -> Iterable[str]:
+    def damaged_shards(self) -> Iterator[str]:
         """Keys of shards whose bytes do not match their commit: reads every byte of the cache."""
-        for tile in self.tiles:
-            for shard, spec in self._committed_shards(tile, tile_arrays(self._manifest, tile)):
-                data = read_bytes(self._store, spec.shard_key(tile))
-                if data is None or len(data) != shard["bytes"] or zlib.crc32(data) != shard["crc32"]:
-                    yield spec.shard_key(tile)
+        for tile, key, shard in self._committed_shards(self.tiles):
+            if not self._is_intact(key, shard):
+                yield f"{key} ({tile})"
 
-    def _array(self, path: str) -> zarr.Array[Any]:
-        array = self._group[path]
-        assert isinstance(array, zarr.Array)
-        return array
+    def check_shards(self, of_tiles: list[Tile] | None = None, specs: list[ArraySpec] | None = None) -> None:
+        """Presence and size of committed shards: one that is gone would read as zeros.
 
-    def _read_commit(self, tile: Tile) -> dict[str, Any]:
-        data = read_bytes(self._store, tile.key) or b""
-        try:
-            commit: dict[str, Any] = json.loads(data)
-            if commit["tile"] != [tile.group, tile.block] or commit["count"] != tile.count:
-                raise ValueError(f"it describes tile {commit['tile']} of {commit['count']} records")
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptCacheError(f"{self.location}: {tile.key} ({tile}) is damaged: {error}") from error
-        return commit
-
-    def _committed_shards(
-        self, tile: Tile, specs: list[ArraySpec]
-    ) -> Iterable[tuple[dict[str, int], ArraySpec]]:
-        shards = self.commits[tile.key]["shards"] if tile.key in self.commits else {}
-        return [(shards[spec.path], spec) for spec in specs if spec.path in shards]
-
-    def _check_shards(self, of_tiles: list[Tile], specs: list[ArraySpec]) -> None:
-        """A shard that is gone would read as zeros, so presence and size are checked before Zarr reads."""
-        wanted = [
-            (tile, spec.shard_key(tile), shard["bytes"])
-            for tile in of_tiles
-            for shard, spec in self._committed_shards(tile, specs)
-        ]
+        Raises :class:`CorruptCacheError` naming the first shard that is not there or not of its size.
+        """
+        wanted = list(self._committed_shards(self.tiles if of_tiles is None else of_tiles, specs))
         sizes = object_sizes(self._store, [key for _, key, _ in wanted])
-        for (tile, key, expected), size in zip(wanted, sizes, strict=True):
-            if size != expected:
+        for (tile, key, shard), size in zip(wanted, sizes, strict=True):
+            if size != shard.bytes:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise CorruptCacheError(
-                    f"{self.location}: shard {key} ({tile}) {found}, its commit says {expected} bytes; "
+                    f"{self.location}: shard {key} ({tile}) {found}, its commit says {shard.bytes} bytes; "
                     "restore the file or rebuild the cache"
                 )
 
+    def _committed_shards(
+        self, of_tiles: list[Tile], specs: list[ArraySpec] | None = None
+    ) -> Iterator[tuple[Tile, str, Shard]]:
+        """(tile, key, what it must be) of the committed shards, all of a tile's arrays unless named."""
+        for tile in of_tiles:
+            if tile.key in self.commits:
+                for spec in tile_arrays(self._manifest, tile) if specs is None else specs:
+                    yield tile, spec.shard_key(tile), self.commits[tile.key].shards[spec.path]
+
+    def _require_commits(self, of_tiles: list[Tile], what: str) -> None:
+        missing = [tile for tile in of_tiles if tile.key not in self.commits]
+        if missing:
+            raise IncompleteCacheError(
+                f"{self.location}: {what} lacks {len(missing)} tile(s), the first is {missing[0]}; "
+                "run the same `kdcache build` command again"
+            )
+
     def _guarded(self, spec: ArraySpec, selection: int | EllipsisType, of_tiles: list[Tile]) -> NDArray[Any]:
         """Read; when the bytes do not decode, find out which tile it was and say so."""
+        if spec.path not in self._arrays:
+            self._arrays[spec.path] = open_array(self._store, spec, self.location)
         try:
-            return np.asarray(self._array(spec.path)[selection])
-        except _DECODING_ERRORS as error:
-            tile = self._damaged_tile(of_tiles, spec)
-            where = f"shard {spec.shard_key(tile)} ({tile})" if tile else f"array {spec.path}"
+            return np.asarray(self._arrays[spec.path][selection])
+        except DECODING_ERRORS as error:
+            shards = self._committed_shards(of_tiles, [spec])
+            damaged = [
+                f"shard {key} ({tile})" for tile, key, shard in shards if not self._is_intact(key, shard)
+            ]
             raise CorruptCacheError(
-                f"{self.location}: {where} fails its checksum ({error}); "
-                "restore the file or rebuild the cache"
+                f"{self.location}: {', '.join(damaged[:3]) or f'array {spec.path}'} fails its checksum "
+                f"({error}); restore the file or rebuild the cache"
             ) from error
 
-    def _damaged_tile(self, of_tiles: list[Tile], spec: ArraySpec) -> Tile | None:
-        for tile in of_tiles:
-            for shard, _ in self._committed_shards(tile, [spec]):
-                data = read_bytes(self._store, spec.shard_key(tile))
-                if data is None or zlib.crc32(data) != shard["crc32"]:
-                    return tile
-        return None
+    def _is_intact(self, key: str, shard: Shard) -> bool:
+        data = read_bytes(self._store, key)
+        return data is not None and len(data) == shard.bytes and zlib.crc32(data) == shard.crc32

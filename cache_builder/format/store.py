@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
+
+_T = TypeVar("_T")
+
+# Requests in flight: enough to hide an object store's latency, few enough for its connection pool.
+_CONCURRENCY = 32
 
 
 def open_store(location: str | Path, *, read_only: bool) -> Store:
@@ -28,8 +35,20 @@ def local_root(store: Store) -> Path | None:
 
 def read_bytes(store: Store, key: str) -> bytes | None:
     """The object under ``key``, None where there is none. Other I/O errors are raised."""
-    value = sync(store.get(key, default_buffer_prototype()))
-    return None if value is None else value.to_bytes()
+    return read_many(store, [key])[0]
+
+
+def read_many(store: Store, keys: list[str]) -> list[bytes | None]:
+    """The objects under ``keys``, None where there is none; asked for concurrently."""
+
+    async def read(key: str) -> bytes | None:
+        try:
+            value = await store.get(key, default_buffer_prototype())
+        except (FileNotFoundError, NotADirectoryError):  # the whole store is not there
+            return None
+        return None if value is None else value.to_bytes()
+
+    return _for_each(read, keys)
 
 
 def object_sizes(store: Store, keys: list[str]) -> list[int | None]:
@@ -38,11 +57,21 @@ def object_sizes(store: Store, keys: list[str]) -> list[int | None]:
     async def size(key: str) -> int | None:
         try:
             return await store.getsize(key)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
-    async def gather() -> list[int | None]:
-        return list(await asyncio.gather(*(size(key) for key in keys)))
+    return _for_each(size, keys)
+
+
+def _for_each(ask: Callable[[str], Awaitable[_T]], keys: list[str]) -> list[_T]:
+    async def gather() -> list[_T]:
+        limit = asyncio.Semaphore(_CONCURRENCY)
+
+        async def one(key: str) -> _T:
+            async with limit:
+                return await ask(key)
+
+        return list(await asyncio.gather(*(one(key) for key in keys)))
 
     return sync(gather())
 
@@ -54,6 +83,11 @@ def list_keys(store: Store, prefix: str) -> list[str]:
         return [key async for key in store.list_prefix(prefix)]
 
     return sorted(sync(collect()))
+
+
+def delete_object(store: Store, key: str) -> None:
+    """Remove the object under ``key``; nothing happens where there is none."""
+    sync(store.delete(key))
 
 
 def write_durably(store: Store, key: str, data: bytes) -> None:

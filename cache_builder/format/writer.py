@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import math
 import os
 import shutil
+import uuid
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,21 +18,24 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
 
+from cache_builder.format.arrays import create_array
 from cache_builder.format.codec import Fields
-from cache_builder.format.errors import CorruptCacheError, DataError
+from cache_builder.format.commits import Shard, make_commit
+from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
     Tile,
     digest_array,
+    header_specs,
     record_arrays,
     tile_arrays,
-    tiles,
 )
-from cache_builder.format.manifest import Manifest, array_digest, cache_digest, canonical_json
+from cache_builder.format.manifest import Manifest, array_digest, build_digest, cache_digest
+from cache_builder.format.reader import open_cache, read_body
 from cache_builder.format.store import (
+    delete_object,
     fsync_folder,
     fsync_object,
     local_root,
@@ -37,6 +43,9 @@ from cache_builder.format.store import (
     read_bytes,
     write_durably,
 )
+
+# Zarr's blosc stops at 2 GiB; well below it one chunk still fits beside others in memory.
+MAX_CHUNK_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -49,17 +58,18 @@ class SampleTable:
 
     @classmethod
     def from_ids(cls, ids: Iterable[str], labels: NDArray[np.int32] | None) -> SampleTable:
-        """Encode ids; duplicates are refused because a sample id is a key."""
-        encoded = [sample_id.encode() for sample_id in ids]
+        """Encode ids; raises :class:`DataError` for an id that cannot be a key (empty, twice, not UTF-8).
+
+        ``labels``: integers [N] or None where the data set has none.
+        """
+        encoded = [_encode_id(row, sample_id) for row, sample_id in enumerate(ids)]
         if len(set(encoded)) != len(encoded):
             seen: set[bytes] = set()
             twice = next(item for item in encoded if item in seen or seen.add(item))  # type: ignore[func-returns-value]
             raise DataError(f"sample id {twice.decode()!r} occurs more than once")
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(item) for item in encoded], out=offsets[1:])
-        if labels is None:
-            labels = np.full(len(encoded), -1, np.int32)
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets, np.asarray(labels, np.int32))
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets, _label_column(labels, len(encoded)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by store path."""
@@ -68,6 +78,31 @@ class SampleTable:
             "samples/id_offsets": self.id_offsets,
             "samples/label": self.labels,
         }
+
+
+def _encode_id(row: int, sample_id: str) -> bytes:
+    try:
+        raw = sample_id.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the sample id of row {row}, {sample_id!r}, is not valid UTF-8: rename it"
+        ) from error
+    if not raw:
+        raise DataError(f"the sample id of row {row} is empty")
+    return raw
+
+
+def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray[np.int32]:
+    if labels is None:
+        return np.full(rows, -1, np.int32)
+    column = np.asarray(labels)
+    if column.shape != (rows,):
+        raise DataError(f"expected {rows} labels, one per sample id, got {list(column.shape)}")
+    if column.size and not -1 <= int(column.min()) <= int(column.max()) < 2**31:
+        raise DataError(
+            f"labels range from {column.min()} to {column.max()}, expected -1 (none) or a class id"
+        )
+    return column.astype(np.int32)
 
 
 def header_arrays(
@@ -87,69 +122,94 @@ def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[A
     """Create a store with its manifest and header arrays, and no tiles.
 
     A local store appears under its name in one rename, so a killed builder leaves nothing half-made.
+    Raises :class:`ConfigError` where something else is in the way or the arrays do not fit the manifest.
     """
-    root = local_root(open_store(location, read_only=False))
+    specs = _checked_header(manifest, arrays)
+    _check_chunk_sizes(manifest)
+    store = open_store(location, read_only=False)
+    root = local_root(store)
     if root is None:
-        _write_header(open_store(location, read_only=False), manifest, arrays)
+        _write_header(store, manifest, arrays, specs)
         return
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ConfigError(f"{location} already exists: choose another --out or remove it")
     root.parent.mkdir(parents=True, exist_ok=True)
-    making = root.with_name(f".{root.name}.creating")
-    shutil.rmtree(making, ignore_errors=True)
-    _write_header(open_store(making, read_only=False), manifest, arrays)
-    for folder, _, files in os.walk(making):
-        for name in files:
-            fsync_object(open_store(making, read_only=True), str(Path(folder, name).relative_to(making)))
-    making.rename(root)
+    # A name of its own: two builders that start together must not write into one folder.
+    making = root.with_name(f".{root.name}.{uuid.uuid4().hex}.creating")
+    try:
+        _write_header(open_store(making, read_only=False), manifest, arrays, specs)
+        _fsync_tree(making)
+        making.rename(root)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
     fsync_folder(root.parent)
 
 
-def _write_header(store: Store, manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> None:
+def _checked_header(manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> list[ArraySpec]:
+    specs = header_specs(manifest, arrays["samples/id_bytes"].size)
+    for spec in specs:
+        array = arrays[spec.path]
+        if array.shape != spec.shape or array.dtype != spec.dtype:
+            raise ConfigError(
+                f"header array {spec.path} is {array.dtype} {list(array.shape)}, "
+                f"the manifest asks for {spec.dtype} {list(spec.shape)}"
+            )
+    if manifest.digests != header_digests(arrays):
+        raise ConfigError("the manifest's digests are not those of the header arrays")
+    return specs
+
+
+def _check_chunk_sizes(manifest: Manifest) -> None:
+    for spec in record_arrays(manifest):
+        size = math.prod(spec.chunks) * spec.dtype.itemsize
+        if size > MAX_CHUNK_BYTES:
+            raise ConfigError(
+                f"a chunk of {spec.path} would have {size:,} bytes, more than {MAX_CHUNK_BYTES:,}: "
+                f"use fewer than {manifest.tiling.rows} rows per tile, or a smaller --top-k"
+            )
+
+
+def _write_header(
+    store: Store, manifest: Manifest, arrays: dict[str, NDArray[Any]], specs: list[ArraySpec]
+) -> None:
     group = zarr.create_group(store, overwrite=True)
-    for path, array in arrays.items():
-        stored = group.create_array(
-            path,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=tuple(max(1, size) for size in array.shape),
-            compressors=_compressors(array.dtype),
-            fill_value=0,
-        )
-        if array.size:
-            stored[...] = array
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for spec in specs:
+            stored = create_array(group, spec)
+            if arrays[spec.path].size:
+                stored[...] = arrays[spec.path]
     for spec in [*record_arrays(manifest), digest_array(manifest)]:
-        _create_array(group, spec)
+        create_array(group, spec)
     group.create_group("commits")
     # Last: a remote store without this attribute is not a cache.
     group.update_attributes({ROOT_ATTRIBUTE: manifest.model_dump(mode="json")})
 
 
-def _create_array(group: zarr.Group, spec: ArraySpec) -> None:
-    group.create_array(
-        spec.path,
-        shape=spec.shape,
-        dtype=spec.dtype,
-        chunks=spec.chunks,
-        shards=spec.shards,
-        filters=[TransposeCodec(order=spec.order)] if spec.order else None,
-        serializer=BytesCodec(endian="little"),
-        compressors=_compressors(spec.dtype),
-        fill_value=0,
-        dimension_names=spec.dimension_names,
-    )
-
-
-def _compressors(dtype: np.dtype[Any]) -> list[BloscCodec | Crc32cCodec]:
-    blosc = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=dtype.itemsize)
-    return [blosc, Crc32cCodec()]
+def _fsync_tree(root: Path) -> None:
+    store = open_store(root, read_only=True)
+    for folder, _, files in os.walk(root):
+        for name in files:
+            fsync_object(store, str(Path(folder, name).relative_to(root)))
 
 
 class CacheWriter:
     """Writes the tiles of one store. One writer owns a tile; different tiles may have different writers."""
 
     def __init__(self, location: str | Path, manifest: Manifest) -> None:
+        """``manifest``: the one the store was created with; another one is a :class:`ConfigError`."""
+        self.location = str(location)
         self.manifest = manifest
         self._store = open_store(location, read_only=False)
-        self._group = zarr.open_group(self._store, mode="r+")
+        body = read_body(location)
+        if body is None:
+            raise FormatError(f"{location}: there is no store to write to")
+        self._build = build_digest(body)
+        if self._build != build_digest(manifest.model_dump(mode="json")):
+            raise ConfigError(
+                f"{location} was created with another manifest: open the writer with read_manifest(location)"
+            )
+        self._group = zarr.open_group(self._store, mode="r+", zarr_format=3)
 
     def is_committed(self, tile: Tile) -> bool:
         """Whether the tile's commit object exists."""
@@ -161,58 +221,77 @@ class CacheWriter:
         """Write the shards of a tile, then commit it. Returns the bytes written.
 
         ``fields``: columns [views, rows, ...] of the tile; ``digests`` [rows], used by the first view group.
+        ``invalid_rows``: row numbers in the data set. A tile that was committed before is rewritten.
         """
         columns = {f"records/{name}": column for name, column in fields.items()}
         columns["samples/digest"] = digests
-        shards = {}
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            for spec in tile_arrays(self.manifest, tile):
-                shards[spec.path] = self._write_shard(spec, tile, columns[spec.path])
-        commit = {
-            "tile": [tile.group, tile.block],
-            "views": [tile.view_start, tile.view_stop],
-            "rows": [tile.row_start, tile.row_stop],
-            "count": tile.count,
-            "invalid_rows": sorted(invalid_rows),
-            "shards": shards,
-        }
-        write_durably(self._store, tile.key, canonical_json(commit))
-        return sum(shard["bytes"] for shard in shards.values())
+        specs = tile_arrays(self.manifest, tile)
+        for spec in specs:
+            _check_column(spec, tile, columns.get(spec.path))
+        self._unseal()
+        # First: a commit must never stand beside shards it does not describe.
+        delete_object(self._store, tile.key)
+        shards = {spec.path: self._write_shard(spec, tile, columns[spec.path]) for spec in specs}
+        commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards)
+        write_durably(self._store, tile.key, commit.to_bytes())
+        return sum(shard.bytes for shard in shards.values())
 
-    def _write_shard(self, spec: ArraySpec, tile: Tile, column: NDArray[Any]) -> dict[str, int]:
-        rows = slice(tile.row_start, tile.row_stop)
-        selection = (slice(tile.view_start, tile.view_stop), rows) if spec.shards else (rows,)
-        # Opened here, not kept: an array reads the empty-chunk setting when it is opened.
-        array = self._group[spec.path]
-        assert isinstance(array, zarr.Array)
-        array[selection] = column
+    def _write_shard(self, spec: ArraySpec, tile: Tile, column: NDArray[Any]) -> Shard:
         key = spec.shard_key(tile)
+        # Zarr would read what is there and merge; a writer that died may have left half a file.
+        delete_object(self._store, key)
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            # Opened here, not kept: an array reads the setting when it is opened.
+            array = self._group[spec.path]
+            assert isinstance(array, zarr.Array)
+            array[spec.selection(tile)] = column
         fsync_object(self._store, key)
         data = read_bytes(self._store, key)
         if data is None:
             raise CorruptCacheError(f"{key} is gone right after it was written: is the disk failing?")
-        return {"bytes": len(data), "crc32": zlib.crc32(data)}
+        return Shard(bytes=len(data), crc32=zlib.crc32(data))
 
     def finish(self) -> Manifest:
-        """Seal a cache whose tiles are all committed: note the invalid rows, give it its cache_id."""
-        commits = [self._commit(tile) for tile in tiles(self.manifest)]
-        invalid = sorted({row for commit in commits for row in commit["invalid_rows"]})
-        body = self.manifest.model_copy(update={"invalid_rows": tuple(invalid), "cache_id": None})
-        sealed = body.model_copy(update={"cache_id": cache_digest(body, commits)})
-        self._group.update_attributes({ROOT_ATTRIBUTE: sealed.model_dump(mode="json")})
-        fsync_object(self._store, "zarr.json")
-        self.manifest = sealed
-        return sealed
+        """Seal a cache whose tiles are all committed: note the invalid rows, give it its cache_id.
 
-    def _commit(self, tile: Tile) -> dict[str, Any]:
-        data = read_bytes(self._store, tile.key)
-        if data is None:
-            raise CorruptCacheError(f"cannot finish: the tile of {tile} has no commit")
-        commit: dict[str, Any] = json.loads(data)
-        return commit
+        Raises :class:`IncompleteCacheError` when a tile is missing and :class:`CorruptCacheError` when a
+        commit or the size of a shard is not what it was.
+        """
+        cache = open_cache(self.location, allow_partial=True)
+        cache.check_shards()
+        invalid = {row for commit in cache.commits.values() for row in commit.invalid_rows}
+        unsealed = self.manifest.model_copy(update={"invalid_rows": tuple(sorted(invalid)), "cache_id": None})
+        commits = cache.commit_bytes_in_order()
+        cache_id = cache_digest(unsealed.model_dump(mode="json"), commits)
+        self.manifest = unsealed.model_copy(update={"cache_id": cache_id})
+        self._replace_manifest(self.manifest)
+        return self.manifest
+
+    def _unseal(self) -> None:
+        """A finished cache that is repaired has no cache_id until it is finished again."""
+        if self.manifest.cache_id is not None:
+            self.manifest = self.manifest.model_copy(update={"invalid_rows": (), "cache_id": None})
+            self._replace_manifest(self.manifest)
+
+    def _replace_manifest(self, manifest: Manifest) -> None:
+        root = json.loads(read_bytes(self._store, "zarr.json") or b"{}")
+        root["attributes"][ROOT_ATTRIBUTE] = manifest.model_dump(mode="json")
+        write_durably(self._store, "zarr.json", json.dumps(root, indent=2).encode())
 
     def sweep(self) -> None:
         """Remove temporary files that a killed writer left. Call while no other writer is at work."""
         root = local_root(self._store)
-        for path in root.rglob("*.partial") if root else ():
+        if root is None:
+            return
+        for path in root.rglob("*.partial"):
             path.unlink(missing_ok=True)
+        for folder in root.parent.glob(f".{glob.escape(root.name)}.*.creating"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_column(spec: ArraySpec, tile: Tile, column: NDArray[Any] | None) -> None:
+    """Zarr would broadcast a wrong shape and wrap a wrong type."""
+    expected = (*((len(tile.views),) if spec.shards else ()), len(tile.rows), *spec.shape[2:])
+    if column is None or column.shape != expected or column.dtype != spec.dtype:
+        found = "nothing" if column is None else f"{column.dtype} {list(column.shape)}"
+        raise ValueError(f"{spec.path} of {tile}: got {found}, expected {spec.dtype} {list(expected)}")

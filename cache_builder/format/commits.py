@@ -1,0 +1,100 @@
+"""Commit objects: a tile is real when its commit exists, and the commit says what its shards must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import Field, ValidationError
+from zarr.abc.store import Store
+
+from cache_builder.format.errors import CorruptCacheError
+from cache_builder.format.layout import Tile, tile_arrays
+from cache_builder.format.manifest import Frozen, Manifest, canonical_json
+from cache_builder.format.store import read_many
+
+
+class Shard(Frozen):
+    """What one stored object must be."""
+
+    bytes: int = Field(gt=0)
+    """Size of the object."""
+    crc32: int = Field(ge=0, lt=2**32)
+    """CRC-32 (the zlib one) of all its bytes."""
+
+
+class Commit(Frozen):
+    """The JSON object under ``commits/`` that makes a tile real."""
+
+    build: str
+    """The manifest's ``build_digest``: a tile of another build does not belong here."""
+    tile: tuple[int, int]
+    """(view group, row block)."""
+    views: tuple[int, int]
+    """First view of the tile and the one after its last."""
+    rows: tuple[int, int]
+    """First row of the tile and the one after its last."""
+    count: int
+    """Records in the tile."""
+    invalid_rows: tuple[int, ...]
+    """Rows of the tile that could not be read, ascending."""
+    shards: dict[str, Shard]
+    """Array path to what this tile's object of that array must be."""
+
+    def to_bytes(self) -> bytes:
+        """The object as it is stored."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+def make_commit(
+    manifest: Manifest, build: str, tile: Tile, invalid_rows: Iterable[int], shards: dict[str, Shard]
+) -> Commit:
+    """The commit of a tile; raises :class:`ValueError` when the parts do not fit the tile."""
+    commit = Commit(
+        build=build,
+        tile=(tile.group, tile.block),
+        views=(tile.view_start, tile.view_stop),
+        rows=(tile.row_start, tile.row_stop),
+        count=tile.count,
+        invalid_rows=tuple(sorted(invalid_rows)),
+        shards=shards,
+    )
+    check_commit(commit, manifest, build, tile)
+    return commit
+
+
+def parse_commit(data: bytes, manifest: Manifest, build: str, tile: Tile, where: str) -> Commit:
+    """Validate stored bytes; ``where`` names the store in the :class:`CorruptCacheError`."""
+    try:
+        commit = Commit.model_validate_json(data)
+        check_commit(commit, manifest, build, tile)
+    except (ValidationError, ValueError) as error:
+        raise CorruptCacheError(
+            f"{where}: {tile.key} ({tile}) is damaged or of another build: {error}; "
+            "delete it and run the same `kdcache build` command again"
+        ) from error
+    return commit
+
+
+def check_commit(commit: Commit, manifest: Manifest, build: str, tile: Tile) -> None:
+    """Raise :class:`ValueError` unless the commit describes exactly this tile of this build."""
+    if commit.build != build:
+        raise ValueError(f"it belongs to build {commit.build}, expected {build}")
+    found = (*commit.tile, *commit.views, *commit.rows, commit.count)
+    expected = (
+        *(tile.group, tile.block, tile.view_start, tile.view_stop),
+        *(tile.row_start, tile.row_stop, tile.count),
+    )
+    if found != expected:
+        raise ValueError(f"it describes {found}, expected {expected}")
+    paths = {spec.path for spec in tile_arrays(manifest, tile)}
+    if set(commit.shards) != paths:
+        raise ValueError(f"it names the arrays {sorted(commit.shards)}, expected {sorted(paths)}")
+    stray = [row for row in commit.invalid_rows if row not in tile.rows]
+    if stray or list(commit.invalid_rows) != sorted(set(commit.invalid_rows)):
+        raise ValueError(f"its invalid rows are not ascending rows of the tile: {commit.invalid_rows[:5]}")
+
+
+def read_commit_bytes(store: Store, tiles: list[Tile]) -> dict[str, bytes]:
+    """The commit objects that exist, by tile key."""
+    found = read_many(store, [tile.key for tile in tiles])
+    return {tile.key: data for tile, data in zip(tiles, found, strict=True) if data is not None}
