@@ -2,5 +2,7 @@
 
 from jaxtyping import install_import_hook
 
+from tests.trainer.typecheck import check
+
 # Before anything imports trainer.losses; a conftest is loaded before the test modules beside it.
-install_import_hook("trainer.losses", "tests.trainer.typecheck.check")
+install_import_hook("trainer.losses", f"{check.__module__}.{check.__name__}")
