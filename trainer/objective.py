@@ -68,7 +68,7 @@ class Objective(nn.Module):
         return any(loss.needs_teacher for loss in self.losses)
 
     @property
-    def needs_numbered_names(self) -> bool:
+    def needs_labels(self) -> bool:
         """Whether any term looks at the labels."""
         return any(loss.needs_labels for loss in self.losses)
 
