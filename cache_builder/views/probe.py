@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.datasets import ImageSource
+from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import Manifest, ProbeSection, TeacherSection, ViewsSection
 from cache_builder.views.apply import render
 from cache_builder.views.philox import uniforms
@@ -19,6 +20,7 @@ PROBE_PAIRS = 4
 # a missing antialias filter, a swapped colour order or a crop moved by some pixels gives five and more.
 PROBE_TOLERANCE = 2.0
 _PROBE_STREAM = 2
+_PROBE_CANDIDATES = 64
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,31 @@ class ProbeDifference:
     rendered: NDArray[np.uint8]
 
 
-def probe_pairs(samples: int, views: ViewsSection) -> tuple[tuple[int, int], ...]:
-    """The seeded (view, row) pairs of the probe."""
-    count = min(PROBE_PAIRS, samples)
-    rows = uniforms(views.seed, 0, np.arange(count), 1, _PROBE_STREAM)[:, 0] * samples
-    return tuple((index % views.count, int(row)) for index, row in enumerate(rows))
-
-
 def render_probe(
-    source: ImageSource, pairs: tuple[tuple[int, int], ...], views: ViewsSection, teacher: TeacherSection
+    source: ImageSource, views: ViewsSection, teacher: TeacherSection, skip_unreadable: bool = False
 ) -> tuple[ProbeSection, NDArray[np.uint8]]:
-    """Render the pairs: the manifest's section and pixels uint8 [pairs, 3, size, size]."""
-    pixels = np.stack([_render(source, view, row, row, views, teacher) for view, row in pairs])
+    """Render a few seeded pairs: the manifest's section and pixels uint8 [pairs, 3, size, size]."""
+    pairs: list[tuple[int, int]] = []
+    pixels: list[NDArray[np.uint8]] = []
+    draws = uniforms(views.seed, 0, np.arange(_PROBE_CANDIDATES), 1, _PROBE_STREAM)[:, 0]
+    for index, row in enumerate((draws * len(source)).astype(int)):
+        view = index % views.count
+        try:
+            pixels.append(_render(source, view, int(row), int(row), views, teacher))
+        except DataError:
+            if not skip_unreadable:
+                raise
+            continue
+        pairs.append((view, int(row)))
+        if len(pairs) == min(PROBE_PAIRS, len(source)):
+            break
+    if not pixels:
+        raise DataError(
+            f"{source.spec}: none of {_PROBE_CANDIDATES} samples could be read for the render probe"
+        )
     libraries = {name: version(name) for name in ("torchvision", "pillow")}
-    return ProbeSection(pairs=pairs, libraries=libraries, tolerance=PROBE_TOLERANCE), pixels
+    section = ProbeSection(pairs=tuple(pairs), libraries=libraries, tolerance=PROBE_TOLERANCE)
+    return section, np.stack(pixels)
 
 
 def probe_differences(

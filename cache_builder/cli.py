@@ -1,0 +1,184 @@
+"""The ``kdcache`` command. Each command is a sentence: parse, call one function, print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cache_builder.reported import reported
+
+app = typer.Typer(
+    name="kdcache",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run the teacher once, keep what it said, train as many students as you like.",
+    epilog="A first look, two minutes, nothing needed: `kdcache demo`",
+)
+
+_BUILD_EPILOG = """
+**Examples**
+
+`kdcache build --teacher vit_l --data imagefolder:/data/train --out /data/vit_l.zarr`
+
+`kdcache build --teacher resnet50 --weights my.safetensors --data cifar100:/data --out r50.zarr --views 16`
+
+`kdcache build --teacher my.models:teacher --data digits:train --out t.zarr --recipe pad-crop-flip:flip=0`
+
+The same command continues a build that was interrupted. A folder without sub-folders has no labels.
+"""
+
+
+@app.command(epilog=_BUILD_EPILOG)
+def build(
+    teacher: Annotated[
+        str,
+        typer.Option(help="vit_l, vit_b, resnet50, any torchvision classifier, or package.module:factory."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="imagefolder:PATH, digits[:train|:test], cifar10:PATH[:test] or cifar100:PATH[:test]."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder of the cache, usually NAME.zarr.")],
+    views: Annotated[int, typer.Option(min=1, help="Recorded augmented views of each sample.")] = 8,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="rrc-flip, pad-crop-flip or plain, with parameters as in rrc-flip:min_area=0.25. "
+            "Default: what is usual for the data."
+        ),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="default (published), random, or a FILE.")] = "default",
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Classes stored one by one. Default 5; all of up to 32 classes.")
+    ] = None,
+    tail_rank: Annotated[
+        int | None, typer.Option(min=1, help="Coefficients that describe all other classes. Default 64.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass of the teacher.")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loader processes; never changes the result. Default by cores.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the views (and of random weights).")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N samples.")] = None,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Side in pixels. Default: the weights' own.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Normalisation, as 0.485,0.456,0.406. Default: the weights' own.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name on a server. Default: from --out.")] = None,
+    tile_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows per tile, the most a killed build loses. Default up to 4096."),
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option(help="An unreadable image: fail, or skip (its row is invalid).")
+    ] = "fail",
+    ignore_labels: Annotated[
+        bool, typer.Option("--ignore-labels", help="The teacher's classes are not the data set's.")
+    ] = False,
+) -> None:
+    """Run a teacher over a data set and write its compressed logits for several views of each sample."""
+    from cache_builder.commands import run_build
+
+    with reported():
+        run_build(
+            {
+                "teacher": teacher,
+                "data": data,
+                "out": out,
+                "views": views,
+                "recipe": recipe,
+                "weights": weights,
+                "top_k": top_k,
+                "tail_rank": tail_rank,
+                "batch_size": batch_size,
+                "workers": workers,
+                "device": device,
+                "precision": precision,
+                "seed": seed,
+                "limit": limit,
+                "input_size": input_size,
+                "mean": numbers("--mean", mean),
+                "std": numbers("--std", std),
+                "name": name,
+                "tile_rows": tile_rows,
+                "on_error": on_error,
+                "ignore_labels": ignore_labels,
+            }
+        )
+
+
+@app.command()
+def serve(
+    caches: Annotated[
+        list[str], typer.Argument(help="Caches to serve: PATH or NAME=PATH.", metavar="CACHE...")
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Server processes; they share the decoded pages.")] = 1,
+) -> None:
+    """Serve finished caches over HTTP, by sample id.
+
+    Example: `kdcache serve /data/vit_l.zarr --port 8000`, then
+    `curl http://127.0.0.1:8000/v1/caches/vit_l/samples/n01440764/a.JPEG`
+    """
+    from cache_builder.commands import run_serve
+
+    with reported():
+        run_serve(caches, host, port, workers)
+
+
+@app.command()
+def inspect(
+    cache: Annotated[str, typer.Argument(help="Path or URL of a store.")],
+    sample: Annotated[str | None, typer.Option(help="Sample id to decode. Default: the first.")] = None,
+    view: Annotated[int, typer.Option(min=0, help="View of that sample.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One machine-readable object.")] = False,
+) -> None:
+    """Show what a cache holds: manifest, size, completeness, the teacher's accuracy, one sample."""
+    from cache_builder.commands import run_inspect
+
+    with reported():
+        run_inspect(cache, sample, view, as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for everything the demo makes.")] = "demo-out",
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Students per method.")] = 3,
+) -> None:
+    """Teacher, cache, server and students on real handwritten digits, in two minutes on two cores.
+
+    Trains the same student with hard labels and from the served teacher logits, and prints which was better.
+    """
+    from cache_builder.demo import run_demo
+
+    with reported():
+        run_demo(out, seeds)
+
+
+def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    """``0.5,0.5,0.5`` as floats."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{flag} {text!r}: expected numbers like 0.485,0.456,0.406") from None
+
+
+def main() -> None:
+    """Entry point of the ``kdcache`` script."""
+    app()

@@ -1,0 +1,93 @@
+"""What the commands do once their arguments are parsed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from cache_builder.format.errors import ConfigError
+
+
+def run_build(arguments: dict[str, Any]) -> None:
+    """Build or continue a cache and print a summary."""
+    from cache_builder.pipeline import BuildResult, build
+    from cache_builder.progress import BuildProgress
+    from cache_builder.settings import BuildSettings
+
+    try:
+        settings = BuildSettings(**arguments)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        flag = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{flag} {problem['input']!r}: {problem['msg']}") from error
+    console = Console()
+    started = time.monotonic()
+    with BuildProgress(console) as progress:
+        result: BuildResult = build(settings, progress)
+    _summary(console, settings.out, result, time.monotonic() - started)
+
+
+def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
+    from cache_builder.inspect import cache_size
+
+    manifest, stats = result.manifest, result.stats
+    if result.was_finished:
+        console.print(
+            f"{out} is finished already (cache_id {manifest.cache_id}); nothing to do", soft_wrap=True
+        )
+        return
+    size = cache_size(out, manifest)
+    records = manifest.data.samples * manifest.views.count
+    lines = [
+        f"{out}: {manifest.data.samples:,} samples x {manifest.views.count} views, "
+        f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view "
+        f"({size.total_bytes / records:.1f} with ids, basis and probe)",
+        f"teacher {manifest.teacher.spec}, weights {manifest.teacher.weights}, "
+        f"{manifest.teacher.input_size} px, {manifest.teacher.precision}",
+        f"recipe {manifest.views.recipe.name} {json.dumps(manifest.views.recipe.configuration)}",
+    ]
+    if stats.top1 is not None:
+        lines.append(f"teacher top-1 on the views of this run: {stats.top1:.2%}")
+    if manifest.codec.tail_rank:
+        lines.append(
+            f"top {manifest.codec.top_k} of {manifest.data.classes} classes + rank {manifest.codec.tail_rank}: "
+            f"decoded logits are off by {manifest.calibration.tail_error:.3f} rms, "
+            f"the logits' own spread is {manifest.calibration.logit_std:.3f}"
+        )
+    if manifest.invalid_rows:
+        lines.append(f"{len(manifest.invalid_rows)} unreadable samples are marked invalid")
+    if stats.clipped:
+        lines.append(f"{stats.clipped:,} tail coefficients were clipped: their records are less faithful")
+    lines += [
+        f"{stats.done:,} views in {seconds:.1f} s; cache_id {manifest.cache_id}",
+        f"look: kdcache inspect {out}    serve: kdcache serve {out}",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def run_serve(caches: list[str], host: str, port: int, workers: int) -> None:
+    """Serve caches until stopped."""
+    try:
+        from logit_server.run import serve
+
+        from logit_server.settings import Settings
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the server needs {error.name}: pip install 'kdcache[server]'") from error
+    serve(Settings(caches=caches, host=host, port=port, workers=workers))
+
+
+def run_inspect(cache: str, sample: str | None, view: int, as_json: bool) -> None:
+    """Describe a cache, for people or as JSON."""
+    from cache_builder.inspect import describe, show
+
+    description = describe(cache, sample, view)
+    if as_json:
+        sys.stdout.write(json.dumps(description.as_json()) + "\n")
+    else:
+        show(description, Console())

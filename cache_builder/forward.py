@@ -1,0 +1,72 @@
+"""The teacher's forward pass: device, precision, normalisation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cache_builder.format.errors import ConfigError
+from cache_builder.views import normalise
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:n`` to a device that exists; :class:`ConfigError` otherwise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """``auto`` is bf16 on a GPU that has it, float32 elsewhere."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name not in ("fp32", "bf16", "fp16"):
+        raise ConfigError(f"precision {name!r} is not one of auto, fp32, bf16, fp16")
+    return name  # type: ignore[return-value]  # narrowed by the line above
+
+
+class TeacherForward:
+    """Rendered pixels to logits on the device."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.device = device
+        self._precision = precision
+        self._mean, self._std = mean, std
+        self._model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] to raw logits [B, C] in the precision of the last layer."""
+        pixels = normalise(images.to(self.device, non_blocking=True), self._mean, self._std)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        dtype = _AUTOCAST.get(self._precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            logits = self._model(pixels)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ConfigError(f"the teacher returned {found}, expected logits of shape [batch, classes]")
+        return logits
+
+    def classes(self, input_size: int) -> int:
+        """C, from one forward pass over a black image."""
+        return int(self(torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)).shape[1])

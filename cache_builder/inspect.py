@@ -1,0 +1,254 @@
+"""``kdcache inspect``: what a cache holds, how big it is, how good the teacher was, one sample."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cache_builder.format import codec
+from cache_builder.format.errors import DataError, IncompleteCacheError
+from cache_builder.format.layout import record_arrays
+from cache_builder.format.manifest import Manifest
+from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.store import list_keys, object_sizes, open_store
+
+_BAR = 30
+_ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Bytes on disk."""
+
+    total_bytes: int
+    record_bytes: int
+    bytes_per_view: float
+    """Record shards over committed records: what one (sample, view) costs."""
+
+
+@dataclass(frozen=True)
+class TeacherQuality:
+    """The teacher's accuracy over the stored views, from the cache alone."""
+
+    top1: float
+    top5: float
+    nll: float
+    """Mean negative log-likelihood of the label, in nats."""
+    views: int
+    """Labelled records counted."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class of a decoded sample."""
+
+    class_id: int
+    name: str | None
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """One decoded record."""
+
+    sample_id: str
+    row: int
+    view: int
+    label: int | None
+    valid: bool
+    top: list[ClassScore]
+    tail_mass: float
+    """Probability of all classes outside the top K."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything ``inspect`` shows."""
+
+    location: str
+    manifest: Manifest
+    tiles: int
+    committed: int
+    size: CacheSize
+    quality: TeacherQuality | None
+    sample: SampleView | None
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        body = asdict(self) | {"manifest": self.manifest.model_dump(mode="json")}
+        return body | {"complete": self.committed == self.tiles and self.manifest.cache_id is not None}
+
+
+def describe(location: str, sample_id: str | None, view: int) -> Description:
+    """Read a cache, also an incomplete one. Raises the reader's errors for a damaged one."""
+    cache = open_cache(location, allow_partial=True)
+    manifest = cache.manifest
+    row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
+    if not 0 <= view < manifest.views.count:
+        raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
+    return Description(
+        location=location,
+        manifest=manifest,
+        tiles=len(cache.tiles),
+        committed=len(cache.commits),
+        size=cache_size(location, manifest),
+        quality=teacher_quality(cache),
+        sample=_decode_sample(cache, row, view),
+    )
+
+
+def cache_size(location: str | Path, manifest: Manifest) -> CacheSize:
+    """Bytes on disk of all objects, and of the record shards per record."""
+    store = open_store(location, read_only=True)
+    keys = list_keys(store, "")
+    sizes = dict(zip(keys, object_sizes(store, keys), strict=True))
+    prefixes = tuple(f"{spec.path}/c/" for spec in record_arrays(manifest))
+    records = sum(size or 0 for key, size in sizes.items() if key.startswith(prefixes))
+    counted = manifest.data.samples * manifest.views.count
+    return CacheSize(sum(size or 0 for size in sizes.values()), records, records / counted)
+
+
+def teacher_quality(cache: Cache) -> TeacherQuality | None:
+    """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels."""
+    labels = cache.labels
+    if not (labels >= 0).any():
+        return None
+    sums = np.zeros(4)
+    for view in range(cache.manifest.views.count):
+        try:
+            page = cache.read_page(view)
+        except IncompleteCacheError:
+            continue
+        for start in range(0, len(page), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            sums += _count(cache, page[rows], labels[rows])
+    if sums[3] == 0:
+        return None
+    top1, top5, nll = (sums[:3] / sums[3]).tolist()
+    return TeacherQuality(top1, top5, nll, int(sums[3]))
+
+
+def _count(cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Top-1 hits, top-5 hits, summed NLL and number of labelled valid records."""
+    fields = codec.unpack(records, cache.manifest.codec)
+    known = (labels >= 0) & np.isfinite(fields["lse"])
+    logits, labels = cache.decode(records[known]), labels[known]
+    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
+    # The label's rank among decoded logits; the stored order decides within the top K.
+    best = fields["topk_index"][known].astype(np.int64)
+    stored_rank = np.where(best == labels[:, None], np.arange(best.shape[1]), logits.shape[1]).min(axis=1)
+    rank = np.minimum(stored_rank, (logits > own[:, None]).sum(axis=1))
+    nll = fields["lse"][known] - own
+    return np.array([(stored_rank == 0).sum(), (rank < 5).sum(), nll.sum(), known.sum()], np.float64)
+
+
+def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
+    try:
+        record = cache.read_page(view)[row : row + 1]
+    except IncompleteCacheError:
+        return None
+    fields = codec.unpack(record, cache.manifest.codec)
+    values, lse = codec.top_values(fields)[0], float(fields["lse"][0])
+    valid = bool(np.isfinite(lse))
+    probabilities = np.exp(values - lse)
+    names = cache.manifest.data.class_names
+    label = int(cache.labels[row])
+    top = [
+        ClassScore(int(index), names[index] if names else None, float(value), float(probability))
+        for index, value, probability in zip(fields["topk_index"][0], values, probabilities, strict=True)
+    ]
+    return SampleView(
+        sample_id=cache.ids[row],
+        row=row,
+        view=view,
+        label=label if label >= 0 else None,
+        valid=valid,
+        top=top if valid else [],
+        tail_mass=max(0.0, 1.0 - float(probabilities.sum())) if valid else 0.0,
+    )
+
+
+def show(description: Description, console: Console) -> None:
+    """Print for people."""
+    manifest = description.manifest
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in _facts(description).items():
+        table.add_row(Text(name, "bold"), Text(value))
+    console.print(table)
+    sample = description.sample
+    if sample is None:
+        console.print("no view is complete yet, so there is no sample to show")
+        return
+    label = _class_name(manifest, sample.label) if sample.label is not None else "unknown"
+    title = Text(f"\n{sample.sample_id}", "bold")
+    console.print(title.append(f", view {sample.view}, row {sample.row}, label {label}", "not bold"))
+    if not sample.valid:
+        console.print("this sample could not be read when the cache was built: its record is marked invalid")
+        return
+    console.print(_bars(sample))
+    if manifest.codec.top_k < manifest.data.classes:
+        console.print(
+            f"all other {manifest.data.classes - manifest.codec.top_k} classes: {sample.tail_mass:.2%}"
+        )
+
+
+def _facts(description: Description) -> dict[str, str]:
+    manifest, size = description.manifest, description.size
+    complete = description.committed == description.tiles and manifest.cache_id is not None
+    codec_section, teacher, views = manifest.codec, manifest.teacher, manifest.views
+    parameters = ", ".join(f"{key}={value:g}" for key, value in views.recipe.configuration.items())
+    facts = {
+        "cache": f"{description.location} ({manifest.name}), format {manifest.format_version}",
+        "cache_id": manifest.cache_id or "none yet",
+        "state": "complete"
+        if complete
+        else f"INCOMPLETE: {description.committed} of {description.tiles} tiles committed",
+        "data": f"{manifest.data.spec}: {manifest.data.samples:,} samples, {manifest.data.classes:,} classes",
+        "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
+        "input": f"{teacher.input_size} px, {teacher.interpolation}, {teacher.precision}",
+        "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
+        "record": f"top {codec_section.top_k}"
+        + (
+            f" + rank {codec_section.tail_rank} tail (step {codec_section.tail_step:g}, "
+            f"rms error {manifest.calibration.tail_error:.3f} of spread {manifest.calibration.logit_std:.3f})"
+            if codec_section.tail_rank
+            else ": every class, no tail"
+        ),
+        "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
+    }
+    if manifest.invalid_rows:
+        facts["invalid"] = f"{len(manifest.invalid_rows)} unreadable samples"
+    if description.quality:
+        quality = description.quality
+        facts["accuracy"] = (
+            f"teacher top-1 {quality.top1:.2%}, top-5 {quality.top5:.2%}, NLL {quality.nll:.4f} "
+            f"over {quality.views:,} stored views"
+        )
+    return facts
+
+
+def _class_name(manifest: Manifest, class_id: int) -> str:
+    names = manifest.data.class_names
+    return f"{class_id} {names[class_id]}" if names else str(class_id)
+
+
+def _bars(sample: SampleView) -> Table:
+    table = Table(show_header=True, box=None, header_style="dim", pad_edge=False)
+    for title in ("class", "logit", "probability"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    table.add_column("")
+    for score in sample.top[:20]:
+        style = "green" if score.class_id == sample.label else ""
+        bar = "█" * round(score.probability * _BAR) or "▏"
+        name = f"{score.class_id}" + (f" {score.name}" if score.name else "")
+        cells = (name, f"{score.logit:.3f}", f"{score.probability:.2%}", bar)
+        table.add_row(*(Text(cell, style) for cell in cells))
+    return table

@@ -1,0 +1,249 @@
+"""The build: render -> teacher forward -> encode on the device -> tile buffer -> writer thread -> commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache_builder import calibrate
+from cache_builder.encode import RecordEncoder
+from cache_builder.format import codec as numpy_codec
+from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.layout import Tile, tiles
+from cache_builder.format.manifest import Manifest, differing_settings
+from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.writer import CacheWriter, create, header_arrays, header_digests
+from cache_builder.plan import Plan, check_output, make_plan
+from cache_builder.progress import BuildProgress, BuildStats
+from cache_builder.rendering import RenderedBatch, RenderTask, ViewRenderer, render_batches
+from cache_builder.settings import BuildSettings
+from cache_builder.views.probe import render_probe
+
+_NAMED_IN_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished cache."""
+
+    manifest: Manifest
+    stats: BuildStats
+    """Of this run."""
+    was_finished: bool
+    """The cache was complete before: nothing had to be done."""
+
+
+def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
+    """Build or continue a cache. Committed tiles survive whatever happens.
+
+    Raises :class:`ConfigError` when the output holds a cache of other settings, or something else.
+    """
+    check_output(settings.out)
+    plan = make_plan(settings)
+    manifest = _resumed(plan) or _created(plan, progress)
+    if manifest.cache_id is not None:
+        return BuildResult(manifest, BuildStats(), was_finished=True)
+    writer = CacheWriter(settings.out, manifest)
+    writer.sweep()
+    stats = TileRunner(plan, manifest, writer, progress).run()
+    return BuildResult(writer.finish(), stats, was_finished=False)
+
+
+def _resumed(plan: Plan) -> Manifest | None:
+    """The manifest of a cache of the same settings that is there already."""
+    out = plan.settings.out
+    stored = read_manifest(out)
+    if stored is None:
+        return None
+    differing = differing_settings(stored, plan.manifest)
+    if differing:
+        raise ConfigError(
+            f"{out} holds a cache of other settings (stored -> asked for):\n  "
+            + "\n  ".join(differing)
+            + "\nuse the stored settings to continue it, or another --out"
+        )
+    cache = open_cache(out, allow_partial=True)
+    _check_rows(plan, cache.header_array("samples/id_bytes"), cache.labels)
+    return cache.manifest
+
+
+def _check_rows(plan: Plan, id_bytes: NDArray[np.uint8], labels: NDArray[np.int32]) -> None:
+    same = np.array_equal(id_bytes, plan.table.id_bytes) and np.array_equal(labels, plan.table.labels)
+    if not same:
+        raise ConfigError(
+            f"{plan.settings.out} was begun over other sample ids or labels than {plan.settings.data} has "
+            "now: restore the data set, or use another --out"
+        )
+
+
+def _created(plan: Plan, progress: BuildProgress) -> Manifest:
+    """Calibrate, render the probe and create the store; it appears in one rename."""
+    calibration = _calibrate(plan, progress)
+    manifest = plan.manifest
+    skip = plan.settings.on_error == "skip"
+    probe, pixels = render_probe(plan.source, manifest.views, manifest.teacher, skip_unreadable=skip)
+    update = {"codec": calibration.codec, "calibration": calibration.section, "probe": probe}
+    manifest = manifest.model_copy(update=update).with_basis(calibration.basis)
+    arrays = header_arrays(manifest, plan.table, pixels)
+    manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
+    create(plan.settings.out, manifest, arrays)
+    return manifest
+
+
+def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
+    """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
+    manifest = plan.manifest
+    if manifest.codec.tail_rank == 0:
+        return calibrate.exact(manifest.data.classes)
+    pairs = calibrate.calibration_pairs(manifest.data.samples, manifest.views.count, manifest.views.seed)
+    tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
+    size = plan.settings.batch_size
+    batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    progress.start("calibrating", len(tasks))
+    logits: list[NDArray[np.float32]] = []
+    done = 0
+    for batch in _rendered(plan, batches):
+        out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
+        readable = [index for index, error in enumerate(batch.errors) if error is None]
+        check_finite(np.isfinite(out).all(axis=1)[readable], [batch.rows[i] for i in readable], plan)
+        logits.append(out[readable])
+        done += len(batch.rows)
+        progress.update(done, last=done == len(tasks))
+    stacked = np.concatenate(logits)
+    if len(stacked) < 2:
+        raise DataError(f"{plan.settings.data}: fewer than two readable views, a tail cannot be fitted")
+    return calibrate.fit(stacked, manifest.codec.top_k, manifest.codec.tail_rank)
+
+
+def _rendered(plan: Plan, batches: list[list[RenderTask]]) -> Iterator[RenderedBatch]:
+    """Render batches; an unreadable image stops the build unless it is to be skipped."""
+    teacher, views = plan.manifest.teacher, plan.manifest.views
+    renderer = ViewRenderer(plan.source, plan.recipe, views.seed, teacher.input_size, teacher.interpolation)
+    pin = plan.forward.device.type == "cuda"
+    for batch in render_batches(renderer, batches, plan.workers, pin):
+        problem = next((error for error in batch.errors if error), None)
+        if problem and plan.settings.on_error == "fail":
+            raise DataError(f"{problem}; repair or remove it, or use --on-error skip to mark its row invalid")
+        yield batch
+
+
+def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None:
+    """Raise :class:`DataError` naming the samples for which the teacher gave no usable logits."""
+    bad = [rows[index] for index in np.flatnonzero(~finite)]
+    if bad:
+        ids = plan.source.ids
+        shown = ", ".join(ids[row] for row in bad[:_NAMED_IN_ERRORS])
+        raise DataError(
+            f"the teacher gave non-finite logits (or a span beyond float16) for {len(bad)} sample(s): {shown}"
+            "; try --precision fp32, or look at the weights"
+        )
+
+
+class TileRunner:
+    """Runs the uncommitted tiles of a cache, one writer thread behind the teacher."""
+
+    def __init__(self, plan: Plan, manifest: Manifest, writer: CacheWriter, progress: BuildProgress) -> None:
+        self._plan = plan
+        self._manifest = manifest
+        self._writer = writer
+        self._progress = progress
+        self._encoder = RecordEncoder(manifest.codec, manifest.basis).to(plan.forward.device)
+        self._stats = BuildStats()
+
+    def run(self) -> BuildStats:
+        """Run and commit every missing tile."""
+        everything = list(tiles(self._manifest))
+        todo = [tile for tile in everything if not self._writer.is_committed(tile)]
+        total = sum(tile.count for tile in everything)
+        before = total - sum(tile.count for tile in todo)
+        self._progress.start("building", total, before)
+        batches = _rendered(self._plan, [batch for tile in todo for batch in self._batches(tile)])
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer") as pool:
+            pending: Future[None] | None = None
+            for tile in todo:
+                finished = self._run_tile(tile, batches, before)
+                if pending is not None:
+                    pending.result()
+                pending = pool.submit(self._write, finished)
+            if pending is not None:
+                pending.result()
+        self._progress.update(before + self._stats.done, self._stats.describe(), last=True)
+        return self._stats
+
+    def _batches(self, tile: Tile) -> list[list[RenderTask]]:
+        """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
+        per_batch = max(1, self._plan.settings.batch_size // len(tile.views))
+        tasks = [RenderTask(row, tile.view_start, tile.view_stop) for row in tile.rows]
+        return [tasks[start : start + per_batch] for start in range(0, len(tasks), per_batch)]
+
+    def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
+        height, width = len(tile.views), len(tile.rows)
+        records = np.empty((height, width, self._encoder.layout.record_bytes), np.uint8)
+        digests = np.zeros(width, np.uint64)
+        invalid: list[int] = []
+        filled = 0
+        while filled < width:
+            batch = next(batches)
+            stop = filled + len(batch.rows)
+            encoded = self._encode(batch.images.flatten(0, 1)).cpu().numpy()
+            records[:, filled:stop] = encoded.reshape(len(batch.rows), height, -1).swapaxes(0, 1)
+            digests[filled:stop] = batch.digests
+            self._mark_invalid(records[:, filled:stop], batch, invalid)
+            filled = stop
+            self._stats.done += len(batch.rows) * height
+            self._progress.update(before + self._stats.done, self._stats.describe())
+        return FinishedTile(tile, records, digests, invalid)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        pieces = torch.split(images, self._plan.settings.batch_size)
+        return torch.cat([self._encoder(self._plan.forward(piece)) for piece in pieces])
+
+    def _mark_invalid(self, records: NDArray[np.uint8], batch: RenderedBatch, invalid: list[int]) -> None:
+        """Check what came back: bad logits stop the build, unreadable rows become NaN records."""
+        unreadable = [index for index, error in enumerate(batch.errors) if error]
+        codec = self._manifest.codec
+        flat = numpy_codec.unpack(records.reshape(-1, records.shape[-1]), codec)
+        usable = np.isfinite(flat["lse"]) & np.isfinite(flat["topk_span"])
+        finite: NDArray[np.bool_] = np.all(usable.reshape(records.shape[:2]), axis=0)
+        finite[unreadable] = True
+        check_finite(finite, batch.rows, self._plan)
+        for index in unreadable:
+            records[:, index] = numpy_codec.pack(numpy_codec.invalid_fields(len(records), codec), codec)
+            invalid.append(batch.rows[index])
+        self._stats.invalid = len({*invalid})
+        self._count(flat, batch, len(records))
+
+    def _count(self, flat: numpy_codec.Fields, batch: RenderedBatch, height: int) -> None:
+        labels = self._plan.table.labels[batch.rows]
+        best = flat["topk_index"][:, 0].reshape(height, -1)
+        known = (labels >= 0) & np.array([error is None for error in batch.errors])
+        self._stats.top1_hits += int((best == labels)[:, known].sum())
+        self._stats.labelled += int(known.sum()) * height
+        for name, limit in (("tail_coef", 127), ("tail_coef_wide", 32767)):
+            if name in flat:
+                self._stats.clipped += int((np.abs(flat[name].astype(np.int32)) == limit).sum())
+
+    def _write(self, finished: FinishedTile) -> None:
+        shape = finished.records.shape
+        flat = numpy_codec.unpack(finished.records.reshape(-1, shape[-1]), self._manifest.codec)
+        fields = {name: column.reshape(*shape[:2], *column.shape[1:]) for name, column in flat.items()}
+        written = self._writer.write_tile(finished.tile, fields, finished.digests, finished.invalid)
+        self._stats.bytes_written += written
+        self._stats.records_committed += finished.tile.count
+
+
+@dataclass(frozen=True)
+class FinishedTile:
+    """A tile in memory, ready to be written."""
+
+    tile: Tile
+    records: NDArray[np.uint8]
+    """uint8 [views, rows, record_bytes]."""
+    digests: NDArray[np.uint64]
+    invalid: list[int]

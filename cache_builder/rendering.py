@@ -1,0 +1,88 @@
+"""Rendering work for loader workers: one decode of an image gives all its views of a tile."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache_builder.datasets import ImageSource
+from cache_builder.format.errors import DataError
+from cache_builder.views import Recipe, apply, draw
+
+
+class RenderTask(NamedTuple):
+    """Render the views [view_start, view_stop) of one row."""
+
+    row: int
+    view_start: int
+    view_stop: int
+
+
+class RenderedBatch(NamedTuple):
+    """Rendered views of some rows, in the order asked for."""
+
+    rows: list[int]
+    digests: list[int]
+    """xxh64 of each row's source bytes."""
+    images: Tensor
+    """uint8 [rows, views, 3, size, size]; black where the sample could not be read."""
+    errors: list[str | None]
+    """Why a row could not be read."""
+
+
+@dataclass(frozen=True)
+class ViewRenderer(Dataset[tuple[int, int, Tensor, str | None]]):
+    """A data set indexed by :class:`RenderTask`."""
+
+    source: ImageSource
+    recipe: Recipe
+    seed: int
+    size: int
+    interpolation: str
+
+    def __getitem__(self, task: RenderTask) -> tuple[int, int, Tensor, str | None]:
+        views = range(task.view_start, task.view_stop)
+        try:
+            sample = self.source.read(task.row)
+        except DataError as error:
+            black = torch.zeros(len(views), 3, self.size, self.size, dtype=torch.uint8)
+            return task.row, 0, black, str(error)
+        row = np.array([task.row])
+        rendered = [
+            apply(sample.image, draw(self.recipe, self.seed, view, row), 0, self.size, self.interpolation)
+            for view in views
+        ]
+        return task.row, sample.digest, torch.stack(rendered), None
+
+
+def render_batches(
+    renderer: ViewRenderer, batches: Sequence[list[RenderTask]], workers: int, pin_memory: bool
+) -> Iterator[RenderedBatch]:
+    """Render batches of tasks in their order, whatever the number of worker processes."""
+    loader = DataLoader(
+        renderer,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_quiet_worker if workers else None,
+    )
+    return iter(loader)
+
+
+def _collate(items: list[tuple[int, int, Tensor, str | None]]) -> RenderedBatch:
+    rows, digests, images, errors = zip(*items, strict=True)
+    return RenderedBatch(list(rows), list(digests), torch.stack(images), list(errors))
+
+
+def _quiet_worker(_: int) -> None:
+    """Ctrl-C goes to the whole process group; the main process alone decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

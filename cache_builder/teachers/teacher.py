@@ -1,0 +1,67 @@
+"""A teacher, and what is known before one is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cache_builder.teachers.preprocessing import Preprocessing
+from cache_builder.teachers.weights import StateDict, load_into, weights_digest
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """What the user said about the teacher and what the data set adds."""
+
+    weights: str = "default"
+    """``default``, ``random`` or a file."""
+    seed: int = 0
+    """Seed of random weights."""
+    data_classes: int | None = None
+    """Classes of the data set, where it has any: the size of a random head."""
+    fallback: Preprocessing = field(default_factory=lambda: Preprocessing(input_size=224))
+    """For a model that says nothing about its preprocessing."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A classifier in evaluation mode, and what it wants to see."""
+
+    spec: str
+    """Resolved name, e.g. ``torchvision:vit_l_16``."""
+    model: nn.Module
+    weights: str
+    """Where the weights came from."""
+    digest: str
+    """Digest of the weights."""
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None
+    """From the weights' metadata."""
+
+
+def freeze(
+    spec: str, model: nn.Module, weights: str, preprocessing: Preprocessing, names: tuple[str, ...] | None
+) -> Teacher:
+    """A teacher from a model whose weights are in place."""
+    model.eval().requires_grad_(False)
+    return Teacher(spec, model, weights, weights_digest(model), preprocessing, names)
+
+
+def with_state(
+    spec: str,
+    model: nn.Module,
+    state: StateDict,
+    path: str,
+    preprocessing: Preprocessing,
+    metadata: dict[str, Any],
+) -> Teacher:
+    """A teacher with weights from a file; a file written by kdtrain also says what the model wants to see."""
+    load_into(model, state, Path(path))
+    known = {key: value for key, value in metadata.items() if key in vars(preprocessing)}
+    known |= {key: tuple(known[key]) for key in ("mean", "std") if key in known}
+    names = metadata.get("class_names")
+    wanted = Preprocessing(**{**vars(preprocessing), **known})
+    return freeze(spec, model, Path(path).name, wanted, tuple(names) if names else None)
