@@ -55,9 +55,9 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
         lines.append(f"teacher top-1 on the views of this run: {stats.top1:.2%}")
     if manifest.codec.tail_rank:
         lines.append(
-            f"top {manifest.codec.top_k} of {manifest.data.classes} classes + rank {manifest.codec.tail_rank}: "
-            f"decoded logits are off by {manifest.calibration.tail_error:.3f} rms, "
-            f"the logits' own spread is {manifest.calibration.logit_std:.3f}"
+            f"top {manifest.codec.top_k} of {manifest.data.classes} classes + rank "
+            f"{manifest.codec.tail_rank}: decoded logits are off by {manifest.calibration.tail_error:.3f} "
+            f"rms, the logits' own spread is {manifest.calibration.logit_std:.3f}"
         )
     if manifest.invalid_rows:
         lines.append(f"{len(manifest.invalid_rows)} unreadable samples are marked invalid")
@@ -75,7 +75,6 @@ def run_serve(caches: list[str], host: str, port: int, workers: int) -> None:
     """Serve caches until stopped."""
     try:
         from logit_server.run import serve
-
         from logit_server.settings import Settings
     except ModuleNotFoundError as error:
         raise ConfigError(f"the server needs {error.name}: pip install 'kdcache[server]'") from error

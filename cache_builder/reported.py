@@ -48,7 +48,7 @@ def describe_os_error(error: OSError) -> str:
     """A full disk, a missing permission and the like, with what to do."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{where}: free some space, then run the same command again; committed work is kept"
+        return f"the disk is full{where}: free space and run the same command again; committed work is kept"
     return f"{error.strerror or error}{where}"
 
 
