@@ -120,8 +120,9 @@ def kth_logit(fields: Fields) -> NDArray[np.float32]:
 
 def top_values(fields: Fields) -> NDArray[np.float32]:
     """The K stored logits [n, K], largest first."""
-    step = fields["topk_span"].astype(np.float32) / np.float32(VALUE_LEVELS)
-    below = fields["topk_value"].astype(np.float32) * step[:, None]
+    # Divided first, so that the last level is exactly the span and the K-th logit exactly the tail's ceiling.
+    fraction = fields["topk_value"].astype(np.float32) / np.float32(VALUE_LEVELS)
+    below = fields["topk_span"].astype(np.float32)[:, None] * fraction
     return fields["topk_max"].astype(np.float32)[:, None] - below
 
 
