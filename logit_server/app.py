@@ -1,0 +1,101 @@
+"""The application: a function of its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from logit_server.catalog import Catalog, open_catalog
+from logit_server.envelope import Envelope
+from logit_server.errors import STATUSES, respond_to
+from logit_server.page_folder import PageFolder, joined_run, run_folder
+from logit_server.pages import Pages
+from logit_server.routes import caches, health, records, samples
+from logit_server.settings import Settings
+from logit_server.state import State
+
+_WATCH_S = 1.0
+
+_DESCRIPTION = """Streams compressed teacher logits by sample id or row.
+
+A *record* is the encoded teacher output of one (view, row); `record_bytes` and the codec are in the manifest.
+Every answer about a cache names its `cache_id` in `X-KDCache-Id`. `{name}` may be a cache's name or its
+cache_id; answers under the latter never change and may be kept for ever."""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    catalog: Catalog | None = None,
+    pages: Path | None = None,
+    parent: int | None = None,
+) -> FastAPI:
+    """The ASGI application that serves the caches of ``settings``.
+
+    Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
+    (caches that are open already), ``pages`` (the page folder) and ``parent`` (the process without which
+    the worker stops); alone, an application makes its own.
+    """
+    state = State(settings, catalog or open_catalog(settings))
+    app = _Application(
+        state,
+        title="kdcache",
+        description=_DESCRIPTION,
+        version="1",
+        lifespan=lambda _: _running(state, pages, parent),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=dict.fromkeys((*STATUSES, HTTPException), respond_to),
+    )
+    for router in (caches.router, samples.router, records.plain_router, records.router, health.router):
+        app.include_router(router)
+    return app
+
+
+class _Application(FastAPI):
+    """FastAPI inside the envelope, which therefore also stamps the answer to an unforeseen exception."""
+
+    def __init__(self, state: State, **arguments: Any) -> None:
+        self._state = state
+        super().__init__(**arguments)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Envelope(super().build_middleware_stack(), self._state)
+
+
+@contextlib.asynccontextmanager
+async def _running(state: State, shared: Path | None, parent: int | None) -> AsyncIterator[None]:
+    own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
+    with own as folder:
+        state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
+        async with state.pages.refreshing(), _stopping_with(parent):
+            yield
+
+
+@contextlib.asynccontextmanager
+async def _stopping_with(parent: int | None) -> AsyncIterator[None]:
+    """Stop this process when ``parent`` is gone: nobody would restart it, and it would keep the port."""
+    if parent is None:
+        yield
+        return
+    watch = asyncio.create_task(_watch(parent))
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+async def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        await asyncio.sleep(_WATCH_S)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,150 @@
+"""The caches a server serves, opened and checked at start."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.format import Cache, ConfigError, Manifest, open_cache
+from logit_server.errors import RequestError, UnknownCacheError
+from logit_server.settings import Settings
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class ServedCache:
+    """One open cache under the name it has on this server."""
+
+    name: str
+    cache: Cache
+    cache_id: str
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest, with its tail basis."""
+        return self.cache.manifest
+
+    @cached_property
+    def manifest_json(self) -> bytes:
+        """The manifest as the store has it."""
+        return json.dumps(self.manifest.model_dump(mode="json"), ensure_ascii=False).encode()
+
+    @cached_property
+    def samples(self) -> int:
+        """N, the number of rows."""
+        return self.manifest.data.samples
+
+    @cached_property
+    def views(self) -> int:
+        """V, views per sample."""
+        return self.manifest.views.count
+
+    @cached_property
+    def record_bytes(self) -> int:
+        """Bytes of one packed record."""
+        return self.cache.record_bytes
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page."""
+        return self.samples * self.record_bytes
+
+    def class_name(self, class_id: int) -> str | None:
+        """What a class is called, where somebody named it."""
+        names = self.manifest.data.class_names
+        return names[class_id] if names and 0 <= class_id < len(names) else None
+
+    def check_view(self, view: int) -> int:
+        """The view itself, where the cache has it; else :class:`RequestError`."""
+        if not 0 <= view < self.views:
+            raise RequestError(
+                f"view {view} is out of range: cache {self.name!r} has views 0 to {self.views - 1}"
+            )
+        return view
+
+    def rows_out_of_range(self, rows: NDArray[np.integer]) -> RequestError:
+        """The error that names the first few of ``rows`` this cache does not have."""
+        wrong = rows[(rows < 0) | (rows >= self.samples)]
+        named = ", ".join(str(row) for row in wrong[:5])
+        return RequestError(
+            f"{len(wrong)} row(s) are out of range: {named}; "
+            f"cache {self.name!r} has rows 0 to {self.samples - 1}"
+        )
+
+
+class Catalog:
+    """The served caches, found by name or by cache_id."""
+
+    def __init__(self, caches: list[ServedCache]) -> None:
+        self._caches = caches
+        self._by_key = {served.cache_id: served for served in caches}
+        self._by_key |= {served.name: served for served in caches}
+
+    def __iter__(self) -> Iterator[ServedCache]:
+        return iter(self._caches)
+
+    def get(self, name: str) -> ServedCache | None:
+        """The cache of that name or cache_id, if it is served."""
+        return self._by_key.get(name)
+
+    def find(self, name: str) -> ServedCache:
+        """The cache of that name or cache_id; else :class:`UnknownCacheError`."""
+        served = self._by_key.get(name)
+        if served is None:
+            known = ", ".join(sorted(repr(cache.name) for cache in self._caches))
+            raise UnknownCacheError(f"no cache {name[:128]!r} here; this server has {known}")
+        return served
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Open every cache of the settings and read its header arrays.
+
+    Raises :class:`ConfigError` for settings that do not fit together, and what :func:`open_cache` raises for
+    a cache that is missing, incomplete, damaged or of an unknown version.
+    """
+    if not settings.caches:
+        raise ConfigError("there is no cache to serve: name one (`kdcache serve PATH`) or set KDCACHE_CACHES")
+    caches: list[ServedCache] = []
+    for item in settings.caches:
+        served = _open(item)
+        _check_new(served, caches)
+        if served.page_bytes > settings.page_bytes:
+            raise ConfigError(
+                f"one page of cache {served.name!r} takes {served.page_bytes:,} bytes, more than the budget "
+                f"of {int(settings.page_bytes):,}; raise page_bytes (KDCACHE_PAGE_BYTES)"
+            )
+        caches.append(served)
+    return Catalog(caches)
+
+
+def _open(item: str) -> ServedCache:
+    name, location = split_name(item)
+    cache = open_cache(location)
+    served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
+    # Touched here so that a damaged header array stops the start instead of a request.
+    _ = served.manifest_json, cache.ids, cache.labels
+    return served
+
+
+def split_name(item: str) -> tuple[str | None, str]:
+    """``NAME=PATH`` to its parts; anything else is a path (write ``./a=b`` for a path of that form)."""
+    name, equals, location = item.partition("=")
+    if equals and _NAME.fullmatch(name):
+        return name, location
+    return None, item
+
+
+def _check_new(served: ServedCache, caches: list[ServedCache]) -> None:
+    for other in caches:
+        if served.name in (other.name, other.cache_id) or other.name == served.cache_id:
+            raise ConfigError(
+                f"{served.cache.location} and {other.cache.location} would both be served as "
+                f"{served.name!r}; give one another name: NAME={served.cache.location}"
+            )

@@ -1,0 +1,134 @@
+"""What a request can do wrong, and the one table from exceptions to HTTP status codes."""
+
+from __future__ import annotations
+
+import http
+import json
+import logging
+import reprlib
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cache_builder.format import CorruptCacheError, KDCacheError, UnknownSampleError
+
+REQUEST_ID_KEY = "kdcache.request_id"
+
+logger = logging.getLogger("logit_server")
+
+
+class RequestError(KDCacheError):
+    """A request that cannot be answered: a value is malformed or out of range."""
+
+
+class UnknownCacheError(RequestError):
+    """No cache of that name or id is served."""
+
+
+class UnknownArrayError(RequestError):
+    """The cache has no such array."""
+
+
+class TooLargeError(RequestError):
+    """More ids or bytes than this server takes in one request."""
+
+
+class MediaTypeError(RequestError):
+    """A body of a type this server does not read."""
+
+
+class NotAcceptableError(RequestError):
+    """The client takes none of the types this server can answer with."""
+
+
+class OverloadedError(KDCacheError):
+    """More requests at once than this server takes."""
+
+
+class StorageError(KDCacheError):
+    """A disk or an object store did not answer; it may the next time."""
+
+
+STATUSES: dict[type[Exception], int] = {
+    UnknownCacheError: 404,
+    UnknownArrayError: 404,
+    UnknownSampleError: 404,
+    NotAcceptableError: 406,
+    TooLargeError: 413,
+    MediaTypeError: 415,
+    RequestError: 422,
+    RequestValidationError: 422,
+    CorruptCacheError: 500,
+    OverloadedError: 503,
+    StorageError: 503,
+    KDCacheError: 500,
+    Exception: 500,
+}
+"""Status by exception class; a subclass that is not named has the status of its nearest parent."""
+
+RETRY_AFTER_S = 1
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+
+
+def status_of(error: Exception) -> int:
+    """The status code of an exception."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def error_response(error: Exception) -> Response:
+    """``{"error": class name, "detail": sentence}`` with the status of the table."""
+    status = status_of(error)
+    name, detail = _describe(error)
+    headers = {"cache-control": "no-store"}
+    if status == 503:
+        headers["retry-after"] = str(RETRY_AFTER_S)
+    if isinstance(error, HTTPException):
+        headers |= dict(error.headers or {})
+    body = json.dumps({"error": name, "detail": detail}, ensure_ascii=False).encode()
+    return Response(body, status, headers, media_type="application/json")
+
+
+async def respond_to(request: Request, error: Exception) -> Response:
+    """The exception handler of every class in the table; what is the server's own fault is logged."""
+    if status_of(error) >= 500 and not isinstance(error, OverloadedError):
+        request_id = request.scope.get(REQUEST_ID_KEY)
+        logger.error("request %s, %s %s: %r", request_id, request.method, request.url.path, error)
+    return error_response(error)
+
+
+def _describe(error: Exception) -> tuple[str, str]:
+    if isinstance(error, HTTPException):
+        return http.HTTPStatus(error.status_code).phrase.title().replace(" ", ""), _explain(error)
+    if isinstance(error, RequestValidationError):
+        return "RequestError", "; ".join(
+            _invalid(item["loc"], item["msg"], item["input"]) for item in error.errors()
+        )
+    if isinstance(error, KDCacheError):
+        return type(error).__name__, str(error)
+    # The message of an exception nobody foresaw may hold anything: it goes to the log only.
+    return "InternalError", "the server failed unexpectedly; its log has the details under this X-Request-Id"
+
+
+def _explain(error: HTTPException) -> str:
+    if error.status_code == 404:
+        return "there is nothing at this path; /openapi.json lists what there is"
+    if error.status_code == 405:
+        return f"this path takes {dict(error.headers or {}).get('Allow', 'other methods')} only"
+    return error.detail
+
+
+def _invalid(location: tuple[str | int, ...], message: str, found: object) -> str:
+    where = ".".join(str(part) for part in location)
+    return f"{where} is {shorten(found)}: {message}"
+
+
+def shorten(value: object) -> str:
+    """A value as it appears in an error: its repr, cut where it is long, however large the value is."""
+    text = _REPR.repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

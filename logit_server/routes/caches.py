@@ -1,0 +1,131 @@
+"""``/v1/caches``: what is served, manifests, arrays and the table of ids."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from cache_builder.format import Manifest
+from logit_server.catalog import ServedCache
+from logit_server.errors import UnknownArrayError
+from logit_server.routes.answers import caching_headers, not_modified
+from logit_server.routes.documents import responses
+from logit_server.state import cache_of, is_head, state_of
+from logit_server.storage import storage_errors
+from logit_server.wire import JSON, NDJSON, NPY, answer_type, entity_tag
+
+router = APIRouter(tags=["caches"])
+
+_DIGESTS = "samples/digest"
+_IDS_PER_CHUNK = 4096
+
+
+class CacheSummary(BaseModel):
+    """A served cache in one line."""
+
+    name: str
+    cache_id: str
+    samples: int
+    views: int
+    classes: int
+    record_bytes: int
+
+
+class CacheList(BaseModel):
+    """Every served cache, in the order they were named at start."""
+
+    caches: list[CacheSummary]
+
+
+@router.get("/v1/caches", response_model=CacheList)
+async def list_caches(request: Request) -> CacheList:
+    """Every cache of this server."""
+    return CacheList(caches=[summary(served) for served in state_of(request).catalog])
+
+
+def summary(served: ServedCache) -> CacheSummary:
+    """What the list says about a cache."""
+    return CacheSummary(
+        name=served.name,
+        cache_id=served.cache_id,
+        samples=served.samples,
+        views=served.views,
+        classes=served.manifest.data.classes,
+        record_bytes=served.record_bytes,
+    )
+
+
+@router.get("/v1/caches/{name}", response_model=Manifest, responses=responses(404))
+async def read_manifest(request: Request, name: str) -> Response:
+    """The manifest, as the store has it. ``name``: the cache's name or its cache_id."""
+    served = cache_of(request)
+    headers = caching_headers(request, served, entity_tag(served.cache_id, "manifest"))
+    return not_modified(request, headers) or Response(served.manifest_json, 200, headers, JSON)
+
+
+@router.get(
+    "/v1/caches/{name}/arrays/{path:path}",
+    response_class=Response,
+    responses=responses(404, 406, 500, content={NPY: {"schema": {"type": "string", "format": "binary"}}}),
+)
+async def read_array(request: Request, name: str, path: str) -> Response:
+    """One header array (``codec/mean``, ``codec/basis``, ``samples/label``, …) as a .npy file."""
+    served = cache_of(request)
+    answer_type(request, (NPY,))
+    _check_path(served, path)
+    headers = caching_headers(request, served, entity_tag(served.cache_id, "array", path.replace("/", ".")))
+    fresh = not_modified(request, headers)
+    return fresh or Response(await run_in_threadpool(_npy, served, path), 200, headers, NPY)
+
+
+def _check_path(served: ServedCache, path: str) -> None:
+    known = [*served.manifest.digests, _DIGESTS]
+    if path not in known:
+        raise UnknownArrayError(
+            f"cache {served.name!r} has no array {path[:128]!r}; it has {', '.join(sorted(known))}"
+        )
+
+
+def _npy(served: ServedCache, path: str) -> bytes:
+    cache = served.cache
+    with storage_errors(served, f"array {path}"):
+        array = cache.digests if path == _DIGESTS else cache.header_array(path)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+@router.get(
+    "/v1/caches/{name}/ids",
+    response_class=Response,
+    responses=responses(
+        404, 406, content={NDJSON: {"example": '{"row": 0, "id": "cat/1.jpg", "label": 3}\n'}}
+    ),
+)
+async def read_ids(request: Request, name: str) -> Response:
+    """Every sample id with its row and label, one JSON object a line, in row order."""
+    served = cache_of(request)
+    answer_type(request, (NDJSON,))
+    headers = caching_headers(request, served, entity_tag(served.cache_id, "ids"))
+    lines = () if is_head(request) else id_lines(served)
+    return not_modified(request, headers) or StreamingResponse(lines, 200, headers, NDJSON)
+
+
+def id_lines(served: ServedCache) -> Iterator[str]:
+    """The lines of the id table, some thousand at a time."""
+    ids, labels = served.cache.ids, served.cache.labels
+    for start in range(0, served.samples, _IDS_PER_CHUNK):
+        stop = min(start + _IDS_PER_CHUNK, served.samples)
+        known = (None if label < 0 else label for label in labels[start:stop].tolist())
+        table = zip(range(start, stop), ids[start:stop], known, strict=True)
+        yield "".join(
+            json.dumps({"row": row, "id": sample_id, "label": label}, ensure_ascii=False) + "\n"
+            for row, sample_id, label in table
+        )

@@ -1,0 +1,36 @@
+"""What the OpenAPI document says about answers that are not plain JSON models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+_MEANINGS = {
+    404: "No such cache, array or sample id; the first few unknown ids are named.",
+    406: "The client takes none of the types this path answers with.",
+    413: "More ids or bytes than this server takes in one request.",
+    415: "The body is of a type this path does not read.",
+    422: "A row, view or range is out of range, or the request is malformed.",
+    500: "Stored bytes fail their checksum; the tile is named. Never a wrong number.",
+    503: "Too many requests at once, or the storage did not answer: try again after Retry-After seconds.",
+}
+
+
+class ErrorDocument(BaseModel):
+    """The body of every error."""
+
+    error: str
+    """Class of the error, e.g. ``UnknownSampleError``."""
+    detail: str
+    """A sentence: where, what was found, what was expected, what to do."""
+
+
+def responses(*statuses: int, content: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route: its errors, and the ``content`` of a success that is no model."""
+    documented: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorDocument, "description": _MEANINGS[status]} for status in statuses
+    }
+    if content is not None:
+        documented[200] = {"content": content, "description": "Success"}
+    return documented

@@ -1,0 +1,145 @@
+"""Records by row or id, and by range: the paths that training takes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request
+from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from logit_server.catalog import ServedCache
+from logit_server.decoded import DecodedRecords, decode_records
+from logit_server.errors import RequestError
+from logit_server.page_folder import Page
+from logit_server.routes.answers import caching_headers, not_modified
+from logit_server.routes.documents import responses
+from logit_server.routes.plain import PlainRoute
+from logit_server.state import cache_of, is_head, pages_of, state_of
+from logit_server.wire import (
+    JSON,
+    RECORDS,
+    ROWS,
+    RecordRequest,
+    answer_type,
+    body_type,
+    check_count,
+    entity_tag,
+    parse_record_request,
+    parse_rows,
+    parse_view,
+    read_body,
+)
+
+router = APIRouter(tags=["records"])
+plain_router = APIRouter(tags=["records"], route_class=PlainRoute)
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_CHUNK_BYTES = 2**20
+
+
+@plain_router.post(
+    "/v1/caches/{name}/records",
+    operation_id="post_records",
+    responses=responses(
+        404, 406, 413, 415, 422, 500, 503,
+        content={RECORDS: _BINARY, JSON: {"schema": DecodedRecords.model_json_schema()}},
+    ),
+    openapi_extra={
+        "parameters": [
+            {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
+            {"name": "view", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}},
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                JSON: {"schema": RecordRequest.model_json_schema()},
+                ROWS: _BINARY | {"example": "rows as little-endian uint32"},
+            },
+        },
+    },
+)  # fmt: skip
+async def post_records(request: Request) -> Response:
+    """Records of one view, in the order of the request: n times record_bytes packed bytes, or decoded JSON.
+
+    Rows as little-endian uint32 (``application/vnd.kdcache.rows``) are the fast way.
+    """
+    served = cache_of(request)
+    readable = body_type(request, (ROWS, JSON))
+    answer = answer_type(request, (RECORDS, JSON))
+    view = served.check_view(parse_view(request.scope["query_string"]))
+    settings = state_of(request).settings
+    body = await read_body(request.receive, settings.max_body_bytes)
+    if readable == ROWS:
+        rows: NDArray[np.integer[Any]] = parse_rows(body, settings.max_ids)
+    else:
+        rows = await run_in_threadpool(_requested_rows, served, body, settings.max_ids)
+    records = gather(served, await pages_of(request).get(served, view), rows)
+    if answer == RECORDS:
+        return Response(records.tobytes(), media_type=RECORDS)
+    check_count(len(rows), settings.max_json_records)
+    return Response(await run_in_threadpool(_decoded, served, view, rows, records), media_type=JSON)
+
+
+def gather(served: ServedCache, page: Page, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """The records of ``rows``, uint8 [n, record_bytes]; :class:`RequestError` names rows out of range."""
+    try:
+        # Rows are unsigned on the wire; `take` itself refuses those that are too large.
+        return page.take(rows, axis=0)
+    except IndexError as error:
+        raise served.rows_out_of_range(rows) from error
+
+
+def _requested_rows(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
+    wanted = parse_record_request(body, max_ids)
+    if wanted.ids is not None:
+        return served.cache.rows_for(wanted.ids)
+    return np.array(wanted.rows, np.int64)
+
+
+def _decoded(
+    served: ServedCache, view: int, rows: NDArray[np.integer[Any]], records: NDArray[np.uint8]
+) -> bytes:
+    decoded = decode_records(served, view, rows, records)
+    return DecodedRecords(cache_id=served.cache_id, records=decoded).model_dump_json().encode()
+
+
+@router.get(
+    "/v1/caches/{name}/views/{view}/records",
+    response_class=Response,
+    responses=responses(404, 406, 422, 500, 503, content={RECORDS: _BINARY}),
+)
+async def read_range(
+    request: Request,
+    name: str,
+    view: int,
+    start: Annotated[int, Query(description="First row")] = 0,
+    stop: Annotated[int | None, Query(description="Row after the last; default: all rows")] = None,
+) -> Response:
+    """The records of rows [start, stop) of a view, streamed; without a range the whole view."""
+    served = cache_of(request)
+    answer_type(request, (RECORDS,))
+    served.check_view(view)
+    end = served.samples if stop is None else stop
+    if not 0 <= start <= end <= served.samples:
+        raise RequestError(
+            f"start={start}, stop={end} is no range of rows: they must be 0 <= start <= stop <= "
+            f"{served.samples}, the rows of cache {served.name!r}"
+        )
+    headers = caching_headers(request, served, entity_tag(served.cache_id, view, start, end))
+    if fresh := not_modified(request, headers):
+        return fresh
+    headers["content-length"] = str((end - start) * served.record_bytes)
+    page = await pages_of(request).get(served, view)
+    return StreamingResponse(_chunks(page[start:end], is_head(request)), 200, headers, RECORDS)
+
+
+async def _chunks(records: NDArray[np.uint8], head: bool) -> AsyncIterator[bytes]:
+    step = max(1, _CHUNK_BYTES // records.shape[1])
+    if head:
+        return
+    for start in range(0, len(records), step):
+        yield records[start : start + step].tobytes()

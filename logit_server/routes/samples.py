@@ -1,0 +1,49 @@
+"""``/v1/caches/{name}/samples/{sample_id}``: one record, decoded, for people."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from logit_server.decoded import DecodedRecord, decode_records
+from logit_server.errors import RequestError
+from logit_server.routes.answers import caching_headers, not_modified
+from logit_server.routes.documents import responses
+from logit_server.state import cache_of, pages_of
+from logit_server.wire import JSON, answer_type, entity_tag
+
+router = APIRouter(tags=["records"])
+
+
+@router.get(
+    "/v1/caches/{name}/samples/{sample_id:path}",
+    response_model=DecodedRecord,
+    responses=responses(404, 406, 422, 500, 503),
+)
+async def read_sample(
+    request: Request,
+    name: str,
+    sample_id: str,
+    view: Annotated[int, Query(description="Which recorded augmentation")] = 0,
+    top: Annotated[int | None, Query(description="Classes to show; default: all that are stored")] = None,
+) -> Response:
+    """What the teacher said about one sample in one view, with class names."""
+    served = cache_of(request)
+    answer_type(request, (JSON,))
+    served.check_view(view)
+    stored = served.manifest.codec.top_k
+    if top is not None and not 1 <= top <= stored:
+        raise RequestError(f"top is {top}: cache {served.name!r} stores 1 to {stored} classes per record")
+    rows = await run_in_threadpool(served.cache.rows_for, [sample_id])
+    headers = caching_headers(
+        request, served, entity_tag(served.cache_id, "sample", rows[0], view, top or stored)
+    )
+    if fresh := not_modified(request, headers):
+        return fresh
+    page = await pages_of(request).get(served, view)
+    (decoded,) = decode_records(served, view, rows, page.take(rows, axis=0))
+    shown = decoded.model_copy(update={"top": decoded.top[:top]})
+    return Response(shown.model_dump_json(), 200, headers, JSON)

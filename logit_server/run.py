@@ -1,0 +1,149 @@
+"""Running a server: check the caches, take the port, serve until told to stop, clean up."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from cache_builder.format import ConfigError, KDCacheError
+from logit_server.app import create_app
+from logit_server.catalog import Catalog, open_catalog
+from logit_server.page_folder import run_folder
+from logit_server.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, then let running requests finish and return.
+
+    Raises a :class:`KDCacheError` before the port is taken: for a cache that is missing, incomplete or
+    damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
+    """
+    catalog = open_catalog(settings)
+    with (
+        contextlib.suppress(KeyboardInterrupt, _Stopped),
+        _stopping_on_sigterm(),
+        run_folder(settings.page_dir) as folder,
+        bound(settings) as listener,
+    ):
+        announce(catalog, listener)
+        if settings.workers == 1:
+            app = create_app(settings, catalog=catalog, pages=folder)
+            uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
+        else:
+            worker = functools.partial(worker_app, settings, folder, os.getpid())
+            Multiprocess(server_config(worker, settings, factory=True), sockets=[listener]).run()
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """A server of one worker in a thread of this process, for demos and tests; gives its base URL."""
+    with bound(settings) as listener:
+        server = uvicorn.Server(server_config(create_app(settings), settings))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="kdcache-server")
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.01)
+            yield base_url(listener)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def worker_app(settings: Settings, folder: Path, parent: int) -> FastAPI:
+    """The application of one worker process among several."""
+    try:
+        return create_app(settings, pages=folder, parent=parent)
+    except KDCacheError as error:
+        # This exit code stops the whole server: another worker would fail alike.
+        sys.stderr.write(f"{error}\n")
+        sys.exit(STARTUP_FAILURE)
+
+
+def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
+    """How uvicorn is to run the application (or, with ``factory``, the function that makes it)."""
+    logging = copy.deepcopy(LOGGING_CONFIG)
+    logging["loggers"]["logit_server"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=settings.workers,
+        lifespan="on",
+        ws="none",
+        log_config=logging,
+        log_level="info" if settings.access_log else "warning",
+        access_log=settings.access_log,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.drain_s,
+    )
+
+
+@contextlib.contextmanager
+def bound(settings: Settings) -> Iterator[socket.socket]:
+    """The listening socket; :class:`ConfigError` where the address cannot be taken."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; choose another --host "
+            "or --port (0 takes a free one)"
+        ) from error
+    with listener:
+        yield listener
+
+
+def base_url(listener: socket.socket) -> str:
+    """``http://host:port`` of a listening socket, as a client on this machine would write it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announce(catalog: Catalog, listener: socket.socket) -> None:
+    """Print the URL of every cache: what a person gives to ``kdtrain --cache``."""
+    for served in catalog:
+        size = f"{served.samples:,} samples, {served.views} views, {served.record_bytes} bytes a record"
+        sys.stdout.write(f"{base_url(listener)}/v1/caches/{served.name}  ({size})\n")
+    sys.stdout.flush()
+
+
+class _Stopped(BaseException):
+    """SIGTERM came."""
+
+
+@contextlib.contextmanager
+def _stopping_on_sigterm() -> Iterator[None]:
+    # uvicorn drains on SIGTERM and then raises the signal again; by default that would kill the process
+    # before the page folder is removed.
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise _Stopped
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

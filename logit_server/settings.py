@@ -1,0 +1,80 @@
+"""What a server can be told, as arguments or as ``KDCACHE_*`` variables of the environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cache_builder.format import ConfigError
+
+ENVIRONMENT_PREFIX = "KDCACHE_"
+
+
+class Settings(BaseSettings):
+    """The settings of one server run. Arguments win over the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    caches: Annotated[tuple[str, ...], NoDecode] = ()
+    """Paths or fsspec URLs, or NAME=PATH to serve one under another name than its manifest's.
+    In the environment: separated by commas, or a JSON list."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 or :: for every one. Nobody is asked for a password: mind who can
+    reach it."""
+    port: int = Field(8000, ge=0, le=65535)
+    """TCP port; 0 takes a free one."""
+    workers: int = Field(1, ge=1, le=256)
+    """Processes that answer requests. They share one set of pages."""
+    page_dir: Path | None = None
+    """Folder for the page files, in a private subfolder that is removed at the end; default: the system's
+    temporary folder."""
+    page_bytes: ByteSize = Field(default=ByteSize(8 * 2**30), gt=0)
+    """Budget of all page files together, e.g. ``8GiB``; the page unused for longest goes first."""
+    max_ids: int = Field(65_536, ge=1)
+    """Most rows or sample ids in one request."""
+    max_json_records: int = Field(4_096, ge=1)
+    """Most records in one answer of decoded JSON."""
+    max_body_bytes: ByteSize = Field(default=ByteSize(16 * 2**20), gt=0)
+    """Largest request body."""
+    max_in_flight: int = Field(512, ge=1)
+    """Requests a worker answers at once; further ones get 503 and Retry-After."""
+    keep_alive_s: int = Field(75, ge=1)
+    """Seconds an idle connection stays open."""
+    drain_s: int = Field(30, ge=0)
+    """Seconds that running requests have to finish after SIGTERM."""
+    access_log: bool = False
+    """Whether to log one line per request."""
+
+    @field_validator("caches", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+
+    @classmethod
+    def checked(cls, **arguments: object) -> Self:
+        """Settings from arguments and environment; what is wrong with them as a :class:`ConfigError`."""
+        try:
+            return cls(**arguments)  # type: ignore[arg-type]
+        except ValidationError as error:
+            wrong = "; ".join(
+                _explain(str(item["loc"][0]), item["msg"], item["input"]) for item in error.errors()
+            )
+            raise ConfigError(f"the server's settings are not valid: {wrong}") from error
+
+
+def _explain(field: str, message: str, found: object) -> str:
+    return f"{field} (or {ENVIRONMENT_PREFIX}{field.upper()}) is {found!r}: {message}"

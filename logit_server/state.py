@@ -1,0 +1,47 @@
+"""What every request needs: the settings, the caches, the pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from logit_server.catalog import Catalog, ServedCache
+from logit_server.pages import Pages
+from logit_server.settings import Settings
+
+SCOPE_KEY = "kdcache.state"
+HEAD_KEY = "kdcache.head"
+
+
+@dataclass
+class State:
+    """The state of one worker. ``pages`` exists while the application runs (its lifespan)."""
+
+    settings: Settings
+    catalog: Catalog
+    pages: Pages | None = None
+
+
+def state_of(request: Request) -> State:
+    """The state that the envelope put into the request's scope."""
+    state: State = request.scope[SCOPE_KEY]
+    return state
+
+
+def cache_of(request: Request) -> ServedCache:
+    """The cache named in the path; :class:`UnknownCacheError` where it is not served."""
+    return state_of(request).catalog.find(request.path_params["name"])
+
+
+def pages_of(request: Request) -> Pages:
+    """The pages of the running application."""
+    pages = state_of(request).pages
+    if pages is None:
+        raise RuntimeError("the application's lifespan has not started: serve it with an ASGI server")
+    return pages
+
+
+def is_head(request: Request) -> bool:
+    """Whether the client asked for the headers alone (the envelope routes HEAD as GET)."""
+    return bool(request.scope.get(HEAD_KEY))

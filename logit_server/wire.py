@@ -1,0 +1,172 @@
+"""What goes over the wire: media types, request bodies, queries, entity tags."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.requests import Request
+from starlette.types import Receive
+
+from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError, shorten
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+ROWS = "application/vnd.kdcache.rows"
+"""Rows as raw little-endian uint32."""
+RECORDS = "application/vnd.kdcache.records"
+"""Packed records, one after another."""
+NPY = "application/vnd.kdcache.npy"
+"""One array in NumPy's .npy format, without pickle."""
+
+ROW_TYPE = np.dtype("<u4")
+
+
+class RecordRequest(BaseModel):
+    """Which records: by sample id or by row, in the order of the answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    ids: list[str] | None = Field(None, fail_fast=True, examples=[["cat/1.jpg", "dog/7.jpg"]])
+    rows: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = Field(None, fail_fast=True)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.ids is None) == (self.rows is None):
+            raise ValueError('give either "ids" or "rows"')
+        return self
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The request's body; :class:`TooLargeError` as soon as more than ``limit`` bytes have come."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        _check_size(len(body), limit)
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        _check_size(size, limit)
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+    _check_size(size, limit)
+    return b"".join(parts)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLargeError(
+            f"the body has more than {limit:,} bytes, the limit of this server; send less at once"
+        )
+
+
+def parse_rows(body: bytes, max_ids: int) -> NDArray[np.uint32]:
+    """A body of raw rows as an array [n], a view of the bytes."""
+    if len(body) % ROW_TYPE.itemsize:
+        raise RequestError(
+            f"a body of type {ROWS} is little-endian uint32, so its length is a multiple of 4; "
+            f"got {len(body)} bytes"
+        )
+    rows = np.frombuffer(body, ROW_TYPE)
+    check_count(len(rows), max_ids)
+    return rows
+
+
+def parse_record_request(body: bytes, max_ids: int) -> RecordRequest:
+    """A JSON body as a :class:`RecordRequest`; :class:`RequestError` says what is wrong with it."""
+    try:
+        request = RecordRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = f"{where} is {shorten(first['input'])}: " if where else ""
+        raise RequestError(
+            f'the body must be {{"ids": [...]}} or {{"rows": [...]}}: {what}{first["msg"]}'
+        ) from error
+    check_count(len(request.ids or request.rows or ()), max_ids)
+    return request
+
+
+def check_count(count: int, limit: int) -> None:
+    """Raise :class:`TooLargeError` for more than ``limit`` records."""
+    if count > limit:
+        raise TooLargeError(
+            f"{count:,} records at once, this server answers with at most {limit:,}; send less"
+        )
+
+
+def body_type(request: Request, readable: tuple[str, ...]) -> str:
+    """The media type of the body, one of ``readable``; else :class:`MediaTypeError`."""
+    given = request.headers.get("content-type", "")
+    essence = given.partition(";")[0].strip().lower()
+    if essence not in readable:
+        found = f"is {shorten(given)}" if given else "is missing"
+        raise MediaTypeError(f"Content-Type {found}; this path reads {' or '.join(readable)}")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise MediaTypeError(f"Content-Encoding is {shorten(encoding)}; send the body as it is")
+    return essence
+
+
+def answer_type(request: Request, offers: tuple[str, ...]) -> str:
+    """The one of ``offers`` the client likes best, the first where it does not care."""
+    accept = request.headers.get("accept")
+    return offers[0] if accept is None else negotiate(accept, offers)
+
+
+@lru_cache(maxsize=256)
+def negotiate(accept: str, offers: tuple[str, ...]) -> str:
+    """The offer an Accept header (RFC 9110, 12.5.1) prefers; else :class:`NotAcceptableError`."""
+    ranges = dict(_parse_range(item) for item in accept.split(",") if item.strip())
+    qualities = [_quality(offer, ranges) for offer in offers] if ranges else [1.0]
+    best = max(qualities)
+    if best <= 0:
+        raise NotAcceptableError(f"Accept is {shorten(accept)}; this path answers with {' or '.join(offers)}")
+    return offers[qualities.index(best)]
+
+
+def _parse_range(item: str) -> tuple[str, float]:
+    essence, *parameters = (part.strip().lower() for part in item.split(";"))
+    quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+    try:
+        return essence, min(max(float(quality), 0.0), 1.0)
+    except ValueError:
+        return essence, 0.0
+
+
+def _quality(offer: str, ranges: dict[str, float]) -> float:
+    # The most specific range that matches decides.
+    candidates = (offer, offer.partition("/")[0] + "/*", "*/*")
+    return next((ranges[candidate] for candidate in candidates if candidate in ranges), 0.0)
+
+
+@lru_cache(maxsize=1024)
+def parse_view(query: bytes) -> int:
+    """``view`` of a raw query string, 0 where it is not given.
+
+    Unknown keys are refused: with a typo in the key every view would be view 0.
+    """
+    view = "0"
+    for pair in query.decode("latin-1").split("&") if query else ():
+        key, _, value = pair.partition("=")
+        if key != "view":
+            raise RequestError(f"unknown query parameter {shorten(key)}; this path takes view")
+        view = value
+    if not (view.isascii() and view.isdigit() and len(view) <= 9):
+        raise RequestError(f"view is {shorten(view)}: it must be a whole number from 0")
+    return int(view)
+
+
+def entity_tag(*parts: object) -> str:
+    """A strong entity tag of what names the answer: the cache_id and the selection."""
+    return '"' + "-".join(str(part) for part in parts) + '"'
+
+
+def is_fresh(request: Request, tag: str) -> bool:
+    """Whether the client already has the answer with this entity tag (If-None-Match)."""
+    given = request.headers.get("if-none-match", "")
+    return any(item.strip().removeprefix("W/") in (tag, "*") for item in given.split(","))
