@@ -86,7 +86,7 @@ def expected_metadata(spec: ArraySpec) -> dict[str, Any]:
 
 
 def _essentials(metadata: dict[str, Any], itemsize: int) -> dict[str, Any]:
-    """``zarr.json`` in the form of :func:`expected_metadata`: short-hands spelled out, defaults filled in."""
+    """``zarr.json`` in the form of :func:`expected_metadata`, with the defaults filled in."""
     encoding, configuration = _named(metadata["chunk_key_encoding"])
     return {
         **metadata,
@@ -114,8 +114,5 @@ def _configuration(name: str, values: dict[str, Any], itemsize: int) -> dict[str
     return values
 
 
-def _named(value: Any) -> tuple[str, dict[str, Any]]:
-    """A ``{"name", "configuration"}`` object, or the bare name that Zarr allows for it."""
-    if isinstance(value, str):
-        return value, {}
+def _named(value: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return value["name"], value.get("configuration") or {}
