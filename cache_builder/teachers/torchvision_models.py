@@ -51,7 +51,7 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
         return freeze(spec, _download(resolved, published), str(published), preprocessing, categories)
     if request.weights == "random":
         torch.manual_seed(request.seed)
-        model = _build(resolved, request.data_classes or IMAGENET_CLASSES)
+        model = _wake_head(_build(resolved, request.data_classes or IMAGENET_CLASSES))
         return freeze(spec, model, f"random (seed {request.seed})", preprocessing, None)
     state, metadata = read_weights(Path(request.weights))
     classes = classes_in(state, _build(resolved, IMAGENET_CLASSES), IMAGENET_CLASSES) or IMAGENET_CLASSES
@@ -62,6 +62,14 @@ def _build(name: str, classes: int) -> nn.Module:
     # GoogLeNet and Inception warn about their own initialisation unless told.
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return cast("nn.Module", models.get_model(name, weights=None, num_classes=classes, **options))
+
+
+def _wake_head(model: nn.Module) -> nn.Module:
+    """Give a zero head random weights: torchvision's ViT has one, and a trial should tell images apart."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.trunc_normal_(module.weight, std=0.02)
+    return model
 
 
 def _preprocessing(weights: Any) -> Preprocessing:
