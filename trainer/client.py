@@ -69,7 +69,11 @@ class TeacherCache:
             source: Source = RemoteSource(url, token or os.environ.get(TOKEN_VARIABLE), patience_s)
         else:
             source = StoreSource(url)
-        source.manifest()
+        try:
+            source.manifest()
+        except BaseException:
+            source.close()
+            raise
         return cls(source)
 
     @property
