@@ -62,11 +62,16 @@ class RecordEncoder(nn.Module):
 
 
 def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Class ids and logits of the K largest, largest first, equal logits by class id."""
-    index = logits.topk(k, dim=1).indices.sort(dim=1).values
-    values = logits.gather(1, index)
-    values, order = values.sort(dim=1, descending=True, stable=True)
-    return index.gather(1, order), values
+    """Class ids and logits of the K largest, largest first, equal logits by class id.
+
+    ``topk`` on logits takes any of several equal ones, and bf16 logits are often equal, so it runs on
+    integers that are all different: the float's bits in an order that integers have, then the class id.
+    """
+    bits = (logits + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the 0.0 it is equal to
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
+    keys = (ordered << 32) - torch.arange(logits.shape[1], device=logits.device)
+    index = keys.topk(k, dim=1).indices
+    return index, logits.gather(1, index)
 
 
 def _ceil16(span: Tensor) -> Tensor:
