@@ -45,22 +45,13 @@ class LimitedSource:
 
     def __init__(self, source: ImageSource, limit: int) -> None:
         self._source = source
-        self._length = min(limit, len(source))
         self.spec = source.spec
         self.class_names = source.class_names
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """The first N ids."""
-        return self._source.ids[: self._length]
-
-    @property
-    def labels(self) -> NDArray[np.int32] | None:
-        """The first N labels."""
-        return None if self._source.labels is None else self._source.labels[: self._length]
+        self.ids: Sequence[str] = source.ids[:limit]
+        self.labels: NDArray[np.int32] | None = None if source.labels is None else source.labels[:limit]
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.ids)
 
     def read(self, index: int) -> Sample:
         """As the whole data set does."""

@@ -76,7 +76,7 @@ def synthetic_manifest(
 
 
 def write_synthetic_cache(
-    path: Path, logits: NDArray[np.float32], *, commit: int | None = None, **settings: object
+    path: str | Path, logits: NDArray[np.float32], *, commit: int | None = None, **settings: object
 ) -> Manifest:
     """Write logits [V, N, C] as a cache; ``commit`` limits the tiles written (the cache stays incomplete)."""
     views, rows, classes = logits.shape
@@ -86,7 +86,8 @@ def write_synthetic_cache(
     manifest = manifest.with_basis(basis)
     labels = (np.arange(rows) % classes).astype(np.int32)
     table = writer.SampleTable.from_ids([f"dir/img_{i:05d}.png" for i in range(rows)], labels)
-    arrays = writer.header_arrays(manifest, table, np.zeros((1, 3, 8, 8), np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)
+    arrays = writer.header_arrays(manifest, table, pixels)
     sealed = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, sealed, arrays)
     out = writer.CacheWriter(path, sealed)

@@ -59,13 +59,9 @@ class ArraySource:
         self.spec = spec
         self.class_names: tuple[str, ...] | None = class_names
         self.labels: NDArray[np.int32] | None = labels
+        # Decimal positions in the whole data set.
+        self.ids: Sequence[str] = [str(first_id + index) for index in range(len(images))]
         self._images = images
-        self._first_id = first_id
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Decimal positions in the whole data set."""
-        return [str(self._first_id + index) for index in range(len(self))]
 
     def __len__(self) -> int:
         return len(self._images)

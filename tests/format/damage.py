@@ -20,7 +20,7 @@ REFUSALS = (CorruptCacheError, FormatError, IncompleteCacheError)
 Contents = dict[str, object]
 
 
-def contents(path: Path, *, allow_partial: bool = False) -> Contents:
+def contents(path: str | Path, *, allow_partial: bool = False) -> Contents:
     """Everything a reader can learn from a cache, in comparable form."""
     cache = open_cache(path, allow_partial=allow_partial)
     found: Contents = {
