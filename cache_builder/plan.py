@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache_builder import calibrate
-from cache_builder.datasets import ImageSource, Sample, open_source
+from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import index_bits
 from cache_builder.format.manifest import (
@@ -38,24 +37,6 @@ MAX_TILE_ROWS = 4096
 _MIN_TILE_ROWS = 64
 _TILES_WANTED = 8
 _SMALL_IMAGE = 64
-
-
-class LimitedSource:
-    """The first N samples of a data set."""
-
-    def __init__(self, source: ImageSource, limit: int) -> None:
-        self._source = source
-        self.spec = source.spec
-        self.class_names = source.class_names
-        self.ids: Sequence[str] = source.ids[:limit]
-        self.labels: NDArray[np.int32] | None = None if source.labels is None else source.labels[:limit]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def read(self, index: int) -> Sample:
-        """As the whole data set does."""
-        return self._source.read(index)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from cache_builder.datasets.cifar import open_cifar10, open_cifar100
 from cache_builder.datasets.digits import open_digits
 from cache_builder.datasets.imagefolder import ImageFolder
-from cache_builder.datasets.source import ArraySource, ImageSource, Sample
+from cache_builder.datasets.source import ArraySource, ImageSource, LimitedSource, Sample
 from cache_builder.format.errors import ConfigError
 from cache_builder.names import unknown_name
 
@@ -19,7 +19,7 @@ DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "cifar100": open_cifar100,
 }
 
-__all__ = ["DATASETS", "ArraySource", "ImageFolder", "ImageSource", "Sample", "open_source"]
+__all__ = ["DATASETS", "ArraySource", "ImageFolder", "ImageSource", "LimitedSource", "Sample", "open_source"]
 
 
 def open_source(spec: str) -> ImageSource:

@@ -70,3 +70,21 @@ class ArraySource:
         """The image as a tensor; never fails."""
         pixels = np.ascontiguousarray(self._images[index])
         return Sample(torch.from_numpy(pixels).permute(2, 0, 1), xxhash.xxh64_intdigest(pixels.data))
+
+
+class LimitedSource:
+    """The first N samples of a data set, classes and all."""
+
+    def __init__(self, source: ImageSource, limit: int) -> None:
+        self._source = source
+        self.spec = source.spec
+        self.class_names = source.class_names
+        self.ids: Sequence[str] = source.ids[:limit]
+        self.labels: NDArray[np.int32] | None = None if source.labels is None else source.labels[:limit]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> Sample:
+        """As the whole data set does."""
+        return self._source.read(index)
