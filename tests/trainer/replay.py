@@ -1,0 +1,86 @@
+"""Caches over real images with a made-up teacher: what replaying and training tests need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.datasets import ImageSource
+from cache_builder.format import codec, writer
+from cache_builder.format.layout import tiles
+from cache_builder.format.manifest import DataSection, Manifest, NamedConfiguration, ViewsSection
+from cache_builder.views.probe import render_probe
+from tests.caches import fit_basis, synthetic_manifest
+
+PAD_CROP = NamedConfiguration(name="pad-crop-flip", configuration={"flip": 0.0})
+
+
+def teacher_logits(labels: NDArray[np.int32], views: int, classes: int, seed: int = 0) -> NDArray[np.float32]:
+    """Logits [V, N, C] of a teacher that is right nearly always, and not in the same way in every view."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(views, len(labels), classes))
+    logits[:, np.arange(len(labels)), labels] += 5
+    return logits.astype(np.float32)
+
+
+def write_replay_cache(
+    path: Path,
+    source: ImageSource,
+    *,
+    views: int = 2,
+    image_size: int = 8,
+    recipe: NamedConfiguration = PAD_CROP,
+    classes: int | None = None,
+    unlabelled: bool = False,
+    invalid_rows: tuple[int, ...] = (),
+    seed: int = 0,
+    name: str = "replay",
+) -> Manifest:
+    """A finished cache of a source, its probe rendered and its digests taken from the real images."""
+    assert source.labels is not None
+    classes = classes or len(source.class_names or ())
+    manifest = _manifest(source, views, image_size, recipe, classes, name)
+    logits = teacher_logits(source.labels, views, classes, seed)
+    basis = fit_basis(logits.reshape(-1, classes), manifest.codec.tail_rank)
+    probe, pixels = render_probe(source, manifest.views, manifest.teacher)
+    manifest = manifest.model_copy(update={"probe": probe}).with_basis(basis)
+    table = writer.SampleTable.from_ids(source.ids, None if unlabelled else source.labels)
+    arrays = writer.header_arrays(manifest, table, pixels)
+    manifest = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
+    writer.create(path, manifest, arrays)
+    _write_tiles(path, manifest, source, logits, invalid_rows)
+    return writer.CacheWriter(path, manifest).finish()
+
+
+def _manifest(
+    source: ImageSource, views: int, image_size: int, recipe: NamedConfiguration, classes: int, name: str
+) -> Manifest:
+    manifest = synthetic_manifest(views=views, rows=len(source), classes=classes, top_k=3, rank=4, name=name)
+    names = source.class_names if classes == len(source.class_names or ()) else None
+    data = DataSection(spec=source.spec, samples=len(source), classes=classes, class_names=names)
+    teacher = manifest.teacher.model_copy(update={"input_size": image_size})
+    section = ViewsSection(count=views, recipe=recipe, seed=7)
+    return manifest.model_copy(update={"data": data, "teacher": teacher, "views": section})
+
+
+def _write_tiles(
+    path: Path,
+    manifest: Manifest,
+    source: ImageSource,
+    logits: NDArray[np.float32],
+    invalid_rows: tuple[int, ...],
+) -> None:
+    digests = np.array([source.read(row).digest for row in range(len(source))], np.uint64)
+    out = writer.CacheWriter(path, manifest)
+    for tile in tiles(manifest):
+        rows = slice(tile.row_start, tile.row_stop)
+        block = logits[tile.view_start : tile.view_stop, rows]
+        flat = codec.encode(block.reshape(-1, block.shape[-1]), manifest.codec, manifest.basis)
+        fields = {key: column.reshape(*block.shape[:2], *column.shape[1:]) for key, column in flat.items()}
+        invalid = [row for row in invalid_rows if row in tile.rows]
+        for name, column in codec.invalid_fields(len(tile.views), manifest.codec).items():
+            for row in invalid:
+                fields[name][:, row - tile.row_start] = column
+        out.write_tile(tile, fields, digests[rows], invalid)

@@ -1,0 +1,167 @@
+"""Before the first step: is this the data set the cache is about, and does this machine render the same?"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cache_builder.datasets import ImageSource
+from cache_builder.format import DataError, UnknownSampleError
+from cache_builder.views.probe import ProbeDifference, probe_differences
+from trainer.client import TeacherCache
+
+# Samples whose digest is checked before training; the loader checks the others as it reads them.
+DIGESTS_CHECKED = 16
+_NAMED = 5
+
+log = logging.getLogger(__name__)
+
+
+class RenderDriftError(DataError):
+    """This machine renders the views differently from the one that built the cache."""
+
+
+def match_rows(cache: TeacherCache, source: ImageSource) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(rows of the cache, indices of the source) of the usable samples, by rising row.
+
+    Raises :class:`DataError` naming samples that the cache lacks; rows the builder could not read are left
+    out, cached samples that the source lacks are only logged.
+    """
+    try:
+        rows = cache.rows_for(source.ids)
+    except UnknownSampleError as error:
+        raise DataError(
+            f"{source.spec} does not match cache {cache.manifest.name!r}: {error}; train on the data set the "
+            f"cache was built from ({cache.manifest.data.spec}) or a part of it"
+        ) from error
+    indices = np.argsort(rows, kind="stable")
+    indices = indices[~np.isin(rows[indices], cache.manifest.invalid_rows)]
+    if not indices.size:
+        raise DataError(f"{source.spec} holds no sample that cache {cache.manifest.name!r} can teach")
+    _log_missing(cache, source, rows)
+    return rows[indices], indices
+
+
+def check_against_cache(
+    cache: TeacherCache,
+    source: ImageSource,
+    rows: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    allow_render_drift: bool,
+    drift_folder: Path,
+) -> None:
+    """Classes, labels, some digests and the render probe; raises :class:`DataError` naming what differs."""
+    _check_classes(cache, source)
+    _check_labels(cache, source, rows, indices)
+    _check_digests(cache, source, rows, indices)
+    _check_rendering(cache, source, allow_render_drift, drift_folder)
+
+
+def usable_labels(
+    cache: TeacherCache, source: ImageSource, rows: NDArray[np.int64], indices: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Labels of the given samples, -1 where none is known: the cache's, else those of the source.
+
+    The source's count only where its classes are the teacher's: a cache built with ``--ignore-labels`` is of
+    a teacher that names other classes.
+    """
+    cached = cache.labels[rows]
+    if source.labels is None or not _same_classes(cache, source):
+        return cached
+    return np.where(cached >= 0, cached, source.labels[indices])
+
+
+def _same_classes(cache: TeacherCache, source: ImageSource) -> bool:
+    return source.class_names is None or len(source.class_names) == cache.manifest.data.classes
+
+
+def _check_classes(cache: TeacherCache, source: ImageSource) -> None:
+    if _same_classes(cache, source):
+        return
+    expected, found = cache.manifest.data.classes, len(source.class_names or ())
+    what = f"{source.spec} has {found} classes, the teacher of cache {cache.manifest.name!r} has {expected}"
+    if (cache.labels >= 0).any():
+        raise DataError(
+            f"{what}: use the data set the cache was built from ({cache.manifest.data.spec}), with all its "
+            "class folders"
+        )
+    log.warning("%s: its labels are not used", what)
+
+
+def _log_missing(cache: TeacherCache, source: ImageSource, rows: NDArray[np.int64]) -> None:
+    missing = np.setdiff1d(np.arange(cache.manifest.data.samples), rows)
+    if missing.size:
+        named = ", ".join(repr(cache.ids[int(row)]) for row in missing[:_NAMED])
+        log.warning(
+            "%s has %d of the %d cached samples; without %s%s",
+            *(source.spec, len(rows), cache.manifest.data.samples, named),
+            " and others" if missing.size > _NAMED else "",
+        )
+
+
+def _check_labels(
+    cache: TeacherCache, source: ImageSource, rows: NDArray[np.int64], indices: NDArray[np.int64]
+) -> None:
+    if source.labels is None or not _same_classes(cache, source):
+        return
+    cached, found = cache.labels[rows], source.labels[indices]
+    differs = np.flatnonzero((cached != found) & (cached >= 0) & (found >= 0))
+    if differs.size:
+        first = int(differs[0])
+        raise DataError(
+            f"{source.spec}: the labels of {differs.size} samples differ from the cache's, e.g. "
+            f"{source.ids[int(indices[first])]!r} has {found[first]} and was {cached[first]}: were class "
+            "folders renamed, added or removed?"
+        )
+
+
+def _check_digests(
+    cache: TeacherCache, source: ImageSource, rows: NDArray[np.int64], indices: NDArray[np.int64]
+) -> None:
+    places = np.unique(np.linspace(0, len(rows) - 1, DIGESTS_CHECKED).astype(np.int64))
+    expected = cache.digests[rows[places]]
+    found = [source.read(int(indices[place])).digest for place in places]
+    changed = [place for place, a, b in zip(places, expected, found, strict=True) if int(a) != b]
+    if changed:
+        named = ", ".join(repr(source.ids[int(indices[place])]) for place in changed[:_NAMED])
+        raise DataError(
+            f"{source.spec}: {len(changed)} of {len(places)} samples looked at changed since the cache was "
+            f"built (their digests differ): {named}; use the unchanged data set or rebuild the cache"
+        )
+
+
+def _check_rendering(
+    cache: TeacherCache, source: ImageSource, allow_render_drift: bool, drift_folder: Path
+) -> None:
+    manifest = cache.manifest
+    probe_ids = [cache.ids[row] for _, row in manifest.probe.pairs]
+    differences = probe_differences(manifest, cache.probe_pixels, source, probe_ids)
+    worst = max(differences, key=lambda item: item.difference, default=None)
+    if worst is None or worst.difference <= manifest.probe.tolerance:
+        return
+    pictures = _save_pictures(worst, drift_folder)
+    here = ", ".join(f"{name} {version(name)}" for name in manifest.probe.libraries)
+    there = ", ".join(f"{name} {number}" for name, number in manifest.probe.libraries.items())
+    message = (
+        f"this machine renders other pictures than the teacher saw: sample {worst.sample_id!r} in view "
+        f"{worst.view} differs by {worst.difference:.1f} levels on average, at most "
+        f"{manifest.probe.tolerance:g} are expected; here {here or 'unknown'}, there {there or 'unknown'}; "
+        f"compare {pictures[0]} with {pictures[1]}"
+    )
+    if not allow_render_drift:
+        raise RenderDriftError(f"{message}; --allow-render-drift trains all the same")
+    log.warning("%s", message)
+
+
+def _save_pictures(difference: ProbeDifference, folder: Path) -> tuple[Path, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"view{difference.view}-row{difference.row}"
+    teacher, here = folder / f"{stem}-teacher.png", folder / f"{stem}-here.png"
+    for pixels, path in ((difference.stored, teacher), (difference.rendered, here)):
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(path)
+    return teacher, here
