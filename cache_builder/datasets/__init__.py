@@ -29,7 +29,7 @@ def open_source(spec: str) -> ImageSource:
     """
     kind, _, argument = spec.partition(":")
     if kind not in DATASETS:
-        if Path(spec).is_dir():
+        if spec and Path(spec).is_dir():
             raise ConfigError(f"data {spec!r} names no kind: write imagefolder:{spec}")
         raise ConfigError(unknown_name("data set kind", kind, DATASETS) + " (write KIND:PATH)")
     return DATASETS[kind](argument)

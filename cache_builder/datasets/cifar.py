@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torchvision
 
 from cache_builder.datasets.source import ArraySource
-from cache_builder.format.errors import DataError
+from cache_builder.format.errors import ConfigError, DataError
 
 
 def open_cifar10(argument: str) -> ArraySource:
@@ -21,13 +23,15 @@ def open_cifar100(argument: str) -> ArraySource:
 
 def _open(name: str, kind: type[torchvision.datasets.CIFAR10], argument: str) -> ArraySource:
     path, part = split_part(argument)
+    if not path:
+        raise ConfigError(f"{name} needs the folder that holds {kind.base_folder!r}: write {name}:PATH")
     try:
         # torchvision checks the files' MD5 before it unpickles them.
-        data = kind(path, train=part == "train", download=False)
+        data = kind(Path(path).expanduser(), train=part == "train", download=False)
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"{name}: {path!r} does not hold the folder {kind.base_folder!r} with intact files ({error}); "
-            "kdcache downloads nothing"
+            f"{name}: {path!r} does not hold the folder {kind.base_folder!r} with all its files intact; "
+            f"kdcache downloads nothing: unpack {kind.filename} there"
         ) from error
     labels = np.array(data.targets, np.int32)
     return ArraySource(f"{name}:{argument}", data.data, labels, tuple(data.classes))

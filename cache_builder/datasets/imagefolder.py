@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from cache_builder.datasets.source import Sample
-from cache_builder.format.errors import DataError
+from cache_builder.format.errors import ConfigError, DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
@@ -30,7 +30,9 @@ class ImageFolder:
 
     def __init__(self, path: str) -> None:
         self.spec = f"imagefolder:{path}"
-        self._root = Path(path)
+        if not path:
+            raise ConfigError("imagefolder needs a folder: write imagefolder:PATH")
+        self._root = Path(path).expanduser()
         if not self._root.is_dir():
             raise DataError(f"image folder {path!r} does not exist or is not a folder")
         self._ids = _image_paths(self._root)

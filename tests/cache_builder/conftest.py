@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cache_builder.pipeline import BuildResult, build
+from cache_builder.progress import BuildProgress
+from cache_builder.settings import BuildSettings
+from tests.cache_builder.photographs import write_folder
+
+Build = Callable[..., BuildResult]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 class folders of two photographs each. Read only: take ``own_photos`` to change something."""
+    return write_folder(tmp_path_factory.mktemp("photos") / "train")
+
+
+@pytest.fixture
+def own_photos(photos: Path, tmp_path: Path) -> Path:
+    """A copy of ``photos`` for one test."""
+    return Path(shutil.copytree(photos, tmp_path / "own"))
+
+
+def settings_for(out: Path, photos: Path, **changes: object) -> BuildSettings:
+    """A small build; every setting can be changed."""
+    usual: dict[str, object] = {
+        "teacher": "tests.cache_builder.models:small",
+        "data": f"imagefolder:{photos}",
+        "out": str(out),
+        "views": 3,
+        "input_size": 16,
+        "batch_size": 16,
+        "workers": 0,
+        "device": "cpu",
+        "tile_rows": 32,
+        "tail_rank": 12,
+        "seed": 5,
+    }
+    return BuildSettings(**(usual | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run_build(photos: Path, tmp_path: Path) -> Build:
+    """``run_build(out=..., **changes)`` builds the small cache with some settings changed."""
+
+    def run(
+        out: Path | None = None, folder: Path | None = None, log: io.StringIO | None = None, **changes: object
+    ) -> BuildResult:
+        settings = settings_for(out or tmp_path / "cache.zarr", folder or photos, **changes)
+        with BuildProgress(Console(file=log or io.StringIO())) as progress:
+            return build(settings, progress)
+
+    return run

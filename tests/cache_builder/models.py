@@ -1,0 +1,98 @@
+"""Teachers for tests, as ``tests.cache_builder.models:NAME``: small, real, the same in every process."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CLASSES = 40
+
+
+class SmallNet(nn.Module):
+    """Two convolutions; logits spread by a few units, so that the tail sketch has something to do."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 48, 3, stride=2), nn.ReLU()
+        )
+        self.head = nn.Linear(48, num_classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return 30 * self.head(self.features(pixels).mean(dim=(2, 3)))
+
+
+class Poisoned(SmallNet):
+    """Gives NaN for pictures that are mostly black."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits = super().forward(pixels)
+        return torch.where(pixels.mean(dim=(1, 2, 3))[:, None] < -1.5, torch.nan, logits)
+
+
+def small(num_classes: int = CLASSES) -> nn.Module:
+    torch.manual_seed(11)
+    return SmallNet(num_classes)
+
+
+def poisoned(num_classes: int = CLASSES) -> nn.Module:
+    torch.manual_seed(11)
+    return Poisoned(num_classes)
+
+
+def fixed_60() -> nn.Module:
+    """Takes no argument, has 60 classes."""
+    return small(60)
+
+
+class _Enlarged(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.inner = small()
+        self.factor = factor
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.inner(pixels) * self.factor
+        return logits
+
+
+def enlarged() -> nn.Module:
+    """Finite logits whose span float16 cannot hold."""
+    return _Enlarged(1e6)
+
+
+def constant() -> nn.Module:
+    """The same logits whatever it sees."""
+    return _Enlarged(0.0)
+
+
+class _Tokens(nn.Module):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.flatten(2)
+
+
+def tokens() -> nn.Module:
+    """Not a classifier: [batch, 3, pixels]."""
+    return _Tokens()
+
+
+class _OnlySquareOf16(SmallNet):
+    def forward(self, pixels: Tensor) -> Tensor:
+        assert pixels.shape[-1] == 16, "Wrong image height"
+        return super().forward(pixels)
+
+
+def only_16() -> nn.Module:
+    """Refuses any other input size, as vision transformers do."""
+    return _OnlySquareOf16(CLASSES)
+
+
+def broken(num_classes: int = CLASSES) -> nn.Module:
+    raise RuntimeError(f"no checkpoint for {num_classes} classes")
+
+
+def not_a_module() -> str:
+    return "a string"
+
+
+not_callable = 3
