@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import Frozen, NamedConfiguration
@@ -81,6 +81,14 @@ class RrcFlip(Recipe):
     """Largest width / height of the crop."""
     flip: Probability = 0.5
     """Probability of a horizontal flip."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for what in ("area", "aspect"):
+            low, high = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if low > high:
+                raise ValueError(f"min_{what} = {low:g} is more than max_{what} = {high:g}")
+        return self
 
     def numbers(self) -> int:
         """Ten (area, aspect) attempts and one offset."""
@@ -174,9 +182,9 @@ def recipe_from(config: NamedConfiguration) -> Recipe:
     except ValidationError as error:
         known = ", ".join(kind.model_fields)
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        where = "".join(f"{part}: " for part in problem["loc"])
         raise ConfigError(
-            f"recipe {config.name!r}: {where}: {problem['msg']}; its parameters are {known or 'none'}"
+            f"recipe {config.name!r}: {where}{problem['msg'].removeprefix('Value error, ')}; its parameters are {known or 'none'}"
         ) from error
 
 

