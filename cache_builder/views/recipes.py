@@ -183,8 +183,9 @@ def recipe_from(config: NamedConfiguration) -> Recipe:
         known = ", ".join(kind.model_fields)
         problem = error.errors()[0]
         where = "".join(f"{part}: " for part in problem["loc"])
+        what = problem["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"recipe {config.name!r}: {where}{problem['msg'].removeprefix('Value error, ')}; its parameters are {known or 'none'}"
+            f"recipe {config.name!r}: {where}{what}; its parameters are {known or 'none'}"
         ) from error
 
 
