@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 from logit_server.catalog import Catalog, open_catalog
 from logit_server.envelope import Envelope
@@ -63,14 +63,18 @@ def create_app(
 
 
 class _Application(FastAPI):
-    """FastAPI inside the envelope, which therefore also stamps the answer to an unforeseen exception."""
+    """FastAPI inside the envelope."""
 
     def __init__(self, state: State, **arguments: Any) -> None:
-        self._state = state
         super().__init__(**arguments)
+        shortcuts = {
+            ("POST", f"/v1/caches/{key}/records"): records.RecordsOf(state, served)
+            for key, served in state.catalog.items()
+        }
+        self._envelope = Envelope(super().__call__, state, shortcuts)
 
-    def build_middleware_stack(self) -> ASGIApp:
-        return Envelope(super().build_middleware_stack(), self._state)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._envelope(scope, receive, send)
 
 
 @contextlib.asynccontextmanager

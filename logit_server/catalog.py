@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,6 +89,10 @@ class Catalog:
 
     def __iter__(self) -> Iterator[ServedCache]:
         return iter(self._caches)
+
+    def items(self) -> Iterable[tuple[str, ServedCache]]:
+        """Every name and every cache_id with its cache."""
+        return self._by_key.items()
 
     def get(self, name: str) -> ServedCache | None:
         """The cache of that name or cache_id, if it is served."""

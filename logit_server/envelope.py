@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
+from collections.abc import Mapping
 
-from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from logit_server.errors import REQUEST_ID_KEY, OverloadedError, error_response
+from logit_server.errors import REQUEST_ID_KEY, OverloadedError, error_response, respond_to
 from logit_server.state import HEAD_KEY, SCOPE_KEY, State
 
-_PREFIX = "/v1/caches/"
+_PROGRESS = "kdcache.progress"
 _HEALTH = ("/healthz", "/readyz")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -23,62 +24,84 @@ class Envelope:
     Gives every answer ``X-Request-Id`` (the client's own, where it sent a sane one) and, under
     ``/v1/caches/{name}``, ``X-KDCache-Id``; refuses requests beyond ``max_in_flight`` with 503; answers HEAD
     wherever GET is answered.
+
+    ``shortcuts``: applications by (method, path). The application inside routes these to the same ones,
+    but the frameworks between take 45 µs of a request that needs 55 (2 cores of an AMD EPYC, 2026-11-22).
     """
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
+    def __init__(self, app: ASGIApp, state: State, shortcuts: Mapping[tuple[str, str], ASGIApp]) -> None:
         self._app = app
         self._state = state
+        self._shortcuts = shortcuts
         self._in_flight = 0
         self._limit = state.settings.max_in_flight
-        self._ids = (
-            f"{run}-{count:x}".encode() for run in [secrets.token_hex(4)] for count in itertools.count(1)
-        )
+        self._run_id = secrets.token_hex(4)
+        self._count = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope = self._prepared(scope)
-        stamped = self._stamping(scope, send)
-        if self._in_flight >= self._limit and scope["path"] not in _HEALTH:
-            await error_response(self._overloaded())(scope, receive, stamped)
-            return
         self._in_flight += 1
         try:
-            await self._app(scope, receive, stamped)
+            await self._answer(scope, receive, send)
         finally:
             self._in_flight -= 1
 
-    def _prepared(self, scope: Scope) -> Scope:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if method == "HEAD":
+            # A copy: the server below still sees HEAD in its own scope and sends no body.
+            scope = {**scope, "method": "GET", HEAD_KEY: True}
         scope[SCOPE_KEY] = self._state
-        if scope["method"] != "HEAD":
-            return scope
-        # A copy: the server below still sees HEAD in its own scope and sends no body.
-        return {**scope, "method": "GET", HEAD_KEY: True}
+        send = self._stamping(scope, send)
+        if self._in_flight > self._limit and path not in _HEALTH:
+            await error_response(self._overloaded())(scope, receive, send)
+        else:
+            await _guarded(self._shortcuts.get((method, path), self._app), scope, receive, send)
 
     def _stamping(self, scope: Scope, send: Send) -> Send:
         request_id = self._request_id(scope)
         scope[REQUEST_ID_KEY] = request_id.decode()
         stamps = [(b"x-request-id", request_id)]
-        path: str = scope["path"]
-        if path.startswith(_PREFIX):
-            served = self._state.catalog.get(path[len(_PREFIX) :].partition("/")[0])
-            if served is not None:
-                stamps.append((b"x-kdcache-id", served.cache_id.encode()))
+        # ["", "v1", "caches", name, rest]
+        parts = scope["path"].split("/", 4)
+        if len(parts) > 3 and parts[2] == "caches" and (served := self._state.catalog.get(parts[3])):
+            stamps.append((b"x-kdcache-id", served.cache_id.encode()))
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *stamps]
+                scope[_PROGRESS] = "started"
+            elif not message.get("more_body"):
+                scope[_PROGRESS] = "finished"
             await send(message)
 
         return stamped
 
     def _request_id(self, scope: Scope) -> bytes:
-        given = Headers(scope=scope).get("x-request-id", "").encode("latin-1")
-        return given if _REQUEST_ID.fullmatch(given) else next(self._ids)
+        for key, value in scope["headers"]:
+            if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return bytes(value)
+        return f"{self._run_id}-{next(self._count):x}".encode()
 
     def _overloaded(self) -> OverloadedError:
         return OverloadedError(
             f"{self._in_flight} requests are being answered, the limit of this worker; try again in a second"
         )
+
+
+async def _guarded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an exception by the error table, where the application has not."""
+    try:
+        await app(scope, receive, send)
+    except ClientDisconnect:
+        return
+    except Exception as error:
+        progress = scope.get(_PROGRESS)
+        if progress == "started":
+            raise  # the server below breaks the connection off: half an answer must not pass for a whole one
+        if progress is None:
+            response = await respond_to(Request(scope), error)
+            await response(scope, receive, send)

@@ -98,7 +98,10 @@ async def respond_to(request: Request, error: Exception) -> Response:
     """The exception handler of every class in the table; what is the server's own fault is logged."""
     if status_of(error) >= 500 and not isinstance(error, OverloadedError):
         request_id = request.scope.get(REQUEST_ID_KEY)
-        logger.error("request %s, %s %s: %r", request_id, request.method, request.url.path, error)
+        unforeseen = None if isinstance(error, KDCacheError) else error
+        logger.error(
+            "request %s, %s %s: %s", request_id, request.method, request.url.path, error, exc_info=unforeseen
+        )
     return error_response(error)
 
 

@@ -32,18 +32,24 @@ class Pages:
         self._executor = ThreadPoolExecutor(_LOADERS, thread_name_prefix="page-loader")
 
     async def get(self, served: ServedCache, view: int) -> Page:
-        """The page of a view. One that is resident is returned without leaving the event loop.
+        """The page of a view, resident or loaded now."""
+        page = self.resident(served, view)
+        return await self.load(served, view) if page is None else page
+
+    def resident(self, served: ServedCache, view: int) -> Page | None:
+        """The page of a view if it is mapped already."""
+        key = (served.cache_id, view)
+        page = self._resident.get(key)
+        if page is not None:
+            self._used.add(key)
+        return page
+
+    async def load(self, served: ServedCache, view: int) -> Page:
+        """Load the page of a view, once for everybody who waits for it.
 
         Raises what :meth:`PageFolder.open` raises; a failure is not remembered.
         """
         key = (served.cache_id, view)
-        page = self._resident.get(key)
-        if page is None:
-            return await self._load(key, served)
-        self._used.add(key)
-        return page
-
-    async def _load(self, key: Key, served: ServedCache) -> Page:
         task = self._loading.get(key)
         if task is None:
             task = asyncio.create_task(self._open(key, served))

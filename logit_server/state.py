@@ -22,6 +22,13 @@ class State:
     catalog: Catalog
     pages: Pages | None = None
 
+    @property
+    def running_pages(self) -> Pages:
+        """The pages, while the application runs."""
+        if self.pages is None:
+            raise RuntimeError("the application's lifespan has not started: serve it with an ASGI server")
+        return self.pages
+
 
 def state_of(request: Request) -> State:
     """The state that the envelope put into the request's scope."""
@@ -36,10 +43,7 @@ def cache_of(request: Request) -> ServedCache:
 
 def pages_of(request: Request) -> Pages:
     """The pages of the running application."""
-    pages = state_of(request).pages
-    if pages is None:
-        raise RuntimeError("the application's lifespan has not started: serve it with an ASGI server")
-    return pages
+    return state_of(request).running_pages
 
 
 def is_head(request: Request) -> bool:

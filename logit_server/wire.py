@@ -8,7 +8,7 @@ from typing import Annotated, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError, shorten
@@ -43,18 +43,17 @@ class RecordRequest(BaseModel):
 async def read_body(receive: Receive, limit: int) -> bytes:
     """The request's body; :class:`TooLargeError` as soon as more than ``limit`` bytes have come."""
     message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
+    if message["type"] == "http.request" and not message.get("more_body"):
+        _check_size(len(message["body"]), limit)
+        return bytes(message["body"])
+    body = bytearray()
+    while message["type"] == "http.request":
+        body += message["body"]
         _check_size(len(body), limit)
-        return body
-    parts, size = [body], len(body)
-    while message.get("more_body"):
-        _check_size(size, limit)
+        if not message.get("more_body"):
+            return bytes(body)
         message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-    _check_size(size, limit)
-    return b"".join(parts)
+    raise ClientDisconnect
 
 
 def _check_size(size: int, limit: int) -> None:
@@ -99,34 +98,41 @@ def check_count(count: int, limit: int) -> None:
         )
 
 
-def body_type(request: Request, readable: tuple[str, ...]) -> str:
-    """The media type of the body, one of ``readable``; else :class:`MediaTypeError`."""
-    given = request.headers.get("content-type", "")
-    essence = given.partition(";")[0].strip().lower()
+@lru_cache(maxsize=256)
+def body_type(given: bytes, encoding: bytes, readable: tuple[str, ...]) -> str:
+    """The media type of a body with these Content-Type and Content-Encoding, one of ``readable``.
+
+    Raises :class:`MediaTypeError` for any other.
+    """
+    essence = given.decode("latin-1").partition(";")[0].strip().lower()
     if essence not in readable:
-        found = f"is {shorten(given)}" if given else "is missing"
+        found = f"is {shorten(given.decode('latin-1'))}" if given else "is missing"
         raise MediaTypeError(f"Content-Type {found}; this path reads {' or '.join(readable)}")
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise MediaTypeError(f"Content-Encoding is {shorten(encoding)}; send the body as it is")
+    if encoding.lower() not in (b"", b"identity"):
+        raise MediaTypeError(
+            f"Content-Encoding is {shorten(encoding.decode('latin-1'))}; send the body as it is"
+        )
     return essence
 
 
-def answer_type(request: Request, offers: tuple[str, ...]) -> str:
-    """The one of ``offers`` the client likes best, the first where it does not care."""
-    accept = request.headers.get("accept")
-    return offers[0] if accept is None else negotiate(accept, offers)
-
-
 @lru_cache(maxsize=256)
-def negotiate(accept: str, offers: tuple[str, ...]) -> str:
-    """The offer an Accept header (RFC 9110, 12.5.1) prefers; else :class:`NotAcceptableError`."""
-    ranges = dict(_parse_range(item) for item in accept.split(",") if item.strip())
+def answer_type(accept: bytes, offers: tuple[str, ...]) -> str:
+    """The offer an Accept header (RFC 9110, 12.5.1) prefers, the first where it does not care.
+
+    Raises :class:`NotAcceptableError` where it takes none of them.
+    """
+    ranges = dict(_parse_range(item) for item in accept.decode("latin-1").split(",") if item.strip())
     qualities = [_quality(offer, ranges) for offer in offers] if ranges else [1.0]
     best = max(qualities)
     if best <= 0:
-        raise NotAcceptableError(f"Accept is {shorten(accept)}; this path answers with {' or '.join(offers)}")
+        found = shorten(accept.decode("latin-1"))
+        raise NotAcceptableError(f"Accept is {found}; this path answers with {' or '.join(offers)}")
     return offers[qualities.index(best)]
+
+
+def check_accepted(request: Request, offer: str) -> None:
+    """Raise :class:`NotAcceptableError` where the client does not take ``offer``."""
+    answer_type(request.headers.get("accept", "").encode("latin-1"), (offer,))
 
 
 def _parse_range(item: str) -> tuple[str, float]:

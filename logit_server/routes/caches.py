@@ -19,7 +19,7 @@ from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
 from logit_server.state import cache_of, is_head, state_of
 from logit_server.storage import storage_errors
-from logit_server.wire import JSON, NDJSON, NPY, answer_type, entity_tag
+from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag
 
 router = APIRouter(tags=["caches"])
 
@@ -78,7 +78,7 @@ async def read_manifest(request: Request, name: str) -> Response:
 async def read_array(request: Request, name: str, path: str) -> Response:
     """One header array (``codec/mean``, ``codec/basis``, ``samples/label``, …) as a .npy file."""
     served = cache_of(request)
-    answer_type(request, (NPY,))
+    check_accepted(request, NPY)
     _check_path(served, path)
     headers = caching_headers(request, served, entity_tag(served.cache_id, "array", path.replace("/", ".")))
     fresh = not_modified(request, headers)
@@ -112,7 +112,7 @@ def _npy(served: ServedCache, path: str) -> bytes:
 async def read_ids(request: Request, name: str) -> Response:
     """Every sample id with its row and label, one JSON object a line, in row order."""
     served = cache_of(request)
-    answer_type(request, (NDJSON,))
+    check_accepted(request, NDJSON)
     headers = caching_headers(request, served, entity_tag(served.cache_id, "ids"))
     lines = () if is_head(request) else id_lines(served)
     return not_modified(request, headers) or StreamingResponse(lines, 200, headers, NDJSON)

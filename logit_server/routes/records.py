@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from logit_server.catalog import ServedCache
 from logit_server.decoded import DecodedRecords, decode_records
@@ -18,7 +20,7 @@ from logit_server.page_folder import Page
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
 from logit_server.routes.plain import PlainRoute
-from logit_server.state import cache_of, is_head, pages_of, state_of
+from logit_server.state import State, cache_of, is_head, pages_of, state_of
 from logit_server.wire import (
     JSON,
     RECORDS,
@@ -26,6 +28,7 @@ from logit_server.wire import (
     RecordRequest,
     answer_type,
     body_type,
+    check_accepted,
     check_count,
     entity_tag,
     parse_record_request,
@@ -44,6 +47,7 @@ _CHUNK_BYTES = 2**20
 @plain_router.post(
     "/v1/caches/{name}/records",
     operation_id="post_records",
+    response_model=None,
     responses=responses(
         404, 406, 413, 415, 422, 500, 503,
         content={RECORDS: _BINARY, JSON: {"schema": DecodedRecords.model_json_schema()}},
@@ -62,26 +66,61 @@ _CHUNK_BYTES = 2**20
         },
     },
 )  # fmt: skip
-async def post_records(request: Request) -> Response:
+async def post_records(request: Request) -> ASGIApp:
     """Records of one view, in the order of the request: n times record_bytes packed bytes, or decoded JSON.
 
     Rows as little-endian uint32 (``application/vnd.kdcache.rows``) are the fast way.
     """
-    served = cache_of(request)
-    readable = body_type(request, (ROWS, JSON))
-    answer = answer_type(request, (RECORDS, JSON))
-    view = served.check_view(parse_view(request.scope["query_string"]))
-    settings = state_of(request).settings
-    body = await read_body(request.receive, settings.max_body_bytes)
-    if readable == ROWS:
-        rows: NDArray[np.integer[Any]] = parse_rows(body, settings.max_ids)
-    else:
-        rows = await run_in_threadpool(_requested_rows, served, body, settings.max_ids)
-    records = gather(served, await pages_of(request).get(served, view), rows)
-    if answer == RECORDS:
-        return Response(records.tobytes(), media_type=RECORDS)
-    check_count(len(rows), settings.max_json_records)
-    return Response(await run_in_threadpool(_decoded, served, view, rows, records), media_type=JSON)
+    return RecordsOf(state_of(request), cache_of(request))
+
+
+class RecordsOf:
+    """Answers requests for records of one cache: an ASGI application, with as little in the way as can be."""
+
+    def __init__(self, state: State, served: ServedCache) -> None:
+        self._state = state
+        self._served = served
+        # Requests of one client differ in their bodies alone.
+        self._terms = lru_cache(maxsize=256)(self._read_terms)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or raise what the error table knows."""
+        header = dict(scope["headers"]).get
+        view, body_is, answer = self._terms(
+            scope["query_string"],
+            header(b"content-type", b""),
+            header(b"content-encoding", b""),
+            header(b"accept", b""),
+        )
+        body = await read_body(receive, self._state.settings.max_body_bytes)
+        rows = await self._requested_rows(body, body_is)
+        page = await self._state.running_pages.get(self._served, view)
+        records = gather(self._served, page, rows)
+        if answer == RECORDS:
+            await _send(send, RECORDS, records.reshape(-1).data)
+        else:
+            check_count(len(rows), self._state.settings.max_json_records)
+            await _send(send, JSON, await run_in_threadpool(_decoded, self._served, view, rows, records))
+
+    def _read_terms(
+        self, query: bytes, content_type: bytes, encoding: bytes, accept: bytes
+    ) -> tuple[int, str, str]:
+        """(view, media type of the body, media type of the answer) of a request, checked."""
+        body_is = body_type(content_type, encoding, (ROWS, JSON))
+        answer = answer_type(accept, (RECORDS, JSON))
+        return self._served.check_view(parse_view(query)), body_is, answer
+
+    async def _requested_rows(self, body: bytes, body_is: str) -> NDArray[np.integer[Any]]:
+        max_ids = self._state.settings.max_ids
+        if body_is == ROWS:
+            return parse_rows(body, max_ids)
+        return await run_in_threadpool(_rows_of_json, self._served, body, max_ids)
+
+
+async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
+    headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def gather(served: ServedCache, page: Page, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
@@ -93,7 +132,7 @@ def gather(served: ServedCache, page: Page, rows: NDArray[np.integer[Any]]) -> N
         raise served.rows_out_of_range(rows) from error
 
 
-def _requested_rows(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
+def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
     wanted = parse_record_request(body, max_ids)
     if wanted.ids is not None:
         return served.cache.rows_for(wanted.ids)
@@ -121,7 +160,7 @@ async def read_range(
 ) -> Response:
     """The records of rows [start, stop) of a view, streamed; without a range the whole view."""
     served = cache_of(request)
-    answer_type(request, (RECORDS,))
+    check_accepted(request, RECORDS)
     served.check_view(view)
     end = served.samples if stop is None else stop
     if not 0 <= start <= end <= served.samples:

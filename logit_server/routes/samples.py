@@ -13,7 +13,7 @@ from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
 from logit_server.state import cache_of, pages_of
-from logit_server.wire import JSON, answer_type, entity_tag
+from logit_server.wire import JSON, check_accepted, entity_tag
 
 router = APIRouter(tags=["records"])
 
@@ -32,7 +32,7 @@ async def read_sample(
 ) -> Response:
     """What the teacher said about one sample in one view, with class names."""
     served = cache_of(request)
-    answer_type(request, (JSON,))
+    check_accepted(request, JSON)
     served.check_view(view)
     stored = served.manifest.codec.top_k
     if top is not None and not 1 <= top <= stored:
