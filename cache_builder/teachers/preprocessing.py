@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cache_builder.format.errors import ConfigError
 
@@ -38,6 +40,25 @@ class Preprocessing:
             mean=_three("--mean", mean, low=0.0) or self.mean,
             std=_three("--std", std, low=1e-6) or self.std,
         )
+
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+def described(usual: Preprocessing, metadata: Mapping[str, Any]) -> Preprocessing:
+    """``usual`` with what a weights file says of its model; :class:`ValueError` for what makes no sense."""
+    known = {key: metadata[key] for key in vars(usual) if key in metadata}
+    known |= {key: tuple(float(value) for value in known[key]) for key in ("mean", "std") if key in known}
+    wanted = replace(usual, **known)
+    if not (isinstance(wanted.input_size, int) and wanted.input_size > 0):
+        raise ValueError(f"input_size {wanted.input_size!r}")
+    if len(wanted.mean) != 3 or len(wanted.std) != 3 or min(wanted.std) <= 0:
+        raise ValueError(f"mean {wanted.mean}, std {wanted.std}")
+    if wanted.interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {wanted.interpolation!r} is not one of {', '.join(INTERPOLATIONS)}")
+    if not 0 < wanted.crop_fraction <= 1:
+        raise ValueError(f"crop_fraction {wanted.crop_fraction!r}")
+    return wanted
 
 
 def _three(flag: str, values: tuple[float, ...] | None, low: float) -> tuple[float, float, float] | None:

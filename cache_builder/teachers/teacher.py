@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from cache_builder.teachers.preprocessing import Preprocessing
+from cache_builder.format.errors import DataError
+from cache_builder.teachers.preprocessing import Preprocessing, described
 from cache_builder.teachers.weights import StateDict, load_into, weights_digest
 
 
@@ -24,6 +25,11 @@ class TeacherRequest:
     """Classes of the data set, where it has any: the size of a random head."""
     fallback: Preprocessing = field(default_factory=lambda: Preprocessing(input_size=224))
     """For a model that says nothing about its preprocessing."""
+
+    @property
+    def weights_path(self) -> Path:
+        """``weights`` where it is a file."""
+        return Path(self.weights).expanduser()
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,16 @@ def with_state(
     spec: str,
     model: nn.Module,
     state: StateDict,
-    path: str,
+    path: Path,
     preprocessing: Preprocessing,
     metadata: dict[str, Any],
 ) -> Teacher:
     """A teacher with weights from a file; a file written by kdtrain also says what the model wants to see."""
-    load_into(model, state, Path(path))
-    known = {key: value for key, value in metadata.items() if key in vars(preprocessing)}
-    known |= {key: tuple(known[key]) for key in ("mean", "std") if key in known}
+    load_into(model, state, path)
     names = metadata.get("class_names")
-    wanted = Preprocessing(**{**vars(preprocessing), **known})
-    return freeze(spec, model, Path(path).name, wanted, tuple(names) if names else None)
+    try:
+        wanted = described(preprocessing, metadata)
+        class_names = tuple(str(name) for name in names) if names else None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the kdcache metadata of weights file {path} is damaged: {error}") from error
+    return freeze(spec, model, path.name, wanted, class_names)

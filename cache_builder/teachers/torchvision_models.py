@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.names import unknown_name
 from cache_builder.teachers.preprocessing import Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, with_state
-from cache_builder.teachers.weights import classes_in, read_weights
+from cache_builder.teachers.weights import LOADING_ERRORS, classes_in, read_weights
 
 # Short names; every torchvision classifier also goes by its own name.
 ALIASES: dict[str, str] = {
@@ -53,9 +52,12 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
         torch.manual_seed(request.seed)
         model = _wake_head(_build(resolved, request.data_classes or IMAGENET_CLASSES))
         return freeze(spec, model, f"random (seed {request.seed})", preprocessing, None)
-    state, metadata = read_weights(Path(request.weights))
-    classes = classes_in(state, _build(resolved, IMAGENET_CLASSES), IMAGENET_CLASSES) or IMAGENET_CLASSES
-    return with_state(spec, _build(resolved, classes), state, request.weights, preprocessing, metadata)
+    state, metadata = read_weights(request.weights_path)
+    model = _build(resolved, IMAGENET_CLASSES)
+    classes = classes_in(state, model, IMAGENET_CLASSES)
+    if classes not in (None, IMAGENET_CLASSES):
+        model = _build(resolved, classes)
+    return with_state(spec, model, state, request.weights_path, preprocessing, metadata)
 
 
 def _build(name: str, classes: int) -> nn.Module:
@@ -90,4 +92,8 @@ def _download(name: str, weights: Any) -> nn.Module:
         raise DataError(
             f"the published weights of {name} are not on this machine and could not be fetched ({error}); "
             "give --weights FILE, or --weights random for a trial"
+        ) from error
+    except LOADING_ERRORS as error:
+        raise DataError(
+            f"the published weights of {name} in {torch.hub.get_dir()}/checkpoints are damaged: remove them"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from cache_builder.format.errors import ConfigError, DataError
 
 StateDict = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+# What data parallelism and torch.compile put before every name.
+_PREFIXES = ("module.", "_orig_mod.")
+# What reading a file that is no weights file raises.
+LOADING_ERRORS = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError,
+    AttributeError, IndexError,
+)  # fmt: skip
 
 
 def read_weights(path: Path) -> tuple[StateDict, dict[str, Any]]:
@@ -28,8 +36,10 @@ def read_weights(path: Path) -> tuple[StateDict, dict[str, Any]]:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        return _unwrap(torch.load(path, map_location="cpu", weights_only=True)), {}
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch makes of odd files is told by its error
+            return _unwrap(torch.load(path, map_location="cpu", weights_only=True)), {}
+    except LOADING_ERRORS as error:
         first_line = str(error).strip().split("\n")[0]
         raise DataError(
             f"weights file {path} is neither safetensors nor a plain state dict: {first_line}"
@@ -38,8 +48,10 @@ def read_weights(path: Path) -> tuple[StateDict, dict[str, Any]]:
 
 def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
-        metadata = (file.metadata() or {}).get("kdcache", "{}")
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata)  # noqa: SIM118
+        metadata = json.loads((file.metadata() or {}).get("kdcache", "{}"))
+        if not isinstance(metadata, dict):
+            raise ValueError("its kdcache metadata is no JSON object")
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
 def _unwrap(loaded: object) -> StateDict:
@@ -51,7 +63,13 @@ def _unwrap(loaded: object) -> StateDict:
         loaded = inner
     if not isinstance(loaded, dict) or not loaded:
         raise ValueError("it holds no tensors")
-    return {name.removeprefix("module."): value for name, value in loaded.items()}
+    return {_bare(str(name)): value for name, value in loaded.items()}
+
+
+def _bare(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
+    return name
 
 
 def load_into(model: nn.Module, state: StateDict, path: Path) -> None:
@@ -71,13 +89,13 @@ def load_into(model: nn.Module, state: StateDict, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def classes_in(state: StateDict, build: nn.Module, classes: int) -> int | None:
-    """Number of classes of a state dict, from the entry where ``build`` has ``classes`` outputs.
+def classes_in(state: StateDict, model: nn.Module, classes: int) -> int | None:
+    """Number of classes of a state dict, from the entry where ``model`` has ``classes`` outputs.
 
-    Heads are the last parameters of a model, so the last entry that differs only there decides.
+    Heads are the last parameters of a model, so the last such entry decides.
     """
-    for name, value in reversed(list(build.state_dict().items())):
-        if value.ndim and value.shape[0] == classes and name in state:
+    for name, value in reversed(list(model.state_dict().items())):
+        if value.ndim and value.shape[0] == classes and name in state and state[name].ndim:
             return int(state[name].shape[0])
     return None
 
