@@ -42,6 +42,11 @@ def create_array(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
     )
 
 
+def writing_zeros(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The array, writing also chunks that hold nothing but zeros: every chunk of a cache exists."""
+    return array.with_config({"write_empty_chunks": True})
+
+
 def open_array(store: Store, spec: ArraySpec, where: str) -> zarr.Array[Any]:
     """Open an array for reading; :class:`CorruptCacheError` unless its metadata is the spec's."""
     raw = read_bytes(store, f"{spec.path}/zarr.json")

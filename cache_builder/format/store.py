@@ -14,6 +14,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
+from cache_builder.format.errors import ConfigError
+
 _T = TypeVar("_T")
 
 # Requests in flight: enough to hide an object store's latency, few enough for its connection pool.
@@ -21,10 +23,18 @@ _CONCURRENCY = 32
 
 
 def open_store(location: str | Path, *, read_only: bool) -> Store:
-    """A Zarr store for a local path or an fsspec URL such as ``s3://bucket/cache.zarr``."""
+    """A Zarr store for a local path or an fsspec URL such as ``s3://bucket/cache.zarr``.
+
+    Raises :class:`ConfigError` for a URL whose protocol is unknown or not installed.
+    """
     text = str(location)
     if "://" in text and not text.startswith("file://"):
-        return FsspecStore.from_url(text, read_only=read_only)
+        try:
+            return FsspecStore.from_url(text, read_only=read_only)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{text} cannot be opened: {error}; for s3:// install kdcache[s3], or give a local path"
+            ) from error
     return LocalStore(Path(text.removeprefix("file://")), read_only=read_only)
 
 

@@ -19,7 +19,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
-from cache_builder.format.arrays import create_array
+from cache_builder.format.arrays import create_array, writing_zeros
 from cache_builder.format.codec import Fields
 from cache_builder.format.commits import Shard, make_commit
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError
@@ -174,11 +174,10 @@ def _write_header(
     store: Store, manifest: Manifest, arrays: dict[str, NDArray[Any]], specs: list[ArraySpec]
 ) -> None:
     group = zarr.create_group(store, overwrite=True)
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        for spec in specs:
-            stored = create_array(group, spec)
-            if arrays[spec.path].size:
-                stored[...] = arrays[spec.path]
+    for spec in specs:
+        stored = create_array(group, spec)
+        if arrays[spec.path].size:
+            writing_zeros(stored)[...] = arrays[spec.path]
     for spec in [*record_arrays(manifest), digest_array(manifest)]:
         create_array(group, spec)
     group.create_group("commits")
@@ -240,11 +239,9 @@ class CacheWriter:
         key = spec.shard_key(tile)
         # Zarr would read what is there and merge; a writer that died may have left half a file.
         delete_object(self._store, key)
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            # Opened here, not kept: an array reads the setting when it is opened.
-            array = self._group[spec.path]
-            assert isinstance(array, zarr.Array)
-            array[spec.selection(tile)] = column
+        array = self._group[spec.path]
+        assert isinstance(array, zarr.Array)
+        writing_zeros(array)[spec.selection(tile)] = column
         fsync_object(self._store, key)
         data = read_bytes(self._store, key)
         if data is None:

@@ -42,7 +42,7 @@ def test_flipped_bits_never_change_a_number(written: Written) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_thousands_of_flipped_bits_never_change_a_number(written: Written, seed: int) -> None:
-    flip_campaign(written.path, per_file=40, seed=seed)
+    flip_campaign(written.path, per_file=15, seed=seed)
 
 
 def test_every_flip_in_stored_numbers_is_refused(tail_cache: Written) -> None:

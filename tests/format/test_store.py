@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from zarr.abc.store import Store
 
+from cache_builder.format import ConfigError
 from cache_builder.format.store import (
     delete_object,
     fsync_object,
@@ -68,3 +69,13 @@ def test_locations(tmp_path: Path) -> None:
     assert local_root(open_store(tmp_path, read_only=True)) == tmp_path
     assert local_root(open_store(f"file://{tmp_path}", read_only=True)) == tmp_path
     assert local_root(open_store("memory://x", read_only=True)) is None
+
+
+def test_an_unknown_protocol_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigError, match="nowhere://x cannot be opened"):
+        open_store("nowhere://x", read_only=True)
+
+
+def test_a_file_is_a_store_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello")
+    assert read_bytes(open_store(tmp_path / "file", read_only=True), "zarr.json") is None
