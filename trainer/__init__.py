@@ -1,1 +1,40 @@
-"""Trains students from a cache; usable from any training loop."""
+"""Trains students from a cache; usable from any training loop.
+
+What another loop needs, imported when it is first asked for:
+
+- :class:`TeacherCache`: ``TeacherCache.open(url)``, then ``.fetch(view, rows)``
+- :class:`ReplayDataset`: the samples in the views the teacher saw
+- :class:`RecordDecoder`: packed records to dense logits, on the device
+- ``LOSSES``: the losses by name
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.client import TeacherCache
+    from trainer.data import ReplayDataset
+    from trainer.decode import RecordDecoder
+    from trainer.losses import LOSSES
+
+__all__ = ["LOSSES", "RecordDecoder", "ReplayDataset", "TeacherCache"]
+
+_HOMES = {
+    "LOSSES": "trainer.losses",
+    "RecordDecoder": "trainer.decode",
+    "ReplayDataset": "trainer.data",
+    "TeacherCache": "trainer.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -81,17 +81,14 @@ class ViewDataset(Dataset[Replayed]):
         self.indices = np.arange(len(source)) if indices is None else indices
         self.rows = self.indices if rows is None else rows
         self.labels = _labels(source, self.indices) if labels is None else labels
+        self.has_labels = bool((self.labels >= 0).all())
+        """Whether every sample has one."""
         self._digests = digests
         # Shared memory: loader workers that live through many epochs see the new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether every sample has one."""
-        return bool((self.labels >= 0).all())
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch, counted from 0, bare positions belong to: its view is epoch mod V."""
@@ -179,7 +176,7 @@ class ReplayDataset(ViewDataset):
         )
 
 
-def normalised_size(source: ImageSource) -> int:
+def natural_size(source: ImageSource) -> int:
     """Side in pixels for images that nobody gave one: a small image's own, 224 for others."""
     height, width = source.read(0).image.shape[-2:]
     return min(height, width) if max(height, width) <= 64 else 224

@@ -19,7 +19,7 @@ from cache_builder.views import recipe_from, render
 from tests.trainer.replay import PAD_CROP, write_replay_cache
 from trainer.checks import RenderDriftError
 from trainer.client import TeacherCache
-from trainer.data import ReplayDataset, ViewDataset, Views, normalised_size
+from trainer.data import ReplayDataset, ViewDataset, Views, natural_size
 from trainer.order import BatchPlan
 
 VIEWS = 3
@@ -270,7 +270,7 @@ def test_without_a_cache_the_views_are_drawn_from_the_recipe(images):
     dataset = ViewDataset(source, Views(recipe_from(PAD_CROP), 7, VIEWS, "bilinear"), 16)
     assert torch.equal(dataset[3, 2].image, rendered(images, 3, 2))
     assert dataset[30, 0].label == 2
-    assert normalised_size(source) == 20
+    assert natural_size(source) == 20
 
 
 def test_a_subset_keeps_rows_and_views(cache, images):

@@ -62,6 +62,7 @@ def test_every_loss_has_a_published_objective_with_a_source():
         for benchmark in ("imagenet", "cifar100"):
             assert parse_objective(name, benchmark)
             assert published_source(name, benchmark) == RECIPES[name][benchmark].source
+            assert bool(published_source(name, benchmark)) == (name != "ce")
 
 
 def test_a_name_alone_is_published_and_brackets_are_one_term():

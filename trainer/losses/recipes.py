@@ -8,13 +8,13 @@ Benchmark = Literal["imagenet", "cifar100"]
 
 
 class Published(NamedTuple):
-    """A method's objective as an expression, and where it was read."""
+    """A method's objective as an expression, and where it was read (None for plain cross-entropy)."""
 
     objective: str
-    source: str
+    source: str | None
 
 
-_LABELS_ONLY = Published("ce", "hard labels, no teacher")
+_LABELS_ONLY = Published("ce*1.0", None)
 _PLD = "arXiv 2506.12542: the whole objective, without cross-entropy"
 
 RECIPES: dict[str, dict[Benchmark, Published]] = {

@@ -1,0 +1,274 @@
+"""The ``kdtrain`` command. Each command is a sentence: parse, call one function, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.ending import reported
+
+_EXAMPLES = """
+**Examples**
+
+`kdtrain --cache http://host:8000/v1/caches/vit_l --data imagefolder:/data/train
+--val-data imagefolder:/data/val --student resnet18 --loss kd --epochs 30 --out runs/a`
+
+`kdtrain --cache r50.zarr --data cifar100:/data --val-data cifar100:/data:test --student resnet20
+--loss "ce*1.0 + dkd(alpha=1, beta=8, temperature=4, warmup_epochs=20)*1.0" --epochs 240 --out runs/b`
+
+`kdtrain --data digits:train --val-data digits:test --recipe pad-crop-flip:flip=0 --student cnn3
+--loss ce --out runs/teacher`  (no cache: hard labels)
+
+`kdtrain … --out runs/a --resume`  (the same command, continued)
+
+`kdtrain eval runs/a`, `kdtrain losses`, `kdtrain losses dkd`
+"""
+
+_DATA, _STUDENT = "Data and teacher", "Student and objective"
+_OPTIMISER, _MACHINE = "Optimiser", "Run and machine"
+
+app = typer.Typer(
+    name="kdtrain",
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True, epilog=_EXAMPLES)
+def train(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Training images: imagefolder:PATH, digits:train, cifar10:PATH, cifar100:PATH.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", rich_help_panel=_MACHINE)] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="URL (http://host:8000/v1/caches/NAME) or path of the teacher's cache.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    val_data: Annotated[
+        str | None, typer.Option(help="Held-out images, evaluated on centre crops.", rich_help_panel=_DATA)
+    ] = None,
+    student: Annotated[
+        str,
+        typer.Option(
+            help="Any torchvision classifier, cnn3, resnet20, with arguments as in cnn3(width=8), "
+            "or package.module:factory.",
+            rich_help_panel=_STUDENT,
+        ),
+    ] = "resnet18",
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="A method's name (its published objective) or a weighted sum; see kdtrain losses.",
+            rich_help_panel=_STUDENT,
+        ),
+    ] = "kd",
+    published: Annotated[
+        str,
+        typer.Option(
+            help="Whose settings a method's name stands for: imagenet, cifar100, auto (by size).",
+            rich_help_panel=_STUDENT,
+        ),
+    ] = "auto",
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training images.", rich_help_panel=_OPTIMISER)
+    ] = 30,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Images of one optimiser step, over all devices.", rich_help_panel=_OPTIMISER
+        ),
+    ] = 128,
+    accumulation: Annotated[
+        int, typer.Option(min=1, help="Micro-batches of one step.", rich_help_panel=_OPTIMISER)
+    ] = 1,
+    optimizer: Annotated[
+        str, typer.Option(help="sgd (Nesterov) or adamw.", rich_help_panel=_OPTIMISER)
+    ] = "sgd",
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate. Default 0.1 per 256 images (sgd), 1e-3 (adamw).",
+            rich_help_panel=_OPTIMISER,
+        ),
+    ] = None,
+    momentum: Annotated[float, typer.Option(help="Of sgd.", rich_help_panel=_OPTIMISER)] = 0.9,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Default 1e-4 (sgd), 0.05 (adamw).", rich_help_panel=_OPTIMISER)
+    ] = None,
+    decay_all: Annotated[
+        bool, typer.Option("--decay-all", help="Also decay norms and biases.", rich_help_panel=_OPTIMISER)
+    ] = False,
+    warmup_epochs: Annotated[
+        float | None,
+        typer.Option(
+            help="Linear warm-up of the learning rate. Default epochs / 20.", rich_help_panel=_OPTIMISER
+        ),
+    ] = None,
+    clip_grad: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient.", rich_help_panel=_OPTIMISER)
+    ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Of cross-entropy terms.", rich_help_panel=_STUDENT)
+    ] = 0.0,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pixels the student sees. Default: what the teacher saw.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    eval_crop: Annotated[
+        float | None,
+        typer.Option(
+            help="Centre crop of held-out images, as a part of the shorter side. "
+            "Default 1 up to 64 pixels, else 0.875.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Without a cache: pad-crop-flip, rrc-flip or plain, as in rrc-flip:flip=0.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Without a cache: different views. Default one per epoch.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Normalisation, as 0.485,0.456,0.406. Default: the teacher's.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.", rich_help_panel=_DATA)] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Only the first N images, as in kdcache build --limit.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and order.", rich_help_panel=_OPTIMISER)] = 0,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=_MACHINE)
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Loader processes; never changes the result. Default by cores.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
+    fetch: Annotated[
+        str,
+        typer.Option(
+            help="Records by batch, or a whole view once an epoch: batch, view, auto (by size).",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = "auto",
+    patience_s: Annotated[
+        float, typer.Option(min=0, help="Seconds a server may be away.", rich_help_panel=_MACHINE)
+    ] = 120.0,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(
+            help="Between checkpoints inside an epoch; each epoch ends with one.", rich_help_panel=_MACHINE
+        ),
+    ] = 10.0,
+    allow_render_drift: Annotated[
+        bool,
+        typer.Option(
+            "--allow-render-drift",
+            help="Train although this machine renders other pictures.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Write TensorBoard events.", rich_help_panel=_MACHINE)
+    ] = True,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run in --out; everything else must be the same.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = False,
+) -> None:
+    """Train a student from a cache of teacher logits; the teacher itself never runs.
+
+    Renders the views the teacher saw, fetches its answers ahead of need, evaluates after every epoch, and
+    survives kills and server restarts.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = {name: value for name, value in context.params.items() if name != "resume"}
+    from trainer.commands import run_train
+
+    with reported():
+        run_train(settings, resume)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    data: Annotated[
+        str | None, typer.Option(help="What to evaluate on. Default: the run's own held-out data.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="best, last or a FILE.")] = "best",
+    cache: Annotated[
+        str | None, typer.Option(help="Compare with the teacher of this cache, on its own data set.")
+    ] = None,
+    view: Annotated[int, typer.Option(min=0, help="The cache's view to compare in.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Evaluate a run: top-1, top-5 and NLL on labelled images, or agreement with its teacher.
+
+    Examples: `kdtrain eval runs/a`, `kdtrain eval runs/a --data imagefolder:/data/test --weights last`,
+    `kdtrain eval runs/a --cache vit_l.zarr --data imagefolder:/data/train`
+    """
+    from trainer.commands import run_eval
+
+    with reported():
+        run_eval(run, data, weights, cache, view, device, as_json)
+
+
+@app.command()
+def losses(
+    name: Annotated[str | None, typer.Argument(help="A loss, for its formula, fields and sources.")] = None,
+) -> None:
+    """List the losses, or explain one.
+
+    Examples: `kdtrain losses`, `kdtrain losses dkd`
+    """
+    from trainer.commands import run_losses
+
+    with reported():
+        run_losses(name)
+
+
+def main() -> None:
+    """Entry point of the ``kdtrain`` script."""
+    # Factories given as package.module:factory may lie beside the working directory.
+    sys.path.insert(0, str(Path.cwd()))
+    app()

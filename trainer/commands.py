@@ -1,0 +1,94 @@
+"""What the commands do. Imported by ``trainer.cli`` when a command runs, so that --help stays fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+
+from cache_builder.format import ConfigError
+
+
+def run_train(given: dict[str, Any], resume: bool) -> None:
+    """Train with the flags given and say where the results lie."""
+    for flag in ("data", "out"):
+        if given[flag] is None:
+            raise ConfigError(f"--{flag} is missing; kdtrain --help shows examples")
+    settings = make_settings(given)
+    from rich.console import Console
+
+    from trainer.display import ConsoleDisplay
+    from trainer.loop import train
+    from trainer.run_folder import BEST, REPORT
+
+    _log_to_stderr()
+    result = train(settings, resume=resume, display=ConsoleDisplay(Console()))
+    if result.was_finished:
+        typer.echo(f"{result.out} is finished: nothing to do")
+    if result.last is not None and result.best_top1 is not None:
+        typer.echo(
+            f"held out: {result.last.top1:.2%} after the last epoch, best {result.best_top1:.2%} in epoch "
+            f"{result.best_epoch}"
+        )
+    typer.echo(f"weights {result.out / BEST}, report {result.out / REPORT}")
+
+
+def make_settings(given: dict[str, Any]) -> Any:
+    """The flags as a ``TrainConfig``; raises :class:`ConfigError` naming the flag that is wrong."""
+    from trainer.config import TrainConfig
+
+    values = {**given, "mean": _triple("--mean", given["mean"]), "std": _triple("--std", given["std"])}
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        flag = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{flag} {problem['input']}: {problem['msg']}") from error
+
+
+def run_eval(
+    run: Path, data: str | None, weights: str, cache: str | None, view: int, device: str, as_json: bool
+) -> None:
+    """Evaluate and print."""
+    from trainer.evaluate import evaluate_run
+
+    _log_to_stderr()
+    result = evaluate_run(run, data, weights=weights, cache=cache, view=view, device=device)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(result)))
+        return
+    typer.echo(f"{result.weights} on {result.data}, {result.samples:,} samples")
+    if result.agreement is not None:
+        typer.echo(f"agreement with the teacher {result.agreement:.2%} (view {result.view})")
+    if result.top1 is not None and result.top5 is not None:
+        typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  NLL {result.nll:.4f}")
+
+
+def run_losses(name: str | None) -> None:
+    """List the losses or explain one."""
+    from trainer.catalogue import explain_loss, list_losses
+
+    typer.echo(explain_loss(name) if name else list_losses())
+
+
+def _triple(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{flag} {text}: expected three numbers such as 0.485,0.456,0.406") from error
+    if len(values) != 3:
+        raise ConfigError(f"{flag} {text}: expected three numbers, got {len(values)}")
+    return values
+
+
+def _log_to_stderr() -> None:
+    """Warnings of the trainer (a server that is away, samples left out) as plain lines."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")

@@ -1,0 +1,129 @@
+"""Evaluating a finished (or running) run: held-out accuracy, and agreement with its teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cache_builder.format import ConfigError
+from trainer.assemble import evaluation_data
+from trainer.checkpoint import load_weights
+from trainer.client import TeacherCache
+from trainer.config import RunConfig
+from trainer.data import ReplayDataset, require_labels
+from trainer.decode import RecordDecoder
+from trainer.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
+from trainer.metrics import Evaluator
+from trainer.run_folder import BEST, DRIFT, LAST, RunFolder
+from trainer.stream import make_loader
+from trainer.students import make_student
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What ``kdtrain eval`` prints."""
+
+    weights: str
+    """The file that was evaluated."""
+    data: str
+    samples: int
+    top1: float | None = None
+    """Accuracy, 0..1."""
+    top5: float | None = None
+    nll: float | None = None
+    """Mean negative log-likelihood of the label, in nats."""
+    view: int | None = None
+    """The cache's view in which student and teacher were compared."""
+    agreement: float | None = None
+    """Share of samples whose most likely class is the teacher's, 0..1."""
+
+
+def evaluate_run(
+    path: Path,
+    data: str | None,
+    *,
+    weights: str = "best",
+    cache: str | None = None,
+    view: int = 0,
+    device: str = "auto",
+) -> EvaluationResult:
+    """Evaluate the weights of a run: centre crops of ``data`` against its labels.
+
+    With ``cache``: ``data`` (the cache's data set, or a part) as the teacher saw it in one view, against the
+    teacher's answer. Raises :class:`ConfigError` where there is no run and :class:`DataError` for data or
+    weights that do not fit.
+    """
+    folder = RunFolder(path)
+    config = folder.stored_config()
+    if config is None:
+        raise ConfigError(f"{path} holds no run (no config.json)")
+    data = data or config.settings.val_data
+    if data is None:
+        raise ConfigError(f"run {path} has no held-out data of its own: say which with --data")
+    file = {"best": path / BEST, "last": path / LAST}.get(weights, Path(weights))
+    if not file.exists():
+        raise ConfigError(f"there are no weights {file}: --weights takes best, last or a FILE")
+    student = _Student(config, file, device)
+    if cache is None:
+        return student.against_labels(data)
+    return student.against_teacher(data, cache, view)
+
+
+class _Student:
+    """The student of a run, with weights, on a device."""
+
+    def __init__(self, config: RunConfig, file: Path, device: str) -> None:
+        settings = config.settings
+        assert settings.image_size is not None
+        assert settings.mean is not None
+        assert settings.std is not None
+        self._config, self._file = config, file
+        device = resolve_device(device)
+        self._accelerator = make_accelerator(device, resolve_precision("auto", device))
+        self._device = self._accelerator.device
+        student = make_student(settings.student, config.classes, settings.image_size)
+        load_weights(file, student)
+        # For evaluation: no DDP around it, only the precision.
+        prepared = self._accelerator.prepare_model(student.eval().to(self._device), evaluation_mode=True)
+        self._model: nn.Module = prepared
+        self._normalise = Normalise(settings.mean, settings.std).to(self._device)
+        self._workers = default_workers(device, settings.image_size)
+
+    def against_labels(self, data: str) -> EvaluationResult:
+        dataset = evaluation_data(data, self._config)
+        require_labels(dataset, "eval")
+        evaluator = Evaluator(dataset, self._config.classes, _BATCH, self._workers, self._accelerator)
+        found = evaluator.run(self._model, self._normalise)
+        return EvaluationResult(str(self._file), data, len(dataset), found.top1, found.top5, found.nll)
+
+    def against_teacher(self, data: str, location: str, view: int) -> EvaluationResult:
+        with TeacherCache.open(location) as cache:
+            classes = cache.manifest.data.classes
+            if classes != self._config.classes:
+                raise ConfigError(
+                    f"cache {location} has {classes} classes, the student has {self._config.classes}"
+                )
+            size, drift = self._config.settings.image_size, self._config.settings.out / DRIFT
+            dataset = ReplayDataset(cache, data, size, drift_folder=drift)
+            agreeing = self._count_agreeing(dataset, cache, view)
+        share = agreeing / len(dataset)
+        return EvaluationResult(str(self._file), data, len(dataset), view=view, agreement=share)
+
+    def _count_agreeing(self, dataset: ReplayDataset, cache: TeacherCache, view: int) -> int:
+        decoder = RecordDecoder(cache.manifest).to(self._device)
+        pairs = [(position, view) for position in range(len(dataset))]
+        batches = [pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH)]
+        agreeing = 0
+        for batch in make_loader(dataset, batches, self._workers, pin_memory=False):
+            assert isinstance(batch.row, Tensor)
+            records = torch.from_numpy(cache.fetch(view, batch.row.numpy()))
+            teacher = decoder(records.to(self._device))
+            with torch.inference_mode():
+                logits = self._model(self._normalise(batch.image.to(self._device)))
+            agreeing += int((logits.argmax(1) == teacher.argmax(1)).sum())
+        return agreeing

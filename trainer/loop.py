@@ -1,0 +1,176 @@
+"""The training loop: one page, one direction."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from trainer.assemble import Run, assemble
+from trainer.config import TrainConfig
+from trainer.display import Display, Silent
+from trainer.metrics import Evaluation, Evaluator, TrainMeter
+from trainer.optim import lr_at, set_lr
+from trainer.report import write_report
+from trainer.run_folder import MetricsLog, Row, RunFolder
+from trainer.state import Keeper
+from trainer.stop import StopRequest
+from trainer.stream import Batch, TrainingStream
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run."""
+
+    out: Path
+    last: Evaluation | None
+    """Held-out results after the last epoch; None without held-out data."""
+    best_top1: float | None
+    """Largest held-out top-1 of all epochs, 0..1."""
+    best_epoch: int | None
+    """The epoch it belongs to, counted from 1."""
+    seconds: float
+    """Training and evaluation, over all processes that worked on the run."""
+    was_finished: bool
+    """The run was complete before: nothing had to be done."""
+
+
+def train(settings: TrainConfig, *, resume: bool = False, display: Display | None = None) -> TrainResult:
+    """Train a student, or go on with a run that was stopped.
+
+    A signal ends it after the step at hand, with a checkpoint: ``KeyboardInterrupt`` is raised then. Raises
+    the :class:`KDCacheError` of whatever is wrong; checkpoints stay good whatever happens.
+    """
+    folder = RunFolder(settings.out)
+    folder.check_free(resume)
+    with ExitStack() as stack:
+        run = assemble(settings, stack)
+        if run.accelerator.is_main_process:
+            folder.begin(run.config)
+        run.accelerator.wait_for_everyone()
+        meter = TrainMeter(run.accelerator.device)
+        keeper = Keeper(run, folder, meter)
+        keeper.restore()
+        was_finished = keeper.step == run.plan.steps
+        if not was_finished:
+            _run_epochs(run, folder, keeper, meter, stack, display or Silent())
+        if run.accelerator.is_main_process:
+            write_report(folder, run)
+        return _result(folder, keeper, was_finished)
+
+
+def _run_epochs(
+    run: Run, folder: RunFolder, keeper: Keeper, meter: TrainMeter, stack: ExitStack, display: Display
+) -> None:
+    settings, plan, accelerator = run.config.settings, run.plan, run.accelerator
+    steps_per_epoch, first_step = plan.steps_per_epoch, keeper.step
+    stop = stack.enter_context(StopRequest())
+    stream = stack.enter_context(
+        TrainingStream(
+            run.dataset, plan, first_step, run.cache,
+            fetch=settings.fetch, workers=run.workers, pin_memory=accelerator.device.type == "cuda",
+        )
+    )  # fmt: skip
+    evaluator = None
+    if run.held_out is not None:
+        batch_size = settings.batch_size // (accelerator.num_processes * settings.accumulation)
+        evaluator = Evaluator(run.held_out, run.config.classes, batch_size, run.workers, accelerator)
+    log = None
+    if accelerator.is_main_process:
+        log = MetricsLog(folder, first_step, settings.tensorboard)
+        stack.callback(log.close)
+        display = stack.enter_context(display)
+        display.start(run, first_step)
+    else:
+        display = Silent()
+
+    assert settings.lr is not None
+    assert settings.warmup_epochs is not None
+    warmup_steps = settings.warmup_epochs * steps_per_epoch
+    # Making the loader drew random numbers; from here on they are the student's alone.
+    keeper.restore_random_state()
+    run.model.train()
+    epoch_began = time.monotonic()
+    epoch_first_step = first_step
+    for step in range(first_step, plan.steps):
+        epoch = plan.epoch_of(step)
+        batches = stream.take(settings.accumulation, give_up=stop)
+        if _anyone(run, stop() or batches is None):
+            keeper.save()
+            raise stop.error(f"stopped after step {step} of {plan.steps}; --resume goes on from there")
+        assert batches is not None
+        lr = lr_at(step, plan.steps, warmup_steps, settings.lr)
+        set_lr(run.optimizer, lr)
+        for index, batch in enumerate(batches):
+            # Gradients meet once a step, with the last micro-batch.
+            last = index == len(batches) - 1
+            with nullcontext() if last else accelerator.no_sync(run.model):
+                loss = _forward(run, batch, epoch, meter)
+                accelerator.backward(loss / len(batches))
+        if settings.clip_grad is not None:
+            accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_grad)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        keeper.step = step + 1
+        display.stepped(step + 1)
+
+        if (step + 1) % steps_per_epoch == 0:
+            row: Row = {"step": step + 1, "epoch": epoch + 1, "lr": lr, **meter.means(accelerator)}
+            # The means waited for the device, so this is the time of the whole epoch.
+            seconds = time.monotonic() - epoch_began
+            done = (step + 1 - epoch_first_step) * settings.batch_size
+            row |= {"epoch_s": round(seconds, 3), "samples_per_s": round(done / seconds, 1)}
+            meter.reset()
+            evaluation = None
+            if evaluator is not None:
+                evaluation = evaluator.run(run.student, run.normalise)
+                row |= {f"val_{name}": value for name, value in evaluation._asdict().items()}
+                run.model.train()
+            keeper.finish_epoch(epoch + 1, evaluation)
+            if log is not None:
+                log.write(row)
+            display.epoch(row, is_best=keeper.best_epoch == epoch + 1)
+            keeper.save()
+            epoch_began, epoch_first_step = time.monotonic(), step + 1
+        elif _anyone(run, keeper.is_due):
+            keeper.save()
+
+
+def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
+    """The objective of one micro-batch."""
+    device = run.accelerator.device
+    images = run.normalise(batch.images.to(device, non_blocking=True))
+    labels = batch.labels.to(device, non_blocking=True) if run.dataset.has_labels else None
+    teacher = None
+    if run.decoder is not None and batch.records is not None:
+        teacher = run.decoder(batch.records.to(device, non_blocking=True))
+    logits = run.model(images)
+    loss: Tensor
+    loss, terms = run.objective(logits, teacher, labels, epoch)
+    meter.add(loss, terms, logits, labels, teacher)
+    return loss
+
+
+def _anyone(run: Run, here: bool) -> bool:
+    """Whether any process says so: all must stop, or write a checkpoint, at the same step."""
+    if run.accelerator.num_processes == 1:
+        return here
+    if here:
+        run.accelerator.set_trigger()
+    return bool(run.accelerator.check_trigger())
+
+
+def _result(folder: RunFolder, keeper: Keeper, was_finished: bool) -> TrainResult:
+    rows = [row for row in folder.read_metrics() if "val_top1" in row]
+    last = Evaluation(*(rows[-1][f"val_{name}"] for name in Evaluation._fields)) if rows else None
+    return TrainResult(
+        out=folder.path,
+        last=last,
+        best_top1=keeper.best_top1,
+        best_epoch=keeper.best_epoch if rows else None,
+        seconds=keeper.seconds,
+        was_finished=was_finished,
+    )

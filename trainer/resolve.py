@@ -1,0 +1,87 @@
+"""From what a run was told to what it will do: every None and auto decided."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from cache_builder.datasets import ImageSource
+from cache_builder.format import ConfigError
+from cache_builder.views import named
+from trainer.client import TeacherCache
+from trainer.config import CacheFacts, RunConfig, TrainConfig, Triple
+from trainer.data import ViewDataset
+from trainer.device import default_workers
+from trainer.losses.recipes import Benchmark
+from trainer.objective import benchmark_for, parse_objective, published_source, with_label_smoothing
+
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+_SMALL_IMAGE = 64
+
+
+def _decided(
+    settings: TrainConfig, cache: TeacherCache | None, dataset: ViewDataset, device: str, precision: str
+) -> TrainConfig:
+    """The settings with every None and auto replaced."""
+    teacher = cache.manifest.teacher if cache is not None else None
+    sgd = settings.optimizer == "sgd"
+    small = dataset.image_size <= _SMALL_IMAGE
+    defaults: dict[str, Any] = {
+        "lr": 0.1 * settings.batch_size / 256 if sgd else 1e-3,
+        "weight_decay": 1e-4 if sgd else 0.05,
+        "warmup_epochs": settings.epochs / 20,
+        "eval_crop": 1.0 if small else 0.875,
+        "mean": teacher.mean if teacher else IMAGENET_MEAN,
+        "std": teacher.std if teacher else IMAGENET_STD,
+        "workers": default_workers(device, dataset.image_size),
+    }
+    if cache is None:
+        defaults["views"] = dataset.views.count
+    update = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
+    update |= {"device": device, "precision": precision, "image_size": dataset.image_size}
+    return settings.model_copy(update=update)
+
+
+def resolve(
+    settings: TrainConfig, cache: TeacherCache | None, dataset: ViewDataset, device: str, precision: str
+) -> RunConfig:
+    """The configuration that a run keeps; raises :class:`ConfigError` for an objective it cannot read."""
+    settings = _decided(settings, cache, dataset, device, precision)
+    benchmark: Benchmark = benchmark_for(dataset.image_size)
+    if settings.published != "auto":
+        benchmark = settings.published
+    classes, class_names = _classes(cache, dataset.source)
+    terms = parse_objective(settings.loss, benchmark)
+    return RunConfig(
+        product_version=version("kdcache"),
+        settings=settings,
+        objective=with_label_smoothing(terms, settings.label_smoothing),
+        objective_source=published_source(settings.loss, benchmark),
+        objective_benchmark=benchmark,
+        classes=classes,
+        class_names=class_names,
+        samples=len(dataset),
+        view_count=dataset.views.count,
+        view_seed=dataset.views.seed,
+        view_recipe=named(dataset.views.recipe),
+        interpolation=dataset.views.interpolation,
+        cache=None if cache is None else _facts(cache),
+    )
+
+
+def _classes(cache: TeacherCache | None, source: ImageSource) -> tuple[int, tuple[str, ...] | None]:
+    if cache is not None:
+        return cache.manifest.data.classes, cache.manifest.data.class_names or source.class_names
+    if source.class_names is None:
+        raise ConfigError(f"{source.spec} has no classes to learn: use a folder per class, or a cache")
+    return len(source.class_names), source.class_names
+
+
+def _facts(cache: TeacherCache) -> CacheFacts:
+    teacher = cache.manifest.teacher
+    return CacheFacts(
+        cache_id=cache.cache_id,
+        name=cache.manifest.name,
+        teacher=f"{teacher.spec}, weights {teacher.weights}",
+    )
