@@ -11,6 +11,8 @@ from cache_builder.format.errors import ConfigError
 from cache_builder.views import normalise
 
 Precision = Literal["fp32", "bf16", "fp16"]
+# What a model raises for an input it was not made for.
+_MODEL_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -68,5 +70,12 @@ class TeacherForward:
         return logits
 
     def classes(self, input_size: int) -> int:
-        """C, from one forward pass over a black image."""
-        return int(self(torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)).shape[1])
+        """C, from one forward pass over a black image; :class:`ConfigError` for a size the model refuses."""
+        try:
+            return int(self(torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)).shape[1])
+        except _MODEL_ERRORS as error:
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ConfigError(
+                f"the teacher cannot take an image of {input_size} x {input_size} pixels: {said}; "
+                "is --input-size the one it was made for?"
+            ) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from cache_builder import calibrate
 from cache_builder.encode import RecordEncoder
+from cache_builder.failures import machine_failures
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
@@ -21,7 +24,7 @@ from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.writer import CacheWriter, create, header_arrays, header_digests
 from cache_builder.plan import Plan, check_output, make_plan
 from cache_builder.progress import BuildProgress, BuildStats
-from cache_builder.rendering import RenderedBatch, RenderTask, ViewRenderer, render_batches
+from cache_builder.rendering import RenderedBatch, RenderTask, ViewRenderer, chunks, render_batches
 from cache_builder.settings import BuildSettings
 from cache_builder.views.probe import render_probe
 
@@ -45,14 +48,15 @@ def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
     Raises :class:`ConfigError` when the output holds a cache of other settings, or something else.
     """
     check_output(settings.out)
-    plan = make_plan(settings)
-    manifest = _resumed(plan) or _created(plan, progress)
-    if manifest.cache_id is not None:
-        return BuildResult(manifest, BuildStats(), was_finished=True)
-    writer = CacheWriter(settings.out, manifest)
-    writer.sweep()
-    stats = TileRunner(plan, manifest, writer, progress).run()
-    return BuildResult(writer.finish(), stats, was_finished=False)
+    with machine_failures(settings.batch_size):
+        plan = make_plan(settings)
+        manifest = _resumed(plan) or _created(plan, progress)
+        if manifest.cache_id is not None:
+            return BuildResult(manifest, BuildStats(), was_finished=True)
+        writer = CacheWriter(settings.out, manifest)
+        writer.sweep()
+        stats = TileRunner(plan, manifest, writer, progress).run()
+        return BuildResult(writer.finish(), stats, was_finished=False)
 
 
 def _resumed(plan: Plan) -> Manifest | None:
@@ -69,17 +73,13 @@ def _resumed(plan: Plan) -> Manifest | None:
             + "\nuse the stored settings to continue it, or another --out"
         )
     cache = open_cache(out, allow_partial=True)
-    _check_rows(plan, cache.header_array("samples/id_bytes"), cache.labels)
+    for path, wanted in plan.table.arrays().items():
+        if not np.array_equal(cache.header_array(path), wanted):
+            raise ConfigError(
+                f"{out} was begun over other sample ids or labels than {plan.settings.data} has now: "
+                "restore the data set, or use another --out"
+            )
     return cache.manifest
-
-
-def _check_rows(plan: Plan, id_bytes: NDArray[np.uint8], labels: NDArray[np.int32]) -> None:
-    same = np.array_equal(id_bytes, plan.table.id_bytes) and np.array_equal(labels, plan.table.labels)
-    if not same:
-        raise ConfigError(
-            f"{plan.settings.out} was begun over other sample ids or labels than {plan.settings.data} has "
-            "now: restore the data set, or use another --out"
-        )
 
 
 def _created(plan: Plan, progress: BuildProgress) -> Manifest:
@@ -103,12 +103,10 @@ def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
         return calibrate.exact(manifest.data.classes)
     pairs = calibrate.calibration_pairs(manifest.data.samples, manifest.views.count, manifest.views.seed)
     tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
-    size = plan.settings.batch_size
-    batches = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     progress.start("calibrating", len(tasks))
     logits: list[NDArray[np.float32]] = []
     done = 0
-    for batch in _rendered(plan, batches):
+    for batch in _rendered(plan, chunks(tasks, plan.settings.batch_size)):
         out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
         readable = [index for index, error in enumerate(batch.errors) if error is None]
         check_finite(np.isfinite(out).all(axis=1)[readable], [batch.rows[i] for i in readable], plan)
@@ -117,11 +115,14 @@ def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
         progress.update(done, last=done == len(tasks))
     stacked = np.concatenate(logits)
     if len(stacked) < 2:
-        raise DataError(f"{plan.settings.data}: fewer than two readable views, a tail cannot be fitted")
+        raise DataError(
+            f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
+            f"--top-k {manifest.data.classes} stores every class and needs none"
+        )
     return calibrate.fit(stacked, manifest.codec.top_k, manifest.codec.tail_rank)
 
 
-def _rendered(plan: Plan, batches: list[list[RenderTask]]) -> Iterator[RenderedBatch]:
+def _rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[RenderedBatch]:
     """Render batches; an unreadable image stops the build unless it is to be skipped."""
     teacher, views = plan.manifest.teacher, plan.manifest.views
     renderer = ViewRenderer(plan.source, plan.recipe, views.seed, teacher.input_size, teacher.interpolation)
@@ -137,12 +138,16 @@ def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None
     """Raise :class:`DataError` naming the samples for which the teacher gave no usable logits."""
     bad = [rows[index] for index in np.flatnonzero(~finite)]
     if bad:
-        ids = plan.source.ids
-        shown = ", ".join(ids[row] for row in bad[:_NAMED_IN_ERRORS])
         raise DataError(
-            f"the teacher gave non-finite logits (or a span beyond float16) for {len(bad)} sample(s): {shown}"
-            "; try --precision fp32, or look at the weights"
+            f"the teacher gave non-finite logits (or a span beyond float16) for {len(bad)} sample(s) of a "
+            f"batch: {_named(bad, plan)}; try --precision fp32, or look at the weights"
         )
+
+
+def _named(rows: list[int], plan: Plan) -> str:
+    """The first few sample ids."""
+    more = ", ..." if len(rows) > _NAMED_IN_ERRORS else ""
+    return ", ".join(plan.source.ids[row] for row in rows[:_NAMED_IN_ERRORS]) + more
 
 
 class TileRunner:
@@ -155,6 +160,7 @@ class TileRunner:
         self._progress = progress
         self._encoder = RecordEncoder(manifest.codec, manifest.basis).to(plan.forward.device)
         self._stats = BuildStats()
+        self._pending: Future[None] | None = None
 
     def run(self) -> BuildStats:
         """Run and commit every missing tile."""
@@ -163,24 +169,26 @@ class TileRunner:
         total = sum(tile.count for tile in everything)
         before = total - sum(tile.count for tile in todo)
         self._progress.start("building", total, before)
-        batches = _rendered(self._plan, [batch for tile in todo for batch in self._batches(tile)])
+        batches = _rendered(self._plan, chain.from_iterable(map(self._batches, todo)))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer") as pool:
-            pending: Future[None] | None = None
             for tile in todo:
                 finished = self._run_tile(tile, batches, before)
-                if pending is not None:
-                    pending.result()
-                pending = pool.submit(self._write, finished)
-            if pending is not None:
-                pending.result()
+                self._written()
+                self._check_unchanged(finished)
+                self._pending = pool.submit(self._write, finished)
+            self._written()
         self._progress.update(before + self._stats.done, self._stats.describe(), last=True)
         return self._stats
 
-    def _batches(self, tile: Tile) -> list[list[RenderTask]]:
+    def _written(self) -> None:
+        """Wait for the tile that is being written; raises what its writer raised."""
+        if self._pending is not None:
+            self._pending.result()
+
+    def _batches(self, tile: Tile) -> Iterator[list[RenderTask]]:
         """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
         per_batch = max(1, self._plan.settings.batch_size // len(tile.views))
-        tasks = [RenderTask(row, tile.view_start, tile.view_stop) for row in tile.rows]
-        return [tasks[start : start + per_batch] for start in range(0, len(tasks), per_batch)]
+        return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in tile.rows], per_batch)
 
     def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
         height, width = len(tile.views), len(tile.rows)
@@ -189,6 +197,8 @@ class TileRunner:
         invalid: list[int] = []
         filled = 0
         while filled < width:
+            if self._pending is not None and self._pending.done():
+                self._pending.result()  # a full disk is told now, not after hours of computing
             batch = next(batches)
             stop = filled + len(batch.rows)
             encoded = self._encode(batch.images.flatten(0, 1)).cpu().numpy()
@@ -228,6 +238,24 @@ class TileRunner:
         for name, limit in (("tail_coef", 127), ("tail_coef_wide", 32767)):
             if name in flat:
                 self._stats.clipped += int((np.abs(flat[name].astype(np.int32)) == limit).sum())
+
+    def _check_unchanged(self, finished: FinishedTile) -> None:
+        """Samples are read once for each view group: they must still be what they were for the first."""
+        if finished.tile.group == 0:
+            return
+        before, now = self._first_digests[finished.tile.rows], finished.digests
+        changed = np.flatnonzero((before != now) & (before != 0) & (now != 0))
+        if changed.size:
+            rows = [finished.tile.row_start + int(index) for index in changed]
+            raise DataError(
+                f"{len(rows)} sample(s) of {self._plan.settings.data} changed since their first views were "
+                f"recorded: {_named(rows, self._plan)}; restore them, or build anew with another --out"
+            )
+
+    @cached_property
+    def _first_digests(self) -> NDArray[np.uint64]:
+        # Tiles run and commit in order, so that the first view group is whole before the second begins.
+        return open_cache(self._writer.location, allow_partial=True).digests
 
     def _write(self, finished: FinishedTile) -> None:
         shape = finished.records.shape

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,13 +32,14 @@ from cache_builder.forward import TeacherForward, resolve_device, resolve_precis
 from cache_builder.settings import BuildSettings
 from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, open_teacher
 from cache_builder.views import Recipe, named, parse_recipe
-from cache_builder.views.recipes import PadCropFlip, RrcFlip
+from cache_builder.views.recipes import PadCropFlip, Plain, RrcFlip
 
 TILE_VIEWS = 8
 MAX_TILE_ROWS = 4096
 _MIN_TILE_ROWS = 64
 _TILES_WANTED = 8
 _SMALL_IMAGE = 64
+_CACHE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Plan:
 
 def make_plan(settings: BuildSettings) -> Plan:
     """Open data and teacher and check that they fit. Raises :class:`ConfigError` or :class:`DataError`."""
+    _check_name(settings)
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
@@ -68,7 +72,7 @@ def make_plan(settings: BuildSettings) -> Plan:
         source = LimitedSource(source, settings.limit)
     teacher = open_teacher(settings.teacher, _request(settings, source))
     wanted = teacher.preprocessing.overridden(settings.input_size, settings.mean, settings.std)
-    recipe = recipe or default_recipe(settings.data, wanted)
+    recipe = fitted_recipe(recipe or default_recipe(settings.data, wanted), wanted)
     _check_views(settings.views, recipe)
     forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision)
     classes = forward.classes(wanted.input_size)
@@ -107,10 +111,22 @@ def default_recipe(data: str, preprocessing: Preprocessing) -> Recipe:
     return PadCropFlip() if kind.startswith("cifar") or preprocessing.input_size < _SMALL_IMAGE else RrcFlip()
 
 
+def fitted_recipe(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
+    """``plain`` crops as the teacher's evaluation does, unless the user said how."""
+    if isinstance(recipe, Plain) and "crop_fraction" not in recipe.model_fields_set:
+        return Plain(crop_fraction=preprocessing.crop_fraction)
+    return recipe
+
+
 def check_classes(
     settings: BuildSettings, source: ImageSource, teacher: Teacher, classes: int
 ) -> tuple[NDArray[np.int32] | None, tuple[str, ...] | None]:
     """Labels and class names that fit the teacher's C logits; :class:`ConfigError` where they cannot."""
+    if classes < 2:
+        raise ConfigError(
+            f"teacher {teacher.spec} has {classes} logit per image, expected one for each of two classes or "
+            "more (a random head has as many as the data set has class folders)"
+        )
     if teacher.class_names and len(teacher.class_names) != classes:
         raise ConfigError(
             f"teacher {teacher.spec} has {classes} logits, its weights name {len(teacher.class_names)} "
@@ -143,6 +159,14 @@ def _fallback(settings: BuildSettings, source: ImageSource) -> Preprocessing:
         return Preprocessing(input_size=224)
     side = max(source.read(0).image.shape[-2:])
     return Preprocessing(input_size=side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_fraction=1.0)
+
+
+def _check_name(settings: BuildSettings) -> None:
+    if not re.fullmatch(_CACHE_NAME, settings.cache_name):
+        raise ConfigError(
+            f"{settings.cache_name!r} cannot be the name of a cache: expected letters, digits, '.', '_' and "
+            "'-', a letter or digit first; give one with --name"
+        )
 
 
 def _check_views(views: int, recipe: Recipe) -> None:
@@ -199,9 +223,14 @@ def _environment(device: torch.device) -> dict[str, str]:
 
 
 def check_output(out: str) -> None:
-    """Refuse a path that holds something that is not a cache."""
+    """Refuse, before anything is computed, a path that holds something else or cannot be written."""
     path = Path(out)
-    if "://" in out or not path.exists() or (path / "zarr.json").exists():
+    if "://" in out or (path / "zarr.json").exists():
         return
-    if not path.is_dir() or any(path.iterdir()):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{out} exists and is not a cache; nothing was touched: choose another --out")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--out {out}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: {there} cannot be written to (permissions, or a read-only disk)")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,19 +63,27 @@ class ViewRenderer(Dataset[tuple[int, int, Tensor, str | None]]):
         return task.row, sample.digest, torch.stack(rendered), None
 
 
+def chunks(tasks: Sequence[RenderTask], size: int) -> Iterator[list[RenderTask]]:
+    """Consecutive batches of up to ``size`` tasks."""
+    return (list(tasks[start : start + size]) for start in range(0, len(tasks), size))
+
+
 def render_batches(
-    renderer: ViewRenderer, batches: Sequence[list[RenderTask]], workers: int, pin_memory: bool
+    renderer: ViewRenderer, batches: Iterable[list[RenderTask]], workers: int, pin_memory: bool
 ) -> Iterator[RenderedBatch]:
     """Render batches of tasks in their order, whatever the number of worker processes."""
-    loader = DataLoader(
-        renderer,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_quiet_worker if workers else None,
-    )
-    return iter(loader)
+    with warnings.catch_warnings():
+        # Who asks for more workers than cores gets them without being told twice.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader = DataLoader(
+            renderer,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            worker_init_fn=_quiet_worker if workers else None,
+        )
+        return iter(loader)
 
 
 def _collate(items: list[tuple[int, int, Tensor, str | None]]) -> RenderedBatch:
@@ -86,3 +95,5 @@ def _quiet_worker(_: int) -> None:
     """Ctrl-C goes to the whole process group; the main process alone decides what it means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    # A display that was drawing when this process was forked may hold the lock that printing needs.
+    warnings.simplefilter("ignore")
