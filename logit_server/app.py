@@ -52,7 +52,6 @@ def create_app(
         description=_DESCRIPTION,
         version="1",
         lifespan=lambda _: _running(state, pages, parent),
-        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=dict.fromkeys((*STATUSES, HTTPException), respond_to),

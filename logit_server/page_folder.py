@@ -16,7 +16,9 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,16 @@ from logit_server.catalog import ServedCache
 from logit_server.errors import StorageError
 from logit_server.storage import read_page
 
-Page = NDArray[np.uint8]
-"""All records of one view, uint8 [N, record_bytes], read-only memory of a mapped file."""
+
+@dataclass(frozen=True)
+class Page:
+    """All records of one view: read-only memory of a mapped file."""
+
+    records: NDArray[np.uint8]
+    """uint8 [N, record_bytes]: rows in order."""
+    inode: int
+    """Names the file for as long as it is mapped, whatever has its path."""
+
 
 _PREFIX = "kdcache-pages-"
 _RUN_LOCK = "run.lock"
@@ -67,12 +77,14 @@ class PageFolder:
                 return _map(path, (served.samples, served.record_bytes))
             return self._keep(path, read_page(served, view))
 
-    def touch(self, used: set[Path], mapped: set[Path]) -> set[Path]:
+    def touch(self, used: set[Path], mapped: Mapping[Path, Page]) -> set[Path]:
         """Note that the pages of ``used`` are in use; returns those of ``mapped`` that were evicted."""
+        # Given, because the file system's own clock ticks in milliseconds: too coarse an order.
+        now = time.time_ns()
         for path in used:
             with contextlib.suppress(FileNotFoundError):
-                os.utime(path)
-        return {path for path in mapped if not path.exists()}
+                os.utime(path, ns=(now, now))
+        return {path for path, page in mapped.items() if _inode(path) != page.inode}
 
     def _keep(self, path: Path, records: NDArray[np.uint8]) -> Page:
         with _locked(self.folder / "budget.lock"):
@@ -153,4 +165,11 @@ def _locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
 def _map(path: Path, shape: tuple[int, ...]) -> Page:
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED | _POPULATE, prot=mmap.PROT_READ)
-    return np.frombuffer(mapped, np.uint8).reshape(shape)
+        return Page(np.frombuffer(mapped, np.uint8).reshape(shape), os.fstat(file.fileno()).st_ino)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None

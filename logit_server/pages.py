@@ -62,7 +62,6 @@ class Pages:
         loop = asyncio.get_running_loop()
         page = await loop.run_in_executor(self._executor, self.folder.open, served, key[1])
         self._resident[key] = page
-        await self.refresh()
         return page
 
     def _loaded(self, key: Key, task: asyncio.Task[Page]) -> None:
@@ -73,12 +72,10 @@ class Pages:
     async def refresh(self) -> None:
         """Tell the other workers which pages are in use here, and let go of those that were evicted."""
         used, self._used = self._used, set()
-        paths = {self._path(key): key for key in self._resident}
-        used_paths = {self._path(key) for key in used}
-        loop = asyncio.get_running_loop()
-        gone = await loop.run_in_executor(self._executor, self.folder.touch, used_paths, set(paths))
-        for path in gone:
-            self._resident.pop(paths[path], None)
+        keys = {self._path(key): key for key in self._resident}
+        mapped = {path: self._resident[key] for path, key in keys.items()}
+        for path in await asyncio.to_thread(self.folder.touch, {self._path(key) for key in used}, mapped):
+            self._resident.pop(keys[path], None)
 
     def _path(self, key: Key) -> Path:
         return self.folder.path(*key)

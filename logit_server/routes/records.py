@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from logit_server.catalog import ServedCache
 from logit_server.decoded import DecodedRecords, decode_records
 from logit_server.errors import RequestError
-from logit_server.page_folder import Page
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
 from logit_server.routes.plain import PlainRoute
@@ -95,7 +94,7 @@ class RecordsOf:
         body = await read_body(receive, self._state.settings.max_body_bytes)
         rows = await self._requested_rows(body, body_is)
         page = await self._state.running_pages.get(self._served, view)
-        records = gather(self._served, page, rows)
+        records = gather(self._served, page.records, rows)
         if answer == RECORDS:
             await _send(send, RECORDS, records.reshape(-1).data)
         else:
@@ -123,7 +122,7 @@ async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def gather(served: ServedCache, page: Page, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+def gather(served: ServedCache, page: NDArray[np.uint8], rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
     """The records of ``rows``, uint8 [n, record_bytes]; :class:`RequestError` names rows out of range."""
     try:
         # Rows are unsigned on the wire; `take` itself refuses those that are too large.
@@ -173,7 +172,7 @@ async def read_range(
         return fresh
     headers["content-length"] = str((end - start) * served.record_bytes)
     page = await pages_of(request).get(served, view)
-    return StreamingResponse(_chunks(page[start:end], is_head(request)), 200, headers, RECORDS)
+    return StreamingResponse(_chunks(page.records[start:end], is_head(request)), 200, headers, RECORDS)
 
 
 async def _chunks(records: NDArray[np.uint8], head: bool) -> AsyncIterator[bytes]:

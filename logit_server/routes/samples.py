@@ -44,6 +44,6 @@ async def read_sample(
     if fresh := not_modified(request, headers):
         return fresh
     page = await pages_of(request).get(served, view)
-    (decoded,) = decode_records(served, view, rows, page.take(rows, axis=0))
+    (decoded,) = decode_records(served, view, rows, page.records.take(rows, axis=0))
     shown = decoded.model_copy(update={"top": decoded.top[:top]})
     return Response(shown.model_dump_json(), 200, headers, JSON)

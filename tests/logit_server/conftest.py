@@ -1,0 +1,58 @@
+"""Caches and a running server shared by the server's tests. Tests that damage a cache copy it first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from cache_builder.format import Cache, open_cache
+from logit_server.run import serving
+from logit_server.settings import Settings
+from tests.caches import synthetic_logits, write_synthetic_cache
+from tests.logit_server.odd_cache import write_odd_cache
+
+
+@pytest.fixture(scope="session")
+def cache_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache named "synthetic": 3 views in groups of 2, 100 rows in blocks of 32, 40 classes."""
+    path = tmp_path_factory.mktemp("caches") / "synthetic.zarr"
+    write_synthetic_cache(path, synthetic_logits(views=3, rows=100, classes=40))
+    return path
+
+
+@pytest.fixture(scope="session")
+def odd_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache named "odd": ids that need escaping in a URL, no labels, no class names, an invalid row."""
+    path = tmp_path_factory.mktemp("caches") / "odd.zarr"
+    write_odd_cache(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cache(cache_path: Path) -> Cache:
+    """The cache as a local reader sees it."""
+    return open_cache(cache_path)
+
+
+@pytest.fixture(scope="session")
+def url(cache_path: Path, odd_path: Path) -> Iterator[str]:
+    """The base URL of a server of both caches."""
+    with serving(Settings(caches=(str(cache_path), str(odd_path)), port=0)) as base:
+        yield base
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> Iterator[httpx2.Client]:
+    """A client of that server."""
+    with httpx2.Client(base_url=url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def own_cache(cache_path: Path, tmp_path: Path) -> Path:
+    """A copy of the cache that the test may damage."""
+    return Path(shutil.copytree(cache_path, tmp_path / "own.zarr"))

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache_builder.format import Cache, codec
+from logit_server.catalog import open_catalog
+from logit_server.decoded import decode_records
+from logit_server.settings import Settings
+from tests.logit_server.odd_cache import CLASSES, INVALID_ROW
+
+
+def test_decoded_logits_are_those_of_the_local_reader(cache_path: Path, cache: Cache) -> None:
+    (served,) = open_catalog(Settings(caches=(str(cache_path),)))
+    rows = np.array([7, 0, 99])
+    records = cache.read_page(2)[rows]
+    dense = cache.decode(records)
+    lse = codec.unpack(records, cache.manifest.codec)["lse"]
+    for i, decoded in enumerate(decode_records(served, 2, rows, records)):
+        assert [decoded.row, decoded.view, decoded.label] == [rows[i], 2, rows[i] % 40]
+        assert decoded.sample_id == cache.ids[rows[i]]
+        assert decoded.label_name == f"class {rows[i] % 40}"
+        for stored in decoded.top:
+            assert stored.logit == dense[i, stored.class_id]
+            assert stored.name == f"class {stored.class_id}"
+            assert stored.probability == pytest.approx(np.exp(stored.logit - lse[i]), rel=1e-6)
+        assert [stored.logit for stored in decoded.top] == sorted(
+            (s.logit for s in decoded.top), reverse=True
+        )
+        assert decoded.tail_mass == pytest.approx(1 - sum(s.probability for s in decoded.top), abs=1e-6)
+
+
+def test_a_sample_that_could_not_be_read_says_so(odd_path: Path) -> None:
+    (served,) = open_catalog(Settings(caches=(str(odd_path),)))
+    rows = np.array([INVALID_ROW])
+    (decoded,) = decode_records(served, 0, rows, served.cache.read_page(0)[rows])
+    assert not decoded.valid
+    assert (decoded.top, decoded.lse, decoded.tail_mass) == ([], None, None)
+
+
+def test_without_labels_and_names_there_are_none(odd_path: Path) -> None:
+    (served,) = open_catalog(Settings(caches=(str(odd_path),)))
+    rows = np.array([0])
+    (decoded,) = decode_records(served, 0, rows, served.cache.read_page(0)[rows])
+    assert (decoded.label, decoded.label_name) == (None, None)
+    assert {stored.name for stored in decoded.top} == {None}
+    assert len(decoded.top) == CLASSES
+    assert 0 <= (decoded.tail_mass or 0) < 0.02

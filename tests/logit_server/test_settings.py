@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from cache_builder.format import ConfigError
+from logit_server.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KDCACHE_CACHES", raising=False)
+    monkeypatch.delenv("KDCACHE_PORT", raising=False)
+
+
+def test_a_server_listens_on_the_loopback_address_unless_told_otherwise() -> None:
+    assert Settings().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "caches"),
+    [
+        ("/data/a.zarr", ("/data/a.zarr",)),
+        ("/data/a.zarr, b=/data/b.zarr,", ("/data/a.zarr", "b=/data/b.zarr")),
+        ('["/data/with,comma.zarr"]', ("/data/with,comma.zarr",)),
+        ("", ()),
+    ],
+)
+def test_caches_in_the_environment(
+    text: str, caches: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDCACHE_CACHES", text)
+    assert Settings().caches == caches
+
+
+def test_the_environment_fills_in_what_arguments_leave_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDCACHE_PORT", "9000")
+    monkeypatch.setenv("KDCACHE_PAGE_BYTES", "2GiB")
+    monkeypatch.setenv("KDCACHE_PAGE_DIR", "/pages")
+    settings = Settings.checked(port=9001)
+    assert (settings.port, settings.page_bytes, settings.page_dir) == (9001, 2 * 2**30, Path("/pages"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "99999"), ("WORKERS", "0"), ("PAGE_BYTES", "lots"), ("CACHES", "[1,")]
+)
+def test_what_is_wrong_is_a_sentence_that_names_the_variable(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"KDCACHE_{name}", value)
+    with pytest.raises(ConfigError, match=f"KDCACHE_{name}"):
+        Settings.checked()
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="prot"):
+        Settings.checked(prot=80)

@@ -1,0 +1,227 @@
+import asyncio
+import contextlib
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError
+from logit_server.wire import (
+    JSON,
+    RECORDS,
+    ROWS,
+    answer_type,
+    body_type,
+    is_fresh,
+    parse_record_request,
+    parse_rows,
+    parse_view,
+    read_body,
+)
+
+OFFERS = (RECORDS, JSON)
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (b"", RECORDS),
+        (b"*/*", RECORDS),
+        (b"application/*", RECORDS),
+        (b"application/json", JSON),
+        (b"Application/JSON; charset=utf-8", JSON),
+        (b"application/json;q=0.5, application/vnd.kdcache.records;q=0.4", JSON),
+        (b"application/json, application/vnd.kdcache.records", RECORDS),
+        (b"application/vnd.kdcache.records;q=0, */*", JSON),
+        (b"text/html, */*;q=0.1", RECORDS),
+        (b"application/json;q=nonsense, */*;q=0.1", RECORDS),
+    ],
+)
+def test_the_client_chooses_and_the_server_breaks_ties(accept: bytes, expected: str) -> None:
+    assert answer_type(accept, OFFERS) == expected
+
+
+@pytest.mark.parametrize("accept", [b"text/html", b"image/*", b"*/*;q=0", b"application/json;q=0"])
+def test_types_the_server_does_not_have(accept: bytes) -> None:
+    with pytest.raises(NotAcceptableError, match=RECORDS):
+        answer_type(accept, OFFERS)
+
+
+@given(st.binary(max_size=100))
+def test_any_accept_header_has_an_answer(accept: bytes) -> None:
+    with contextlib.suppress(NotAcceptableError):
+        assert answer_type(accept, OFFERS) in OFFERS
+
+
+@pytest.mark.parametrize(
+    "given_type", [b"application/json", b"application/json; charset=utf-8", b"APPLICATION/JSON"]
+)
+def test_a_body_type_may_have_parameters(given_type: bytes) -> None:
+    assert body_type(given_type, b"", (ROWS, JSON)) == JSON
+
+
+@pytest.mark.parametrize(
+    ("given_type", "encoding"), [(b"", b""), (b"text/plain", b""), (b"application/json", b"gzip")]
+)
+def test_bodies_that_are_not_read(given_type: bytes, encoding: bytes) -> None:
+    with pytest.raises(MediaTypeError):
+        body_type(given_type, encoding, (ROWS, JSON))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+def test_raw_rows_are_little_endian(rows: list[int]) -> None:
+    assert parse_rows(np.array(rows, "<u4").tobytes(), 50).tolist() == rows
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
+def test_half_a_row_is_refused(length: int) -> None:
+    with pytest.raises(RequestError, match=f"got {length} bytes"):
+        parse_rows(bytes(length), 100)
+
+
+def test_too_many_rows_are_refused() -> None:
+    with pytest.raises(TooLargeError, match="at most 3"):
+        parse_rows(bytes(16), 3)
+    with pytest.raises(TooLargeError, match="at most 3"):
+        parse_record_request(b'{"ids": ["a", "b", "c", "d"]}', 3)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_ids_arrive_as_they_were_sent(ids: list[str]) -> None:
+    assert parse_record_request(json.dumps({"ids": ids}).encode(), 1000).ids == ids
+
+
+NOT_RECORD_REQUESTS = [
+    b"",
+    b"\xff\xfe",
+    b"null",
+    b"3",
+    b"[]",
+    b"{}",
+    b'{"ids": ["a"], "rows": [1]}',
+    b'{"ids": null, "rows": null}',
+    b'{"id": ["a"]}',
+    b'{"rows": [0], "more": 1}',
+    b'{"rows": 1}',
+    b'{"rows": "123"}',
+    b'{"rows": [true]}',
+    b'{"rows": [1.0]}',
+    b'{"rows": [1.5]}',
+    b'{"rows": ["1"]}',
+    b'{"rows": [null]}',
+    b'{"rows": [[1]]}',
+    b'{"rows": [-1]}',
+    b'{"rows": [NaN]}',
+    b'{"rows": [Infinity]}',
+    b'{"rows": [1e3]}',
+    b'{"rows": [9223372036854775808]}',
+    b'{"rows": [1' + b"0" * 5000 + b"]}",
+    b'{"rows": [1',
+    b'{"ids": [1]}',
+    b'{"ids": ["\\ud800"]}',
+    b'{"ids": "abc"}',
+    b"[" * 100_000,
+    b'{"rows": ' + b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", NOT_RECORD_REQUESTS, ids=lambda body: repr(body[:40]))
+def test_other_bodies_are_refused_in_one_short_sentence(body: bytes) -> None:
+    with pytest.raises(RequestError, match="the body must be") as caught:
+        parse_record_request(body, 100)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_is_named() -> None:
+    with pytest.raises(RequestError, match=r"rows\.2 is True: Input should be a valid integer"):
+        parse_record_request(b'{"rows": [1, 2, true, "x"]}', 100)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_refused(body: bytes) -> None:
+    with contextlib.suppress(RequestError):
+        parse_record_request(body, 100)
+
+
+@pytest.mark.parametrize(("query", "view"), [(b"", 0), (b"view=0", 0), (b"view=17", 17)])
+def test_views(query: bytes, view: int) -> None:
+    assert parse_view(query) == view
+
+
+@pytest.mark.parametrize(
+    "query", [b"view=", b"view=-1", b"view=1.0", b"view=x", b"view=1e3", b"veiw=1", b"view=%31", b"view=\xb2"]
+)
+def test_what_is_no_view(query: bytes) -> None:
+    with pytest.raises(RequestError, match="view"):
+        parse_view(query)
+
+
+def test_a_view_of_a_million_digits_is_refused() -> None:
+    with pytest.raises(RequestError):
+        parse_view(b"view=" + b"1" * 1_000_000)
+
+
+def received(*chunks: bytes, disconnect: bool = False) -> list[Message]:
+    messages: list[Message] = [
+        {"type": "http.request", "body": chunk, "more_body": disconnect or index < len(chunks) - 1}
+        for index, chunk in enumerate(chunks)
+    ]
+    return [*messages, {"type": "http.disconnect"}]
+
+
+def body_of(messages: list[Message], limit: int) -> tuple[bytes, list[Message]]:
+    left = list(messages)
+
+    async def receive() -> Message:
+        return left.pop(0)
+
+    return asyncio.run(read_body(receive, limit)), left
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
+def test_a_body_is_joined_from_its_chunks(chunks: list[bytes]) -> None:
+    assert body_of(received(*chunks), 100)[0] == b"".join(chunks)
+
+
+@pytest.mark.parametrize("chunks", [[b"12345"], [b"123", b"45"], [b"", b"12345", b""]])
+def test_a_body_beyond_the_limit_is_refused(chunks: list[bytes]) -> None:
+    with pytest.raises(TooLargeError, match="more than 4 bytes"):
+        body_of(received(*chunks), 4)
+
+
+def test_a_body_beyond_the_limit_is_not_read_to_its_end() -> None:
+    left = received(b"123", b"456", b"789")
+
+    async def receive() -> Message:
+        return left.pop(0)
+
+    with pytest.raises(TooLargeError):
+        asyncio.run(read_body(receive, 4))
+    assert left[0]["body"] == b"789"
+
+
+def test_half_a_body_is_no_body() -> None:
+    with pytest.raises(ClientDisconnect):
+        body_of(received(b"12", disconnect=True), 100)
+
+
+@pytest.mark.parametrize(
+    ("given_tags", "fresh"),
+    [
+        ("", False),
+        ('"a"', True),
+        ('"b", "a"', True),
+        ('W/"a"', True),
+        ("*", True),
+        ('"b"', False),
+        ("a", False),
+    ],
+)
+def test_if_none_match(given_tags: str, fresh: bool) -> None:
+    scope = {"type": "http", "headers": [(b"if-none-match", given_tags.encode())]}
+    assert is_fresh(Request(scope), '"a"') is fresh
