@@ -29,6 +29,7 @@ def loaded_by(statement: str) -> set[str]:
         "import logit_server.run",
         "import logit_server.__main__",
         "import cache_builder.cli",
+        "import trainer.cli",
     ],
 )
 def test_no_torch_where_none_is_needed(statement: str) -> None:

@@ -1,0 +1,65 @@
+"""Write the golden caches of the current format version into an empty folder, each with its decoded logits.
+
+Run once for each format version, then never again: ``python -m tests.format.make_golden FOLDER``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from cache_builder.format import codec, open_cache, writer
+from cache_builder.format.layout import tiles
+from cache_builder.format.manifest import Manifest, TailBasis
+from tests.caches import fit_basis, synthetic_logits, synthetic_manifest
+
+INVALID_ROW = 1
+
+
+def write(path: Path, manifest: Manifest, logits: NDArray[np.float32], basis: TailBasis) -> None:
+    """One cache with an invalid row and ids that are not ASCII, and ``logits.npy`` beside it."""
+    views, rows, classes = logits.shape
+    manifest = manifest.with_basis(basis)
+    table = writer.SampleTable.from_ids([f"ø/{row}.png" for row in range(rows)], np.arange(rows) - 1)
+    pixels = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(1, 3, 8, 8)
+    arrays = writer.header_arrays(manifest, table, pixels)
+    manifest = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
+    writer.create(path, manifest, arrays)
+    out = writer.CacheWriter(path, manifest)
+    for tile in tiles(manifest):
+        block = logits[tile.view_start : tile.view_stop, tile.row_start : tile.row_stop]
+        flat = codec.encode(block.reshape(-1, classes), manifest.codec, basis)
+        fields = {name: column.reshape(*block.shape[:2], *column.shape[1:]) for name, column in flat.items()}
+        invalid = [row for row in tile.rows if row == INVALID_ROW]
+        for row in invalid:
+            for name, column in codec.invalid_fields(len(tile.views), manifest.codec).items():
+                fields[name][:, row - tile.row_start] = column
+        digests = np.array([0 if row in invalid else 2**63 + row for row in tile.rows], np.uint64)
+        out.write_tile(tile, fields, digests, invalid)
+    out.finish()
+    cache = open_cache(path)
+    np.save(path.with_suffix(".npy"), np.stack([cache.decode(cache.read_page(v)) for v in range(views)]))
+
+
+def main(folder: Path) -> None:
+    """``tail.zarr``: uint16 ids, wide and narrow coefficients, partial tiles. ``exact.zarr``: K = C."""
+    zarr.config.set({"json_indent": None})  # small files
+    logits = synthetic_logits(views=3, rows=3, classes=257, seed=2) * 3
+    logits[:, 0, 256] = logits[:, 0].max(axis=1) + 2  # an id that needs the second byte
+    manifest = synthetic_manifest(
+        views=3, rows=3, classes=257, top_k=4, rank=2, wide=1, tile_views=2, tile_rows=2
+    )
+    nameless = manifest.data.model_copy(update={"class_names": None})
+    basis = fit_basis(logits.reshape(-1, 257), 2)
+    write(folder / "tail.zarr", manifest.model_copy(update={"data": nameless}), logits, basis)
+    logits = synthetic_logits(views=1, rows=3, classes=5, seed=3)
+    manifest = synthetic_manifest(views=1, rows=3, classes=5, top_k=5, tile_views=8, tile_rows=4096)
+    write(folder / "exact.zarr", manifest, logits, codec.no_tail(5))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,73 @@
+"""Caches written by earlier releases read as they did then. The folders under ``golden/`` are never edited.
+
+Made once, with zarr 3.1.6: ``python -m tests.format.make_golden tests/format/golden/v1``. A release that
+changes what stored bytes mean adds ``golden/v2`` beside it and keeps this one passing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache_builder.format import codec, open_cache
+from tests.format import third_party_reader
+
+GOLDEN = Path(__file__).parent / "golden"
+CACHE_IDS = {
+    "v1/tail.zarr": "b5d5c10dd47dab1c5617984b581e53e1",
+    "v1/exact.zarr": "65405a47313d92ebc8262b75e486b292",
+}
+
+
+@pytest.mark.parametrize("name", CACHE_IDS)
+def test_it_opens_and_has_its_id(name: str) -> None:
+    cache = open_cache(GOLDEN / name)
+    assert cache.manifest.cache_id == CACHE_IDS[name]
+    assert list(cache.damaged_shards()) == []
+
+
+@pytest.mark.parametrize("name", CACHE_IDS)
+def test_it_decodes_to_the_logits_of_then(name: str) -> None:
+    cache = open_cache(GOLDEN / name)
+    expected = np.load((GOLDEN / name).with_suffix(".npy"))
+    for view, logits in enumerate(expected):
+        decoded = cache.decode(cache.read_page(view))
+        np.testing.assert_allclose(decoded, logits, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            third_party_reader.read_logits(GOLDEN / name, view), logits, rtol=1e-6, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("name", CACHE_IDS)
+def test_its_samples_are_the_same(name: str) -> None:
+    cache = open_cache(GOLDEN / name)
+    assert list(cache.ids) == ["ø/0.png", "ø/1.png", "ø/2.png"]
+    assert cache.rows_for(["ø/2.png"]).tolist() == [2]
+    assert cache.labels.tolist() == [-1, 0, 1]
+    assert cache.digests.tolist() == [2**63, 0, 2**63 + 2]
+    assert cache.manifest.invalid_rows == (1,)
+    assert np.isnan(cache.decode(cache.read_page(0))[1]).all()
+    assert cache.probe_pixels[0, 2, 7, 7] == 191
+
+
+def test_the_tail_cache_has_every_kind_of_field() -> None:
+    cache = open_cache(GOLDEN / "v1/tail.zarr")
+    fields = codec.unpack(cache.read_page(2), cache.manifest.codec)
+    assert {name: column.dtype.str for name, column in fields.items()} == {
+        "topk_max": "<f4",
+        "lse": "<f4",
+        "topk_span": "<f2",
+        "tail_coef_wide": "<i2",
+        "topk_index": "<u2",
+        "topk_value": "|u1",
+        "tail_coef": "|i1",
+    }
+    assert fields["topk_index"][0, 0] == 256
+
+
+def test_it_is_small() -> None:
+    assert sum(file.stat().st_size for file in GOLDEN.rglob("*") if file.is_file()) < 40_000 * len(
+        list(GOLDEN.iterdir())
+    )
