@@ -63,7 +63,7 @@ class RecordDecoder(nn.Module):
         span = fields["topk_span"].float()
         # No class outside the top K can exceed the K-th logit, whatever the sketch says.
         dense = torch.minimum(self._sketch(fields), largest - span)
-        values = largest - fields["topk_value"] * (span / VALUE_LEVELS)
+        values = largest - span * (fields["topk_value"] / VALUE_LEVELS)
         return dense.scatter_(1, self._index(fields["topk_index"]), values)
 
     def _sketch(self, fields: dict[str, Tensor]) -> Tensor:
