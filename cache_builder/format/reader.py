@@ -41,6 +41,8 @@ from cache_builder.format.manifest import (
 )
 from cache_builder.format.store import object_sizes, open_store, read_bytes
 
+_NAMED_IN_ERRORS = 3
+
 
 def read_manifest(location: str | Path) -> Manifest | None:
     """The manifest at a location, without its tail basis; None where there is no store.
@@ -255,7 +257,7 @@ class Cache:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise CorruptCacheError(
                     f"{self.location}: shard {key} ({tile}) {found}, its commit says {shard.bytes} bytes; "
-                    "restore the file or rebuild the cache"
+                    f"{_remedy([tile])}"
                 )
 
     def _committed_shards(
@@ -283,14 +285,20 @@ class Cache:
             return np.asarray(self._arrays[spec.path][selection])
         except DECODING_ERRORS as error:
             shards = self._committed_shards(of_tiles, [spec])
-            damaged = [
-                f"shard {key} ({tile})" for tile, key, shard in shards if not self._is_intact(key, shard)
-            ]
+            damaged = [(tile, key) for tile, key, shard in shards if not self._is_intact(key, shard)]
+            where = ", ".join(f"shard {key} ({tile})" for tile, key in damaged[:_NAMED_IN_ERRORS])
             raise CorruptCacheError(
-                f"{self.location}: {', '.join(damaged[:3]) or f'array {spec.path}'} fails its checksum "
-                f"({error}); restore the file or rebuild the cache"
+                f"{self.location}: {where or f'array {spec.path}'} fails its checksum ({error}); "
+                f"{_remedy([tile for tile, _ in damaged])}"
             ) from error
 
     def _is_intact(self, key: str, shard: Shard) -> bool:
         data = read_bytes(self._store, key)
         return data is not None and len(data) == shard.bytes and zlib.crc32(data) == shard.crc32
+
+
+def _remedy(damaged: list[Tile]) -> str:
+    if not damaged:
+        return "restore the file or rebuild the cache"
+    commits = ", ".join(tile.key for tile in damaged[:_NAMED_IN_ERRORS])
+    return f"restore the file, or delete {commits} and run the same `kdcache build` command again"

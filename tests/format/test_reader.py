@@ -178,8 +178,11 @@ class TestDamage:
         shard = tail_cache.path / "records/lse/c/1/0"
         shard.write_bytes(flipped(shard.read_bytes(), 40))
         cache = open_cache(tail_cache.path)
-        with pytest.raises(CorruptCacheError, match=r"records/lse/c/1/0 \(views 2-2, rows 0-7\) fails"):
+        with pytest.raises(
+            CorruptCacheError, match=r"records/lse/c/1/0 \(views 2-2, rows 0-7\) fails"
+        ) as caught:
             cache.read_page(2)
+        assert "delete commits/g00001-b0000000.json and run the same" in str(caught.value)
 
     def test_a_damaged_digest_names_the_tile(self, tail_cache: Written) -> None:
         chunk = tail_cache.path / "samples/digest/c/1"

@@ -152,6 +152,20 @@ class TestTiles:
         out.finish()
         assert open_cache(tail_cache.path).manifest.cache_id == manifest.cache_id
 
+    def test_a_damaged_tile_is_repaired_by_deleting_its_commit(self, tail_cache: Written) -> None:
+        before = contents(tail_cache.path)
+        manifest = open_cache(tail_cache.path).manifest
+        tile = next(tiles(manifest))
+        (tail_cache.path / "records/lse/c/0/0").write_bytes(b"damaged")
+        (tail_cache.path / tile.key).unlink()
+        with pytest.raises(IncompleteCacheError, match="1 of 4 tiles are missing"):
+            open_cache(tail_cache.path)
+        out = writer.CacheWriter(tail_cache.path, manifest)
+        assert not out.is_committed(tile)
+        rewrite(tail_cache, out, tile)
+        out.finish()
+        assert contents(tail_cache.path) == before
+
     def test_a_tile_is_real_when_its_commit_exists(self, tmp_path: Path) -> None:
         manifest = write_synthetic_cache(tmp_path / "c.zarr", synthetic_logits(3, 100, 40), commit=2)
         out = writer.CacheWriter(tmp_path / "c.zarr", manifest)
