@@ -51,9 +51,10 @@ def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
     with machine_failures(settings.batch_size):
         plan = make_plan(settings)
         manifest = _resumed(plan) or _created(plan, progress)
-        if manifest.cache_id is not None:
-            return BuildResult(manifest, BuildStats(), was_finished=True)
         writer = CacheWriter(settings.out, manifest)
+        # A tile whose commit was deleted because its shards were damaged is built again.
+        if manifest.cache_id is not None and all(map(writer.is_committed, tiles(manifest))):
+            return BuildResult(manifest, BuildStats(), was_finished=True)
         writer.sweep()
         stats = TileRunner(plan, manifest, writer, progress).run()
         return BuildResult(writer.finish(), stats, was_finished=False)
