@@ -122,7 +122,7 @@ def _train_teacher(folder: Path) -> tuple[str, ...]:
     return (
         *("kdtrain", "--data", "digits:train", "--val-data", "digits:test"),
         *("--recipe", _RECIPE, "--views", str(_VIEWS), "--image-size", str(_IMAGE_SIZE)),
-        *("--student", _TEACHER, "--loss", "ce", "--epochs", "16"),
+        *("--student", _TEACHER, "--loss", "ce", "--epochs", "16", "--batch-size", "64"),
         *("--optimizer", "adamw", "--lr", "3e-3", "--out", str(folder / "teacher")),
     )
 
@@ -130,7 +130,7 @@ def _train_teacher(folder: Path) -> tuple[str, ...]:
 def _build(folder: Path, cache: Path) -> tuple[str, ...]:
     return (
         *("kdcache", "build", "--teacher", "trainer.students:cnn3"),
-        *("--weights", str(folder / "teacher" / "best.safetensors")),
+        *("--weights", str(folder / "teacher" / "last.safetensors")),
         *("--data", "digits:train", "--limit", str(_SAMPLES), "--views", str(_VIEWS)),
         *("--recipe", _RECIPE, "--out", str(cache)),
     )
@@ -146,8 +146,8 @@ def _train_students(demo: Demo, url: str, seeds: int) -> None:
         name = _run_name(method, seed)
         words = (
             *("kdtrain", "--cache", url, "--data", "digits:train", "--val-data", "digits:test"),
-            *("--student", _STUDENT, "--loss", _METHODS[method], "--epochs", "40"),
-            *("--optimizer", "adamw", "--lr", "5e-3", "--seed", str(seed)),
+            *("--student", _STUDENT, "--loss", _METHODS[method], "--epochs", "40", "--batch-size", "64"),
+            *("--limit", str(_SAMPLES), "--optimizer", "adamw", "--lr", "5e-3", "--seed", str(seed)),
             *("--out", str(demo.folder / "runs" / name)),
         )
         demo.run(name, *words, threads=1)
