@@ -133,7 +133,7 @@ def _plot(outcome: Outcome) -> None:
         axes.plot(epochs, mean, color=colour, linewidth=2.2, label=f"student, {method}")
     axes.axhline(100 * outcome.teacher.top1, color="#d62728", linestyle="--", linewidth=1, label="teacher")
     axes.set(xlabel="epoch", ylabel="held-out top-1 (%)", title="Same student, same pixels, same seeds")
-    settled = [run.curve[len(run.curve) // 4] for runs in outcome.runs.values() for run in runs]
+    settled = [run.curve[len(run.curve) // 2] for runs in outcome.runs.values() for run in runs]
     axes.set_ylim(bottom=max(0.0, 100 * min(settled) - 10))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
