@@ -36,8 +36,8 @@ def match_rows(cache: TeacherCache, source: ImageSource) -> tuple[NDArray[np.int
         rows = cache.rows_for(source.ids)
     except UnknownSampleError as error:
         raise DataError(
-            f"{source.spec} does not match cache {cache.manifest.name!r}: {error}; train on the data set the "
-            f"cache was built from ({cache.manifest.data.spec}) or a part of it"
+            f"{source.spec} does not match cache {cache.manifest.name!r}: {error}; "
+            + _what_to_do(cache, source)
         ) from error
     indices = np.argsort(rows, kind="stable")
     indices = indices[~np.isin(rows[indices], cache.manifest.invalid_rows)]
@@ -91,6 +91,13 @@ def _check_classes(cache: TeacherCache, source: ImageSource) -> None:
             "class folders"
         )
     log.warning("%s: its labels are not used", what)
+
+
+def _what_to_do(cache: TeacherCache, source: ImageSource) -> str:
+    samples = cache.manifest.data.samples
+    if list(source.ids[:samples]) == list(cache.ids):
+        return f"the cache holds the first {samples} samples: add --limit {samples}"
+    return f"train on the data set the cache was built from ({cache.manifest.data.spec}) or a part of it"
 
 
 def _log_missing(cache: TeacherCache, source: ImageSource, rows: NDArray[np.int64]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -22,26 +20,12 @@ from cache_builder.format import (
     codec,
     open_cache,
 )
-from logit_server.run import serving
-from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
+from tests.trainer.servers import free_port, server
 from trainer import remote
 from trainer.client import TeacherCache
 
 VIEWS, ROWS, CLASSES = 3, 100, 40
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def server(cache: Path, port: int) -> Iterator[str]:
-    """A server of one cache on a chosen port, so that it can come back there; gives the cache's URL."""
-    with serving(Settings(caches=(f"c={cache}",), port=port)) as base:
-        yield f"{base}/v1/caches/c"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +44,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(store: Path) -> Iterator[str]:
-    with server(store, free_port()) as cache_url:
+    with server(store) as cache_url:
         yield cache_url
 
 
@@ -219,7 +203,7 @@ def test_a_damaged_tile_is_named_and_not_asked_for_again(tmp_path):
     shard = path / "records" / "topk_value" / "c" / "0" / "0" / "0"
     damaged = bytearray(shard.read_bytes())
     damaged[len(damaged) // 3] ^= 1
-    with server(path, free_port()) as url, TeacherCache.open(url) as cache:
+    with server(path) as url, TeacherCache.open(url) as cache:
         shard.write_bytes(damaged)
         with pytest.raises(CorruptCacheError, match="rows 0-31"):
             cache.fetch(0, [0])
