@@ -14,6 +14,7 @@ from logit_server.errors import REQUEST_ID_KEY, OverloadedError, error_response,
 from logit_server.state import HEAD_KEY, SCOPE_KEY, State
 
 _PROGRESS = "kdcache.progress"
+_CACHES = "/v1/caches/"
 _HEALTH = ("/healthz", "/readyz")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -65,9 +66,9 @@ class Envelope:
         request_id = self._request_id(scope)
         scope[REQUEST_ID_KEY] = request_id.decode()
         stamps = [(b"x-request-id", request_id)]
-        # ["", "v1", "caches", name, rest]
-        parts = scope["path"].split("/", 4)
-        if len(parts) > 3 and parts[2] == "caches" and (served := self._state.catalog.get(parts[3])):
+        path: str = scope["path"]
+        name = path[len(_CACHES) :].partition("/")[0] if path.startswith(_CACHES) else ""
+        if (served := self._state.catalog.get(name)) is not None:
             stamps.append((b"x-kdcache-id", served.cache_id.encode()))
 
         async def stamped(message: Message) -> None:

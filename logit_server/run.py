@@ -27,6 +27,10 @@ from logit_server.catalog import Catalog, open_catalog
 from logit_server.page_folder import run_folder
 from logit_server.settings import Settings
 
+_HEALTHCHECK_S = 60
+"""Seconds after which a silent worker is replaced. uvicorn's 5 are less than a busy machine needs to start
+one, and it would be started again and again."""
+
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests finish and return.
@@ -47,7 +51,7 @@ def serve(settings: Settings) -> None:
             uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
         else:
             worker = functools.partial(worker_app, settings, folder, os.getpid())
-            Multiprocess(server_config(worker, settings, factory=True), sockets=[listener]).run()
+            _Supervisor(server_config(worker, settings, factory=True), sockets=[listener]).run()
 
 
 @contextlib.contextmanager
@@ -93,6 +97,7 @@ def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvi
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
+        timeout_worker_healthcheck=_HEALTHCHECK_S,
     )
 
 
@@ -126,6 +131,17 @@ def announce(catalog: Catalog, listener: socket.socket) -> None:
         size = f"{served.samples:,} samples, {served.views} views, {served.record_bytes} bytes a record"
         sys.stdout.write(f"{base_url(listener)}/v1/caches/{served.name}  ({size})\n")
     sys.stdout.flush()
+
+
+class _Supervisor(Multiprocess):
+    """Starts, watches and stops the workers."""
+
+    def terminate_all(self) -> None:
+        # While the workers drain, a client that connects is to be refused, not kept waiting in a queue
+        # that nobody serves any more.
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 class _Stopped(BaseException):

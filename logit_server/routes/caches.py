@@ -16,7 +16,7 @@ from cache_builder.format import Manifest
 from logit_server.catalog import ServedCache
 from logit_server.errors import UnknownArrayError
 from logit_server.routes.answers import caching_headers, not_modified
-from logit_server.routes.documents import responses
+from logit_server.routes.documents import BINARY, responses
 from logit_server.state import cache_of, is_head, state_of
 from logit_server.storage import storage_errors
 from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag
@@ -62,7 +62,7 @@ def summary(served: ServedCache) -> CacheSummary:
     )
 
 
-@router.get("/v1/caches/{name}", response_model=Manifest, responses=responses(404))
+@router.get("/v1/caches/{name}", response_model=Manifest, responses=responses(404, 422))
 async def read_manifest(request: Request, name: str) -> Response:
     """The manifest, as the store has it. ``name``: the cache's name or its cache_id."""
     served = cache_of(request)
@@ -73,7 +73,7 @@ async def read_manifest(request: Request, name: str) -> Response:
 @router.get(
     "/v1/caches/{name}/arrays/{path:path}",
     response_class=Response,
-    responses=responses(404, 406, 500, content={NPY: {"schema": {"type": "string", "format": "binary"}}}),
+    responses=responses(404, 406, 422, 500, 503, content={NPY: BINARY}),
 )
 async def read_array(request: Request, name: str, path: str) -> Response:
     """One header array (``codec/mean``, ``codec/basis``, ``samples/label``, …) as a .npy file."""
@@ -106,7 +106,7 @@ def _npy(served: ServedCache, path: str) -> bytes:
     "/v1/caches/{name}/ids",
     response_class=Response,
     responses=responses(
-        404, 406, content={NDJSON: {"example": '{"row": 0, "id": "cat/1.jpg", "label": 3}\n'}}
+        404, 406, 422, content={NDJSON: {"example": '{"row": 0, "id": "cat/1.jpg", "label": 3}\n'}}
     ),
 )
 async def read_ids(request: Request, name: str) -> Response:

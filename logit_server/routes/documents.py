@@ -16,6 +16,9 @@ _MEANINGS = {
     503: "Too many requests at once, or the storage did not answer: try again after Retry-After seconds.",
 }
 
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""Bytes, as an OpenAPI document describes them."""
+
 
 class ErrorDocument(BaseModel):
     """The body of every error."""
@@ -26,11 +29,13 @@ class ErrorDocument(BaseModel):
     """A sentence: where, what was found, what was expected, what to do."""
 
 
-def responses(*statuses: int, content: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route: its errors, and the ``content`` of a success that is no model."""
+def responses(
+    *statuses: int, content: dict[str, Any] | None = None, model: type[BaseModel] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route: its errors, and the ``content`` of a success that is no model alone."""
     documented: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorDocument, "description": _MEANINGS[status]} for status in statuses
     }
     if content is not None:
-        documented[200] = {"content": content, "description": "Success"}
+        documented[200] = {"content": content, "description": "Success"} | ({"model": model} if model else {})
     return documented

@@ -17,7 +17,7 @@ from logit_server.catalog import ServedCache
 from logit_server.decoded import DecodedRecords, decode_records
 from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
-from logit_server.routes.documents import responses
+from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.plain import PlainRoute
 from logit_server.state import State, cache_of, is_head, pages_of, state_of
 from logit_server.wire import (
@@ -39,7 +39,6 @@ from logit_server.wire import (
 router = APIRouter(tags=["records"])
 plain_router = APIRouter(tags=["records"], route_class=PlainRoute)
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CHUNK_BYTES = 2**20
 
 
@@ -49,7 +48,7 @@ _CHUNK_BYTES = 2**20
     response_model=None,
     responses=responses(
         404, 406, 413, 415, 422, 500, 503,
-        content={RECORDS: _BINARY, JSON: {"schema": DecodedRecords.model_json_schema()}},
+        content={RECORDS: BINARY}, model=DecodedRecords,
     ),
     openapi_extra={
         "parameters": [
@@ -60,7 +59,7 @@ _CHUNK_BYTES = 2**20
             "required": True,
             "content": {
                 JSON: {"schema": RecordRequest.model_json_schema()},
-                ROWS: _BINARY | {"example": "rows as little-endian uint32"},
+                ROWS: BINARY | {"example": "rows as little-endian uint32"},
             },
         },
     },
@@ -148,7 +147,7 @@ def _decoded(
 @router.get(
     "/v1/caches/{name}/views/{view}/records",
     response_class=Response,
-    responses=responses(404, 406, 422, 500, 503, content={RECORDS: _BINARY}),
+    responses=responses(404, 406, 422, 500, 503, content={RECORDS: BINARY}),
 )
 async def read_range(
     request: Request,

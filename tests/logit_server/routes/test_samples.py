@@ -1,0 +1,79 @@
+import urllib.parse
+
+import httpx2
+import pytest
+
+from cache_builder.format import Cache
+from tests.logit_server.odd_cache import INVALID_ROW, ODD_IDS
+
+BASE = "/v1/caches/synthetic/samples"
+
+
+def test_a_sample_is_decoded_with_names(client: httpx2.Client, cache: Cache) -> None:
+    body = client.get(f"{BASE}/dir/img_00042.png", params={"view": 1}).json()
+    logits = cache.decode(cache.read_page(1)[42:43])[0]
+    assert (body["row"], body["view"], body["sample_id"]) == (42, 1, "dir/img_00042.png")
+    assert (body["label"], body["label_name"], body["valid"]) == (2, "class 2", True)
+    assert len(body["top"]) == 5
+    for stored in body["top"]:
+        assert stored["logit"] == logits[stored["class_id"]]
+        assert stored["name"] == f"class {stored['class_id']}"
+    assert sum(stored["probability"] for stored in body["top"]) + body["tail_mass"] == pytest.approx(
+        1, abs=1e-5
+    )
+
+
+def test_fewer_classes_can_be_asked_for(client: httpx2.Client) -> None:
+    whole = client.get(f"{BASE}/dir/img_00042.png").json()
+    part = client.get(f"{BASE}/dir/img_00042.png", params={"top": 2}).json()
+    assert part["top"] == whole["top"][:2]
+    assert part["tail_mass"] == whole["tail_mass"]
+
+
+# A path cannot hold a line break: such an id is found by POST only.
+@pytest.mark.parametrize("row", [row for row, odd in enumerate(ODD_IDS) if "\n" not in odd])
+def test_odd_ids_are_found_when_they_are_escaped(row: int, client: httpx2.Client) -> None:
+    escaped = urllib.parse.quote(ODD_IDS[row], safe="")
+    response = client.get(f"/v1/caches/odd/samples/{escaped}")
+    assert response.status_code == 200, response.text
+    assert (response.json()["row"], response.json()["sample_id"]) == (row, ODD_IDS[row])
+
+
+def test_slashes_need_no_escape(client: httpx2.Client) -> None:
+    assert client.get("/v1/caches/odd/samples/a/b/c.png").json()["sample_id"] == "a/b/c.png"
+
+
+def test_an_unreadable_sample_is_marked(client: httpx2.Client) -> None:
+    escaped = urllib.parse.quote(ODD_IDS[INVALID_ROW], safe="")
+    body = client.get(f"/v1/caches/odd/samples/{escaped}").json()
+    assert (body["valid"], body["top"], body["lse"]) == (False, [], None)
+
+
+def test_an_unknown_sample_is_404(client: httpx2.Client, cache: Cache) -> None:
+    response = client.get(f"{BASE}/dir/nope.png")
+    assert (response.status_code, response.json()["error"]) == (404, "UnknownSampleError")
+    assert "'dir/nope.png'" in response.json()["detail"]
+    assert response.headers["x-kdcache-id"] == cache.manifest.cache_id
+
+
+@pytest.mark.parametrize("escaped", ["%FF%FE", "%ED%A0%80", "%00", ""])
+def test_what_cannot_be_an_id_is_404(escaped: str, client: httpx2.Client) -> None:
+    assert client.get(f"{BASE}/{escaped}").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["view=3", "view=-1", "view=x", "top=0", "top=6", "top=x"])
+def test_what_is_out_of_range_is_422(query: str, client: httpx2.Client) -> None:
+    response = client.get(f"{BASE}/dir/img_00042.png?{query}")
+    assert (response.status_code, response.json()["error"]) == (422, "RequestError")
+
+
+def test_a_sample_as_html_is_406(client: httpx2.Client) -> None:
+    assert client.get(f"{BASE}/dir/img_00042.png", headers={"Accept": "text/html"}).status_code == 406
+
+
+def test_a_sample_has_an_entity_tag_of_its_own(client: httpx2.Client) -> None:
+    path = f"{BASE}/dir/img_00042.png"
+    tags = {client.get(path + query).headers["etag"] for query in ("", "?view=1", "?top=2")}
+    assert len(tags) == 3
+    tag = client.get(path).headers["etag"]
+    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
