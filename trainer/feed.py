@@ -17,7 +17,7 @@ from trainer.client import TeacherCache
 Fetch = Callable[[int, NDArray[np.int64]], NDArray[np.uint8]]
 Request = tuple[int, NDArray[np.int64]]
 _POLL_S = 0.2
-_CLOSE_S = 5.0
+_CLOSE_S = 1.0
 
 
 def whole_view_fetch(cache: TeacherCache) -> Fetch:

@@ -166,14 +166,15 @@ def test_exit_codes_of_a_stopped_command(cache, tmp_path, number, code):
     assert list((tmp_path / "b" / "checkpoints").glob("step-*"))
 
 
-def test_a_server_that_restarts_does_not_end_the_run(cache, tmp_path, caplog):
+@pytest.mark.parametrize("away_s", [2.0, pytest.param(20.0, marks=pytest.mark.slow)])
+def test_a_server_that_restarts_does_not_end_the_run(cache, tmp_path, caplog, away_s):
     port = free_port()
     with ExitStack() as first, ExitStack() as second:
         url = first.enter_context(server(cache, port))
 
         def restart():
             first.close()
-            timer = threading.Timer(2.0, lambda: second.enter_context(server(cache, port)))
+            timer = threading.Timer(away_s, lambda: second.enter_context(server(cache, port)))
             timer.start()
             second.callback(timer.join)
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from cache_builder.format import DataError
+from trainer.checkpoint import Checkpoints, load_weights, random_state, restore_random_state, save_weights
+from trainer.students import cnn3
+
+
+def test_weights_and_state_come_back(tmp_path):
+    torch.manual_seed(0)
+    student = cnn3(width=4)
+    state = {"numbers": torch.arange(3), "nested": {"value": 1.5, "tuple": (1, None)}}
+    Checkpoints(tmp_path).write(7, student, {"a": 1}, state, "{}")
+    found = Checkpoints(tmp_path).newest()
+    assert found.step == 7
+    assert torch.equal(found.load_state()["numbers"], torch.arange(3))
+    assert found.load_state()["nested"] == state["nested"]
+    other = cnn3(width=4)
+    load_weights(found.weights, other)
+    for name, value in student.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+
+
+def test_only_the_newest_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 20, 100):
+        checkpoints.write(step, cnn3(width=4), {}, {}, "{}")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000100"]
+
+
+def test_an_unfinished_one_does_not_count(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(5, cnn3(width=4), {}, {}, "{}")
+    (tmp_path / "checkpoints" / ".step-00000009.partial").mkdir()
+    assert checkpoints.newest().step == 5
+    checkpoints.write(9, cnn3(width=4), {}, {}, "{}")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000009"]
+
+
+def test_a_folder_without_any_has_none(tmp_path):
+    assert Checkpoints(tmp_path).newest() is None
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_published_weights_outlive_the_checkpoint(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    checkpoints, student = Checkpoints(tmp_path), cnn3(width=4)
+    checkpoints.publish(checkpoints.write(1, student, {"epoch": 1}, {}, "{}"), "best.safetensors")
+    checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
+    other = cnn3(width=4)
+    load_weights(tmp_path / "best.safetensors", other)
+    assert torch.equal(other[0].weight, student[0].weight)
+    checkpoints.publish(checkpoints.write(3, other, {"epoch": 3}, {}, "{}"), "best.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "best.safetensors"}
+
+
+def _no_links(*_):
+    raise OSError("no hard links here")
+
+
+def test_others_may_read_the_weights(tmp_path):
+    written = Checkpoints(tmp_path).write(1, cnn3(width=4), {}, {}, "{}")
+    assert written.weights.stat().st_mode == (written.folder / "config.json").stat().st_mode
+
+
+def test_the_card_travels_in_the_file(tmp_path):
+    from safetensors import safe_open
+
+    save_weights(tmp_path / "w.safetensors", cnn3(width=4), {"input_size": 8})
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["kdcache"]) == {"input_size": 8}
+
+
+def test_tied_weights_survive(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+            self.b = nn.Linear(3, 3)
+            self.b.weight = self.a.weight
+
+    student, other = Tied(), Tied()
+    save_weights(tmp_path / "w.safetensors", student, {})
+    load_weights(tmp_path / "w.safetensors", other)
+    assert torch.equal(other.b.weight, student.a.weight)
+
+
+def test_weights_of_another_student_are_refused(tmp_path):
+    save_weights(tmp_path / "w.safetensors", cnn3(width=4), {})
+    with pytest.raises(DataError, match="do not fit the student"):
+        load_weights(tmp_path / "w.safetensors", cnn3(width=8))
+
+
+def test_random_numbers_continue():
+    state = random_state()
+    expected = torch.rand(3), random.random()
+    torch.rand(100), random.random()
+    restore_random_state(state)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert random.random() == expected[1]

@@ -1,0 +1,136 @@
+"""The command line: what it says, where it says it, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.trainer.runs import write_digits_cache
+from trainer.cli import app
+from trainer.losses import LOSSES
+
+TINY = ["--data", "digits:train", "--limit", "160", "--student", "cnn3(width=2)", "--batch-size", "32",
+        "--device", "cpu", "--no-tensorboard"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return write_digits_cache(tmp_path_factory.mktemp("cache") / "digits.zarr")
+
+
+def kdtrain(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+    out = tmp_path_factory.mktemp("runs") / "a"
+    done = kdtrain(
+        *TINY, "--cache", cache, "--val-data", "digits:test", "--loss", "kd", "--epochs", "2", "--out", out
+    )
+    assert done.exit_code == 0, done.output
+    return out, done
+
+
+def test_a_run_tells_what_it_does_and_where_the_results_are(run):
+    out, done = run
+    assert "minimise  ce*0.1 + kd(temperature=4)*0.9 (arXiv 1503.02531" in done.stdout
+    assert "teacher   synthetic, weights none; cache replay" in done.stdout
+    assert "digits:train: 160 samples at 8 px, 2 view(s) by pad-crop-flip" in done.stdout
+    assert "epoch 2/2" in done.stdout
+    assert f"weights {out}/best.safetensors, report {out}/report.md" in done.stdout
+
+
+def test_a_finished_run_has_nothing_to_do(run, cache):
+    out, _ = run
+    again = kdtrain(
+        *TINY,
+        "--cache",
+        cache,
+        "--val-data",
+        "digits:test",
+        "--loss",
+        "kd",
+        "--epochs",
+        "2",
+        "--out",
+        out,
+        "--resume",
+    )
+    assert again.exit_code == 0
+    assert "is finished: nothing to do" in again.stdout
+
+
+def test_eval_on_labels(run):
+    out, _ = run
+    shown = kdtrain("eval", out)
+    assert shown.exit_code == 0
+    assert "digits:test, 600 samples" in shown.stdout
+    best = max(json.loads(line)["val_top1"] for line in (out / "metrics.jsonl").read_text().splitlines())
+    found = json.loads(kdtrain("eval", out, "--json", "--device", "cpu").stdout)
+    assert found["top1"] == pytest.approx(best)
+    last = json.loads(kdtrain("eval", out, "--weights", "last", "--data", "digits:test", "--json").stdout)
+    assert last["samples"] == 600
+    assert last["agreement"] is None
+
+
+def test_eval_against_the_teacher(run, cache, tmp_path):
+    from cache_builder.datasets import open_source
+    from tests.trainer.replay import write_replay_cache
+
+    out, _ = run
+    write_replay_cache(tmp_path / "test.zarr", open_source("digits:test"), views=2)
+    words = ["eval", out, "--cache", tmp_path / "test.zarr", "--data", "digits:test", "--view", "1"]
+    found = json.loads(kdtrain(*words, "--json").stdout)
+    assert 0 < found["agreement"] < 1
+    assert found["view"] == 1
+    assert f"agreement with the teacher {found['agreement']:.2%} (view 1)" in kdtrain(*words).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 2, "--data is missing"),
+        (["--data", "digits"], 2, "--out is missing"),
+        ([*TINY, "--out", "x", "--optimizer", "lion"], 2, "--optimizer lion: Input should be 'sgd'"),
+        ([*TINY, "--out", "x", "--mean", "1,2"], 2, "--mean 1,2: expected three numbers, got 2"),
+        ([*TINY, "--out", "x", "--std", "a,b,c"], 2, "--std a,b,c: expected three numbers"),
+        ([*TINY, "--out", "x"], 2, "without --cache"),
+        ([*TINY, "--out", "x", "--cache", "no.zarr"], 1, "there is no cache here"),
+        (["--data", "imagefolder:no", "--out", "x", "--recipe", "plain"], 1, "does not exist"),
+        (["eval", "no-run"], 2, "no-run holds no run"),
+        (["losses", "dkdd"], 2, "unknown loss 'dkdd': did you mean 'dkd'"),
+    ],
+)  # fmt: skip
+def test_refusals_are_a_sentence_on_stderr(tmp_path, monkeypatch, words, code, message):
+    monkeypatch.chdir(tmp_path)
+    done = kdtrain(*words)
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_eval_refuses_weights_that_are_not_there(run):
+    done = kdtrain("eval", run[0], "--weights", "nothing.safetensors")
+    assert done.exit_code == 2
+    assert "there are no weights nothing.safetensors" in done.stderr
+
+
+def test_losses_are_listed_and_explained():
+    listed = kdtrain("losses").stdout
+    for name in LOSSES:
+        assert f"{name}(" in listed
+        explained = kdtrain("losses", name).stdout
+        assert f"--loss {name} alone means:" in explained
+    assert "beta = 8.0: Weight of the term among the other classes." in kdtrain("losses", "dkd").stdout
+
+
+def test_help_teaches_with_examples():
+    shown = kdtrain("--help").stdout
+    assert "--cache http://host:8000/v1/caches/vit_l" in shown
+    assert "eval" in shown
+    assert "losses" in shown

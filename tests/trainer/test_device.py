@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cache_builder.format import ConfigError
+from cache_builder.views import normalise
+from trainer.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
+
+
+def test_pixels_are_normalised_as_for_the_teacher():
+    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    torch.testing.assert_close(Normalise(mean, std)(images), normalise(images, mean, std))
+
+
+def test_normalising_adds_nothing_to_a_state():
+    assert Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).state_dict() == {}
+
+
+@pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:x", "cuda:99"])
+def test_devices_that_are_not_there_are_refused(name):
+    with pytest.raises(ConfigError, match=f"device '{name}'"):
+        resolve_device(name)
+
+
+def test_auto_takes_what_there_is():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto") == expected
+    assert resolve_precision("auto", "cpu") == "fp32"
+
+
+def test_wrong_precisions_are_refused():
+    with pytest.raises(ConfigError, match="precision 'int8'"):
+        resolve_precision("int8", "cpu")
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        resolve_precision("fp16", "cpu")
+
+
+def test_one_process_may_change_its_precision():
+    assert make_accelerator("cpu", "bf16").mixed_precision == "bf16"
+    assert make_accelerator("cpu", "fp32").mixed_precision == "no"
+
+
+def test_small_images_on_a_cpu_need_no_workers():
+    assert default_workers("cpu", 32) == 0
+    assert default_workers("cpu", 224) <= 2
