@@ -1,0 +1,207 @@
+"""The images cannot be built where the tests run; what can be known without building them is checked."""
+
+import fnmatch
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from pydantic import ByteSize, TypeAdapter
+
+from logit_server.settings import Settings
+from tests.caches import synthetic_logits, write_synthetic_cache
+from tests.docker.dockerfile import Stage, healthcheck, parse
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+TORCHLESS = {"torch", "torchvision", "sklearn", "accelerate", "trainer", "httpx2"}
+
+
+@pytest.fixture(scope="module")
+def stages() -> list[Stage]:
+    return parse(DOCKER / "Dockerfile")
+
+
+@pytest.fixture(scope="module")
+def image(stages: list[Stage]) -> Stage:
+    return stages[-1]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, Any]:
+    (found,) = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"].values()
+    return dict(found)
+
+
+def default_port() -> int:
+    return int(Settings.model_fields["port"].default)
+
+
+def test_every_stage_is_a_slim_python_that_the_project_supports(
+    stages: list[Stage], project: dict[str, Any]
+) -> None:
+    assert len({stage.base for stage in stages}) == 1  # a virtual environment moves between equal ones only
+    version = re.fullmatch(r"python:(\d+)\.(\d+)-slim", stages[0].base)
+    assert version
+    minimum = re.fullmatch(r">=(\d+)\.(\d+)", project["project"]["requires-python"])
+    assert minimum
+    assert tuple(map(int, version.groups())) >= tuple(map(int, minimum.groups()))
+
+
+def test_the_image_installs_the_server_and_no_torch(stages: list[Stage], project: dict[str, Any]) -> None:
+    installs = [run for stage in stages for run in stage.all("RUN") if "pip install" in run]
+    assert len(installs) == 1
+    assert '".[${EXTRAS}]"' in installs[0]
+    assert "--constraint constraints.txt" in installs[0]
+    assert stages[0].all("ARG") == ["EXTRAS=server"]
+    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["server"]
+    names = {re.split(r"[^A-Za-z0-9_-]", requirement)[0] for requirement in wanted}
+    assert not names & TORCHLESS
+
+
+def copied(stages: list[Stage]) -> set[str]:
+    """What the build takes from the repository."""
+    copies = [copy.split() for stage in stages for copy in stage.all("COPY") if "--from" not in copy]
+    return {source for *sources, _ in copies for source in sources}
+
+
+def test_all_that_is_copied_exists_and_is_let_into_the_build(
+    stages: list[Stage], project: dict[str, Any]
+) -> None:
+    lines = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert copied(stages) == let_in
+    assert all((ROOT / name).exists() for name in let_in)
+    # What the build of the package itself asks for.
+    needed = {project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml"}
+    assert needed | set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= let_in
+    assert any(fnmatch.fnmatch("cache_builder/__pycache__", rule) for rule in rules if rule != "*")
+
+
+def test_the_image_does_not_run_as_root(image: Stage) -> None:
+    names = [name for name, _ in image.instructions]
+    (user,) = image.all("USER")
+    assert user.split(":")[0].isdigit()
+    assert int(user.split(":")[0]) > 0
+    # Whatever still needs root comes before.
+    assert "RUN" not in names[names.index("USER") :]
+    assert names.index("USER") < names.index("ENTRYPOINT")
+
+
+def test_the_commands_exist(image: Stage, project: dict[str, Any]) -> None:
+    assert image.words("ENTRYPOINT")[0] in project["project"]["scripts"]
+    assert healthcheck(image)[0] == "python"
+    assert any("/opt/kdcache/bin" in line for line in image.all("ENV"))
+
+
+def test_one_port_everywhere(image: Stage, service: dict[str, Any]) -> None:
+    entrypoint = image.words("ENTRYPOINT")
+    (published,) = service["ports"]
+    assert {
+        int(image.all("EXPOSE")[0]),
+        int(entrypoint[entrypoint.index("--port") + 1]),
+        int(re.findall(r"127\.0\.0\.1:(\d+)/healthz", healthcheck(image)[-1])[0]),
+        int(published.split(":")[-1]),
+    } == {default_port()}
+
+
+def test_a_signal_reaches_the_server_and_it_may_drain(image: Stage, service: dict[str, Any]) -> None:
+    assert image.all("STOPSIGNAL") == ["SIGTERM"]
+    assert image.words("ENTRYPOINT")  # exec form: no shell between docker and the server
+    grace = int(service["stop_grace_period"].removesuffix("s"))
+    assert grace > Settings.model_fields["drain_s"].default
+
+
+def test_compose_builds_this_image_from_the_repository(service: dict[str, Any]) -> None:
+    context = (DOCKER / service["build"]["context"]).resolve()
+    assert context == ROOT
+    assert (context / service["build"]["dockerfile"]).samefile(DOCKER / "Dockerfile")
+
+
+def test_compose_gives_away_as_little_as_it_can(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "privileged" not in service
+    (published,) = service["ports"]
+    assert published.startswith("127.0.0.1:")
+    (volume,) = service["volumes"]
+    assert volume["read_only"] is True
+    assert volume["bind"]["create_host_path"] is False
+
+
+def test_compose_serves_what_it_mounts(service: dict[str, Any]) -> None:
+    (volume,) = service["volumes"]
+    assert service["command"] == [volume["target"]]
+
+
+def test_compose_sets_settings_that_exist_and_pages_fit_into_tmp(service: dict[str, Any]) -> None:
+    given = {name.removeprefix("KDCACHE_").lower(): value for name, value in service["environment"].items()}
+    assert set(given) <= set(Settings.model_fields)
+    (tmpfs,) = service["tmpfs"]
+    size = re.search(r"^/tmp:.*\bsize=(\w+)", tmpfs)
+    assert size
+    as_bytes = TypeAdapter(ByteSize).validate_python
+    assert as_bytes(given["page_bytes"]) < as_bytes(size[1].replace("m", "MiB"))
+
+
+def environment_without_torch(folder: Path) -> dict[str, str]:
+    """An environment in which what the image lacks cannot be imported."""
+    for name in TORCHLESS:
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError({name!r}, name={name!r})\n")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("KDCACHE_")}
+    return inherited | {"PYTHONPATH": str(folder)}
+
+
+def test_the_command_of_the_image_serves_a_cache_and_its_health_check_passes(
+    image: Stage, service: dict[str, Any], tmp_path: Path
+) -> None:
+    cache = tmp_path / "served.zarr"
+    write_synthetic_cache(cache, synthetic_logits(1, 40, 10))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    bin_folder = Path(sys.executable).parent
+    command = [word.replace(str(default_port()), port) for word in [*image.words("ENTRYPOINT"), str(cache)]]
+    check = [word.replace(str(default_port()), port) for word in healthcheck(image)]
+    environment = environment_without_torch(tmp_path) | service["environment"]
+    with subprocess.Popen([bin_folder / command[0], *command[1:]], env=environment, text=True) as server:
+        try:
+            assert _until_it_passes([sys.executable, *check[1:]], server)
+            (listed,) = httpx2.get(f"http://127.0.0.1:{port}/v1/caches").json()["caches"]
+            view = httpx2.get(f"http://127.0.0.1:{port}/v1/caches/{listed['name']}/views/0/records")
+            assert len(view.content) == 40 * listed["record_bytes"]
+        finally:
+            server.terminate()
+        assert server.wait(30) == 0
+
+
+def _until_it_passes(check: list[str], server: subprocess.Popen[str]) -> bool:
+    deadline = time.monotonic() + 120
+    while server.poll() is None and time.monotonic() < deadline:
+        if subprocess.run(check, capture_output=True, check=False).returncode == 0:
+            return True
+    return False
+
+
+def test_the_image_without_a_cache_shows_how_to_use_it(image: Stage, tmp_path: Path) -> None:
+    words = [*image.words("ENTRYPOINT"), *image.words("CMD")]
+    ran = subprocess.run(
+        [Path(sys.executable).with_name(words[0]), *words[1:]],
+        env=environment_without_torch(tmp_path), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "CACHE" in ran.stdout
