@@ -1,0 +1,68 @@
+"""The README tells the truth: its example is a test, its flags exist, its figures are a benchmark's."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from benchmarks.report import markdown_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[list[str]]:
+    """Every kdcache and kdtrain command line of the README."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [
+        [word for word in line if word != "&"] for line in words if line and line[0] in ("kdcache", "kdtrain")
+    ]
+
+
+def options_of(words: list[str]) -> set[str]:
+    """The flags of a command, from the program itself."""
+    if words[0] == "kdcache":
+        from cache_builder.cli import app
+    else:
+        from trainer.cli import app
+    command = typer.main.get_command(app)
+    for word in words[1:2]:
+        command = getattr(command, "commands", {}).get(word, command)
+    return {flag for parameter in command.params for flag in parameter.opts}
+
+
+def test_readme_shows_the_commands() -> None:
+    assert len(commands()) >= 5
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_flag_in_the_readme_exists(words: list[str]) -> None:
+    used = {word for word in words if word.startswith("--")}
+    assert used <= options_of(words)
+
+
+def test_the_loop_in_the_readme_is_the_tested_one() -> None:
+    example = (ROOT / "tests" / "trainer" / "example_plain_loop.py").read_text()
+    quoted = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert quoted is not None
+    assert quoted[1] == example
+
+
+def test_every_figure_in_the_readme_is_a_benchmark_result() -> None:
+    figures = re.findall(r"<!-- figures:(\w+) -->\n(.*?)\n<!-- /figures -->", README, flags=re.DOTALL)
+    assert figures
+    for name, shown in figures:
+        result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        assert markdown_table(result["columns"], result["rows"]) in shown, name
+
+
+def test_paths_named_in_the_readme_exist() -> None:
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / path).exists(), path
