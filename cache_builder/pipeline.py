@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cache_builder import calibrate
 from cache_builder.encode import RecordEncoder
-from cache_builder.failures import machine_failures
+from cache_builder.memory import memory_failures
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
@@ -48,7 +48,7 @@ def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
     Raises :class:`ConfigError` when the output holds a cache of other settings, or something else.
     """
     check_output(settings.out)
-    with machine_failures(settings.batch_size):
+    with memory_failures(settings.batch_size):
         plan = make_plan(settings)
         manifest = _resumed(plan) or _created(plan, progress)
         writer = CacheWriter(settings.out, manifest)
@@ -137,7 +137,7 @@ def _rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[Rende
 
 def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None:
     """Raise :class:`DataError` naming the samples for which the teacher gave no usable logits."""
-    bad = [rows[index] for index in np.flatnonzero(~finite)]
+    bad = list(dict.fromkeys(rows[index] for index in np.flatnonzero(~finite)))
     if bad:
         raise DataError(
             f"the teacher gave non-finite logits (or a span beyond float16) for {len(bad)} sample(s) of a "
@@ -162,6 +162,7 @@ class TileRunner:
         self._encoder = RecordEncoder(manifest.codec, manifest.basis).to(plan.forward.device)
         self._stats = BuildStats()
         self._pending: Future[None] | None = None
+        self._unreadable: set[int] = set()
 
     def run(self) -> BuildStats:
         """Run and commit every missing tile."""
@@ -227,7 +228,8 @@ class TileRunner:
         for index in unreadable:
             records[:, index] = numpy_codec.pack(numpy_codec.invalid_fields(len(records), codec), codec)
             invalid.append(batch.rows[index])
-        self._stats.invalid = len({*invalid})
+        self._unreadable.update(batch.rows[index] for index in unreadable)
+        self._stats.invalid = len(self._unreadable)
         self._count(flat, batch, len(records))
 
     def _count(self, flat: numpy_codec.Fields, batch: RenderedBatch, height: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache_builder.datasets import ImageSource
-from cache_builder.format.errors import DataError
+from cache_builder.format.errors import DataError, KDCacheError
 from cache_builder.views import Recipe, apply, draw
 
 
@@ -71,8 +73,27 @@ def chunks(tasks: Sequence[RenderTask], size: int) -> Iterator[list[RenderTask]]
 def render_batches(
     renderer: ViewRenderer, batches: Iterable[list[RenderTask]], workers: int, pin_memory: bool
 ) -> Iterator[RenderedBatch]:
-    """Render batches of tasks in their order, whatever the number of worker processes."""
-    with warnings.catch_warnings():
+    """Render batches of tasks in their order, whatever the number of worker processes.
+
+    Raises :class:`KDCacheError` when a worker process dies.
+    """
+    rendered = _loaded(renderer, batches, workers, pin_memory)
+    try:
+        yield from rendered
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        # A worker that dies while it hands over a picture closes a socket or takes it away.
+        if not workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+            raise
+        raise KDCacheError(
+            "a loader process died, as when memory runs out; committed work is kept: use fewer --workers "
+            "(0 renders in the main process) or a smaller --batch-size"
+        ) from error
+
+
+def _loaded(
+    renderer: ViewRenderer, batches: Iterable[list[RenderTask]], workers: int, pin_memory: bool
+) -> Iterator[RenderedBatch]:
+    with warnings.catch_warnings(), _no_child_handler():
         # Who asks for more workers than cores gets them without being told twice.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader = DataLoader(
@@ -84,6 +105,21 @@ def render_batches(
             worker_init_fn=_quiet_worker if workers else None,
         )
         return iter(loader)
+
+
+@contextmanager
+def _no_child_handler() -> Iterator[None]:
+    """Undo the SIGCHLD handler that torch installs for its workers.
+
+    It raises out of any line of the main process, also out of the handling of its own error. Without it the
+    death of a worker is told within five seconds by the loader that waits for it.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _collate(items: list[tuple[int, int, Tensor, str | None]]) -> RenderedBatch:

@@ -5,13 +5,22 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+import torch
 from rich.console import Console
 
 from cache_builder.pipeline import BuildResult, build
 from cache_builder.progress import BuildProgress
 from cache_builder.settings import BuildSettings
 from tests.cache_builder.photographs import write_folder
+
+# How long an example takes says nothing here.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+# The models here are too small for more, and waiting threads are what makes a busy machine slow.
+torch.set_num_threads(1)
 
 Build = Callable[..., BuildResult]
 
@@ -28,7 +37,7 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(photos, tmp_path / "own"))
 
 
-def settings_for(out: Path, photos: Path, **changes: object) -> BuildSettings:
+def settings_for(out: Path | str, photos: Path, **changes: object) -> BuildSettings:
     """A small build; every setting can be changed."""
     usual: dict[str, object] = {
         "teacher": "tests.cache_builder.models:small",

@@ -73,7 +73,7 @@ def assert_equal(
     logits=st.integers(2, 300).flatmap(lambda c: arrays(np.float32, (4, c), elements=LOGITS)),
     data=st.data(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_the_reference(logits: NDArray[np.float32], data: st.DataObject) -> None:
     classes = logits.shape[1]
     top_k = data.draw(st.integers(1, classes), label="top_k")
