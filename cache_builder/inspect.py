@@ -13,14 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from cache_builder.format import codec
-from cache_builder.format.errors import DataError, IncompleteCacheError
+from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.store import list_keys, object_sizes, open_store
 
 _BAR = 30
-_ROWS_AT_ONCE = 8192
+# Dense logits in memory while accuracy is counted.
+_LOGITS_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,15 @@ class Description:
 
 
 def describe(location: str, sample_id: str | None, view: int) -> Description:
-    """Read a cache, also an incomplete one. Raises the reader's errors for a damaged one."""
+    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one."""
     cache = open_cache(location, allow_partial=True)
     manifest = cache.manifest
+    damaged = next(cache.damaged_shards(), None)
+    if damaged is not None:
+        raise CorruptCacheError(
+            f"{location}: shard {damaged} is missing or not what its commit says; restore the file or "
+            "rebuild the cache"
+        )
     row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
@@ -127,8 +134,9 @@ def teacher_quality(cache: Cache) -> TeacherQuality | None:
             page = cache.read_page(view)
         except IncompleteCacheError:
             continue
-        for start in range(0, len(page), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.data.classes)
+        for start in range(0, len(page), at_once):
+            rows = slice(start, start + at_once)
             sums += _count(cache, page[rows], labels[rows])
     if sums[3] == 0:
         return None

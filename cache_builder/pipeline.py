@@ -15,13 +15,13 @@ from torch import Tensor
 
 from cache_builder import calibrate
 from cache_builder.encode import RecordEncoder
-from cache_builder.memory import memory_failures
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest, differing_settings
 from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.writer import CacheWriter, create, header_arrays, header_digests
+from cache_builder.memory import memory_failures
 from cache_builder.plan import Plan, check_output, make_plan
 from cache_builder.progress import BuildProgress, BuildStats
 from cache_builder.rendering import RenderedBatch, RenderTask, ViewRenderer, chunks, render_batches

@@ -24,15 +24,10 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def reported() -> Iterator[None]:
     """Run a command's work and turn what goes wrong into a message and an exit code."""
-    # Imported here: the format package brings NumPy and Zarr, for which --help should not wait.
-    from cache_builder.format.errors import KDCacheError
-
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
-    except KDCacheError as error:
-        _end(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         code = _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
         _end("interrupted; what was committed is kept and the same command continues", code)
@@ -42,6 +37,13 @@ def reported() -> Iterator[None]:
         raise typer.Exit(0) from None
     except OSError as error:
         _end(describe_os_error(error), 1)
+    except Exception as error:
+        # Imported here: the format package brings NumPy and Zarr, for which --help should not wait.
+        from cache_builder.format.errors import KDCacheError
+
+        if not isinstance(error, KDCacheError):
+            raise
+        _end(str(error), error.exit_code)
 
 
 def describe_os_error(error: OSError) -> str:
