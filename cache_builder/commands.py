@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from shlex import quote
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,9 +38,8 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
 
     manifest, stats = result.manifest, result.stats
     if result.was_finished:
-        console.print(
-            f"{out} is finished already (cache_id {manifest.cache_id}); nothing to do", soft_wrap=True
-        )
+        text = f"{out} is finished already (cache_id {manifest.cache_id}); nothing to do"
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
         return
     size = cache_size(out, manifest)
     records = manifest.data.samples * manifest.views.count
@@ -65,7 +65,7 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
         lines.append(f"{stats.clipped:,} tail coefficients were clipped: their records are less faithful")
     lines += [
         f"{stats.done:,} views in {seconds:.1f} s; cache_id {manifest.cache_id}",
-        f"look: kdcache inspect {out}    serve: kdcache serve {out}",
+        f"look: kdcache inspect {quote(out)}    serve: kdcache serve {quote(out)}",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)

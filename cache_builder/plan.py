@@ -225,6 +225,8 @@ def _environment(device: torch.device) -> dict[str, str]:
 def check_output(out: str) -> None:
     """Refuse, before anything is computed, a path that holds something else or cannot be written."""
     path = Path(out)
+    if not out.strip():
+        raise ConfigError("--out is empty: expected the folder of the cache, such as vit_l.zarr")
     if "://" in out or (path / "zarr.json").exists():
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -88,7 +88,7 @@ class BuildProgress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def start(self, phase: str, total: int, done: int = 0, unit: str = "views") -> None:
         """Begin a phase of ``total`` steps, ``done`` of them before this run."""

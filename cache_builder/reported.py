@@ -24,10 +24,9 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def reported() -> Iterator[None]:
     """Run a command's work and turn what goes wrong into a message and an exit code."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        yield
+        with _sigterm_raises():
+            yield
     except KeyboardInterrupt as error:
         code = _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
         _end("interrupted; what was committed is kept and the same command continues", code)
@@ -58,6 +57,18 @@ def _end(message: str, code: int) -> NoReturn:
     typer.secho("error: ", fg="red", err=True, nl=False)
     typer.echo(message, err=True)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
