@@ -103,17 +103,7 @@ def _run_epochs(
             raise stop.error(f"stopped after step {step} of {plan.steps}; --resume goes on from there")
         assert batches is not None
         lr = lr_at(step, plan.steps, warmup_steps, settings.lr)
-        set_lr(run.optimizer, lr)
-        for index, batch in enumerate(batches):
-            # Gradients meet once a step, with the last micro-batch.
-            last = index == len(batches) - 1
-            with nullcontext() if last else accelerator.no_sync(run.model):
-                loss = _forward(run, batch, epoch, meter)
-                accelerator.backward(loss / len(batches))
-        if settings.clip_grad is not None:
-            accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_grad)
-        run.optimizer.step()
-        run.optimizer.zero_grad()
+        train_step(run, batches, epoch, lr, meter)
         keeper.step = step + 1
         display.stepped(step + 1)
 
@@ -137,6 +127,22 @@ def _run_epochs(
             epoch_began, epoch_first_step = time.monotonic(), step + 1
         elif _anyone(run, keeper.is_due):
             keeper.save()
+
+
+def train_step(run: Run, batches: list[Batch], epoch: int, lr: float, meter: TrainMeter) -> None:
+    """One optimiser step on this process's micro-batches. ``epoch`` counts from 0."""
+    accelerator = run.accelerator
+    set_lr(run.optimizer, lr)
+    for index, batch in enumerate(batches):
+        # Gradients meet once a step, with the last micro-batch.
+        last = index == len(batches) - 1
+        with nullcontext() if last else accelerator.no_sync(run.model):
+            loss = _forward(run, batch, epoch, meter)
+            accelerator.backward(loss / len(batches))
+    if run.config.settings.clip_grad is not None:
+        accelerator.clip_grad_norm_(run.model.parameters(), run.config.settings.clip_grad)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
 
 
 def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:

@@ -37,11 +37,13 @@ def write_replay_cache(
     invalid_rows: tuple[int, ...] = (),
     seed: int = 0,
     name: str = "replay",
+    top_k: int = 3,
+    rank: int = 4,
 ) -> Manifest:
     """A finished cache of a source, its probe rendered and its digests taken from the real images."""
     assert source.labels is not None
     classes = classes or len(source.class_names or ())
-    manifest = _manifest(source, views, image_size, recipe, classes, name)
+    manifest = _manifest(source, views, image_size, recipe, classes, name, top_k, rank)
     logits = teacher_logits(source.labels, views, classes, seed)
     basis = fit_basis(logits.reshape(-1, classes), manifest.codec.tail_rank)
     probe, pixels = render_probe(source, manifest.views, manifest.teacher)
@@ -55,9 +57,18 @@ def write_replay_cache(
 
 
 def _manifest(
-    source: ImageSource, views: int, image_size: int, recipe: NamedConfiguration, classes: int, name: str
+    source: ImageSource,
+    views: int,
+    image_size: int,
+    recipe: NamedConfiguration,
+    classes: int,
+    name: str,
+    top_k: int,
+    rank: int,
 ) -> Manifest:
-    manifest = synthetic_manifest(views=views, rows=len(source), classes=classes, top_k=3, rank=4, name=name)
+    manifest = synthetic_manifest(
+        views=views, rows=len(source), classes=classes, top_k=top_k, rank=rank, name=name
+    )
     names = source.class_names if classes == len(source.class_names or ()) else None
     data = DataSection(spec=source.spec, samples=len(source), classes=classes, class_names=names)
     teacher = manifest.teacher.model_copy(update={"input_size": image_size})
