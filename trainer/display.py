@@ -130,7 +130,7 @@ def epoch_line(row: Row, epochs: int) -> str:
     if "train_top1" in row:
         parts.append(f"train {row['train_top1']:6.1%}")
     if "train_agreement" in row:
-        parts.append(f"as teacher {row['train_agreement']:6.1%}")
+        parts.append(f"agrees {row['train_agreement']:6.1%}")
     if "val_top1" in row:
         parts.append(
             f"held out {row['val_top1']:6.1%} (top-5 {row['val_top5']:.1%}, nll {row['val_nll']:.3f})"

@@ -7,6 +7,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from trainer.assemble import Run, assemble
@@ -98,10 +99,11 @@ def _run_epochs(
     for step in range(first_step, plan.steps):
         epoch = plan.epoch_of(step)
         batches = stream.take(settings.accumulation, give_up=stop)
-        if _anyone(run, stop() or batches is None):
+        must_stop, must_save = _agree(run, stop() or batches is None, keeper.is_due)
+        if must_stop or must_save:
             keeper.save()
+        if must_stop or batches is None:
             raise stop.error(f"stopped after step {step} of {plan.steps}; --resume goes on from there")
-        assert batches is not None
         lr = lr_at(step, plan.steps, warmup_steps, settings.lr)
         train_step(run, batches, epoch, lr, meter)
         keeper.step = step + 1
@@ -125,8 +127,6 @@ def _run_epochs(
             display.epoch(row, is_best=keeper.best_epoch == epoch + 1)
             keeper.save()
             epoch_began, epoch_first_step = time.monotonic(), step + 1
-        elif _anyone(run, keeper.is_due):
-            keeper.save()
 
 
 def train_step(run: Run, batches: list[Batch], epoch: int, lr: float, meter: TrainMeter) -> None:
@@ -160,13 +160,12 @@ def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
     return loss
 
 
-def _anyone(run: Run, here: bool) -> bool:
-    """Whether any process says so: all must stop, or write a checkpoint, at the same step."""
+def _agree(run: Run, *wishes: bool) -> list[bool]:
+    """Each wish granted where any process has it: all must stop, or save, at the same step."""
     if run.accelerator.num_processes == 1:
-        return here
-    if here:
-        run.accelerator.set_trigger()
-    return bool(run.accelerator.check_trigger())
+        return list(wishes)
+    votes = torch.tensor(wishes, dtype=torch.float32, device=run.accelerator.device)
+    return [vote > 0 for vote in run.accelerator.reduce(votes, reduction="sum").tolist()]
 
 
 def _result(folder: RunFolder, keeper: Keeper, was_finished: bool) -> TrainResult:

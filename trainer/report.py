@@ -38,7 +38,8 @@ def report_text(path: Path, config: RunConfig, rows: Sequence[Row], weights: int
         _summary(config, rows, weights),
         "## Result",
         _table(
-            ("epoch", "held-out top-1", "top-5", "NLL", "training top-1", "as teacher"), _result_rows(rows)
+            ("epoch", "held-out top-1", "top-5", "NLL", "training top-1", "agreement with teacher"),
+            _result_rows(rows),
         ),
         f"![curves]({CURVES})",
         "## Objective",
@@ -63,7 +64,7 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
     for name, key in (
         ("training", "train_top1"),
         ("held out", "val_top1"),
-        ("as teacher", "train_agreement"),
+        ("agreement with teacher", "train_agreement"),
     ):
         _curve(accuracy, rows, key, name, scale=100)
     for key in _term_keys(rows):
@@ -83,7 +84,7 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
 _STYLES = {
     "training": {"color": "#8c96a3", "linestyle": "--"},
     "held out": {"color": "#1f77b4"},
-    "as teacher": {"color": "#2ca02c", "linestyle": ":"},
+    "agreement with teacher": {"color": "#2ca02c", "linestyle": ":"},
     "loss": {"color": "#222222"},
     "learning rate": {"color": "#9467bd"},
 }

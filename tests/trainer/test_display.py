@@ -17,7 +17,7 @@ ROW = {
 
 def test_an_epoch_is_one_line():
     assert epoch_line(ROW, 30) == (
-        "epoch  2/30  loss 1.250  train  50.0%  as teacher  25.0%  held out  40.0% (top-5 90.0%, nll 1.500)  "
+        "epoch  2/30  loss 1.250  train  50.0%  agrees  25.0%  held out  40.0% (top-5 90.0%, nll 1.500)  "
         "1,234 img/s"
     )
     bare = {key: ROW[key] for key in ("epoch", "train_loss", "samples_per_s")}

@@ -5,6 +5,7 @@ from trainer.losses.cross_entropy import CrossEntropy
 from trainer.losses.dkd import DecoupledDistillation
 from trainer.losses.kd import KnowledgeDistillation
 from trainer.losses.pld import PlackettLuce
+from trainer.losses.recipes import RECIPES
 
 LOSSES: dict[str, type[Loss]] = {
     "ce": CrossEntropy,
@@ -13,4 +14,4 @@ LOSSES: dict[str, type[Loss]] = {
     "pld": PlackettLuce,
 }
 
-__all__ = ["LOSSES", "DivergedError", "Labels", "Logits", "Loss", "Scalar"]
+__all__ = ["LOSSES", "RECIPES", "DivergedError", "Labels", "Logits", "Loss", "Scalar"]
