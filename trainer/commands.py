@@ -7,12 +7,17 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from pydantic import ValidationError
 
 from cache_builder.format import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trainer.config import TrainConfig
 
 
 def run_train(given: dict[str, Any], resume: bool) -> None:
@@ -27,8 +32,9 @@ def run_train(given: dict[str, Any], resume: bool) -> None:
     from trainer.loop import train
     from trainer.run_folder import BEST, REPORT
 
-    _log_to_stderr()
-    result = train(settings, resume=resume, display=ConsoleDisplay(Console()))
+    console = Console()
+    _log(console)
+    result = train(settings, resume=resume, display=ConsoleDisplay(console))
     if result.was_finished:
         typer.echo(f"{result.out} is finished: nothing to do")
     if result.last is not None and result.best_top1 is not None:
@@ -39,7 +45,7 @@ def run_train(given: dict[str, Any], resume: bool) -> None:
     typer.echo(f"weights {result.out / BEST}, report {result.out / REPORT}")
 
 
-def make_settings(given: dict[str, Any]) -> Any:
+def make_settings(given: dict[str, Any]) -> TrainConfig:
     """The flags as a ``TrainConfig``; raises :class:`ConfigError` naming the flag that is wrong."""
     from trainer.config import TrainConfig
 
@@ -58,7 +64,7 @@ def run_eval(
     """Evaluate and print."""
     from trainer.evaluate import evaluate_run
 
-    _log_to_stderr()
+    _log(None)
     result = evaluate_run(run, data, weights=weights, cache=cache, view=view, device=device)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(result)))
@@ -89,6 +95,14 @@ def _triple(flag: str, text: str | None) -> tuple[float, ...] | None:
     return values
 
 
-def _log_to_stderr() -> None:
-    """Warnings of the trainer (a server that is away, samples left out) as plain lines."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+def _log(console: Console | None) -> None:
+    """Warnings (a server that is away, samples left out) as plain lines on stderr.
+
+    On a terminal they go through the console, which keeps its live line below them.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if console is not None and console.is_terminal:
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(message)s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -11,6 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 if TYPE_CHECKING:
     from trainer.assemble import Run
     from trainer.run_folder import Row
+
+
+_LINE_EVERY_S = 60.0
 
 
 class Display(Protocol):
@@ -69,7 +73,9 @@ class ConsoleDisplay:
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._epochs = 0
+        self._epochs = self._steps = 0
+        self._last_line = (0, 0.0)
+        """Step and time of the last line about steps."""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -86,13 +92,23 @@ class ConsoleDisplay:
             self._say(line)
         if first_step:
             self._say(f"resumed after step {first_step:,} of {run.plan.steps:,}")
-        self._epochs = run.plan.epochs
+        self._epochs, self._steps = run.plan.epochs, run.plan.steps
+        self._last_line = (first_step, time.monotonic())
         self._task = self._bar.add_task("", total=run.plan.steps, completed=first_step, epoch="")
 
     def stepped(self, step: int) -> None:
-        """Move the bar."""
-        if self._task is not None and self._console.is_terminal:
-            self._bar.update(self._task, completed=step)
+        """Move the bar; where there is none, say so once a minute."""
+        if self._console.is_terminal:
+            if self._task is not None:
+                self._bar.update(self._task, completed=step)
+            return
+        before, then = self._last_line
+        elapsed = time.monotonic() - then
+        if elapsed >= _LINE_EVERY_S:
+            rate = (step - before) / elapsed
+            left_min = (self._steps - step) / rate / 60
+            self._say(f"step {step:,}/{self._steps:,}  {rate:.2f} steps/s  eta {left_min:,.0f} min")
+            self._last_line = (step, time.monotonic())
 
     def epoch(self, row: Row, is_best: bool) -> None:
         """One line that stays."""

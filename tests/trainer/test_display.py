@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from tests.trainer.runs import config, write_digits_cache
+from trainer import display
 from trainer.display import ConsoleDisplay, epoch_line
 from trainer.loop import train
 
@@ -37,3 +38,12 @@ def test_it_tells_the_same_on_a_terminal_and_elsewhere(tmp_path, terminal):
     # Only a terminal gets what moves.
     assert ("\x1b[" in shown) == terminal
     assert ("10/10 steps" in shown) == terminal
+
+
+def test_a_log_file_hears_of_long_epochs(tmp_path, monkeypatch):
+    monkeypatch.setattr(display, "_LINE_EVERY_S", 0.0)
+    cache = write_digits_cache(tmp_path / "digits.zarr")
+    text = io.StringIO()
+    train(config(tmp_path / "a", cache, epochs=2), display=ConsoleDisplay(Console(file=text, width=200)))
+    assert text.getvalue().count("steps/s") == 10
+    assert "step 7/10" in text.getvalue()
