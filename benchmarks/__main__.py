@@ -13,6 +13,7 @@ import benchmarks
 def found() -> dict[str, Callable[[], None]]:
     """Every module of this folder that has a ``main()``, by name."""
     names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__"]
+    names.sort(key=lambda name: name == "summary")  # it reads what the others wrote
     modules = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
     return {name: module.main for name, module in modules.items() if hasattr(module, "main")}
 
