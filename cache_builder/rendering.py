@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -133,3 +134,5 @@ def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
     # A display that was drawing when this process was forked may hold the lock that printing needs.
     warnings.simplefilter("ignore")
+    # A thread that hands pictures over prints a traceback when the main process is interrupted meanwhile.
+    sys.excepthook = lambda *_: None

@@ -13,6 +13,7 @@ from rich.console import Console
 from cache_builder.pipeline import BuildResult, build
 from cache_builder.progress import BuildProgress
 from cache_builder.settings import BuildSettings
+from tests.cache_builder.command import arguments, run
 from tests.cache_builder.photographs import write_folder
 
 # How long an example takes says nothing here.
@@ -29,6 +30,15 @@ Build = Callable[..., BuildResult]
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 class folders of two photographs each. Read only: take ``own_photos`` to change something."""
     return write_folder(tmp_path_factory.mktemp("photos") / "train")
+
+
+@pytest.fixture(scope="session")
+def by_command(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the real command built without being disturbed. Read only."""
+    out = tmp_path_factory.mktemp("command") / "cache.zarr"
+    ended = run(*arguments(out, photos))
+    assert ended.returncode == 0, ended.stderr
+    return out
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor, nn
 
@@ -97,3 +99,16 @@ def not_a_module() -> str:
 
 
 not_callable = 3
+
+
+class _Slow(SmallNet):
+    """Takes its time, so that a signal meets it at work."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return super().forward(pixels)
+
+
+def slow() -> nn.Module:
+    torch.manual_seed(11)
+    return _Slow(CLASSES)
