@@ -8,11 +8,9 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from logit_server.catalog import Catalog, open_catalog
 from logit_server.envelope import Envelope
@@ -38,7 +36,7 @@ def create_app(
     catalog: Catalog | None = None,
     pages: Path | None = None,
     parent: int | None = None,
-) -> FastAPI:
+) -> Envelope:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
@@ -46,8 +44,7 @@ def create_app(
     the worker stops); alone, an application makes its own.
     """
     state = State(settings, catalog or open_catalog(settings))
-    app = _Application(
-        state,
+    api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
@@ -57,23 +54,12 @@ def create_app(
         exception_handlers=dict.fromkeys((*STATUSES, HTTPException), respond_to),
     )
     for router in (caches.router, samples.router, records.plain_router, records.router, health.router):
-        app.include_router(router)
-    return app
-
-
-class _Application(FastAPI):
-    """FastAPI inside the envelope."""
-
-    def __init__(self, state: State, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        shortcuts = {
-            ("POST", f"/v1/caches/{key}/records"): records.RecordsOf(state, served)
-            for key, served in state.catalog.items()
-        }
-        self._envelope = Envelope(super().__call__, state, shortcuts)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._envelope(scope, receive, send)
+        api.include_router(router)
+    shortcuts = {
+        ("POST", f"/v1/caches/{key}/records"): records.RecordsOf(state, served)
+        for key, served in state.catalog.items()
+    }
+    return Envelope(api, state, shortcuts)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from logit_server.errors import REQUEST_ID_KEY, OverloadedError, error_response, respond_to
+from logit_server.errors import REQUEST_ID_KEY, OverloadedError, respond_to
 from logit_server.state import HEAD_KEY, SCOPE_KEY, State
 
 _PROGRESS = "kdcache.progress"
@@ -31,7 +31,7 @@ class Envelope:
     """
 
     def __init__(self, app: ASGIApp, state: State, shortcuts: Mapping[tuple[str, str], ASGIApp]) -> None:
-        self._app = app
+        self.app = app
         self._state = state
         self._shortcuts = shortcuts
         self._in_flight = 0
@@ -42,25 +42,40 @@ class Envelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        self._in_flight += 1
-        try:
-            await self._answer(scope, receive, send)
-        finally:
-            self._in_flight -= 1
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
-        if method == "HEAD":
+        if scope["method"] == "HEAD":
             # A copy: the server below still sees HEAD in its own scope and sends no body.
             scope = {**scope, "method": "GET", HEAD_KEY: True}
         scope[SCOPE_KEY] = self._state
         send = self._stamping(scope, send)
+        self._in_flight += 1
+        try:
+            self._check_room(scope["path"])
+            app = self._shortcuts.get((scope["method"], scope["path"]), self.app)
+            await app(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        except Exception as error:  # noqa: BLE001 - the table has a status for every exception
+            await self._answer(error, scope, receive, send)
+        finally:
+            self._in_flight -= 1
+
+    async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        progress = scope.get(_PROGRESS)
+        if progress == "started":
+            # The server below breaks the connection off: half an answer must not pass for a whole one.
+            raise error
+        if progress is None:
+            response = await respond_to(Request(scope), error)
+            await response(scope, receive, send)
+
+    def _check_room(self, path: str) -> None:
         if self._in_flight > self._limit and path not in _HEALTH:
-            await error_response(self._overloaded())(scope, receive, send)
-        else:
-            await _guarded(self._shortcuts.get((method, path), self._app), scope, receive, send)
+            raise OverloadedError(
+                f"{self._in_flight} requests at once, the limit of this worker is {self._limit}; "
+                "try again in a second"
+            )
 
     def _stamping(self, scope: Scope, send: Send) -> Send:
         request_id = self._request_id(scope)
@@ -86,23 +101,3 @@ class Envelope:
             if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 return bytes(value)
         return f"{self._run_id}-{next(self._count):x}".encode()
-
-    def _overloaded(self) -> OverloadedError:
-        return OverloadedError(
-            f"{self._in_flight} requests are being answered, the limit of this worker; try again in a second"
-        )
-
-
-async def _guarded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer an exception by the error table, where the application has not."""
-    try:
-        await app(scope, receive, send)
-    except ClientDisconnect:
-        return
-    except Exception as error:
-        progress = scope.get(_PROGRESS)
-        if progress == "started":
-            raise  # the server below breaks the connection off: half an answer must not pass for a whole one
-        if progress is None:
-            response = await respond_to(Request(scope), error)
-            await response(scope, receive, send)

@@ -33,8 +33,7 @@ class Pages:
 
     async def get(self, served: ServedCache, view: int) -> Page:
         """The page of a view, resident or loaded now."""
-        page = self.resident(served, view)
-        return await self.load(served, view) if page is None else page
+        return self.resident(served, view) or await self.load(served, view)
 
     def resident(self, served: ServedCache, view: int) -> Page | None:
         """The page of a view if it is mapped already."""

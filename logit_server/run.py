@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -70,7 +70,7 @@ def serving(settings: Settings) -> Iterator[str]:
             thread.join()
 
 
-def worker_app(settings: Settings, folder: Path, parent: int) -> FastAPI:
+def worker_app(settings: Settings, folder: Path, parent: int) -> ASGIApp:
     """The application of one worker process among several."""
     try:
         return create_app(settings, pages=folder, parent=parent)

@@ -78,3 +78,12 @@ class Settings(BaseSettings):
 
 def _explain(field: str, message: str, found: object) -> str:
     return f"{field} (or {ENVIRONMENT_PREFIX}{field.upper()}) is {found!r}: {message}"
+
+
+def described() -> str:
+    """Every setting as a variable of the environment: name, default, meaning."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"{ENVIRONMENT_PREFIX}{name.upper()}  (default: {field.default!s})\n    {meaning}")
+    return "\n".join(lines)

@@ -90,14 +90,19 @@ class RecordsOf:
             header(b"content-encoding", b""),
             header(b"accept", b""),
         )
-        body = await read_body(receive, self._state.settings.max_body_bytes)
-        rows = await self._requested_rows(body, body_is)
-        page = await self._state.running_pages.get(self._served, view)
+        settings, pages = self._state.settings, self._state.running_pages
+        body = await read_body(receive, settings.max_body_bytes)
+        rows: NDArray[np.integer[Any]]
+        if body_is == ROWS:
+            rows = parse_rows(body, settings.max_ids)
+        else:
+            rows = await run_in_threadpool(_rows_of_json, self._served, body, settings.max_ids)
+        page = pages.resident(self._served, view) or await pages.load(self._served, view)
         records = gather(self._served, page.records, rows)
         if answer == RECORDS:
             await _send(send, RECORDS, records.reshape(-1).data)
         else:
-            check_count(len(rows), self._state.settings.max_json_records)
+            check_count(len(rows), settings.max_json_records)
             await _send(send, JSON, await run_in_threadpool(_decoded, self._served, view, rows, records))
 
     def _read_terms(
@@ -107,12 +112,6 @@ class RecordsOf:
         body_is = body_type(content_type, encoding, (ROWS, JSON))
         answer = answer_type(accept, (RECORDS, JSON))
         return self._served.check_view(parse_view(query)), body_is, answer
-
-    async def _requested_rows(self, body: bytes, body_is: str) -> NDArray[np.integer[Any]]:
-        max_ids = self._state.settings.max_ids
-        if body_is == ROWS:
-            return parse_rows(body, max_ids)
-        return await run_in_threadpool(_rows_of_json, self._served, body, max_ids)
 
 
 async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:

@@ -1,6 +1,3 @@
-import asyncio
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.testclient import TestClient
 
 from cache_builder.format import IncompleteCacheError
 from logit_server.app import create_app
@@ -110,39 +108,16 @@ def test_an_application_refuses_what_the_server_refuses(tmp_path: Path) -> None:
 
 
 def test_an_application_cleans_up_after_itself(cache_path: Path, tmp_path: Path) -> None:
-    app = create_app(Settings(caches=(str(cache_path),), page_dir=tmp_path))
-
-    async def main() -> None:
-        transport = httpx2.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as client:
-            assert (await client.get("http://x/v1/caches/synthetic/views/0/records")).status_code == 200
-            assert len(list(tmp_path.rglob("*.page"))) == 1
-
-    asyncio.run(main())
+    with TestClient(create_app(Settings(caches=(str(cache_path),), page_dir=tmp_path))) as client:
+        assert client.get("/v1/caches/synthetic/views/0/records").status_code == 200
+        assert len(list(tmp_path.rglob("*.page"))) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_application_that_was_not_started_says_so(cache_path: Path) -> None:
-    app = create_app(Settings(caches=(str(cache_path),)))
-
-    async def main() -> None:
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
-            response = await client.get("http://x/v1/caches/synthetic/views/0/records")
-            assert (response.status_code, response.json()["error"]) == (500, "InternalError")
-
-    asyncio.run(main())
-
-
-def test_a_worker_whose_parent_is_gone_stops(cache_path: Path, tmp_path: Path) -> None:
-    app = create_app(Settings(caches=(str(cache_path),)), pages=tmp_path, parent=os.getppid() + 1)
-    stopped = asyncio.Event()
-
-    async def main() -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-        async with app.router.lifespan_context(app):
-            await asyncio.wait_for(stopped.wait(), 30)
-
-    asyncio.run(main())
+    client = TestClient(create_app(Settings(caches=(str(cache_path),))))
+    response = client.get("/v1/caches/synthetic/views/0/records")
+    assert (response.status_code, response.json()["error"]) == (500, "InternalError")
 
 
 IMPORTS = """
