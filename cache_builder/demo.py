@@ -104,9 +104,10 @@ def run_demo(out: str, seeds: int) -> None:
     demo = Demo(folder, Console())
     cache = folder / "digits.zarr"
     with demo.step("Train the teacher on 1,197 digits"):
-        demo.run("teacher", *_train_teacher(folder))
+        # One thread each: for models this small a second one costs more than it brings.
+        demo.run("teacher", *_train_teacher(folder), threads=1)
     with demo.step(f"Run it once over {_SAMPLES} digits x {_VIEWS} views: the cache"):
-        demo.run("build", *_build(folder, cache))
+        demo.run("build", *_build(folder, cache), threads=1)
     port = _free_port()
     with ExitStack() as stack:
         with demo.step("Serve the cache; from here on the teacher is switched off"):
