@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from cache_builder.format import ConfigError, KDCacheError
+from cache_builder.format import ConfigError, KDCacheError, ServerError
 from logit_server.app import create_app
 from logit_server.catalog import Catalog, open_catalog
 from logit_server.page_folder import run_folder
@@ -57,13 +57,15 @@ def serve(settings: Settings) -> None:
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """A server of one worker in a thread of this process, for demos and tests; gives its base URL."""
-    with bound(settings) as listener:
-        server = uvicorn.Server(server_config(create_app(settings), settings))
+    with run_folder(settings.page_dir) as folder, bound(settings) as listener:
+        server = uvicorn.Server(server_config(create_app(settings, pages=folder), settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="kdcache-server")
         thread.start()
         try:
             while not server.started and thread.is_alive():
                 time.sleep(0.01)
+            if not server.started:
+                raise ServerError("the server did not start: its log says why")
             yield base_url(listener)
         finally:
             server.should_exit = True

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -143,6 +144,15 @@ def _decoded(
     return DecodedRecords(cache_id=served.cache_id, records=decoded).model_dump_json().encode()
 
 
+class RangeQuery(BaseModel):
+    """Which rows. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: int = Field(0, description="First row")
+    stop: int | None = Field(None, description="Row after the last; default: all rows")
+
+
 @router.get(
     "/v1/caches/{name}/views/{view}/records",
     response_class=Response,
@@ -152,14 +162,13 @@ async def read_range(
     request: Request,
     name: str,
     view: int,
-    start: Annotated[int, Query(description="First row")] = 0,
-    stop: Annotated[int | None, Query(description="Row after the last; default: all rows")] = None,
+    asked: Annotated[RangeQuery, Query()],
 ) -> Response:
     """The records of rows [start, stop) of a view, streamed; without a range the whole view."""
     served = cache_of(request)
     check_accepted(request, RECORDS)
     served.check_view(view)
-    end = served.samples if stop is None else stop
+    start, end = asked.start, served.samples if asked.stop is None else asked.stop
     if not 0 <= start <= end <= served.samples:
         raise RequestError(
             f"start={start}, stop={end} is no range of rows: they must be 0 <= start <= stop <= "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -18,6 +19,15 @@ from logit_server.wire import JSON, check_accepted, entity_tag
 router = APIRouter(tags=["records"])
 
 
+class SampleQuery(BaseModel):
+    """What of a sample to show. Unknown keys are refused: with a typo every view would be view 0."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    view: int = Field(0, description="Which recorded augmentation")
+    top: int | None = Field(None, description="Classes to show; default: all that are stored")
+
+
 @router.get(
     "/v1/caches/{name}/samples/{sample_id:path}",
     response_model=DecodedRecord,
@@ -27,13 +37,12 @@ async def read_sample(
     request: Request,
     name: str,
     sample_id: str,
-    view: Annotated[int, Query(description="Which recorded augmentation")] = 0,
-    top: Annotated[int | None, Query(description="Classes to show; default: all that are stored")] = None,
+    asked: Annotated[SampleQuery, Query()],
 ) -> Response:
     """What the teacher said about one sample in one view, with class names."""
     served = cache_of(request)
     check_accepted(request, JSON)
-    served.check_view(view)
+    view, top = served.check_view(asked.view), asked.top
     stored = served.manifest.codec.top_k
     if top is not None and not 1 <= top <= stored:
         raise RequestError(f"top is {top}: cache {served.name!r} stores 1 to {stored} classes per record")

@@ -187,7 +187,7 @@ def test_the_command_of_the_image_serves_a_cache_and_its_health_check_passes(
             assert len(view.content) == 40 * listed["record_bytes"]
         finally:
             server.terminate()
-        assert server.wait(30) == 0
+        assert server.wait(120) == 0
 
 
 def _until_it_passes(check: list[str], server: subprocess.Popen[str]) -> bool:

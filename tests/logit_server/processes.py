@@ -55,5 +55,5 @@ def refused(caches: Path | str, **settings: object) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )

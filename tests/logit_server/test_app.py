@@ -101,6 +101,12 @@ def test_errors_are_documented_as_they_are(document: dict[str, Any]) -> None:
                 assert schema["$ref"].endswith("/ErrorDocument")
 
 
+def test_people_can_look_at_the_document(url: str) -> None:
+    page = httpx2.get(f"{url}/docs")
+    assert page.status_code == 200
+    assert "/openapi.json" in page.text
+
+
 def test_an_application_refuses_what_the_server_refuses(tmp_path: Path) -> None:
     write_synthetic_cache(tmp_path / "half.zarr", synthetic_logits(2, 64, 10), commit=1)
     with pytest.raises(IncompleteCacheError):

@@ -48,7 +48,7 @@ def test_the_urls_are_printed_and_answer(cache_path: Path, odd_path: Path, tmp_p
         assert names == ["synthetic", "other"]
         assert get(server.url + WHOLE).status_code == 200
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
         assert server.process.stderr is not None
         assert server.process.stderr.read() == ""
     assert list(tmp_path.iterdir()) == []
@@ -57,7 +57,7 @@ def test_the_urls_are_printed_and_answer(cache_path: Path, odd_path: Path, tmp_p
 def test_ctrl_c_ends_a_server_cleanly(cache_path: Path, tmp_path: Path) -> None:
     with started(cache_path, page_dir=tmp_path) as server:
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,7 +65,7 @@ def test_the_access_log_is_there_when_asked_for(cache_path: Path) -> None:
     with started(cache_path, access_log=True) as server:
         get(f"{server.url}/healthz")
         server.process.terminate()
-        stdout, stderr = server.process.communicate(timeout=30)
+        stdout, stderr = server.process.communicate(timeout=120)
     assert "GET /healthz" in stdout + stderr
 
 
@@ -82,14 +82,14 @@ def test_a_running_answer_is_finished_after_sigterm(workers: int, large_path: Pa
             _wait_until_refused(server)
             received += sum(len(chunk) for chunk in chunks)
             assert received == int(response.headers["content-length"])
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def _wait_until_refused(server: Started) -> None:
     """Until the server takes no further connection: it has noticed the signal."""
     port = int(server.url.rpartition(":")[2])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -106,7 +106,7 @@ def two_workers(cache_path: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     with started(cache_path, workers=2, page_dir=folder) as server:
         yield server, folder
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
     assert list(folder.iterdir()) == []
 
 
@@ -164,14 +164,14 @@ def test_workers_do_not_outlive_a_killed_server(cache_path: Path, tmp_path: Path
     with started(cache_path, workers=2, page_dir=tmp_path) as server:
         assert get(f"{server.url}/healthz").status_code == 200
         server.process.kill()
-        server.process.wait(30)
+        server.process.wait(120)
         _wait_until_refused(server)
     # What the killed server left is removed by the next one.
     assert len(list(tmp_path.iterdir())) == 1
     with started(cache_path, page_dir=tmp_path) as server:
         assert len(list(tmp_path.iterdir())) == 1
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
@@ -24,6 +24,7 @@ from logit_server.wire import (
 )
 
 OFFERS = (RECORDS, JSON)
+PATIENT = settings(deadline=None)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,7 @@ def test_types_the_server_does_not_have(accept: bytes) -> None:
         answer_type(accept, OFFERS)
 
 
+@PATIENT
 @given(st.binary(max_size=100))
 def test_any_accept_header_has_an_answer(accept: bytes) -> None:
     with contextlib.suppress(NotAcceptableError):
@@ -72,6 +74,7 @@ def test_bodies_that_are_not_read(given_type: bytes, encoding: bytes) -> None:
         body_type(given_type, encoding, (ROWS, JSON))
 
 
+@PATIENT
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
 def test_raw_rows_are_little_endian(rows: list[int]) -> None:
     assert parse_rows(np.array(rows, "<u4").tobytes(), 50).tolist() == rows
@@ -90,6 +93,7 @@ def test_too_many_rows_are_refused() -> None:
         parse_record_request(b'{"ids": ["a", "b", "c", "d"]}', 3)
 
 
+@PATIENT
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_ids_arrive_as_they_were_sent(ids: list[str]) -> None:
     assert parse_record_request(json.dumps({"ids": ids}).encode(), 1000).ids == ids
@@ -142,6 +146,7 @@ def test_what_is_wrong_is_named() -> None:
         parse_record_request(b'{"rows": [1, 2, true, "x"]}', 100)
 
 
+@PATIENT
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_refused(body: bytes) -> None:
     with contextlib.suppress(RequestError):
@@ -183,6 +188,7 @@ def body_of(messages: list[Message], limit: int) -> tuple[bytes, list[Message]]:
     return asyncio.run(read_body(receive, limit)), left
 
 
+@PATIENT
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
 def test_a_body_is_joined_from_its_chunks(chunks: list[bytes]) -> None:
     assert body_of(received(*chunks), 100)[0] == b"".join(chunks)

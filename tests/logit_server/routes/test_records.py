@@ -305,7 +305,17 @@ def test_a_range_is_streamed(query: str, start: int, stop: int, client: httpx2.C
 
 
 @pytest.mark.parametrize(
-    "query", ["?start=-1", "?stop=101", "?start=5&stop=4", "?start=x", "?stop=1.5", "?start=101", "?stop=-1"]
+    "query",
+    [
+        "?start=-1",
+        "?stop=101",
+        "?start=5&stop=4",
+        "?start=x",
+        "?stop=1.5",
+        "?start=101",
+        "?stop=-1",
+        "?from=3",
+    ],
 )
 def test_what_is_no_range_is_422(query: str, client: httpx2.Client) -> None:
     refusal(client.get(VIEW + query), 422, "RequestError")

@@ -61,7 +61,7 @@ def test_what_cannot_be_an_id_is_404(escaped: str, client: httpx2.Client) -> Non
     assert client.get(f"{BASE}/{escaped}").status_code == 404
 
 
-@pytest.mark.parametrize("query", ["view=3", "view=-1", "view=x", "top=0", "top=6", "top=x"])
+@pytest.mark.parametrize("query", ["view=3", "view=-1", "view=x", "top=0", "top=6", "top=x", "veiw=1"])
 def test_what_is_out_of_range_is_422(query: str, client: httpx2.Client) -> None:
     response = client.get(f"{BASE}/dir/img_00042.png?{query}")
     assert (response.status_code, response.json()["error"]) == (422, "RequestError")
