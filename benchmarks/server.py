@@ -87,9 +87,11 @@ same request and sends one of {REQUESTS} prebuilt answers of the same length, un
 configuration. Client "httpx2": one connection, as a trainer has. Client "minimal": {CONNECTIONS} connections
 that do no more than count bytes, so that the worker is the bottleneck.
 
-The target is 0.8 at 256 and 4096 rows. What is missing at 4096 is the memory: rows at random from a view
-larger than the processor's cache cost 23 ns each (2.2 cache lines), 94 µs for 4096 of them, and the bare
-application's whole answer takes about as long.
+The target is 0.8 at 256 and 4096 rows. Where a worker is kept busy, two things stand against it (measured on
+two cores of an AMD EPYC, 2026-11-22): at 256 rows the bare request takes 35 µs of the processor, and reading
+the rows, NumPy's `take`, the checks and the two headers that name cache and request take 22 µs more, of which
+12 µs are there in a handler that does nothing else; at 4096 rows of a view larger than the processor's cache
+the memory takes 94 µs (23 ns for a row, 2.2 cache lines), which is more than the whole bare request.
 """
 
 
