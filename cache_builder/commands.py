@@ -78,7 +78,7 @@ def run_serve(caches: list[str], host: str, port: int, workers: int) -> None:
         from logit_server.settings import Settings
     except ModuleNotFoundError as error:
         raise ConfigError(f"the server needs {error.name}: pip install 'kdcache[server]'") from error
-    serve(Settings(caches=caches, host=host, port=port, workers=workers))
+    serve(Settings.checked(caches=caches, host=host, port=port, workers=workers))
 
 
 def run_inspect(cache: str, sample: str | None, view: int, as_json: bool) -> None:

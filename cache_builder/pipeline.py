@@ -50,7 +50,7 @@ def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
     check_output(settings.out)
     with memory_failures(settings.batch_size):
         plan = make_plan(settings)
-        manifest = _resumed(plan) or _created(plan, progress)
+        manifest = _resumed(plan) or begin(plan, progress)
         writer = CacheWriter(settings.out, manifest)
         # A tile whose commit was deleted because its shards were damaged is built again.
         if manifest.cache_id is not None and all(map(writer.is_committed, tiles(manifest))):
@@ -83,7 +83,7 @@ def _resumed(plan: Plan) -> Manifest | None:
     return cache.manifest
 
 
-def _created(plan: Plan, progress: BuildProgress) -> Manifest:
+def begin(plan: Plan, progress: BuildProgress) -> Manifest:
     """Calibrate, render the probe and create the store; it appears in one rename."""
     calibration = _calibrate(plan, progress)
     manifest = plan.manifest
@@ -171,7 +171,7 @@ class TileRunner:
         total = sum(tile.count for tile in everything)
         before = total - sum(tile.count for tile in todo)
         self._progress.start("building", total, before)
-        batches = _rendered(self._plan, chain.from_iterable(map(self._batches, todo)))
+        batches = _rendered(self._plan, chain.from_iterable(self.batches(self._plan, tile) for tile in todo))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer") as pool:
             for tile in todo:
                 finished = self._run_tile(tile, batches, before)
@@ -187,9 +187,10 @@ class TileRunner:
         if self._pending is not None:
             self._pending.result()
 
-    def _batches(self, tile: Tile) -> Iterator[list[RenderTask]]:
+    @staticmethod
+    def batches(plan: Plan, tile: Tile) -> Iterator[list[RenderTask]]:
         """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
-        per_batch = max(1, self._plan.settings.batch_size // len(tile.views))
+        per_batch = max(1, plan.settings.batch_size // len(tile.views))
         return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in tile.rows], per_batch)
 
     def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:

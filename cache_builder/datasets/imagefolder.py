@@ -42,10 +42,12 @@ class ImageFolder:
         self._check_folders()
 
     def _check_folders(self) -> None:
-        """An empty class folder would move every later label by one."""
-        for folder in sorted(self._root.iterdir()) if self.class_names else ():
-            hidden = folder.name.startswith(".")
-            if folder.is_dir() and not hidden and folder.name not in (self.class_names or ()):
+        """An empty class folder would move every later label by one; a cache built in here is none."""
+        if self.class_names is None:
+            return
+        for folder in sorted(self._root.iterdir()):
+            known = folder.name in self.class_names or folder.name.startswith(".")
+            if folder.is_dir() and not known and not (folder / "zarr.json").exists():
                 raise DataError(f"class folder {folder} holds no images: remove it, or put its images there")
 
     @property

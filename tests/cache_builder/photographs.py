@@ -23,7 +23,8 @@ def bundled() -> tuple[NDArray[np.uint8], ...]:
 
 def cut(index: int, height: int, width: int) -> NDArray[np.uint8]:
     """The ``index``-th piece [height, width, 3]: places differ, pictures alternate."""
-    picture = bundled()[index % len(bundled())]
+    large = [picture for picture in bundled() if picture.shape[0] >= height and picture.shape[1] >= width]
+    picture = large[index % len(large)]
     rng = np.random.default_rng(index)
     side = 2 if picture.shape[0] >= 2 * height and picture.shape[1] >= 2 * width else 1
     top = rng.integers(picture.shape[0] - side * height + 1)

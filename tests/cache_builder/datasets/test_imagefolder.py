@@ -224,6 +224,12 @@ class TestListing:
         with pytest.raises(DataError, match="bird holds no images"):
             ImageFolder(str(tmp_path))
 
+    def test_a_cache_that_was_built_in_here_is_no_class(self, tmp_path: Path) -> None:
+        put(tmp_path / "cat" / "1.png")
+        (tmp_path / "cache.zarr").mkdir()
+        (tmp_path / "cache.zarr" / "zarr.json").write_text("{}")
+        assert ImageFolder(str(tmp_path)).class_names == ("cat",)
+
     def test_a_name_that_is_not_utf8_can_be_listed(self, tmp_path: Path) -> None:
         data = put(tmp_path / "a" / "1.png").read_bytes()
         with open(os.fsencode(tmp_path) + b"/a/\xff.png", "wb") as file:  # noqa: PTH123  # bytes

@@ -1,0 +1,251 @@
+"""``kdcache build`` against a bare forward loop over the same loader, and how many loader processes to take.
+
+Both run the same teacher over the same rendered batches in one process, in turn. The build also encodes,
+checks, compresses, writes, syncs and commits; calibration, which happens once, is told apart.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+import torch
+from rich.console import Console
+
+from benchmarks.report import alternate, write_results
+from cache_builder import pipeline
+from cache_builder.encode import RecordEncoder
+from cache_builder.format.layout import tiles
+from cache_builder.format.reader import open_cache
+from cache_builder.format.writer import CacheWriter
+from cache_builder.forward import TeacherForward
+from cache_builder.pipeline import TileRunner, begin, build
+from cache_builder.plan import Plan, make_plan
+from cache_builder.progress import BuildProgress
+from cache_builder.rendering import RenderedBatch, ViewRenderer, render_batches
+from cache_builder.settings import BuildSettings
+from tests.cache_builder.photographs import write_folder
+
+# Photographs for each teacher: half a minute of work on two cores.
+ROWS = {"resnet18": 64, "resnet50": 32, "vit_b_16": 8}
+VIEWS, BATCH, TILE_ROWS = 8, 32, 4
+PHOTO = (375, 500)
+ROUNDS = 5
+WORKER_COUNTS = (0, 1, 2)
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Measure, print and keep both tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        photos = write_folder(Path(folder) / "photos", classes=2, per_class=64, size=PHOTO)
+        write_ratios(Path(folder), photos)
+        write_workers(Path(folder), photos)
+
+
+def settings(out: Path, photos: Path, teacher: str, workers: int | None) -> BuildSettings:
+    """A build over the photographs with random weights and 1,000 classes."""
+    return BuildSettings(
+        teacher=teacher,
+        weights="random",
+        data=f"imagefolder:{photos}",
+        out=str(out),
+        name="benchmark",
+        views=VIEWS,
+        batch_size=BATCH,
+        workers=workers,
+        ignore_labels=True,
+        tile_rows=TILE_ROWS,
+        limit=ROWS[teacher],
+        device="cpu",
+    )
+
+
+def write_ratios(folder: Path, photos: Path) -> None:
+    """The build against the loop, for a convolutional net and a transformer."""
+    rows = []
+    for teacher in ROWS:
+        pair = Pair(folder, photos, teacher)
+        measured = alternate({"build": pair.build, "bare": pair.bare}, ROUNDS)
+        built, bare = measured["build"], measured["bare"]
+        ratios = [a / b for a, b in zip(built, bare, strict=True)]
+        parts = pair.parts()
+        rows.append(
+            [
+                teacher,
+                statistics.median(built),
+                statistics.median(bare),
+                statistics.median(ratios),
+                statistics.median(pair.inside),
+                pair.calibration_s,
+                1e3 * parts["encode"],
+                1e3 * parts["write"],
+            ]
+        )
+    columns = ["teacher", "build s", "bare loop s", "ratio", "ratio within a build", "calibration s"]
+    notes = f"""
+Photographs of {PHOTO[1]} x {PHOTO[0]} pixels, {VIEWS} views, batches of {BATCH} at 224 pixels, 1,000 classes,
+random weights, loader processes as the builder chooses by itself. `ratio` is the median over {ROUNDS} paired
+runs that took turns; the build's time runs from the first tile to the sealed cache, in tiles of {TILE_ROWS}
+rows, each synced to the disk. `ratio within a build` compares its time with the part of it that went into the
+teacher and into waiting for pictures: other work on the machine, which moves `ratio`, hardly moves it.
+Calibration (as many views again, rendered one by one, and the fit) comes on top, once per cache, over at most
+4,096 views however large the data set. `encode ms` is what encoding one batch takes, `write ms` what writing
+one tile of {TILE_ROWS * VIEWS} records takes in its own thread. Measured WITHOUT a GPU: on one, the forward
+pass is some hundred times faster, and the ratio is another one.
+"""
+    write_results(
+        "build", "Build time against a bare forward loop", [*columns, "encode ms", "write ms"], rows, notes
+    )
+
+
+class Pair:
+    """The two runs that are compared, over the same photographs."""
+
+    def __init__(self, folder: Path, photos: Path, teacher: str) -> None:
+        self._folder, self._photos, self._teacher = folder, photos, teacher
+        # Calibrated once; every build continues a copy that has no tile yet.
+        self._begun = folder / f"{teacher}-begun.zarr"
+        self._plan = make_plan(settings(self._begun, photos, teacher, None))
+        began = time.perf_counter()
+        begin(self._plan, BuildProgress(Console(file=io.StringIO())))
+        self.calibration_s = time.perf_counter() - began
+        self._built = 0
+        self.inside: list[float] = []
+
+    def build(self) -> float:
+        """Seconds of a build from its first tile to its end."""
+        self._built += 1
+        shutil.copytree(self._begun, self.out)
+        progress = Phases()
+        with progress, Inside() as inside:
+            build(settings(self.out, self._photos, self._teacher, None), progress)
+        wall = time.perf_counter() - progress.began["building"]
+        self.inside.append(wall / inside.seconds)
+        return wall
+
+    def bare(self) -> float:
+        """Seconds of a loop that renders the same batches in the same way and does nothing but forward."""
+        return timed_loop(self._plan)()
+
+    def parts(self) -> dict[str, float]:
+        """Seconds of encoding a batch, and of writing and committing a tile."""
+        cache = open_cache(self.out)
+        encoder = RecordEncoder(cache.manifest.codec, cache.manifest.basis)
+        logits = self._plan.forward(torch.zeros(BATCH, 3, 224, 224, dtype=torch.uint8))
+        tile, layout = cache.tiles[0], cache.layout
+        page = cache.read_page(0)[tile.row_start : tile.row_stop].copy().view(layout.dtype).reshape(-1)
+        fields = {name: page[name][None].repeat(len(tile.views), axis=0) for name in layout.dtype.names or ()}
+        writer = CacheWriter(self.out, cache.manifest)
+        return {
+            "encode": repeated(lambda: encoder(logits)),
+            "write": repeated(lambda: writer.write_tile(tile, fields, cache.digests[: len(tile.rows)])),
+        }
+
+    @property
+    def out(self) -> Path:
+        """Where the newest build went."""
+        return self._folder / f"{self._teacher}-{self._built}.zarr"
+
+
+def rendered(plan: Plan) -> Iterator[torch.Tensor]:
+    """The builder's own loader over all its tiles: uint8 [rows, views, 3, S, S]."""
+    teacher, views = plan.manifest.teacher, plan.manifest.views
+    renderer = ViewRenderer(plan.source, plan.recipe, views.seed, teacher.input_size, teacher.interpolation)
+    batches = chain.from_iterable(TileRunner.batches(plan, tile) for tile in tiles(plan.manifest))
+    return (batch.images for batch in render_batches(renderer, batches, plan.workers, pin_memory=False))
+
+
+class Phases(BuildProgress):
+    """Notes when each phase of a build began."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.began: dict[str, float] = {}
+
+    def start(self, phase: str, total: int, done: int = 0, unit: str = "views") -> None:
+        self.began[phase] = time.perf_counter()
+        super().start(phase, total, done, unit)
+
+
+class Inside(ExitStack):
+    """While it is entered: the seconds that a build spends in the teacher and in waiting for pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def __enter__(self) -> Inside:
+        forward, render = TeacherForward.__call__, pipeline.render_batches
+
+        def timed_forward(teacher: TeacherForward, images: torch.Tensor) -> torch.Tensor:
+            return self._timed(lambda: forward(teacher, images))
+
+        def timed_render(*arguments: Any) -> Iterator[RenderedBatch]:
+            batches = render(*arguments)
+            while (batch := self._timed(lambda: next(batches, None))) is not None:
+                yield batch
+
+        self.enter_context(patch.object(TeacherForward, "__call__", timed_forward))
+        self.enter_context(patch.object(pipeline, "render_batches", timed_render))
+        return self
+
+    def _timed(self, run: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        result = run()
+        self.seconds += time.perf_counter() - began
+        return result
+
+
+def write_workers(folder: Path, photos: Path) -> None:
+    """Seconds of a bare loop for each number of loader processes."""
+    rows = []
+    for teacher in ROWS:
+        plans = {
+            count: make_plan(settings(folder / "unused.zarr", photos, teacher, count))
+            for count in WORKER_COUNTS
+        }
+        measured = alternate({str(count): timed_loop(plan) for count, plan in plans.items()}, ROUNDS)
+        rows.append([teacher, *(statistics.median(measured[str(count)]) for count in WORKER_COUNTS)])
+    columns = ["teacher", *(f"{count} loader processes, s" for count in WORKER_COUNTS)]
+    notes = f"""
+The bare loop of the other table (photographs of {PHOTO[1]} x {PHOTO[0]} pixels, {VIEWS} views at 224 pixels,
+batches of {BATCH}), medians over {ROUNDS} runs that took turns. The teacher's forward pass runs on the CPU
+too and uses every core.
+"""
+    write_results("build_workers", "Loader processes beside a teacher on the CPU", columns, rows, notes)
+
+
+def timed_loop(plan: Plan) -> Callable[[], float]:
+    """A run of the bare loop as a function that returns its seconds."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        for images in rendered(plan):
+            plan.forward(images.flatten(0, 1))
+        return time.perf_counter() - began
+
+    return run
+
+
+def repeated(run: Callable[[], object], times: int = 20) -> float:
+    """Median seconds of a call."""
+    measured = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run()
+        measured.append(time.perf_counter() - began)
+    return statistics.median(measured)
+
+
+if __name__ == "__main__":
+    main()
