@@ -239,6 +239,9 @@ def evaluate(
         str | None, typer.Option(help="Compare with the teacher of this cache, on its own data set.")
     ] = None,
     view: Annotated[int, typer.Option(min=0, help="The cache's view to compare in.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --cache: only the first N images of --data.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -250,7 +253,7 @@ def evaluate(
     from trainer.commands import run_eval
 
     with reported():
-        run_eval(run, data, weights, cache, view, device, as_json)
+        run_eval(run, data, weights, cache, view, limit, device, as_json)
 
 
 @app.command()

@@ -59,13 +59,20 @@ def make_settings(given: dict[str, Any]) -> TrainConfig:
 
 
 def run_eval(
-    run: Path, data: str | None, weights: str, cache: str | None, view: int, device: str, as_json: bool
+    run: Path,
+    data: str | None,
+    weights: str,
+    cache: str | None,
+    view: int,
+    limit: int | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Evaluate and print."""
     from trainer.evaluate import evaluate_run
 
     _log(None)
-    result = evaluate_run(run, data, weights=weights, cache=cache, view=view, device=device)
+    result = evaluate_run(run, data, weights=weights, cache=cache, view=view, limit=limit, device=device)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(result)))
         return

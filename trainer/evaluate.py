@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError
 from trainer.assemble import evaluation_data
 from trainer.checkpoint import load_weights
@@ -50,13 +51,14 @@ def evaluate_run(
     weights: str = "best",
     cache: str | None = None,
     view: int = 0,
+    limit: int | None = None,
     device: str = "auto",
 ) -> EvaluationResult:
     """Evaluate the weights of a run: centre crops of ``data`` against its labels.
 
     With ``cache``: ``data`` (the cache's data set, or a part) as the teacher saw it in one view, against the
-    teacher's answer. Raises :class:`ConfigError` where there is no run and :class:`DataError` for data or
-    weights that do not fit.
+    teacher's answer; ``limit``: its first N images. Raises :class:`ConfigError` where there is no run and
+    :class:`DataError` for data or weights that do not fit.
     """
     folder = RunFolder(path)
     config = folder.stored_config()
@@ -71,7 +73,7 @@ def evaluate_run(
     student = _Student(config, file, device)
     if cache is None:
         return student.against_labels(data)
-    return student.against_teacher(data, cache, view)
+    return student.against_teacher(data, cache, view, limit)
 
 
 class _Student:
@@ -101,7 +103,7 @@ class _Student:
         found = evaluator.run(self._model, self._normalise)
         return EvaluationResult(str(self._file), data, len(dataset), found.top1, found.top5, found.nll)
 
-    def against_teacher(self, data: str, location: str, view: int) -> EvaluationResult:
+    def against_teacher(self, data: str, location: str, view: int, limit: int | None) -> EvaluationResult:
         with TeacherCache.open(location) as cache:
             classes = cache.manifest.data.classes
             if classes != self._config.classes:
@@ -109,7 +111,10 @@ class _Student:
                     f"cache {location} has {classes} classes, the student has {self._config.classes}"
                 )
             size, drift = self._config.settings.image_size, self._config.settings.out / DRIFT
-            dataset = ReplayDataset(cache, data, size, drift_folder=drift)
+            source = open_source(data)
+            if limit is not None:
+                source = LimitedSource(source, limit)
+            dataset = ReplayDataset(cache, source, size, drift_folder=drift)
             agreeing = self._count_agreeing(dataset, cache, view)
         share = agreeing / len(dataset)
         return EvaluationResult(str(self._file), data, len(dataset), view=view, agreement=share)

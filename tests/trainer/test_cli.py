@@ -87,6 +87,7 @@ def test_eval_against_the_teacher(run, cache, tmp_path):
     assert 0 < found["agreement"] < 1
     assert found["view"] == 1
     assert f"agreement with the teacher {found['agreement']:.2%} (view 1)" in kdtrain(*words).stdout
+    assert "digits:test, 40 samples" in kdtrain(*words, "--limit", "40").stdout
 
 
 @pytest.mark.parametrize(
