@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence with the nearest known names, or with all of them where nothing is near."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
     offer = (
         f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:20])}"

@@ -259,15 +259,25 @@ def evaluate(
 @app.command()
 def losses(
     name: Annotated[str | None, typer.Argument(help="A loss, for its formula, fields and sources.")] = None,
+    selftest: Annotated[
+        bool,
+        typer.Option(
+            "--selftest",
+            help="Value and gradient of every loss on a fixed batch, against an independent evaluation.",
+        ),
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The table as trainer/losses/README.md has it.")
+    ] = False,
 ) -> None:
-    """List the losses, or explain one.
+    """List the losses, explain one, or check that this machine computes them right.
 
-    Examples: `kdtrain losses`, `kdtrain losses dkd`
+    Examples: `kdtrain losses`, `kdtrain losses dkd`, `kdtrain losses --selftest`
     """
     from trainer.commands import run_losses
 
     with reported():
-        run_losses(name)
+        run_losses(name, selftest=selftest, markdown=markdown)
 
 
 def main() -> None:

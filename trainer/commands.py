@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import ValidationError
 
-from cache_builder.format import ConfigError
+from cache_builder.format import ConfigError, KDCacheError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,11 +83,38 @@ def run_eval(
         typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  NLL {result.nll:.4f}")
 
 
-def run_losses(name: str | None) -> None:
-    """List the losses or explain one."""
-    from trainer.catalogue import explain_loss, list_losses
+def run_losses(name: str | None, *, selftest: bool, markdown: bool) -> None:
+    """List the losses, explain one, or measure all of them."""
+    from rich.console import Console
 
-    typer.echo(explain_loss(name) if name else list_losses())
+    from trainer.catalogue import explain_loss, losses_table, markdown_table
+
+    if selftest:
+        _selftest()
+    elif markdown:
+        typer.echo(markdown_table())
+    elif name:
+        typer.echo(explain_loss(name))
+    else:
+        Console().print(losses_table())
+
+
+def _selftest() -> None:
+    from trainer.losses.selftest import CLASSES, SAMPLES, selftest
+
+    typer.echo(f"{SAMPLES} samples, float64; slope: the gradient along a fixed unit direction\n")
+    typer.echo(f"{'loss':<18}{'classes':>8}{'value':>25}{'|gradient|':>14}{'slope':>24}")
+    wrong = 0
+    for verdict in selftest():
+        found, says = verdict.measured, "" if verdict.is_right else f"  WRONG, expected {verdict.kept}"
+        wrong += not verdict.is_right
+        typer.echo(
+            f"{found.name:<18}{found.classes:>8}{found.value:>25.16g}{found.gradient_norm:>14.6g}"
+            f"{found.slope:>24.14g}{says}"
+        )
+    if wrong:
+        raise KDCacheError(f"{wrong} of these differ from the independent evaluation that is kept")
+    typer.echo(f"\nall agree with the independent evaluation, at C = {' and '.join(map(str, CLASSES))}")
 
 
 def _triple(flag: str, text: str | None) -> tuple[float, ...] | None:

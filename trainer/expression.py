@@ -31,6 +31,10 @@ class Call:
     name: str
     arguments: dict[str, JsonValue] = field(default_factory=dict)
     has_brackets: bool = False
+    start: int = field(default=0, compare=False)
+    """Index of the name's first character in the text."""
+    argument_starts: dict[str, int] = field(default_factory=dict, compare=False)
+    """Likewise of each argument's name."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ def parse_sum(text: str) -> list[WeightedCall]:
         terms.append(parser.term())
     parser.expect_end()
     return terms
+
+
+def pointed(text: str, position: int, problem: str) -> ConfigError:
+    """An error that shows the text and points at one of its characters."""
+    return ConfigError(f"{problem}\n  {text}\n  {' ' * position}^")
 
 
 class _Parser:
@@ -124,10 +133,11 @@ class _Parser:
         return WeightedCall(call, weight)
 
     def call(self) -> Call:
-        name = self._expect("name", "a name").text
+        name = self._expect("name", "a name")
         if not self.accept("("):
-            return Call(name)
+            return Call(name.text, start=name.start)
         arguments: dict[str, JsonValue] = {}
+        starts: dict[str, int] = {}
         while not self.accept(")"):
             if arguments:
                 self._expect(",", "',' or ')'")
@@ -136,7 +146,8 @@ class _Parser:
                 raise self._error(key.start, f"{key.text!r} is given twice")
             self._expect("=", f"'=' after {key.text!r}")
             arguments[key.text] = self._value()
-        return Call(name, arguments, has_brackets=True)
+            starts[key.text] = key.start
+        return Call(name.text, arguments, has_brackets=True, start=name.start, argument_starts=starts)
 
     def _value(self) -> JsonValue:
         if self._next.kind == "number":
@@ -165,10 +176,7 @@ class _Parser:
         return items
 
     def _error(self, position: int, problem: str) -> ConfigError:
-        pointer = " " * position + "^"
-        return ConfigError(
-            f"cannot read this at character {position + 1}: {problem}\n  {self._text}\n  {pointer}"
-        )
+        return pointed(self._text, position, f"cannot read this at character {position + 1}: {problem}")
 
 
 def _number(text: str) -> int | float:

@@ -13,7 +13,8 @@ from trainer.config import CacheFacts, RunConfig, TrainConfig, Triple
 from trainer.data import ViewDataset
 from trainer.device import default_workers
 from trainer.losses.recipes import Benchmark
-from trainer.objective import benchmark_for, parse_objective, published_source, with_label_smoothing
+from trainer.objective import with_label_smoothing
+from trainer.written_objective import benchmark_for, parse_objective, published
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
@@ -53,11 +54,12 @@ def resolve(
         benchmark = settings.published
     classes, class_names = _classes(cache, dataset.source)
     terms = parse_objective(settings.loss, benchmark)
+    recipe = published(settings.loss, benchmark)
     return RunConfig(
         product_version=version("kdcache"),
         settings=settings,
         objective=with_label_smoothing(terms, settings.label_smoothing),
-        objective_source=published_source(settings.loss, benchmark),
+        objective_source=recipe.source if recipe else None,
         objective_benchmark=benchmark,
         classes=classes,
         class_names=class_names,

@@ -6,8 +6,8 @@ from PIL import Image
 from cache_builder.format.manifest import NamedConfiguration
 from tests.trainer.runs import config
 from trainer.config import CacheFacts, RunConfig
-from trainer.objective import parse_objective, published_source
 from trainer.report import draw_curves, report_text
+from trainer.written_objective import parse_objective, published
 
 
 def run_config(tmp_path, **settings):
@@ -15,7 +15,7 @@ def run_config(tmp_path, **settings):
         product_version="1",
         settings=config(tmp_path, "http://host/v1/caches/c", val_data="digits:test", **settings),
         objective=parse_objective("kd", "cifar100"),
-        objective_source=published_source("kd", "cifar100"),
+        objective_source=published("kd", "cifar100").source,
         objective_benchmark="cifar100",
         classes=10,
         class_names=None,

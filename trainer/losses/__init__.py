@@ -1,17 +1,113 @@
-"""The losses by name. To add one: a frozen dataclass with a ``formula``, and a line in ``LOSSES``."""
+"""The losses by name. To add one: a frozen dataclass with a ``formula``, a line in ``LOSSES``, a table row.
 
-from trainer.losses.contract import DivergedError, Labels, Logits, Loss, Scalar
+The table is README.md beside this file; ``kdtrain losses`` prints the same one from the code.
+"""
+
+from trainer.losses.binary import BinaryCrossEntropy, BinaryKL
+from trainer.losses.contract import DivergedError, Labels, Logits, Loss, Scalar, StatefulLoss
+from trainer.losses.correlation import CorrelationMatching, RobustnessReinforced, StrongerTeacher
 from trainer.losses.cross_entropy import CrossEntropy
-from trainer.losses.dkd import DecoupledDistillation
-from trainer.losses.kd import KnowledgeDistillation
-from trainer.losses.pld import PlackettLuce
+from trainer.losses.decoupled import (
+    DecoupledDistillation,
+    LongTailDistillation,
+    NormalizedDistillation,
+    RefinedDistillation,
+    TailAwareDivergence,
+)
+from trainer.losses.divergences import (
+    ForwardCrossEntropy,
+    JensenShannon,
+    ReverseKL,
+    SkewForward,
+    SkewReverse,
+    SymmetricKL,
+    TotalVariation,
+)
+from trainer.losses.geometry import TriangularGeometry
+from trainer.losses.interpolation import TemporallyAdaptive
+from trainer.losses.kd import (
+    KnowledgeDistillation,
+    MeanSquaredError,
+    TransformedTeacherMatching,
+    WeightedTransformedTeacherMatching,
+)
+from trainer.losses.power import AlphaBetaDivergence, PowerDivergence
+from trainer.losses.ranking import LocalDenseRelations, PlackettLuce
 from trainer.losses.recipes import RECIPES
+from trainer.losses.rewriting import RefinedSelf, Sort, Standardized, Swap
+from trainer.losses.targets import (
+    Ensemble,
+    OneForAll,
+    PartialLabel,
+    PerturbedTarget,
+    SoftLabel,
+    TopKMatching,
+)
+from trainer.losses.temperature import AdaptiveDifficulty, CurriculumTemperature, DeviationTemperature
+from trainer.losses.transport import Sinkhorn
+from trainer.losses.two_views import CrossView, MultiLevel, MultiLevelSingleView
+from trainer.losses.weighted import AdaptiveKL, BalancedDivergence, TokenwiseDivergence
+from trainer.losses.wrapper import make_loss
 
 LOSSES: dict[str, type[Loss]] = {
     "ce": CrossEntropy,
     "kd": KnowledgeDistillation,
     "dkd": DecoupledDistillation,
+    "dist": StrongerTeacher,
+    "standardized": Standardized,
+    "mlkd": MultiLevel,
+    "mlkd_single_view": MultiLevelSingleView,
+    "rld": RefinedDistillation,
+    "swap": Swap,
+    "sort": Sort,
+    "refined_self": RefinedSelf,
+    "ldrld": LocalDenseRelations,
+    "crld": CrossView,
     "pld": PlackettLuce,
+    "redistill": PowerDivergence,
+    "abkd": AlphaBetaDivergence,
+    "ttm": TransformedTeacherMatching,
+    "wttm": WeightedTransformedTeacherMatching,
+    "cmkd": CorrelationMatching,
+    "r2kd": RobustnessReinforced,
+    "ptloss": PerturbedTarget,
+    "ltkd": LongTailDistillation,
+    "tad": TailAwareDivergence,
+    "todi": TokenwiseDivergence,
+    "taid": TemporallyAdaptive,
+    "adakd": AdaptiveDifficulty,
+    "bdkd": BalancedDivergence,
+    "sinkd": Sinkhorn,
+    "forward_ce": ForwardCrossEntropy,
+    "reverse_kl": ReverseKL,
+    "symmetric_kl": SymmetricKL,
+    "jsd": JensenShannon,
+    "tvd": TotalVariation,
+    "skew_forward": SkewForward,
+    "skew_reverse": SkewReverse,
+    "akl": AdaptiveKL,
+    "first": TopKMatching,
+    "mse": MeanSquaredError,
+    "binary_kl": BinaryKL,
+    "ensemble": Ensemble,
+    "soft_label": SoftLabel,
+    "ofa": OneForAll,
+    "bkd": BinaryCrossEntropy,
+    "nkd": NormalizedDistillation,
+    "ctkd": CurriculumTemperature,
+    "partial_label": PartialLabel,
+    "mixstd": DeviationTemperature,
+    "tgeo": TriangularGeometry,
 }
 
-__all__ = ["LOSSES", "RECIPES", "DivergedError", "Labels", "Logits", "Loss", "Scalar"]
+__all__ = [
+    "LOSSES",
+    "RECIPES",
+    "DivergedError",
+    "Labels",
+    "Logits",
+    "Loss",
+    "Scalar",
+    "StatefulLoss",
+    "make_loss",
+]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from collections.abc import Iterator
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 
 Logits = Float[Tensor, "batch classes"]
 """Raw logits (before softmax), in natural units."""
+TwoViews = Float[Tensor, "2 batch classes"]
+"""Logits of the weak and of the strong view of the same samples."""
 Labels = Int[Tensor, "batch"]
 """Class ids, 0 to classes - 1."""
+PerSample = Float[Tensor, "batch"]
 Scalar = Float[Tensor, ""]
+ClassCounts = Int[Tensor, "classes"]
+"""How often each class is a label of the training data."""
 
 
 class DivergedError(KDCacheError):
@@ -34,16 +40,37 @@ class Loss:
     non-finite student logits.
     """
 
-    name: ClassVar[str]
+    name: str
     """Its key in ``LOSSES``."""
-    needs_teacher: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = False
+    paper: str
+    """Where it is from: authors, arXiv number or venue."""
+    unconfirmed: str = ""
+    """What could not be confirmed about the formula or its defaults; empty where nothing is open."""
+    needs_teacher: bool = True
+    needs_labels: bool = False
+    views: Literal[1, 2] = 1
+    """2: student and teacher are [2, batch, classes], the weak view first."""
+    takes_ensemble: bool = False
+    """Whether the teacher may be [teachers, batch, classes]; others are given the mean of the softmaxes."""
+    couples_samples: bool = False
+    """Whether a sample's term depends on the others of its batch."""
+    needs_class_counts: bool = False
+    """Whether it wants to know how often each class occurs in training (``prepared``)."""
+    needs_held_out: bool = False
+    """Whether it learns from samples that the student is not trained on (``learn_from``)."""
 
     def __post_init__(self) -> None:
         """Refuse a temperature that is not positive; a subclass adds its own ranges."""
-        temperature = getattr(self, "temperature", 1.0)
-        if not temperature > 0:
-            raise ConfigError(f"loss {self.name!r}: temperature must be positive, got {temperature}")
+        self.require("temperature", getattr(self, "temperature", 1.0) > 0, "must be positive")
+
+    def require(self, field: str, holds: bool, what: str) -> None:
+        """Raise :class:`ConfigError` about a field unless the condition holds."""
+        if not holds:
+            raise ConfigError(f"loss {self.name!r}: {field} {what}, got {getattr(self, field)}")
+
+    def prepared(self, counts: ClassCounts) -> Loss:
+        """The loss for training data in which each class occurs that often; most do not care."""
+        return self
 
     # Plain tensors here: what comes from outside is checked below, with errors for people.
     def __call__(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
@@ -56,8 +83,10 @@ class Loss:
             teacher = teacher.to(dtype)
         if labels is not None:
             labels = labels.long()
-        # What a formula needs is there now; one that does without takes None as well.
-        return self.formula(student.to(dtype), cast(Tensor, teacher), cast(Tensor, labels))
+        # Autocast would compute the matrix products of a formula in half precision again.
+        with torch.autocast(student.device.type, enabled=False):
+            # What a formula needs is there now; one that does without takes None as well.
+            return self.formula(student.to(dtype), cast(Tensor, teacher), cast(Tensor, labels))
 
     def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
         """The value, from checked inputs in float32 or float64."""
@@ -68,10 +97,18 @@ class Loss:
             raise ConfigError(f"loss {self.name!r} needs teacher logits and got none: train from a cache")
         if self.needs_labels and labels is None:
             raise ConfigError(f"loss {self.name!r} needs labels and got none: use one that needs no labels")
-        if teacher is not None and teacher.shape != student.shape:
+        expected = "[2, batch, classes], the weak view first" if self.views == 2 else "[batch, classes]"
+        if student.ndim != self.views + 1 or (self.views == 2 and len(student) != 2):
+            raise ConfigError(
+                f"loss {self.name!r}: student logits are {list(student.shape)}, expected {expected}"
+            )
+        if teacher is None:
+            return
+        many = self.takes_ensemble and teacher.ndim == student.ndim + 1
+        if (teacher.shape[1:] if many else teacher.shape) != student.shape:
             raise ConfigError(
                 f"loss {self.name!r}: student logits are {list(student.shape)}, teacher logits "
-                f"{list(teacher.shape)}; both must be [batch, classes] of the same samples and classes"
+                f"{list(teacher.shape)}; both must be {expected} of the same samples and classes"
             )
 
     def _check_values(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> None:
@@ -93,3 +130,30 @@ class Loss:
             )
         if not labels_fine:
             raise DataError(f"loss {self.name!r}: labels must lie in 0 to {classes - 1}")
+
+
+class StatefulLoss(Loss, nn.Module):
+    """A loss with state: a frozen dataclass (``eq=False``) that is also a module, its state in buffers.
+
+    Evaluating it changes nothing, so that micro-batches and processes see the same state. The loop says when
+    an epoch begins and when an optimiser step is done.
+    """
+
+    def __post_init__(self) -> None:
+        """Make it a module, with the state it begins with."""
+        nn.Module.__init__(self)
+        super().__post_init__()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Epoch ``epoch``, counted from 1, begins or goes on."""
+
+    def advance(self, value: Scalar, progress: float) -> None:
+        """An optimiser step is done: its mean value of this term, and the share of all steps done, 0..1."""
+
+    def joint_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that the student's optimiser trains along."""
+        return self.parameters()
+
+    def train(self, mode: bool = True) -> Any:  # Self, which the run-time type checks cannot read
+        """Nothing: a loss has no evaluation mode."""
+        return self

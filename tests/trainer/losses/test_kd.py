@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.trainer.losses.test_laws import batch
+from tests.trainer.losses.cases import batch
 from trainer.losses import LOSSES
 
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.trainer.losses.test_laws import batch
+from tests.trainer.losses.cases import batch
 from trainer.losses import LOSSES
-from trainer.losses.dkd import without_target
+from trainer.losses.probabilities import without_target
 
 
 def test_the_target_is_left_out_and_the_others_keep_their_order():

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import torch
 
-from tests.trainer.losses.test_laws import batch
+from tests.trainer.losses.cases import batch
 from trainer.losses import LOSSES
-from trainer.losses.pld import label_first
+from trainer.losses.probabilities import falling_order
 
 
 def test_the_label_is_first_then_falling_logits_with_ties_by_id():
     teacher = torch.tensor([[0.5, 2.0, 2.0, -1.0, 3.0]])
-    assert label_first(teacher, torch.tensor([3])).tolist() == [[3, 4, 1, 2, 0]]
+    assert falling_order(teacher, torch.tensor([3])).tolist() == [[3, 4, 1, 2, 0]]
 
 
 def test_gradient_is_the_papers():
@@ -17,7 +17,7 @@ def test_gradient_is_the_papers():
     student, teacher, labels = batch(samples=2, classes=5)
     (grad,) = torch.autograd.grad(LOSSES["pld"]()(student, teacher, labels), student)
     expected = torch.zeros_like(grad)
-    order, weights = label_first(teacher, labels), teacher.softmax(1)
+    order, weights = falling_order(teacher, labels), teacher.softmax(1)
     for row in range(2):
         for k in range(5):
             left = order[row, k:]

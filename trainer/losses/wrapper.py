@@ -1,0 +1,82 @@
+"""Losses around another loss, which they are told as ``{"name": ..., "configuration": {...}}``."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.manifest import NamedConfiguration
+from cache_builder.names import unknown_name
+from trainer.losses.contract import ClassCounts, Loss, Scalar, StatefulLoss
+
+InnerLoss = NamedConfiguration | dict[str, Any] | str
+
+
+def make_loss(name: str, configuration: dict[str, Any]) -> Loss:
+    """``LOSSES[name]`` with the given fields. Raises :class:`ConfigError` for what it does not know."""
+    from trainer.losses import LOSSES  # the registry holds the losses that ask here
+
+    kind: Any = LOSSES.get(name)
+    if kind is None:
+        raise ConfigError(unknown_name("loss", name, LOSSES))
+    assert is_dataclass(kind)
+    known = [item.name for item in fields(kind)]
+    for key in configuration:
+        if key not in known:
+            raise ConfigError(f"loss {name!r}: " + unknown_name("parameter", key, known))
+    try:
+        loss: Loss = TypeAdapter(kind).validate_python(configuration)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ConfigError(f"loss {name!r}: {where}: {problem['msg']}, got {problem['input']!r}") from error
+    return loss
+
+
+class WrapperLoss(StatefulLoss):
+    """A loss with a field ``loss``: it changes logits (or the temperature), then evaluates the inner loss."""
+
+    inner: Loss
+
+    def __post_init__(self) -> None:
+        """Build the inner loss; what it needs, this one needs as well."""
+        super().__post_init__()
+        told: InnerLoss = getattr(self, "loss")  # noqa: B009 - a field of every subclass
+        if isinstance(told, str):
+            told = NamedConfiguration(name=told)
+        elif isinstance(told, dict):
+            told = NamedConfiguration.model_validate(told)
+        self._set("loss", told)
+        self._adopt(make_loss(told.name, told.configuration))
+
+    def prepared(self, counts: ClassCounts) -> WrapperLoss:
+        """Its inner loss, prepared."""
+        self._adopt(self.inner.prepared(counts))
+        return self
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Told to the inner loss."""
+        if isinstance(self.inner, StatefulLoss):
+            self.inner.begin_epoch(epoch)
+
+    def advance(self, value: Scalar, progress: float) -> None:
+        """Told to the inner loss."""
+        if isinstance(self.inner, StatefulLoss):
+            self.inner.advance(value, progress)
+
+    def _adopt(self, inner: Loss) -> None:
+        if inner.takes_ensemble or inner.needs_held_out:
+            raise ConfigError(f"loss {self.name!r} cannot wrap {inner.name!r}: use that one alone")
+        if isinstance(inner, nn.Module):
+            self._modules["inner"] = inner
+        self._set("inner", inner)
+        for need in ("needs_teacher", "needs_labels", "couples_samples"):
+            self._set(need, getattr(self, need) or getattr(inner, need))
+        self._set("views", inner.views)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # frozen for everybody else
