@@ -103,7 +103,8 @@ class TriangularGeometry(StatefulLoss):
     def _build(self, classes: int) -> None:
         # Its own generator: the global one belongs to the student.
         generator = torch.Generator().manual_seed(0)
-        network = nn.Sequential(nn.Linear(_PARTS * classes, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, 1))
+        hidden = nn.utils.skip_init(nn.Linear, _PARTS * classes, _HIDDEN)
+        network = nn.Sequential(hidden, nn.ReLU(), nn.utils.skip_init(nn.Linear, _HIDDEN, 1))
         with torch.no_grad():
             bound = (_PARTS * classes) ** -0.5
             for parameter in network[0].parameters():

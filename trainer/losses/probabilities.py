@@ -69,8 +69,10 @@ def deviation(logits: Tensor) -> Tensor:
 
 def bounded_exp(exponent: Tensor) -> Tensor:
     """``exp``, continued by its tangent above ``EXP_LIMIT``: powers and ratios stay finite."""
-    beyond = (exponent - EXP_LIMIT).clamp_min(0)
-    return exponent.clamp_max(EXP_LIMIT).exp() + math.exp(EXP_LIMIT) * beyond
+    # Selected, not clamped: a clamp's slope at its own limit is 0.
+    inside = exponent <= EXP_LIMIT
+    beyond = torch.where(inside, 0.0, exponent - EXP_LIMIT)
+    return torch.where(inside, exponent, EXP_LIMIT).exp() + math.exp(EXP_LIMIT) * beyond
 
 
 def falling_order(teacher: Tensor, labels: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from itertools import combinations
+
 import torch
 
 from tests.trainer.losses.cases import batch
@@ -31,4 +34,36 @@ def test_a_certain_teacher_makes_it_cross_entropy():
     teacher = torch.nn.functional.one_hot(labels, 7).double() * 1000
     torch.testing.assert_close(
         LOSSES["pld"]()(student, teacher, labels), LOSSES["ce"]()(student, None, labels)
+    )
+
+
+def test_ldrld_is_the_authors_recursion_over_masked_softmaxes():
+    """As in LDRLD.py: every pair, then all d, with 1000 taken off the other classes' logits."""
+    student, teacher, labels = batch(classes=9)
+    depth, temperature, gamma = 4, 4.0, 0.05
+    top = student.topk(depth, dim=1).indices
+    subsets = [*combinations(range(depth), 2), tuple(range(depth))]
+    local = torch.zeros((), dtype=torch.float64)
+    for subset in subsets:
+        weight = 1.0
+        if len(subset) == 2:
+            a, b = subset[0] + 1, subset[1] + 1
+            weight = 2 / (1.5 + abs(a - b)) * math.exp(-gamma * (a + b))
+        local = local + weight * masked_kd(student, teacher, top[:, list(subset)], temperature, keep=True)
+    rest = masked_kd(student, teacher, top, temperature, keep=False)
+    expected = 10.5 * local / len(subsets) + 7 * rest
+    torch.testing.assert_close(LOSSES["ldrld"](depth=depth)(student, teacher, labels), expected)
+
+
+def masked_kd(student, teacher, index, temperature, keep):
+    mask = torch.full_like(teacher, float(keep)).scatter(1, index, float(not keep))
+    p = (teacher / temperature - 1000.0 * mask).softmax(1)
+    log_q = (student / temperature - 1000.0 * mask).log_softmax(1)
+    return torch.nn.functional.kl_div(log_q, p, reduction="batchmean") * temperature**2
+
+
+def test_ldrld_with_all_classes_has_no_rest():
+    student, teacher, labels = batch(classes=5)
+    assert LOSSES["ldrld"](depth=7, beta=0.0)(student, teacher, labels) == LOSSES["ldrld"](depth=7)(
+        student, teacher, labels
     )
