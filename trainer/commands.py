@@ -96,7 +96,8 @@ def run_losses(name: str | None, *, selftest: bool, markdown: bool) -> None:
     elif name:
         typer.echo(explain_loss(name))
     else:
-        Console().print(losses_table())
+        # In a pipe or a file there is no width to fit: a line per loss reads and greps better.
+        Console(width=None if sys.stdout.isatty() else 240).print(losses_table())
 
 
 def _selftest() -> None:

@@ -49,9 +49,9 @@ class Standardized(WrapperLoss):
 
 @dataclass(frozen=True, eq=False)
 class Swap(WrapperLoss):
-    """The inner loss after the teacher's label logit and its largest logit change places.
+    """The inner loss of ``t'``: t with ``t_y`` and ``max t`` exchanged, the label's logit and the largest.
 
-    SWAP of RLD's repository.
+    SWAP of RLD's repository, arXiv 2408.07703.
     """
 
     name = "swap"
@@ -68,9 +68,9 @@ class Swap(WrapperLoss):
 
 @dataclass(frozen=True, eq=False)
 class Sort(WrapperLoss):
-    """The inner loss after the teacher's values are dealt anew, the largest to the label.
+    """The inner loss of ``t'``: t's values dealt anew, ``t'_{pi_k}`` the k-th largest; pi_1 is the label.
 
-    SortKD, arXiv 2508.16544. The other classes get the next values in the order they had. A teacher that is
+    SortKD, arXiv 2508.16544. The other classes follow in the order they had. A teacher that is
     right stays as it is.
     """
 

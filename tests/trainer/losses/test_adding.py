@@ -1,0 +1,95 @@
+"""Adding a loss takes a dataclass, a line in ``LOSSES`` and a table row: what forgetting one of them does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import trainer.losses
+from tests.trainer.losses import test_laws
+from tests.trainer.losses.cases import batch
+from trainer.catalogue import loss_rows, markdown_table
+from trainer.losses import LOSSES, Loss
+from trainer.objective import Objective, Term
+
+README = Path(trainer.losses.__file__).with_name("README.md")
+
+
+@pytest.fixture
+def halved():
+    """A new loss, of a class that goes away with the test."""
+
+    @dataclass(frozen=True)
+    class HalfSquare(Loss):
+        """``weight / 2 mean (s - t)^2``."""
+
+        name = "half_square"
+        paper = "this test"
+
+        weight: float = 1.0
+        """Of everything."""
+
+        def formula(self, student: torch.Tensor, teacher: torch.Tensor, labels: object) -> torch.Tensor:
+            return 0.5 * self.weight * (student - teacher).square().mean()
+
+    return HalfSquare
+
+
+def registered(monkeypatch, kind):
+    monkeypatch.setitem(LOSSES, kind.name, kind)
+
+
+def test_class_and_line_are_all_the_trainer_needs(monkeypatch, halved):
+    registered(monkeypatch, halved)
+    student, teacher, labels = batch()
+    objective = Objective([Term(name="half_square", configuration={"weight": 2.0}, weight=3.0)])
+    total, _ = objective(student, teacher, labels, 0)
+    torch.testing.assert_close(total, 3 * (student - teacher).square().mean())
+    assert loss_rows()[-1].fields == "weight=1"
+
+
+def test_a_forgotten_row_is_noticed(monkeypatch, halved):
+    test_laws.test_the_table_beside_the_losses_is_the_codes()
+    registered(monkeypatch, halved)
+    with pytest.raises(AssertionError):
+        test_laws.test_the_table_beside_the_losses_is_the_codes()
+
+
+def test_the_row_that_is_missing_is_what_the_command_prints(monkeypatch, halved):
+    registered(monkeypatch, halved)
+    missing = set(markdown_table().splitlines()) - set(README.read_text().splitlines())
+    assert missing == {"| `half_square` | `weight=1` | teacher | this test |  |"}
+
+
+def test_a_forgotten_line_is_noticed(halved):
+    test_laws.test_every_loss_class_is_registered()
+    halved.__module__ = "trainer.losses.half_square"
+    with pytest.raises(AssertionError):
+        test_laws.test_every_loss_class_is_registered()
+    halved.__module__ = __name__
+
+
+def test_a_forgotten_dataclass_decorator_is_noticed(monkeypatch):
+    class Plain(Loss):
+        """Not a dataclass."""
+
+        name, paper = "plain", "this test"
+
+    registered(monkeypatch, Plain)
+    with pytest.raises(AssertionError):
+        test_laws.test_is_a_frozen_documented_dataclass("plain", {})
+
+
+def test_a_line_under_another_name_is_noticed(monkeypatch, halved):
+    monkeypatch.setitem(LOSSES, "half", halved)
+    with pytest.raises(AssertionError):
+        test_laws.test_registry_names_agree()
+
+
+def test_a_missing_second_evaluation_is_noticed(monkeypatch, halved):
+    registered(monkeypatch, halved)
+    with pytest.raises(AssertionError):
+        test_laws.test_every_loss_has_a_second_evaluation()
