@@ -148,7 +148,7 @@ class Stepper:
         """Assemble a run and its stream."""
         run = assemble(settings, stack)
         stream = stack.enter_context(
-            TrainingStream(run.dataset, run.plan, 0, run.cache, fetch=settings.fetch, workers=run.workers)
+            TrainingStream(run.dataset, run.plan, 0, run.caches, fetch=settings.fetch, workers=run.workers)
         )
         run.model.train()
         return cls(run, stream, TrainMeter(run.accelerator.device))

@@ -105,9 +105,9 @@ def run_demo(out: str, seeds: int) -> None:
     cache = folder / "digits.zarr"
     with demo.step("Train the teacher on 1,197 digits"):
         # One thread each: for models this small a second one costs more than it brings.
-        demo.run("teacher", *_train_teacher(folder), threads=1)
+        demo.run("teacher", *teacher_command(folder), threads=1)
     with demo.step(f"Run it once over {_SAMPLES} digits x {_VIEWS} views: the cache"):
-        demo.run("build", *_build(folder, cache), threads=1)
+        demo.run("build", *build_command(folder, cache), threads=1)
     port = _free_port()
     with ExitStack() as stack:
         with demo.step("Serve the cache; from here on the teacher is switched off"):
@@ -119,7 +119,8 @@ def run_demo(out: str, seeds: int) -> None:
     print_outcome(outcome, demo.console)
 
 
-def _train_teacher(folder: Path) -> tuple[str, ...]:
+def teacher_command(folder: Path) -> tuple[str, ...]:
+    """What trains the demo's teacher into ``folder/teacher``."""
     return (
         *("kdtrain", "--data", "digits:train", "--val-data", "digits:test"),
         *("--recipe", _RECIPE, "--views", str(_VIEWS), "--image-size", str(_IMAGE_SIZE)),
@@ -128,7 +129,8 @@ def _train_teacher(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _build(folder: Path, cache: Path) -> tuple[str, ...]:
+def build_command(folder: Path, cache: Path) -> tuple[str, ...]:
+    """What runs that teacher over the students' digits."""
     return (
         *("kdcache", "build", "--teacher", "trainer.students:cnn3"),
         *("--weights", str(folder / "teacher" / "last.safetensors")),

@@ -11,21 +11,22 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from cache_builder.datasets import LimitedSource, open_source
+from cache_builder.datasets import open_source
 from cache_builder.format import ConfigError, DataError
-from cache_builder.views import parse_recipe
+from cache_builder.heads import HeadSpec
 from cache_builder.views.recipes import Plain
 from trainer.client import TeacherCache
 from trainer.config import RunConfig, TrainConfig, Triple
-from trainer.data import ReplayDataset, ViewDataset, Views, natural_size, require_labels
+from trainer.data import ViewDataset, Views, require_labels
 from trainer.decode import RecordDecoder
 from trainer.device import Normalise, make_accelerator, resolve_device, resolve_precision
+from trainer.heads import build_student, head_of
 from trainer.objective import Objective
 from trainer.optim import make_optimizer
 from trainer.order import BatchPlan
+from trainer.requirements import check_objective
 from trainer.resolve import resolve
-from trainer.run_folder import DRIFT
-from trainer.students import make_student
+from trainer.training_data import class_counts, split, training_data
 
 
 @dataclass
@@ -34,12 +35,17 @@ class Run:
 
     config: RunConfig
     accelerator: Accelerator
-    cache: TeacherCache | None
-    """None where no loss looks at a teacher's records."""
+    caches: tuple[TeacherCache, ...]
+    """One per teacher; none where no loss looks at their records."""
     dataset: ViewDataset
+    set_aside: ViewDataset | None
+    """Training data that never trains the student: a loss learns from it."""
     held_out: ViewDataset | None
     objective: Objective
-    decoder: RecordDecoder | None
+    decoders: nn.ModuleList
+    """One ``RecordDecoder`` per cache."""
+    head: HeadSpec | None
+    """The student's auxiliary head."""
     normalise: Normalise
     model: nn.Module
     """The student, wrapped for precision and several devices."""
@@ -71,6 +77,7 @@ class Run:
             "std": settings.std,
             "interpolation": self.config.interpolation,
             "crop_fraction": settings.eval_crop,
+            "aux_head": None if self.head is None else self.head.model_dump(),
         }
 
 
@@ -82,79 +89,70 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     accelerator = make_accelerator(device, precision)
-    cache = None
-    if settings.cache is not None:
-        cache = stack.enter_context(TeacherCache.open(settings.cache, patience_s=settings.patience_s))
-    dataset = _training_data(settings, cache)
-    config = resolve(settings, cache, dataset, device, precision)
+    caches = tuple(
+        stack.enter_context(TeacherCache.open(location, patience_s=settings.patience_s))
+        for location in settings.cache
+    )
+    dataset = training_data(settings, caches)
+    config = resolve(settings, caches, dataset, device, precision)
     settings = config.settings
-    objective = Objective(config.objective)
-    _check_objective(objective, cache, dataset)
+    set_aside = None
+    if config.set_aside:
+        dataset, set_aside = split(dataset, config.set_aside, settings.seed)
+    counts = class_counts(dataset, config.classes) if dataset.labelled else None
+    objective = Objective(config.objective, counts)
+    check_objective(objective, config, dataset, accelerator.num_processes)
     held_out = _held_out(config)
+    objective = objective.to(accelerator.device)
+    model, optimizer = _student_and_optimizer(config, objective, accelerator)
+    taught_by = caches if objective.needs_teacher else ()
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        caches=taught_by,
+        dataset=dataset,
+        set_aside=set_aside,
+        held_out=held_out,
+        objective=objective,
+        decoders=nn.ModuleList(RecordDecoder(cache.manifest) for cache in taught_by).to(accelerator.device),
+        head=head_of(settings),
+        normalise=Normalise(_triple(settings.mean), _triple(settings.std)).to(accelerator.device),
+        model=model,
+        optimizer=optimizer,
+        plan=_plan(config, accelerator),
+    )
+
+
+def _student_and_optimizer(
+    config: RunConfig, objective: Objective, accelerator: Accelerator
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The student on its device, wrapped for precision and several processes, and what trains it."""
+    settings = config.settings
     torch.manual_seed(settings.seed)
-    student = make_student(settings.student, config.classes, dataset.image_size)
+    student = build_student(settings, config.classes, settings.image_size or 0)
     _seed_ranks(settings.seed, accelerator.process_index)
     _check_output(student, config)
     if accelerator.device.type == "cuda":
         student = student.to(memory_format=torch.channels_last)
-    model, optimizer = accelerator.prepare(student, make_optimizer(student, settings))
-    taught = objective.needs_teacher and cache is not None
-    return Run(
-        config=config,
-        accelerator=accelerator,
-        cache=cache if taught else None,
-        dataset=dataset,
-        held_out=held_out,
-        objective=objective.to(accelerator.device),
-        decoder=RecordDecoder(cache.manifest).to(accelerator.device) if taught and cache else None,
-        normalise=Normalise(_triple(settings.mean), _triple(settings.std)).to(accelerator.device),
-        model=model,
-        optimizer=optimizer,
-        plan=BatchPlan(
-            samples=len(dataset),
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-            views=config.view_count,
-            seed=settings.seed,
-            accumulation=settings.accumulation,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-        ),
+    model, optimizer = accelerator.prepare(
+        student, make_optimizer(student, settings, list(objective.joint_parameters()))
     )
+    return model, optimizer
 
 
-def _training_data(settings: TrainConfig, cache: TeacherCache | None) -> ViewDataset:
-    source = open_source(settings.data)
-    if settings.limit is not None:
-        source = LimitedSource(source, settings.limit)
-    if cache is not None:
-        if settings.recipe or settings.views:
-            raise ConfigError(
-                "--recipe and --views are the cache's: leave them out, or train without --cache"
-            )
-        return ReplayDataset(
-            cache,
-            source,
-            settings.image_size,
-            allow_render_drift=settings.allow_render_drift,
-            drift_folder=settings.out / DRIFT,
-        )
-    if settings.recipe is None:
-        raise ConfigError("without --cache, say how images are augmented: --recipe pad-crop-flip or rrc-flip")
-    recipe = parse_recipe(settings.recipe)
-    views = settings.views or recipe.max_views() or settings.epochs
-    if recipe.max_views() is not None and views > (recipe.max_views() or 0):
-        raise ConfigError(f"recipe {settings.recipe!r} has {recipe.max_views()} view(s), not {views}")
-    size = settings.image_size or natural_size(source)
-    return ViewDataset(source, Views(recipe, settings.seed, views, "bilinear"), size)
-
-
-def _check_objective(objective: Objective, cache: TeacherCache | None, dataset: ViewDataset) -> None:
-    for loss in objective.losses:
-        if loss.needs_teacher and cache is None:
-            raise ConfigError(f"loss {loss.name!r} needs a teacher: give --cache, or --loss ce for none")
-        if loss.needs_labels:
-            require_labels(dataset, f"loss {loss.name!r}")
+def _plan(config: RunConfig, accelerator: Accelerator) -> BatchPlan:
+    settings = config.settings
+    return BatchPlan(
+        samples=config.samples,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        views=config.view_count,
+        seed=settings.seed,
+        accumulation=settings.accumulation,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        views_per_sample=config.views_per_sample,
+    )
 
 
 def _held_out(config: RunConfig) -> ViewDataset | None:

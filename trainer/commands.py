@@ -83,6 +83,28 @@ def run_eval(
         typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  NLL {result.nll:.4f}")
 
 
+def run_compare(given: dict[str, Any], losses: str, seeds: int, jobs: int | None) -> None:
+    """Compare methods, print the table and say where it lies; raise where any run failed."""
+    settings = make_settings({**given, "mean": None, "std": None})
+    from rich.console import Console
+
+    from trainer.compare import compare
+    from trainer.compare_display import CompareDisplay
+    from trainer.compare_report import CHART, TABLE, print_table
+
+    console = Console()
+    _log(console)
+    table = compare(settings, losses, seeds, jobs, CompareDisplay(console))
+    print_table(table, console)
+    typer.echo(f"table {settings.out / TABLE}, picture {settings.out / CHART}")
+    failed = [run for line in table for run in line.runs if run.failure is not None]
+    if failed:
+        raise KDCacheError(
+            f"{len(failed)} of {len(table) * seeds} runs failed, as the table says; the same command tries "
+            "again those that broke off"
+        )
+
+
 def run_losses(name: str | None, *, selftest: bool, markdown: bool) -> None:
     """List the losses, explain one, or measure all of them."""
     from rich.console import Console

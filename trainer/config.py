@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from cache_builder.format.manifest import Frozen, NamedConfiguration
+from trainer.losses import LOSSES
 from trainer.losses.recipes import Benchmark
 from trainer.objective import Terms
 
@@ -24,14 +25,16 @@ class TrainConfig(Frozen):
     """Training data set spec, e.g. ``imagefolder:/data/train``."""
     out: Path
     """Folder of the run."""
-    cache: str | None = None
-    """URL or path of the cache; None = no teacher, views are drawn here."""
+    cache: tuple[str, ...] = ()
+    """URLs or paths of the caches, one per teacher; none = no teacher, views are drawn here."""
     val_data: str | None = None
     """Held-out data set spec; None = no evaluation."""
     student: str = "resnet18"
     """Torchvision name, ``cnn3(width=8)``, or ``package.module:factory``."""
     loss: str = "kd"
     """A method's name (its published objective), an expression, JSON, or a JSON file."""
+    aux_head: str | None = None
+    """Auxiliary head: ``linear`` or ``mlp``, as in ``linear(mix=0.5)``; None = the method's own, if any."""
     published: Literal["auto", "imagenet", "cifar100"] = "auto"
     """Whose published settings a method's name alone means; auto = cifar100 up to 64 pixels."""
     epochs: int = Field(default=30, ge=1)
@@ -70,6 +73,8 @@ class TrainConfig(Frozen):
     """Normalisation standard deviation; None likewise."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first N samples of the training data, as in ``kdcache build --limit``."""
+    labelled: float | None = Field(default=None, gt=0, le=1)
+    """Share of the training samples whose label is used, chosen by the seed; None = all that have one."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of initial weights, order of samples and the student's own randomness."""
     device: Device = "auto"
@@ -89,9 +94,17 @@ class TrainConfig(Frozen):
     tensorboard: bool = True
     """Write TensorBoard events."""
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        """One cache may be given without brackets."""
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, str) else value
+
 
 class CacheFacts(Frozen):
-    """The cache a run was begun with."""
+    """A cache a run was begun with."""
 
     cache_id: str
     name: str
@@ -116,19 +129,40 @@ class RunConfig(Frozen):
     class_names: tuple[str, ...] | None
     samples: int
     """Training samples."""
+    set_aside: int = 0
+    """Further samples that never train the student: a loss learns from them (tgeo)."""
+    labelled: int
+    """How many of all these have a label that is used."""
     view_count: int
-    """V; epoch e uses view e mod V."""
+    """V, recorded views."""
+    views_per_sample: int = 1
+    """n, views of each sample in a batch; epoch e uses views n e to n e + n - 1, each mod V."""
     view_seed: int
     """Key of the views."""
     view_recipe: NamedConfiguration
     """The augmentation policy of the views."""
     interpolation: str
     """Resampling of training and evaluation images."""
-    cache: CacheFacts | None
+    caches: tuple[CacheFacts, ...]
+    """One per teacher; the first one's size and normalisation are the student's by default."""
+
+    @property
+    def data_in_words(self) -> str:
+        """How many samples, in which views, with which labels."""
+        views = f"{self.view_count} view(s) by {self.view_recipe.name}"
+        if self.views_per_sample > 1:
+            views += f", {self.views_per_sample} of each sample in a batch"
+        text = f"{self.samples:,} samples at {self.settings.image_size} px, {views}"
+        if self.labelled < self.samples + self.set_aside:
+            text += f"; {self.labelled:,} have a label"
+        if self.set_aside:
+            names = {term.name: None for term in self.objective if LOSSES[term.name].needs_held_out}
+            text += f"; {self.set_aside:,} more are set aside for {', '.join(names)}"
+        return text
 
 
 # What may change between the command that began a run and the one that resumes it: where things lie and how
-# fast they go. The cache is compared by its id instead.
+# fast they go. Caches are compared by their ids instead.
 _NOT_COMPARED: dict[str, Any] = {
     "product_version": True,
     "settings": {
@@ -159,6 +193,8 @@ def differing_fields(stored: RunConfig, wanted: RunConfig) -> list[str]:
 def _flatten(value: dict[str, JsonValue], prefix: str = "") -> dict[str, JsonValue]:
     flat: dict[str, JsonValue] = {}
     for key, item in value.items():
+        if isinstance(item, list) and any(isinstance(part, dict) for part in item):
+            item = {str(index): part for index, part in enumerate(item)}
         if isinstance(item, dict):
             flat |= _flatten(item, f"{prefix}{key}.")
         else:

@@ -81,8 +81,8 @@ class ViewDataset(Dataset[Replayed]):
         self.indices = np.arange(len(source)) if indices is None else indices
         self.rows = self.indices if rows is None else rows
         self.labels = _labels(source, self.indices) if labels is None else labels
-        self.has_labels = bool((self.labels >= 0).all())
-        """Whether every sample has one."""
+        self.labelled = int((self.labels >= 0).sum())
+        """How many samples have a label."""
         self._digests = digests
         # Shared memory: loader workers that live through many epochs see the new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -90,19 +90,30 @@ class ViewDataset(Dataset[Replayed]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether every sample has one."""
+        return self.labelled == len(self)
+
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch, counted from 0, bare positions belong to: its view is epoch mod V."""
         self._epoch.fill_(epoch)
 
-    def subset(self, positions: NDArray[np.int64]) -> ViewDataset:
-        """The same views of some positions, given in rising order."""
+    def subset(
+        self,
+        positions: NDArray[np.int64],
+        *,
+        views: Views | None = None,
+        labels: NDArray[np.int32] | None = None,
+    ) -> ViewDataset:
+        """Some positions, given in rising order; with other ``views`` or ``labels`` [n] where given."""
         return ViewDataset(
             self.source,
-            self.views,
+            views or self.views,
             self.image_size,
             rows=self.rows[positions],
             indices=self.indices[positions],
-            labels=self.labels[positions],
+            labels=self.labels[positions] if labels is None else labels,
             digests=None if self._digests is None else self._digests[positions],
         )
 
@@ -110,19 +121,36 @@ class ViewDataset(Dataset[Replayed]):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[Position]) -> list[Replayed]:
-        """Many items at once: what a loader calls for a batch, so that views are drawn together."""
+        """Many items at once: what a loader calls for a batch.
+
+        Views are drawn together, and a sample that is asked for in several views is read once.
+        """
         current = int(self._epoch) % self.views.count
         pairs = [item if isinstance(item, tuple) else (int(item), current) for item in positions]
+        drawn = self._draw(pairs)
+        places: dict[int, list[int]] = {}
+        for place, (position, _) in enumerate(pairs):
+            places.setdefault(position, []).append(place)
         items: dict[int, Replayed] = {}
+        for position, wanted in places.items():
+            image = self._read(position)
+            for place in wanted:
+                pixels = apply(image, *drawn[place], self.image_size, self.views.interpolation)
+                label, row = int(self.labels[position]), int(self.rows[position])
+                items[place] = Replayed(pixels, label, row, pairs[place][1])
+        return [items[place] for place in range(len(pairs))]
+
+    def _draw(self, pairs: Sequence[tuple[int, int]]) -> dict[int, tuple[ViewParams, int]]:
+        """Per place, what was drawn for its view and which of that it is."""
+        drawn: dict[int, tuple[ViewParams, int]] = {}
         for view in {view for _, view in pairs}:
             places = [place for place, pair in enumerate(pairs) if pair[1] == view]
             rows = self.rows[[pairs[place][0] for place in places]]
             params = draw(self.views.recipe, self.views.seed, view, rows)
-            for index, place in enumerate(places):
-                items[place] = self._render(pairs[place][0], view, params, index)
-        return [items[place] for place in range(len(pairs))]
+            drawn |= {place: (params, index) for index, place in enumerate(places)}
+        return drawn
 
-    def _render(self, position: int, view: int, params: ViewParams, index: int) -> Replayed:
+    def _read(self, position: int) -> Tensor:
         sample = self.source.read(int(self.indices[position]))
         if self._digests is not None and sample.digest != int(self._digests[position]):
             sample_id = self.source.ids[int(self.indices[position])]
@@ -130,8 +158,7 @@ class ViewDataset(Dataset[Replayed]):
                 f"{self.source.spec}: sample {sample_id!r} changed since the cache was built (its digest "
                 "differs), so the teacher's answer is about another picture; restore it or rebuild the cache"
             )
-        image = apply(sample.image, params, index, self.image_size, self.views.interpolation)
-        return Replayed(image, int(self.labels[position]), int(self.rows[position]), view)
+        return sample.image
 
 
 class ReplayDataset(ViewDataset):
@@ -182,12 +209,13 @@ def natural_size(source: ImageSource) -> int:
     return min(height, width) if max(height, width) <= 64 else 224
 
 
-def require_labels(dataset: ViewDataset, who: str) -> None:
-    """Raise :class:`ConfigError` where a label is missing; ``who`` needs them."""
+def require_labels(dataset: ViewDataset, who: str, hint: str = "") -> None:
+    """Raise :class:`ConfigError` where a label is missing; ``who`` needs them, ``hint`` says what to do."""
     if not dataset.has_labels:
-        missing = int((dataset.labels < 0).sum())
+        missing = len(dataset) - dataset.labelled
         raise ConfigError(
             f"{who} needs labels, but {missing} of {len(dataset)} samples of {dataset.source.spec} have none"
+            + hint
         )
 
 

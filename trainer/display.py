@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from trainer.assemble import Run
     from trainer.run_folder import Row
 
-
 _LINE_EVERY_S = 60.0
 
 
@@ -130,14 +129,14 @@ def describe(run: Run) -> list[str]:
     source = f" ({config.objective_source})" if config.objective_source else ""
     lines = [
         f"student   {settings.student}: {weights:,} weights, {config.classes} classes, {where}",
-        f"data      {settings.data}: {config.samples:,} samples at {settings.image_size} px, "
-        f"{config.view_count} view(s) by {config.view_recipe.name}",
+        f"data      {settings.data}: {config.data_in_words}",
         f"minimise  {' + '.join(map(str, config.objective))}{source}",
     ]
-    if config.cache is not None:
-        taught = "" if run.cache is not None else "; no loss looks at it, so no records are fetched"
-        lines.insert(1, f"teacher   {config.cache.teacher}; cache {config.cache.name}{taught}")
-    return lines
+    if settings.aux_head is not None:
+        lines.insert(1, f"aux head  {settings.aux_head}")
+    taught = "" if run.caches else "; no loss looks at it, so no records are fetched"
+    teachers = [f"teacher   {facts.teacher}; cache {facts.name}{taught}" for facts in config.caches]
+    return [*lines[:1], *teachers, *lines[1:]]
 
 
 def epoch_line(row: Row, epochs: int) -> str:
@@ -151,4 +150,4 @@ def epoch_line(row: Row, epochs: int) -> str:
         parts.append(
             f"held out {row['val_top1']:6.1%} (top-5 {row['val_top5']:.1%}, nll {row['val_nll']:.3f})"
         )
-    return "  ".join([*parts, f"{row['samples_per_s']:,.0f} img/s"])
+    return "  ".join([*parts, f"{row['samples_per_s']:,.0f} samples/s"])

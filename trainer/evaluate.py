@@ -17,10 +17,10 @@ from trainer.config import RunConfig
 from trainer.data import ReplayDataset, require_labels
 from trainer.decode import RecordDecoder
 from trainer.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
+from trainer.heads import build_student
 from trainer.metrics import Evaluator
 from trainer.run_folder import BEST, DRIFT, LAST, RunFolder
 from trainer.stream import make_loader
-from trainer.students import make_student
 
 _BATCH = 256
 
@@ -88,7 +88,7 @@ class _Student:
         device = resolve_device(device)
         self._accelerator = make_accelerator(device, resolve_precision("auto", device))
         self._device = self._accelerator.device
-        student = make_student(settings.student, config.classes, settings.image_size)
+        student = build_student(settings, config.classes, settings.image_size)
         load_weights(file, student)
         # For evaluation: no DDP around it, only the precision.
         prepared = self._accelerator.prepare_model(student.eval().to(self._device), evaluation_mode=True)

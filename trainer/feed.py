@@ -20,16 +20,21 @@ _POLL_S = 0.2
 _CLOSE_S = 1.0
 
 
-def whole_view_fetch(cache: TeacherCache) -> Fetch:
-    """A ``fetch`` that takes the whole page of a view once and gathers from it. For one thread."""
-    held: tuple[int, NDArray[np.uint8]] | None = None
+def whole_view_fetch(cache: TeacherCache, pages: int = 1) -> Fetch:
+    """A ``fetch`` that takes the whole page of a view once and gathers from it. For one thread.
+
+    ``pages``: how many it holds, those used last: as many as there are views in a batch.
+    """
+    held: dict[int, NDArray[np.uint8]] = {}
 
     def fetch(view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        nonlocal held
-        if held is None or held[0] != view:
-            held = None  # never two pages at once
-            held = (view, cache.fetch_page(view))
-        return held[1][rows]
+        page = held.pop(view, None)
+        if page is None:
+            while len(held) >= pages:  # before the next one comes: never a page more than needed
+                held.pop(next(iter(held)))
+            page = cache.fetch_page(view)
+        held[view] = page
+        return page[rows]
 
     return fetch
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer import bilevel
 from trainer.assemble import Run, assemble
 from trainer.config import TrainConfig
 from trainer.display import Display, Silent
+from trainer.forward import outcome_of, per_image, to_device
 from trainer.metrics import Evaluation, Evaluator, TrainMeter
 from trainer.optim import lr_at, set_lr
 from trainer.report import write_report
@@ -71,7 +73,7 @@ def _run_epochs(
     stop = stack.enter_context(StopRequest())
     stream = stack.enter_context(
         TrainingStream(
-            run.dataset, plan, first_step, run.cache,
+            run.dataset, plan, first_step, run.caches,
             fetch=settings.fetch, workers=run.workers, pin_memory=accelerator.device.type == "cuda",
         )
     )  # fmt: skip
@@ -105,7 +107,7 @@ def _run_epochs(
         if must_stop or batches is None:
             raise stop.error(f"stopped after step {step} of {plan.steps}; --resume goes on from there")
         lr = lr_at(step, plan.steps, warmup_steps, settings.lr)
-        train_step(run, batches, epoch, lr, meter)
+        train_step(run, batches, step, lr, meter)
         keeper.step = step + 1
         display.stepped(step + 1)
 
@@ -129,35 +131,48 @@ def _run_epochs(
             epoch_began, epoch_first_step = time.monotonic(), step + 1
 
 
-def train_step(run: Run, batches: list[Batch], epoch: int, lr: float, meter: TrainMeter) -> None:
-    """One optimiser step on this process's micro-batches. ``epoch`` counts from 0."""
+def train_step(run: Run, batches: list[Batch], step: int, lr: float, meter: TrainMeter) -> None:
+    """One optimiser step on this process's micro-batches. ``step`` counts from 0."""
     accelerator = run.accelerator
     set_lr(run.optimizer, lr)
+    if bilevel.is_due(run, step):
+        bilevel.update(run, to_device(run, batches[0]), step, lr)
     for index, batch in enumerate(batches):
         # Gradients meet once a step, with the last micro-batch.
         last = index == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(run.model):
-            loss = _forward(run, batch, epoch, meter)
+            loss = _forward(run, batch, run.plan.epoch_of(step), meter)
             accelerator.backward(loss / len(batches))
+    _meet_joint_gradients(run)
     if run.config.settings.clip_grad is not None:
         accelerator.clip_grad_norm_(run.model.parameters(), run.config.settings.clip_grad)
     run.optimizer.step()
     run.optimizer.zero_grad()
+    run.objective.advance((step + 1) / run.plan.steps, lambda value: _mean(run, value))
 
 
 def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
-    """The objective of one micro-batch."""
-    device = run.accelerator.device
-    images = run.normalise(batch.images.to(device, non_blocking=True))
-    labels = batch.labels.to(device, non_blocking=True) if run.dataset.has_labels else None
-    teacher = None
-    if run.decoder is not None and batch.records is not None:
-        teacher = run.decoder(batch.records.to(device, non_blocking=True))
-    logits = run.model(images)
-    loss: Tensor
-    loss, terms = run.objective(logits, teacher, labels, epoch)
-    meter.add(loss, terms, logits, labels, teacher)
-    return loss
+    """The objective of one micro-batch, noted by losses that follow it, and measured."""
+    on_device = to_device(run, batch)
+    outcome = outcome_of(run, run.model, on_device, epoch)
+    run.objective.note(outcome.values)
+    meter.add(outcome.total, outcome.values, outcome.answer, *per_image(run, on_device))
+    return outcome.total
+
+
+def _meet_joint_gradients(run: Run) -> None:
+    """Average the gradients of what losses train along: they are no part of the wrapped student."""
+    if run.accelerator.num_processes == 1:
+        return
+    for parameter in run.objective.joint_parameters():
+        own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = _mean(run, own)
+
+
+def _mean(run: Run, value: Tensor) -> Tensor:
+    """Over the processes."""
+    mean: Tensor = run.accelerator.reduce(value, reduction="mean")
+    return mean
 
 
 def _agree(run: Run, *wishes: bool) -> list[bool]:

@@ -36,7 +36,10 @@ class TrainMeter:
         labels: Tensor | None,
         teacher: Tensor | None,
     ) -> None:
-        """One micro-batch: the objective, its terms, student logits [B, C], what there is to compare with."""
+        """One micro-batch: the objective, its terms, student logits [n, C], what there is to compare with.
+
+        ``labels`` [n]: -1 where there is none; such samples do not count for the accuracy.
+        """
         count = len(logits)
         guess = logits.detach().argmax(1)
         self._samples += count
@@ -45,14 +48,21 @@ class TrainMeter:
             self._accumulate(f"train_{name}", value * count)
         if labels is not None:
             self._accumulate("train_top1", (guess == labels).sum())
+            self._accumulate("labelled", (labels >= 0).sum())
         if teacher is not None:
             self._accumulate("train_agreement", (guess == teacher.argmax(1)).sum())
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means per sample over all ranks; accuracies in 0..1, losses in nats."""
+        """Means per sample over all ranks; accuracies in 0..1, losses in nats.
+
+        The accuracy is that of labelled samples, and missing where there were none.
+        """
         sums = self.totals(accelerator)
-        count = sums.pop("samples", 0.0)
-        return {name: value / count for name, value in sums.items()} if count else {}
+        count, labelled = sums.pop("samples", 0.0), sums.pop("labelled", 0.0)
+        if not labelled:
+            sums.pop("train_top1", None)
+        counts = {"train_top1": labelled}
+        return {name: value / counts.get(name, count) for name, value in sums.items()}
 
     def totals(self, accelerator: Accelerator) -> dict[str, float]:
         """Sums over all ranks: what a checkpoint in the middle of an epoch keeps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,9 +11,16 @@ from torch import nn
 from trainer.config import TrainConfig
 
 
-def make_optimizer(student: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; vectors (norms, biases) decay only where asked for."""
+def make_optimizer(
+    student: nn.Module, settings: TrainConfig, joint: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; vectors (norms, biases) decay only where asked for.
+
+    ``joint``: parameters of losses that are trained along; they never decay.
+    """
     groups = parameter_groups(student, settings)
+    if joint:
+        groups.append({"params": list(joint), "weight_decay": 0.0})
     lr = settings.lr
     assert lr is not None
     if settings.optimizer == "adamw":

@@ -34,15 +34,21 @@ class BatchPlan:
     """Samples of one optimiser step, over all ranks and micro-batches."""
     epochs: int
     views: int
-    """Epoch e uses view e mod views."""
+    """V, recorded views to go through."""
     seed: int
     accumulation: int = 1
     """Micro-batches of one step on one rank."""
     rank: int = 0
     world: int = 1
+    views_per_sample: int = 1
+    """In how many views, n, a batch holds each sample; epoch e uses n e to n e + n - 1, each mod V."""
 
     def __post_init__(self) -> None:
-        """Refuse a batch that is larger than the data set or does not divide."""
+        """Refuse a batch that is larger than the data set or does not divide, and the same view twice."""
+        if self.views_per_sample > self.views:
+            raise ConfigError(
+                f"a batch cannot hold {self.views_per_sample} views of a sample: there are only {self.views}"
+            )
         if self.batch_size > self.samples:
             raise ConfigError(
                 f"batch size {self.batch_size} exceeds the {self.samples} training samples: "
@@ -69,9 +75,15 @@ class BatchPlan:
         """The epoch, counted from 0, in which a step lies."""
         return step // self.steps_per_epoch
 
-    def view_of(self, step: int) -> int:
-        """The view in which a step sees its samples."""
-        return self.epoch_of(step) % self.views
+    @property
+    def samples_per_micro_batch(self) -> int:
+        """B, different samples of one micro-batch on one rank."""
+        return self.batch_size // (self.world * self.accumulation)
+
+    def views_of(self, step: int) -> tuple[int, ...]:
+        """The views in which a step sees its samples; of two, the weak one first."""
+        first = self.epoch_of(step) * self.views_per_sample
+        return tuple((first + offset) % self.views for offset in range(self.views_per_sample))
 
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's positions in one step, one array per micro-batch."""
@@ -81,8 +93,8 @@ class BatchPlan:
         own = np.split(whole, self.world)[self.rank]
         return np.split(own, self.accumulation)
 
-    def stream(self, first_step: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(view, positions) of every micro-batch from a step to the end of the run."""
+    def stream(self, first_step: int) -> Iterator[tuple[tuple[int, ...], NDArray[np.int64]]]:
+        """(views, positions) of every micro-batch from a step to the end of the run."""
         for step in range(first_step, self.steps):
             for positions in self.micro_batches(step):
-                yield self.view_of(step), positions
+                yield self.views_of(step), positions

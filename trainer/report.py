@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainer.assemble import Run
 
 CURVES = "curves.png"
-_NOT_SHOWN = {"out", "data", "val_data", "cache", "student", "loss"}
+_NOT_SHOWN = {"out", "data", "val_data", "cache", "student", "loss", "aux_head"}
 
 
 def write_report(folder: RunFolder, run: Run) -> None:
@@ -123,16 +123,14 @@ def _term_keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _summary(config: RunConfig, rows: Sequence[Row], weights: int) -> str:
-    teacher = "No teacher."
-    if config.cache is not None:
-        teacher = (
-            f"Teacher: {config.cache.teacher}, from cache `{config.cache.name}` "
-            f"(id `{config.cache.cache_id}`)."
-        )
+    teachers = " ".join(
+        f"Teacher: {facts.teacher}, from cache `{facts.name}` (id `{facts.cache_id}`)."
+        for facts in config.caches
+    )
+    head = f" Auxiliary head: `{config.settings.aux_head}`." if config.settings.aux_head else ""
     return (
-        f"{weights:,} weights, {config.classes} classes, {config.samples:,} training samples at "
-        f"{config.settings.image_size} px in {config.view_count} view(s) by "
-        f"`{config.view_recipe.name}`. {teacher} kdcache {config.product_version}."
+        f"{weights:,} weights, {config.classes} classes.{head} Training data: {config.data_in_words}. "
+        f"{teachers or 'No teacher.'} kdcache {config.product_version}."
     )
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cache_builder.format import DataError, RecordLayout
 from trainer.client import TeacherCache
 from trainer.data import Position, Replayed, ViewDataset
-from trainer.feed import Fetch, RecordFeed, whole_view_fetch
+from trainer.feed import Fetch, RecordFeed, Request, whole_view_fetch
 from trainer.order import BatchPlan
 
 # Pages up to here are taken whole: a view of ImageNet at 70 bytes a record is 90 MB.
@@ -24,21 +26,21 @@ _RECORDS_AHEAD = 16
 
 
 class Batch(NamedTuple):
-    """One micro-batch on the host."""
+    """One micro-batch on the host: B samples, each in n views (``BatchPlan.views_per_sample``)."""
 
     images: Tensor
-    """uint8 [B, 3, S, S]."""
+    """uint8 [n B, 3, S, S]: all samples in the first view, then the same samples in the next."""
     labels: Tensor
     """int64 [B], -1 where there is none."""
-    records: Tensor | None
-    """uint8 [B, record_bytes]; None where no loss looks at the teacher."""
+    records: tuple[Tensor, ...]
+    """Of each cache uint8 [n B, record_bytes], in the order of the images; empty without a teacher."""
 
 
 class TrainingStream:
     """Every micro-batch of a run from one step on, across epochs: nothing waits at an epoch's end.
 
-    Loader workers render the images, one thread of this process fetches the records. ``cache`` None: no
-    records. Use as a context.
+    Loader workers render the images, one thread of this process for each cache fetches the records.
+    ``caches`` empty: no records. Use as a context.
     """
 
     def __init__(
@@ -46,39 +48,55 @@ class TrainingStream:
         dataset: ViewDataset,
         plan: BatchPlan,
         first_step: int,
-        cache: TeacherCache | None,
+        caches: Sequence[TeacherCache],
         *,
         fetch: str = "auto",
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
+        self._plan = plan
         loader = make_loader(dataset, _Positions(plan, first_step), workers, pin_memory)
-        # The workers are forked before the thread starts: a forked copy of a thread's lock stays locked.
+        # The workers are forked before the threads start: a forked copy of a thread's lock stays locked.
         self._images: Iterator[Replayed] = iter(loader)
-        self._feed: RecordFeed | None = None
-        if cache is not None:
-            requests = ((view, dataset.rows[positions]) for view, positions in plan.stream(first_step))
-            self._feed = RecordFeed(choose_fetch(cache, fetch), requests, _RECORDS_AHEAD)
+        self._feeds = [
+            RecordFeed(
+                choose_fetch(cache, fetch, plan.views_per_sample),
+                _requests(dataset, plan, first_step),
+                _RECORDS_AHEAD * plan.views_per_sample,
+            )
+            for cache in caches
+        ]
 
     def take(self, count: int, give_up: Callable[[], bool]) -> list[Batch] | None:
         """The next ``count`` micro-batches; None when ``give_up`` says so while a server is waited for."""
         batches = []
         for _ in range(count):
-            records = None
-            if self._feed is not None:
-                fetched = self._feed.get(give_up)
+            records = []
+            for feed in self._feeds:
+                fetched = self._records(feed, give_up)
                 if fetched is None:
                     return None
-                records = torch.from_numpy(fetched)
+                records.append(fetched)
             replayed = self._next_images()
             assert isinstance(replayed.label, Tensor)
-            batches.append(Batch(replayed.image, replayed.label, records))
+            samples = len(replayed.label) // self._plan.views_per_sample
+            batches.append(Batch(replayed.image, replayed.label[:samples], tuple(records)))
         return batches
 
+    def _records(self, feed: RecordFeed, give_up: Callable[[], bool]) -> Tensor | None:
+        """The records of one micro-batch in all its views."""
+        parts = []
+        for _ in range(self._plan.views_per_sample):
+            fetched = feed.get(give_up)
+            if fetched is None:
+                return None
+            parts.append(torch.from_numpy(fetched))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
     def close(self) -> None:
-        """Stop the thread and the workers."""
-        if self._feed is not None:
-            self._feed.close()
+        """Stop the threads and the workers."""
+        for feed in self._feeds:
+            feed.close()
         del self._images
 
     def __enter__(self) -> Self:
@@ -110,11 +128,14 @@ def make_loader(
     )
 
 
-def choose_fetch(cache: TeacherCache, mode: str) -> Fetch:
-    """How records are fetched: ``batch``, ``view``, or what suits the size of a page (``auto``)."""
+def choose_fetch(cache: TeacherCache, mode: str, views: int = 1) -> Fetch:
+    """How records are fetched: ``batch``, ``view``, or what suits the size of a page (``auto``).
+
+    ``views``: how many views one batch looks at.
+    """
     page_bytes = cache.manifest.data.samples * RecordLayout(cache.manifest.codec).record_bytes
     whole = mode == "view" or (mode == "auto" and page_bytes <= WHOLE_VIEW_BYTES)
-    return whole_view_fetch(cache) if whole else cache.fetch
+    return whole_view_fetch(cache, views) if whole else cache.fetch
 
 
 def without_worker_traceback(message: str) -> str:
@@ -131,8 +152,20 @@ class _Positions:
         self._first_step = first_step
 
     def __iter__(self) -> Iterator[list[Position]]:
-        for view, positions in self._plan.stream(self._first_step):
-            yield [(int(position), view) for position in positions]
+        for views, positions in self._plan.stream(self._first_step):
+            yield in_views(positions, views)
+
+
+def in_views(positions: NDArray[np.int64], views: Sequence[int]) -> list[Position]:
+    """All positions in the first view, then all in the next."""
+    return [(int(position), view) for view in views for position in positions]
+
+
+def _requests(dataset: ViewDataset, plan: BatchPlan, first_step: int) -> Iterator[Request]:
+    """(view, rows) of every micro-batch, view by view."""
+    for views, positions in plan.stream(first_step):
+        for view in views:
+            yield view, dataset.rows[positions]
 
 
 def _prepare_worker(_worker: int) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from cache_builder.format.errors import DataError
+from cache_builder.heads import DualHead, HeadSpec
 from cache_builder.teachers.preprocessing import Preprocessing, described
 from cache_builder.teachers.weights import StateDict, load_into, weights_digest
 
@@ -64,12 +66,31 @@ def with_state(
     preprocessing: Preprocessing,
     metadata: dict[str, Any],
 ) -> Teacher:
-    """A teacher with weights from a file; a file written by kdtrain also says what the model wants to see."""
+    """A teacher with weights from a file.
+
+    A file written by kdtrain also says what the model wants to see, and whether it has an auxiliary head:
+    then the teacher answers as that student does, with both heads mixed.
+    """
+    model = _with_head(model, path, metadata)
     load_into(model, state, path)
     names = metadata.get("class_names")
     try:
         wanted = described(preprocessing, metadata)
         class_names = tuple(str(name) for name in names) if names else None
     except (TypeError, ValueError) as error:
-        raise DataError(f"the kdcache metadata of weights file {path} is damaged: {error}") from error
+        raise _damaged(path, error) from error
     return freeze(spec, model, path.name, wanted, class_names)
+
+
+def _with_head(model: nn.Module, path: Path, metadata: dict[str, Any]) -> nn.Module:
+    if metadata.get("aux_head") is None:
+        return model
+    try:
+        spec, classes = HeadSpec.model_validate(metadata["aux_head"]), int(metadata["classes"])
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return DualHead(model, spec, classes)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"the kdcache metadata of weights file {path} is damaged: {error}")

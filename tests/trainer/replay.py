@@ -39,11 +39,16 @@ def write_replay_cache(
     name: str = "replay",
     top_k: int = 3,
     rank: int = 4,
+    views_seed: int = 7,
+    interpolation: str = "bilinear",
 ) -> Manifest:
     """A finished cache of a source, its probe rendered and its digests taken from the real images."""
     assert source.labels is not None
     classes = classes or len(source.class_names or ())
-    manifest = _manifest(source, views, image_size, recipe, classes, name, top_k, rank)
+    section = ViewsSection(count=views, recipe=recipe, seed=views_seed)
+    manifest = _manifest(source, section, classes, name, top_k, rank)
+    teacher = manifest.teacher.model_copy(update={"input_size": image_size, "interpolation": interpolation})
+    manifest = manifest.model_copy(update={"teacher": teacher})
     logits = teacher_logits(source.labels, views, classes, seed)
     basis = fit_basis(logits.reshape(-1, classes), manifest.codec.tail_rank)
     probe, pixels = render_probe(source, manifest.views, manifest.teacher)
@@ -57,23 +62,14 @@ def write_replay_cache(
 
 
 def _manifest(
-    source: ImageSource,
-    views: int,
-    image_size: int,
-    recipe: NamedConfiguration,
-    classes: int,
-    name: str,
-    top_k: int,
-    rank: int,
+    source: ImageSource, views: ViewsSection, classes: int, name: str, top_k: int, rank: int
 ) -> Manifest:
     manifest = synthetic_manifest(
-        views=views, rows=len(source), classes=classes, top_k=top_k, rank=rank, name=name
+        views=views.count, rows=len(source), classes=classes, top_k=top_k, rank=rank, name=name
     )
     names = source.class_names if classes == len(source.class_names or ()) else None
     data = DataSection(spec=source.spec, samples=len(source), classes=classes, class_names=names)
-    teacher = manifest.teacher.model_copy(update={"input_size": image_size})
-    section = ViewsSection(count=views, recipe=recipe, seed=7)
-    return manifest.model_copy(update={"data": data, "teacher": teacher, "views": section})
+    return manifest.model_copy(update={"data": data, "views": views})
 
 
 def _write_tiles(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 from cache_builder.datasets import LimitedSource, open_source
 from tests.trainer.replay import write_replay_cache
+from trainer.assemble import Run, assemble
 from trainer.config import TrainConfig
+from trainer.stream import Batch, TrainingStream
 
 SAMPLES, VIEWS, BATCH = 160, 2, 32
 STEPS_PER_EPOCH = SAMPLES // BATCH
@@ -23,7 +27,10 @@ def write_digits_cache(path: Path, **settings: Any) -> Path:
     return path
 
 
-def config(out: Path, cache: Path | str | None, **settings: Any) -> TrainConfig:
+Caches = Path | str | Sequence[Path | str] | None
+
+
+def config(out: Path, cache: Caches, **settings: Any) -> TrainConfig:
     """Three epochs of a small student, distilled and on labels."""
     defaults = {
         "data": "digits:train",
@@ -37,7 +44,26 @@ def config(out: Path, cache: Path | str | None, **settings: Any) -> TrainConfig:
         "device": "cpu",
         "tensorboard": False,
     }
-    return TrainConfig.model_validate({**defaults, "out": out, "cache": cache and str(cache), **settings})
+    caches = [cache] if isinstance(cache, Path | str) else cache or ()
+    given = {**defaults, "out": out, "cache": [str(path) for path in caches], **settings}
+    return TrainConfig.model_validate(given)
+
+
+@contextmanager
+def assembled(out: Path, cache: Caches, **settings: Any) -> Iterator[tuple[Run, TrainingStream]]:
+    """A run whose steps a test takes itself, and its micro-batches."""
+    with ExitStack() as stack:
+        run = assemble(config(out, cache, **settings), stack)
+        stream = stack.enter_context(TrainingStream(run.dataset, run.plan, 0, run.caches))
+        run.model.train()
+        yield run, stream
+
+
+def next_batches(run: Run, stream: TrainingStream) -> list[Batch]:
+    """The micro-batches of one step."""
+    batches = stream.take(run.config.settings.accumulation, lambda: False)
+    assert batches is not None
+    return batches
 
 
 def with_dropout(num_classes: int) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_living_workers_see_the_new_epoch(cache, images, context):
 def test_batches_do_not_depend_on_workers(cache, images, workers):
     dataset = ReplayDataset(cache, spec(images))
     plan = BatchPlan(len(dataset), 8, epochs=2, views=VIEWS, seed=5)
-    batches = [[(int(p), view) for p in positions] for view, positions in plan.stream(1)]
+    batches = [[(int(p), view) for p in positions] for (view,), positions in plan.stream(1)]
     here = list(DataLoader(dataset, batch_sampler=batches))
     there = list(DataLoader(dataset, batch_sampler=batches, num_workers=workers))
     assert len(here) == len(there) == plan.steps - 1
@@ -118,6 +119,33 @@ def test_items_of_different_views_may_share_a_batch(cache, images):
     assert [(item.row, item.view) for item in together] == [(3, 1), (0, 0), (3, 2), (9, 1)]
     for item in together:
         assert torch.equal(item.image, dataset[item.row, item.view].image)
+
+
+class Counting:
+    """A source that keeps book of what is read."""
+
+    def __init__(self, source):
+        self._source, self.spec, self.ids = source, source.spec, source.ids
+        self.labels, self.class_names = source.labels, source.class_names
+        self.read_indices = []
+
+    def __len__(self):
+        return len(self._source)
+
+    def read(self, index):
+        self.read_indices.append(index)
+        return self._source.read(index)
+
+
+def test_a_sample_in_two_views_is_decoded_once(cache, images):
+    source = Counting(open_source(spec(images)))
+    dataset = ReplayDataset(cache, source)
+    source.read_indices.clear()
+    items = dataset.__getitems__([(7, 1), (2, 1), (30, 1), (7, 2), (2, 2), (30, 2)])
+    assert sorted(source.read_indices) == [2, 7, 30]
+    assert [(item.row, item.view) for item in items] == [(7, 1), (2, 1), (30, 1), (7, 2), (2, 2), (30, 2)]
+    for item in items:
+        assert torch.equal(item.image, rendered(images, item.row, item.view))
 
 
 def test_the_data_set_does_not_carry_the_cache(cache, images):
@@ -279,6 +307,18 @@ def test_a_subset_keeps_rows_and_views(cache, images):
     assert len(part) == 2
     assert torch.equal(part[1, 2].image, dataset[20, 2].image)
     assert part.rows.tolist() == [4, 20]
+    assert part.has_labels
+
+
+def test_a_subset_may_have_other_labels_and_views(cache, images):
+    dataset = ReplayDataset(cache, spec(images))
+    part = dataset.subset(
+        np.array([4, 20]), labels=np.array([-1, 1], np.int32), views=replace(dataset.views, count=2)
+    )
+    assert [part[position, 0].label for position in (0, 1)] == [-1, 1]
+    assert (part.labelled, part.has_labels, dataset.has_labels) == (1, False, True)
+    part.set_epoch(2)
+    assert part[0].view == 0
 
 
 def test_the_cache_written_here_is_one(cache):

@@ -19,10 +19,10 @@ ROW = {
 def test_an_epoch_is_one_line():
     assert epoch_line(ROW, 30) == (
         "epoch  2/30  loss 1.250  train  50.0%  agrees  25.0%  held out  40.0% (top-5 90.0%, nll 1.500)  "
-        "1,234 img/s"
+        "1,234 samples/s"
     )
     bare = {key: ROW[key] for key in ("epoch", "train_loss", "samples_per_s")}
-    assert epoch_line(bare, 2) == "epoch 2/2  loss 1.250  1,234 img/s"
+    assert epoch_line(bare, 2) == "epoch 2/2  loss 1.250  1,234 samples/s"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -143,7 +143,7 @@ def test_without_a_cache_views_are_drawn_here(tmp_path):
     )
     assert result.last.top1 > 0.3
     written = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert written["cache"] is None
+    assert written["caches"] == []
     assert written["view_count"] == 2
     assert written["settings"]["image_size"] == 8
 
@@ -188,7 +188,7 @@ def test_another_configuration_is_not_resumed(finished, cache):
 
 def test_another_cache_is_not_resumed(finished, tmp_path):
     other = write_digits_cache(tmp_path / "other.zarr", seed=1)
-    with pytest.raises(ConfigError, match=r"cache\.cache_id"):
+    with pytest.raises(ConfigError, match=r"caches\.0\.cache_id"):
         train(config(finished[0], other, val_data="digits:test"), resume=True)
 
 

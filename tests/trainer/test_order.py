@@ -47,14 +47,36 @@ def test_ranks_and_micro_batches_divide_a_step_without_overlap(world, accumulati
 
 def test_a_stream_from_the_middle_is_the_rest_of_the_whole():
     plan = BatchPlan(50, 8, epochs=3, views=2, seed=0, accumulation=2)
-    everything = [(view, tuple(rows)) for view, rows in plan.stream(0)]
+    everything = [(views, tuple(rows)) for views, rows in plan.stream(0)]
     assert len(everything) == plan.steps * 2 == 3 * 6 * 2
-    assert [(view, tuple(rows)) for view, rows in plan.stream(7)] == everything[14:]
+    assert [(views, tuple(rows)) for views, rows in plan.stream(7)] == everything[14:]
 
 
 def test_views_follow_the_epochs():
     plan = BatchPlan(20, 10, epochs=5, views=2, seed=0)
-    assert [plan.view_of(step) for step in range(plan.steps)] == [0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
+    assert [plan.views_of(step) for step in range(plan.steps)] == [
+        (view,) for view in (0, 0, 1, 1, 0, 0, 1, 1, 0, 0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("views", "expected"),
+    [
+        (2, [(0, 1), (0, 1), (0, 1), (0, 1)]),
+        (4, [(0, 1), (2, 3), (0, 1), (2, 3)]),
+        (5, [(0, 1), (2, 3), (4, 0), (1, 2)]),
+    ],
+)
+def test_two_views_of_an_epoch_are_neighbours(views, expected):
+    plan = BatchPlan(20, 20, epochs=4, views=views, seed=0, views_per_sample=2)
+    assert [plan.views_of(step) for step in range(plan.steps)] == expected
+    assert [pair for pair, _ in plan.stream(0)] == expected
+
+
+def test_the_order_does_not_depend_on_the_views_of_a_batch():
+    one, two = (BatchPlan(50, 8, epochs=2, views=4, seed=0, views_per_sample=n) for n in (1, 2))
+    for (_, ours), (_, theirs) in zip(one.stream(0), two.stream(0), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +85,7 @@ def test_views_follow_the_epochs():
         ({"batch_size": 51}, "exceeds the 50 training samples"),
         ({"batch_size": 10, "accumulation": 3}, "multiple of 3"),
         ({"batch_size": 10, "world": 4}, "multiple of 4"),
+        ({"batch_size": 10, "views_per_sample": 2}, "cannot hold 2 views of a sample: there are only 1"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(arguments, message):

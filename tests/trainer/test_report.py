@@ -20,11 +20,12 @@ def run_config(tmp_path, **settings):
         classes=10,
         class_names=None,
         samples=160,
+        labelled=160,
         view_count=2,
         view_seed=0,
         view_recipe=NamedConfiguration(name="plain"),
         interpolation="bilinear",
-        cache=CacheFacts(cache_id="abc123", name="c", teacher="torchvision:vit_l_16, weights none"),
+        caches=(CacheFacts(cache_id="abc123", name="c", teacher="torchvision:vit_l_16, weights none"),),
     )
 
 

@@ -52,7 +52,7 @@ def test_without_a_cache(tmp_path):
     config = resolved(tmp_path, None, loss="ce", recipe="pad-crop-flip", epochs=7)
     assert config.settings.views == config.view_count == 7
     assert config.settings.mean == (0.485, 0.456, 0.406)
-    assert config.cache is None
+    assert config.caches == ()
     assert config.class_names == tuple("0123456789")
     assert resolved(tmp_path, None, loss="ce", recipe="plain").view_count == 1
 

@@ -101,10 +101,10 @@ class TriangularGeometry(StatefulLoss):
             self._optimizer().load_state_dict(state)
 
     def _build(self, classes: int) -> None:
-        # Its own generator: the global one belongs to the student.
+        # Drawn from its own generator: the global one belongs to the student.
         generator = torch.Generator().manual_seed(0)
-        hidden = nn.utils.skip_init(nn.Linear, _PARTS * classes, _HIDDEN)
-        network = nn.Sequential(hidden, nn.ReLU(), nn.utils.skip_init(nn.Linear, _HIDDEN, 1))
+        layers = nn.Linear(_PARTS * classes, _HIDDEN, device="meta"), nn.Linear(_HIDDEN, 1, device="meta")
+        network = nn.Sequential(layers[0], nn.ReLU(), layers[1]).to_empty(device="cpu")
         with torch.no_grad():
             bound = (_PARTS * classes) ** -0.5
             for parameter in network[0].parameters():

@@ -1,0 +1,158 @@
+"""What a comparison consists of, and the folder that keeps it.
+
+compare.json   what is compared                  runs/METHOD/seed-N/   a folder of kdtrain each
+logs/          what each run said                compare.md, compare.csv, compare.png, results.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from cache_builder.format import ConfigError, DataError
+from cache_builder.format.manifest import Frozen
+from trainer.assemble import assemble
+from trainer.checkpoint import write_text
+from trainer.config import RunConfig, TrainConfig, differing_fields
+from trainer.device import resolve_device
+from trainer.methods import BASELINE, Method, parse_methods
+from trainer.run_folder import CONFIG, DRIFT, METRICS, REPORT
+
+PLAN, LOGS, RUNS = "compare.json", "logs", "runs"
+_LOCK = ".lock"
+
+
+class Comparison(Frozen):
+    """What is compared; the same whenever the comparison goes on."""
+
+    product_version: str
+    baseline: RunConfig
+    """Hard labels with seed 0. The other runs differ in objective and seed; each decides its precision."""
+    methods: tuple[Method, ...]
+    """Hard labels first."""
+    seeds: int = Field(ge=1)
+    """Runs of a method: seeds 0 to seeds - 1."""
+
+    def jobs(self, out: Path) -> list[Job]:
+        """All runs, seed by seed, so that every method has a first result early."""
+        return [Job(method, seed, out) for seed in range(self.seeds) for method in self.methods]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of a comparison. Each is itself only: objectives have no hash."""
+
+    method: Method
+    seed: int
+    out: Path
+    """The folder of the comparison."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.method.label}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return self.out / RUNS / self.method.slug / f"seed-{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What it said."""
+        return self.out / LOGS / f"{self.method.slug}-seed-{self.seed}.log"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the run noted its settings."""
+        return (self.folder / CONFIG).exists()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do: a report is the last thing that a run writes."""
+        return (self.folder / REPORT).exists()
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs in its metrics."""
+        path = self.folder / METRICS
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def plan_comparison(settings: TrainConfig, losses: str, seeds: int) -> Comparison:
+    """What is to be compared, all of it checked: cache, data, student and every objective."""
+    device = resolve_device(settings.device)
+    with ExitStack() as stack:
+        # On the CPU: the parent of the runs must not hold memory of a GPU.
+        asked = settings.model_copy(update={"loss": BASELINE, "seed": 0, "device": "cpu"})
+        baseline = assemble(asked, stack).config
+    decided = {"device": device, "precision": settings.precision, "workers": settings.workers}
+    baseline = baseline.model_copy(update={"settings": baseline.settings.model_copy(update=decided)})
+    methods = parse_methods(losses, baseline.objective_benchmark)
+    return Comparison(product_version=version("kdcache"), baseline=baseline, methods=methods, seeds=seeds)
+
+
+def check_free(out: Path) -> None:
+    """Before any work: raise :class:`ConfigError` where something else is in the way."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file: choose another --out")
+    ours = {_LOCK, DRIFT}
+    if out.exists() and not (out / PLAN).exists() and any(item.name not in ours for item in out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no comparison: choose another --out")
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[int]:
+    """The folder for this command alone; yields the lock's descriptor, for children to hold as well."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another kdtrain compare works in {out}, or runs of one that was killed still write their "
+                "checkpoints: wait for it to end, or choose another --out"
+            ) from error
+        yield file.fileno()
+
+
+def begin(out: Path, plan: Comparison) -> None:
+    """Note the plan; raise :class:`ConfigError` naming what differs from a stored one."""
+    path = out / PLAN
+    if path.exists():
+        differing = differing_settings(_stored(path), plan)
+        if differing:
+            raise ConfigError(
+                f"{out} holds a comparison of other settings (stored -> asked for):\n  "
+                + "\n  ".join(differing)
+                + "\nuse the stored settings to go on with it, or another --out"
+            )
+    else:
+        write_text(path, plan.model_dump_json(indent=1))
+    (out / LOGS).mkdir(exist_ok=True)
+
+
+def differing_settings(stored: Comparison, wanted: Comparison) -> list[str]:
+    """What differs between two comparisons, one ``field: stored -> wanted`` line each."""
+    lines = differing_fields(stored.baseline, wanted.baseline)
+    if stored.seeds != wanted.seeds:
+        lines.append(f"seeds: {stored.seeds} -> {wanted.seeds}")
+    old, new = ({method.name: method.minimises for method in plan.methods} for plan in (stored, wanted))
+    for name in old | new:
+        before, now = old.get(name, "not compared"), new.get(name, "not compared")
+        if before != now:
+            lines.append(f"losses, {name}: {before} -> {now}")
+    return lines
+
+
+def _stored(path: Path) -> Comparison:
+    try:
+        return Comparison.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise DataError(f"{path} is not the plan of a comparison of this release: {error}") from error

@@ -1,0 +1,121 @@
+"""What a run trains on: the samples, their views and their labels, from caches or from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache_builder.datasets import ImageSource, LimitedSource, open_source
+from cache_builder.format import ConfigError
+from cache_builder.views import parse_recipe
+from trainer.agreement import check_caches_agree
+from trainer.checks import check_against_cache, usable_labels
+from trainer.client import TeacherCache
+from trainer.config import TrainConfig
+from trainer.data import ReplayDataset, ViewDataset, Views, natural_size
+from trainer.order import epoch_order
+from trainer.run_folder import DRIFT
+
+# Epochs that no run reaches: choices that are made once have an order of their own.
+_ORDER_OF_LABELS, _ORDER_OF_SET_ASIDE = 2**64 - 1, 2**64 - 2
+_SET_ASIDE_SHARE = 0.1
+
+
+def training_data(settings: TrainConfig, caches: Sequence[TeacherCache]) -> ViewDataset:
+    """The training samples in the views of the caches, or in views that are drawn here.
+
+    Every cache is checked against the data. Raises :class:`ConfigError` for caches that do not agree with
+    each other, and :class:`DataError` for one that does not fit the data.
+    """
+    source = open_source(settings.data)
+    if settings.limit is not None:
+        source = LimitedSource(source, settings.limit)
+    dataset = _taught(settings, caches, source) if caches else _untaught(settings, source)
+    if settings.labelled is not None:
+        dataset = _partly_labelled(dataset, settings.labelled, settings.seed)
+    return dataset
+
+
+def count_set_aside(labelled: int) -> int:
+    """How many of the labelled samples a loss that learns from other samples gets: a tenth, at least one."""
+    return min(labelled, max(1, round(_SET_ASIDE_SHARE * labelled)))
+
+
+class Split(NamedTuple):
+    """Two parts of the training data without a common sample."""
+
+    training: ViewDataset
+    set_aside: ViewDataset
+
+
+def split(dataset: ViewDataset, set_aside: int, seed: int) -> Split:
+    """Set some labelled samples aside, chosen by the seed; both parts keep the order of the whole."""
+    labelled = np.flatnonzero(dataset.labels >= 0)
+    chosen = epoch_order(seed, _ORDER_OF_SET_ASIDE, labelled.size)[:set_aside]
+    is_aside = np.zeros(len(dataset), np.bool_)
+    is_aside[labelled[chosen]] = True
+    return Split(dataset.subset(np.flatnonzero(~is_aside)), dataset.subset(np.flatnonzero(is_aside)))
+
+
+def class_counts(dataset: ViewDataset, classes: int) -> Tensor:
+    """How often each class is a label, int64 [C]."""
+    labels = dataset.labels[dataset.labels >= 0]
+    return torch.from_numpy(np.bincount(labels, minlength=classes))
+
+
+def _taught(settings: TrainConfig, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
+    if settings.recipe or settings.views:
+        raise ConfigError("--recipe and --views are the cache's: leave them out, or train without --cache")
+    check_caches_agree(caches)
+    first = ReplayDataset(
+        caches[0],
+        source,
+        settings.image_size,
+        allow_render_drift=settings.allow_render_drift,
+        drift_folder=settings.out / DRIFT,
+    )
+    return first if len(caches) == 1 else _taught_by_all(settings, caches, first)
+
+
+def _taught_by_all(
+    settings: TrainConfig, caches: Sequence[TeacherCache], first: ReplayDataset
+) -> ViewDataset:
+    """The samples that every cache can teach, in the views that every cache has."""
+    labels = first.labels
+    for cache in caches[1:]:
+        drift = settings.out / DRIFT
+        rows, indices = first.rows, first.indices
+        check_against_cache(cache, first.source, rows, indices, settings.allow_render_drift, drift)
+        labels = np.where(labels >= 0, labels, usable_labels(cache, first.source, rows, indices))
+    invalid = [row for cache in caches for row in cache.manifest.invalid_rows]
+    positions = np.flatnonzero(~np.isin(first.rows, invalid))
+    views = replace(first.views, count=min(cache.manifest.views.count for cache in caches))
+    return first.subset(positions, views=views, labels=labels[positions])
+
+
+def _untaught(settings: TrainConfig, source: ImageSource) -> ViewDataset:
+    if settings.recipe is None:
+        raise ConfigError("without --cache, say how images are augmented: --recipe pad-crop-flip or rrc-flip")
+    recipe = parse_recipe(settings.recipe)
+    views = settings.views or recipe.max_views() or settings.epochs
+    if recipe.max_views() is not None and views > (recipe.max_views() or 0):
+        raise ConfigError(f"recipe {settings.recipe!r} has {recipe.max_views()} view(s), not {views}")
+    size = settings.image_size or natural_size(source)
+    return ViewDataset(source, Views(recipe, settings.seed, views, "bilinear"), size)
+
+
+def _partly_labelled(dataset: ViewDataset, share: float, seed: int) -> ViewDataset:
+    """The same samples; of those that have a label, a share keeps it, at least one."""
+    having: NDArray[np.int64] = np.flatnonzero(dataset.labels >= 0)
+    if not having.size:
+        raise ConfigError(f"--labelled {share:g}: no sample of {dataset.source.spec} has a label")
+    kept = having[epoch_order(seed, _ORDER_OF_LABELS, having.size)[: max(1, round(share * having.size))]]
+    labels = np.full_like(dataset.labels, -1)
+    labels[kept] = dataset.labels[kept]
+    return dataset.subset(np.arange(len(dataset)), labels=labels)
