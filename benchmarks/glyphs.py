@@ -26,19 +26,7 @@ BLOCKS = [(0x21, 0x7E), (0xA1, 0xFF), (0x100, 0x17F), (0x386, 0x3CE), (0x400, 0x
 LEAST_COVERAGE = 0.75
 """Of the characters, for a family to count: what it lacks is left out."""
 FACES_PER_FAMILY = 2
-PACKAGES = """
-adf-accanthis adf-baskervald adf-berenis adf-gillius adf-ikarius adf-irianis adf-libris adf-mekanus adf-oldania
-adf-romande adf-solothurn adf-switzera adf-tribun adf-universalis adf-verana agave anonymous-pro arkpandora
-averia-gwf averia-sans-gwf averia-serif-gwf b612 cabin cantarell cardo clear-sans cmu comfortaa comic-neue
-courier-prime croscore crosextra-caladea crosextra-carlito dejavu-core dejavu-extra dosis dustin ebgaramond
-ebgaramond-extra elstob eurofurence fantasque-sans firacode freefont-ttf georgewilliams gfs-artemisia
-gfs-baskerville gfs-bodoni-classic gfs-complutum gfs-didot gfs-didot-classic gfs-gazis gfs-neohellenic gfs-olga
-gfs-porson gfs-solomos gfs-theokritos go hack hermit inconsolata inter jetbrains-mono junicode jura lato
-league-mono liberation2 linex linuxlibertine lmodern manrope millimetre monofur monoid mononoki noto-core
-noto-mono oldstandard open-sans opendyslexic osifont paratype play prociono quattrocento roboto-slab
-roboto-unhinted routed-gothic sil-andika sil-charis sil-doulos sil-gentium sil-gentiumplus stix texgyre tuffy
-unifont urw-base35 vlgothic vollkorn wqy-microhei yanone-kaffeesatz
-""".split()
+PACKAGES = ["adf-accanthis", "adf-baskervald", "adf-berenis", "adf-gillius", "adf-ikarius", "adf-irianis", "adf-libris", "adf-mekanus", "adf-oldania", "adf-romande", "adf-solothurn", "adf-switzera", "adf-tribun", "adf-universalis", "adf-verana", "agave", "anonymous-pro", "arkpandora", "averia-gwf", "averia-sans-gwf", "averia-serif-gwf", "b612", "cabin", "cantarell", "cardo", "clear-sans", "cmu", "comfortaa", "comic-neue", "courier-prime", "croscore", "crosextra-caladea", "crosextra-carlito", "dejavu-core", "dejavu-extra", "dosis", "dustin", "ebgaramond", "ebgaramond-extra", "elstob", "eurofurence", "fantasque-sans", "firacode", "freefont-ttf", "georgewilliams", "gfs-artemisia", "gfs-baskerville", "gfs-bodoni-classic", "gfs-complutum", "gfs-didot", "gfs-didot-classic", "gfs-gazis", "gfs-neohellenic", "gfs-olga", "gfs-porson", "gfs-solomos", "gfs-theokritos", "go", "hack", "hermit", "inconsolata", "inter", "jetbrains-mono", "junicode", "jura", "lato", "league-mono", "liberation2", "linex", "linuxlibertine", "lmodern", "manrope", "millimetre", "monofur", "monoid", "mononoki", "noto-core", "noto-mono", "oldstandard", "open-sans", "opendyslexic", "osifont", "paratype", "play", "prociono", "quattrocento", "roboto-slab", "roboto-unhinted", "routed-gothic", "sil-andika", "sil-charis", "sil-doulos", "sil-gentium", "sil-gentiumplus", "stix", "texgyre", "tuffy", "unifont", "urw-base35", "vlgothic", "vollkorn", "wqy-microhei", "yanone-kaffeesatz"]
 
 
 @dataclass(frozen=True)
@@ -129,8 +117,8 @@ def write(out: Path, size: int, train: int, val: int, seed: int = 0) -> dict[str
     random.Random(seed).shuffle(names)
     if len(names) < train + val:
         raise SystemExit(
-            f"{len(names)} font families found, {train + val} asked for: install more fonts (--packages), or ask "
-            "for fewer with --train-families and --val-families"
+            f"{len(names)} font families found, {train + val} asked for: install more fonts (--packages), "
+            "or ask for fewer with --train-families and --val-families"
         )
     parts = {"val": names[:val], "train": names[val : val + train]}
     counts = {}
@@ -160,9 +148,8 @@ def command() -> None:
         parser.error("OUT is missing")
     else:
         counts = write(given.out, given.size, given.train_families, given.val_families)
-        print(
-            f"{len(characters())} classes: {counts['train']:,} training and {counts['val']:,} held-out pictures"
-        )
+        pictures = f"{counts['train']:,} training and {counts['val']:,} held-out pictures"
+        print(f"{len(characters())} classes: {pictures}")
 
 
 if __name__ == "__main__":
