@@ -1,9 +1,9 @@
-"""A data set of several hundred classes from installed fonts: Latin, Greek and Cyrillic characters as pictures.
+"""A data set of several hundred classes from installed fonts: Latin, Greek and Cyrillic characters.
 
     python -m benchmarks.glyphs OUT [--size 32] [--train-families 120] [--val-families 40]
 
-writes OUT/train and OUT/val, one folder per character, no font family in both. Debian's fonts-* packages
-give a few hundred families: ``apt-get install --no-install-recommends $(python -m benchmarks.glyphs --packages)``.
+writes OUT/train and OUT/val, one folder per character, no font family in both. ``--packages`` names Debian's
+packages of fonts: ``apt-get install --no-install-recommends $(python -m benchmarks.glyphs --packages)``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,21 @@ BLOCKS = [(0x21, 0x7E), (0xA1, 0xFF), (0x100, 0x17F), (0x386, 0x3CE), (0x400, 0x
 LEAST_COVERAGE = 0.75
 """Of the characters, for a family to count: what it lacks is left out."""
 FACES_PER_FAMILY = 2
-PACKAGES = ["adf-accanthis", "adf-baskervald", "adf-berenis", "adf-gillius", "adf-ikarius", "adf-irianis", "adf-libris", "adf-mekanus", "adf-oldania", "adf-romande", "adf-solothurn", "adf-switzera", "adf-tribun", "adf-universalis", "adf-verana", "agave", "anonymous-pro", "arkpandora", "averia-gwf", "averia-sans-gwf", "averia-serif-gwf", "b612", "cabin", "cantarell", "cardo", "clear-sans", "cmu", "comfortaa", "comic-neue", "courier-prime", "croscore", "crosextra-caladea", "crosextra-carlito", "dejavu-core", "dejavu-extra", "dosis", "dustin", "ebgaramond", "ebgaramond-extra", "elstob", "eurofurence", "fantasque-sans", "firacode", "freefont-ttf", "georgewilliams", "gfs-artemisia", "gfs-baskerville", "gfs-bodoni-classic", "gfs-complutum", "gfs-didot", "gfs-didot-classic", "gfs-gazis", "gfs-neohellenic", "gfs-olga", "gfs-porson", "gfs-solomos", "gfs-theokritos", "go", "hack", "hermit", "inconsolata", "inter", "jetbrains-mono", "junicode", "jura", "lato", "league-mono", "liberation2", "linex", "linuxlibertine", "lmodern", "manrope", "millimetre", "monofur", "monoid", "mononoki", "noto-core", "noto-mono", "oldstandard", "open-sans", "opendyslexic", "osifont", "paratype", "play", "prociono", "quattrocento", "roboto-slab", "roboto-unhinted", "routed-gothic", "sil-andika", "sil-charis", "sil-doulos", "sil-gentium", "sil-gentiumplus", "stix", "texgyre", "tuffy", "unifont", "urw-base35", "vlgothic", "vollkorn", "wqy-microhei", "yanone-kaffeesatz"]
+PACKAGES = (
+    "adf-accanthis adf-baskervald adf-berenis adf-gillius adf-ikarius adf-irianis adf-libris "
+    "adf-mekanus adf-oldania adf-romande adf-solothurn adf-switzera adf-tribun adf-universalis "
+    "adf-verana agave anonymous-pro arkpandora averia-gwf averia-sans-gwf averia-serif-gwf b612 "
+    "cabin cantarell cardo clear-sans cmu comfortaa comic-neue courier-prime croscore "
+    "crosextra-caladea crosextra-carlito dejavu-core dejavu-extra dosis dustin ebgaramond "
+    "ebgaramond-extra elstob eurofurence fantasque-sans firacode freefont-ttf georgewilliams "
+    "gfs-artemisia gfs-baskerville gfs-bodoni-classic gfs-complutum gfs-didot gfs-didot-classic "
+    "gfs-gazis gfs-neohellenic gfs-olga gfs-porson gfs-solomos gfs-theokritos go hack hermit "
+    "inconsolata inter jetbrains-mono junicode jura lato league-mono liberation2 linex "
+    "linuxlibertine lmodern manrope millimetre monofur monoid mononoki noto-core noto-mono "
+    "oldstandard open-sans opendyslexic osifont paratype play prociono quattrocento roboto-slab "
+    "roboto-unhinted routed-gothic sil-andika sil-charis sil-doulos sil-gentium sil-gentiumplus stix "
+    "texgyre tuffy unifont urw-base35 vlgothic vollkorn wqy-microhei yanone-kaffeesatz "
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,7 @@ def command() -> None:
     parser.add_argument("--packages", action="store_true", help="print the Debian packages of fonts")
     given = parser.parse_args()
     if given.packages:
-        print(" ".join(f"fonts-{name}" for name in PACKAGES))
+        print(" ".join(f"fonts-{name}" for name in PACKAGES.split()))
     elif given.out is None:
         parser.error("OUT is missing")
     else:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError
@@ -124,7 +125,7 @@ def test_a_teacher_that_is_wrong_is_trusted_less(tmp_path):
     ratios = {}
     for name, labels in (("right", source.labels), ("wrong", np.roll(source.labels, 7))):
         write_replay_cache(tmp_path / f"{name}.zarr", Believed(source, labels), unlabelled=True)
-        settings = {"loss": "tgeo", "limit": 320, "epochs": 20, "student": "cnn3(width=4)", "lr": 1e-2}
+        settings = {"loss": "tgeo(temperature=1)", "limit": 320, "epochs": 20, "student": "cnn3(width=4)", "lr": 1e-2}
         with assembled(tmp_path / "run", tmp_path / f"{name}.zarr", **settings) as (run, stream):
             (loss,), meter = run.objective.held_out_losses, TrainMeter(run.accelerator.device)
             for step in range(60):
@@ -134,7 +135,7 @@ def test_a_teacher_that_is_wrong_is_trusted_less(tmp_path):
                 train_step(run, batches, step, 1e-2, meter)
             answer = outcome_of(run, run.student, batch, 0).answer
             ratios[name] = loss.ratios(answer, batch.teacher, batch.labels).mean().item()
-    assert ratios["wrong"] < 0.45  # both began at 0.5
+    assert ratios["wrong"] < 0.35  # both began at 0.5
     assert ratios["wrong"] < ratios["right"] - 0.05
 
 
@@ -196,18 +197,15 @@ class Once(nn.Module):
         return OnlyOnce.apply(self.head(x.flatten(1)))
 
 
-class Prototypes(nn.Module):
-    """Distances to prototypes: a layer without a second derivative."""
-
-    def __init__(self, num_classes):
-        super().__init__()
-        self.prototypes = nn.Parameter(torch.randn(num_classes, 192))
+class Fused(Attends):
+    """Insists on a fused kernel, which has no second derivative."""
 
     def forward(self, x):
-        return -torch.cdist(x.flatten(1), self.prototypes, p=1)
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return super().forward(x)
 
 
-@pytest.mark.parametrize("student", ["Once", "Prototypes"])
+@pytest.mark.parametrize("student", ["Once", "Fused"])
 def test_a_student_without_second_derivatives_is_named(tmp_path, cache, student):
     with (
         begun(tmp_path, cache, student=f"tests.trainer.test_bilevel:{student}") as (run, _, batch),

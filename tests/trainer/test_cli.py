@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tests.trainer.runs import write_digits_cache
 from trainer.cli import app
-from trainer.losses import LOSSES
+from trainer.losses import LOSSES, selftest
 
 TINY = ["--data", "digits:train", "--limit", "160", "--student", "cnn3(width=2)", "--batch-size", "32",
         "--device", "cpu", "--no-tensorboard"]  # fmt: skip
@@ -122,12 +122,26 @@ def test_eval_refuses_weights_that_are_not_there(run):
 
 
 def test_losses_are_listed_and_explained():
-    listed = kdtrain("losses").stdout
+    listed = kdtrain("losses").stdout.splitlines()
+    assert set(LOSSES) <= {line.split(" ")[0] for line in listed}
+    for name in ("kd", "tgeo", "dho"):
+        assert f"--loss {name} alone means:" in kdtrain("losses", name).stdout
+    assert "beta = 8: Weight of the term among the other classes." in kdtrain("losses", "dkd").stdout
+    assert "| `kd` | `temperature=4` |" in kdtrain("losses", "--markdown").stdout
+
+
+def test_the_selftest_prints_every_loss_and_its_verdict(monkeypatch):
+    done = kdtrain("losses", "--selftest")
+    assert done.exit_code == 0, done.stderr
     for name in LOSSES:
-        assert f"{name}(" in listed
-        explained = kdtrain("losses", name).stdout
-        assert f"--loss {name} alone means:" in explained
-    assert "beta = 8.0: Weight of the term among the other classes." in kdtrain("losses", "dkd").stdout
+        assert sum(line.startswith(f"{name} ") for line in done.stdout.splitlines()) == 2
+    assert "all agree with the independent evaluation, at C = 100 and 1000" in done.stdout
+    wrong = [row._replace(value=row.value + 1) if row.name == "kd" else row for row in selftest.read_golden()]
+    monkeypatch.setattr(selftest, "read_golden", lambda: wrong)
+    done = kdtrain("losses", "--selftest")
+    assert done.exit_code == 1
+    assert done.stdout.count("WRONG") == 2
+    assert "2 of these differ from the independent evaluation" in done.stderr
 
 
 def test_help_teaches_with_examples():
