@@ -64,6 +64,9 @@ def test_every_figure_in_the_readme_is_a_benchmark_result() -> None:
 
 
 def test_paths_named_in_the_readme_exist() -> None:
-    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", prose):
-        assert (ROOT / path).exists(), path
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", README, flags=re.DOTALL)
+    headings = {line.lstrip("# ").lower().replace(" ", "-") for line in prose.splitlines() if line[:1] == "#"}
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", prose):
+        path, _, heading = link.partition("#")
+        assert (ROOT / path).exists(), link
+        assert not heading or heading in headings, link
