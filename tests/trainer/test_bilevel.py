@@ -20,6 +20,7 @@ from trainer import bilevel
 from trainer.forward import outcome_of, to_device
 from trainer.loop import train_step
 from trainer.metrics import TrainMeter
+from trainer.order import epoch_order
 
 LR = 0.1
 
@@ -49,9 +50,7 @@ def loss_after_a_step(run, batch, step):
     with torch.no_grad():
         for parameter in student.parameters():
             parameter -= LR * parameter.grad
-    from trainer.order import epoch_order
-
-    order = epoch_order(run.config.settings.seed, (step + 1) // 10, len(run.set_aside))[:32]
+    order = epoch_order(run.config.settings.seed, (step + 1) // 10, len(run.set_aside))[:8]
     views = run.plan.views_of(step)
     items = [run.set_aside[int(position), view] for view in views for position in order]
     images = run.normalise(torch.stack([item.image for item in items]))
@@ -61,7 +60,8 @@ def loss_after_a_step(run, batch, step):
 
 @pytest.mark.parametrize("loss", ["tgeo*1 + ce*0.5", "tgeo*1 + mlkd*0.1"])
 def test_the_gradient_is_the_numerical_one(tmp_path, cache, loss):
-    with begun(tmp_path, cache, student="tests.trainer.test_bilevel:smooth", loss=loss) as (run, tgeo, batch):
+    settings = {"student": "tests.trainer.test_bilevel:smooth", "loss": loss, "batch_size": 8}
+    with begun(tmp_path, cache, **settings) as (run, tgeo, batch):
         for module in (run.student, run.objective, run.normalise):
             module.double()
         batch = batch._replace(images=batch.images.double(), teacher=batch.teacher.double())
@@ -125,7 +125,7 @@ def test_a_teacher_that_is_wrong_is_trusted_less(tmp_path):
     ratios = {}
     for name, labels in (("right", source.labels), ("wrong", np.roll(source.labels, 7))):
         write_replay_cache(tmp_path / f"{name}.zarr", Believed(source, labels), unlabelled=True)
-        settings = {"loss": "tgeo(temperature=1)", "limit": 320, "epochs": 20, "student": "cnn3(width=4)", "lr": 1e-2}
+        settings = {"loss": "tgeo(temperature=1)", "student": "cnn3(width=4)", "limit": 320, "epochs": 20}
         with assembled(tmp_path / "run", tmp_path / f"{name}.zarr", **settings) as (run, stream):
             (loss,), meter = run.objective.held_out_losses, TrainMeter(run.accelerator.device)
             for step in range(60):

@@ -90,6 +90,52 @@ def test_eval_against_the_teacher(run, cache, tmp_path):
     assert "digits:test, 40 samples" in kdtrain(*words, "--limit", "40").stdout
 
 
+def test_several_teachers_and_few_labels(cache, tmp_path):
+    other = write_digits_cache(tmp_path / "b.zarr", seed=1, name="second")
+    words = [
+        *TINY,
+        "--cache",
+        cache,
+        "--cache",
+        other,
+        "--loss",
+        "dho",
+        "--labelled",
+        "0.25",
+        "--epochs",
+        "1",
+    ]
+    done = kdtrain(*words, "--val-data", "digits:test", "--out", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    assert "teacher   synthetic, weights none; cache replay\n" in done.stdout
+    assert "teacher   synthetic, weights none; cache second\n" in done.stdout
+    assert "aux head  linear(mix=0.5,temperature=1)\n" in done.stdout
+    assert "by pad-crop-flip; 40 have a label" in done.stdout
+    found = json.loads(kdtrain("eval", tmp_path / "a", "--json", "--device", "cpu").stdout)
+    assert f"held out: {found['top1']:.2%}" in done.stdout
+    again = kdtrain(*words, "--val-data", "digits:test", "--out", tmp_path / "a", "--resume")
+    assert "is finished: nothing to do" in again.stdout
+
+
+def test_two_views_are_said(cache, tmp_path):
+    done = kdtrain(*TINY, "--cache", cache, "--loss", "mlkd", "--epochs", "1", "--out", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    assert "2 view(s) by pad-crop-flip, 2 of each sample in a batch\n" in done.stdout
+
+
+def test_refusals_that_need_a_cache(cache, tmp_path):
+    for words, message in (
+        (["--cache", cache], "are one cache"),
+        (["--aux-head", "mlp(hiden=3)", "--loss", "dho"], "did you mean 'hidden'?\n  mlp(hiden=3)\n      ^"),
+        (["--loss", "ce + kd(head=aux)"], "add --aux-head linear"),
+        (["--labelled", "0.5"], "ce(samples=labelled) looks only at those that have one"),
+    ):
+        done = kdtrain(*TINY, "--cache", cache, *words, "--out", tmp_path / "a")
+        assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -98,6 +144,8 @@ def test_eval_against_the_teacher(run, cache, tmp_path):
         ([*TINY, "--out", "x", "--optimizer", "lion"], 2, "--optimizer lion: Input should be 'sgd'"),
         ([*TINY, "--out", "x", "--mean", "1,2"], 2, "--mean 1,2: expected three numbers, got 2"),
         ([*TINY, "--out", "x", "--std", "a,b,c"], 2, "--std a,b,c: expected three numbers"),
+        ([*TINY, "--out", "x", "--labelled", "0"], 2, "--labelled 0.0: Input should be greater than 0"),
+        ([*TINY, "--out", "x", "--labelled", "1.5"], 2, "--labelled 1.5: Input should be less than or equal"),
         ([*TINY, "--out", "x"], 2, "without --cache"),
         ([*TINY, "--out", "x", "--cache", "no.zarr"], 1, "there is no cache here"),
         (["--data", "imagefolder:no", "--out", "x", "--recipe", "plain"], 1, "does not exist"),

@@ -48,6 +48,21 @@ def test_a_whole_view_is_fetched_once(cache):
     assert pages == [0, 1, 2]
 
 
+def test_as_many_pages_are_held_as_a_batch_has_views(cache):
+    """Views by turns, as two-view batches ask for them, then the next pair; the oldest page goes first."""
+    pages = []
+
+    class Counting:
+        def fetch_page(self, view):
+            pages.append(view)
+            return cache.fetch_page(view)
+
+    fetch, rows = whole_view_fetch(Counting(), pages=2), np.array([3, 1])
+    for view in (0, 1, 0, 1, 0, 1, 2, 0, 2, 0):
+        np.testing.assert_array_equal(fetch(view, rows), cache.fetch(view, rows))
+    assert pages == [0, 1, 2, 0]
+
+
 def test_it_stays_at_most_depth_ahead():
     started = threading.Semaphore(0)
 

@@ -34,6 +34,22 @@ def test_training_means_are_over_samples_not_batches():
     )
 
 
+def test_only_labelled_samples_count_for_the_accuracy():
+    meter, accelerator = TrainMeter(torch.device("cpu")), make_accelerator("cpu", "fp32")
+    logits, labels, teacher = batch(0, 6)
+    right = logits.argmax(1)
+    labels = torch.where(torch.arange(6) < 4, right, -1)
+    labels[0] = (right[0] + 1) % 4
+    meter.add(torch.tensor(1.0), {}, logits, labels, teacher)
+    meter.add(torch.tensor(1.0), {}, logits, torch.full((6,), -1), teacher)
+    means = meter.means(accelerator)
+    assert means["train_top1"] == 3 / 4
+    assert means["train_agreement"] == (right == teacher.argmax(1)).float().mean().item()
+    meter.reset()
+    meter.add(torch.tensor(1.0), {}, logits, torch.full((6,), -1), None)
+    assert meter.means(accelerator) == {"train_loss": 1.0}
+
+
 def test_sums_survive_a_checkpoint():
     accelerator = make_accelerator("cpu", "fp32")
     whole, first, second = (TrainMeter(torch.device("cpu")) for _ in range(3))

@@ -39,6 +39,19 @@ def test_vectors_are_spared_from_weight_decay(tmp_path):
     assert everything["weight_decay"] == 0.1
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_parameters_of_losses_are_trained_along_and_never_decay(tmp_path, optimizer):
+    settings = config(tmp_path, None, weight_decay=0.1, decay_all=True, optimizer=optimizer)
+    theta = torch.nn.Parameter(torch.ones(()))
+    alone, joint = make_optimizer(cnn3(), settings), make_optimizer(cnn3(), settings, [theta])
+    assert len(joint.param_groups) == len(alone.param_groups) + 1
+    assert joint.param_groups[-1]["params"] == [theta]
+    assert joint.param_groups[-1]["weight_decay"] == 0
+    theta.grad = torch.tensor(1.0)
+    joint.step()
+    assert theta < 1
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "momentum"),
     [("sgd", torch.optim.SGD, 0.9), ("sgd", torch.optim.SGD, 0.0), ("adamw", torch.optim.AdamW, 0.9)],
