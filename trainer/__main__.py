@@ -1,7 +1,7 @@
 """``python -m trainer`` is ``kdtrain``; what torchrun and accelerate launch start."""
 
-from trainer.children import end_with_parent
 from trainer.cli import main
+from trainer.comparison.children import end_with_parent
 
 end_with_parent()
 main()

@@ -88,9 +88,9 @@ def run_compare(given: dict[str, Any], losses: str, seeds: int, jobs: int | None
     settings = make_settings({**given, "mean": None, "std": None})
     from rich.console import Console
 
-    from trainer.compare import compare
-    from trainer.compare_display import CompareDisplay
-    from trainer.compare_report import CHART, TABLE, print_table
+    from trainer.comparison.display import CompareDisplay
+    from trainer.comparison.report import CHART, TABLE, print_table
+    from trainer.comparison.runs import compare
 
     console = Console()
     _log(console)

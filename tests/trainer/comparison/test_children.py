@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from tests.trainer.runs import write_digits_cache
-from trainer.children import Child, Children
+from trainer.comparison.children import Child, Children
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARENT = """
 import sys, time
 from pathlib import Path
-from trainer.children import Child
+from trainer.comparison.children import Child
 Child(sys.argv[2:], Path(sys.argv[1]), threads=1)
 time.sleep(600)
 """

@@ -19,9 +19,9 @@ from cache_builder.format import ConfigError, DataError
 from cache_builder.format.manifest import Frozen
 from trainer.assemble import assemble
 from trainer.checkpoint import write_text
+from trainer.comparison.methods import BASELINE, Method, parse_methods
 from trainer.config import RunConfig, TrainConfig, differing_fields
 from trainer.device import resolve_device
-from trainer.methods import BASELINE, Method, parse_methods
 from trainer.run_folder import CONFIG, DRIFT, METRICS, REPORT
 
 PLAN, LOGS, RUNS = "compare.json", "logs", "runs"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_builder.format import ConfigError
+from trainer.comparison.methods import parse_methods, split_items
 from trainer.losses.recipes import RECIPES
-from trainer.methods import parse_methods, split_items
 
 ITEMS = st.recursive(
     st.sampled_from(["kd", "ce*0.1", "'a,b'", '"("', "x = 1 + y", "it(t=',')"]),

@@ -16,16 +16,17 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from tests.trainer.comparison.test_report import plan
 from tests.trainer.runs import SAMPLES, assert_same_weights, config, write_digits_cache
-from tests.trainer.test_compare_report import plan
 from trainer.cli import app
-from trainer.compare import Share, flag, run_words, share_machine
-from trainer.compare_plan import Job
-from trainer.compare_report import csv_text, read_run, standings
+from trainer.comparison.methods import parse_methods
+from trainer.comparison.plan import Job
+from trainer.comparison.report import csv_text
+from trainer.comparison.runs import Share, flag, run_words, share_machine
+from trainer.comparison.standings import read_run, standings
 from trainer.loop import train
-from trainer.methods import parse_methods
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EPOCHS = 30
 DIVERGES = "ce*1e38"
 SETTINGS = {

@@ -7,10 +7,11 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from trainer.children import Child, Children
-from trainer.compare_display import CompareDisplay
-from trainer.compare_plan import Comparison, Job, begin, check_free, claimed, plan_comparison
-from trainer.compare_report import Failure, RunResult, Standing, read_run, standings, write_results
+from trainer.comparison.children import Child, Children
+from trainer.comparison.display import CompareDisplay
+from trainer.comparison.plan import Comparison, Job, begin, check_free, claimed, plan_comparison
+from trainer.comparison.report import write_results
+from trainer.comparison.standings import Failure, RunResult, Standing, read_run, standings
 from trainer.config import TrainConfig
 from trainer.device import default_workers
 from trainer.stop import StopRequest

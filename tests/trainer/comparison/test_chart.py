@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from tests.trainer.test_compare_report import plan, rows
-from trainer.compare_chart import _limits, draw_comparison
-from trainer.compare_report import Failure, RunResult, standings
+from tests.trainer.comparison.test_report import plan, rows
+from trainer.comparison.chart import _limits, draw_comparison
+from trainer.comparison.standings import Failure, RunResult, standings
 
 
 def table(tmp_path, count, seeds=3, epochs=4):

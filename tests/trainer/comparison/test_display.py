@@ -7,16 +7,16 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.trainer.test_compare_report import plan, rows
-from trainer import compare_display
-from trainer.compare_display import CompareDisplay
-from trainer.compare_report import Failure, RunResult
+from tests.trainer.comparison.test_report import plan, rows
+from trainer.comparison import display
+from trainer.comparison.display import CompareDisplay
+from trainer.comparison.standings import Failure, RunResult
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(compare_display.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from trainer.compare_report import RunResult
+    from trainer.comparison.standings import RunResult
 
 _LOOK_EVERY_S = 1.0
 Epochs = tuple[int, int]

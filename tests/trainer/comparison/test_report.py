@@ -11,19 +11,10 @@ from rich.console import Console
 
 from tests.trainer.runs import config
 from tests.trainer.test_report import run_config
-from trainer.compare_plan import Comparison
-from trainer.compare_report import (
-    Failure,
-    RunResult,
-    Spread,
-    csv_text,
-    markdown,
-    print_table,
-    read_run,
-    standings,
-    write_results,
-)
-from trainer.methods import parse_methods
+from trainer.comparison.methods import parse_methods
+from trainer.comparison.plan import Comparison
+from trainer.comparison.report import csv_text, markdown, print_table, write_results
+from trainer.comparison.standings import Failure, RunResult, Spread, read_run, standings
 
 
 def plan(tmp_path, losses, seeds=3, **settings):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from trainer.compare_report import Standing
+    from trainer.comparison.standings import Standing
 
 _WIDTH, _ROW, _CURVES = 10.0, 0.27, 4.2
 """Inches: of the picture, of a method's row, of the curves."""

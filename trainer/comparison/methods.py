@@ -56,7 +56,7 @@ def parse_methods(text: str, benchmark: Benchmark) -> tuple[Method, ...]:
     """
     objectives = {BASELINE: parse_objective(BASELINE, benchmark)}
     for number, item in enumerate(split_items(text), 1):
-        for name in comparable(RECIPES) if item.text == _ALL else [item.text]:
+        for name in RECIPES if item.text == _ALL else [item.text]:
             if name not in objectives:
                 objectives[name] = _objective(name, benchmark, text, item, number)
     labels = _distinct([_label(name) for name in objectives], " ({})")
@@ -65,11 +65,6 @@ def parse_methods(text: str, benchmark: Benchmark) -> tuple[Method, ...]:
         Method(name=name, label=label, slug=slug, objective=terms, source=_source(name, benchmark))
         for (name, terms), label, slug in zip(objectives.items(), labels, slugs, strict=True)
     )
-
-
-def comparable(names: Iterable[str]) -> list[str]:
-    """The methods that ``all`` stands for: those that can be trained from one cache, one view at a time."""
-    return list(names)
 
 
 def split_items(text: str) -> list[Item]:
