@@ -10,6 +10,23 @@ import typer
 
 from trainer.comparison.cli import COMPARE_EXAMPLES, compare
 from trainer.ending import reported
+from trainer.options import (
+    DATA,
+    MACHINE,
+    OPTIMISER,
+    STUDENT,
+    AllowRenderDrift,
+    BatchSize,
+    Device,
+    Epochs,
+    ImageSize,
+    Limit,
+    Lr,
+    Optimizer,
+    Published,
+    Student,
+    WeightDecay,
+)
 
 _EXAMPLES = """
 **Examples**
@@ -35,9 +52,6 @@ _EXAMPLES = """
 """
 
 
-_DATA, _STUDENT = "Data and teacher", "Student and objective"
-_OPTIMISER, _MACHINE = "Optimiser", "Run and machine"
-
 app = typer.Typer(
     name="kdtrain",
     add_completion=False,
@@ -54,34 +68,27 @@ def train(
         str | None,
         typer.Option(
             help="Training images: imagefolder:PATH, digits:train, cifar10:PATH, cifar100:PATH.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", rich_help_panel=_MACHINE)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", rich_help_panel=MACHINE)] = None,
     cache: Annotated[
         list[str] | None,
         typer.Option(
             help="URL (http://host:8000/v1/caches/NAME) or path of the teacher's cache. Several teachers: "
             "once for each, built from the same data with the same views.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
     val_data: Annotated[
-        str | None, typer.Option(help="Held-out images, evaluated on centre crops.", rich_help_panel=_DATA)
+        str | None, typer.Option(help="Held-out images, evaluated on centre crops.", rich_help_panel=DATA)
     ] = None,
-    student: Annotated[
-        str,
-        typer.Option(
-            help="Any torchvision classifier, cnn3, resnet20, with arguments as in cnn3(width=8), "
-            "or package.module:factory.",
-            rich_help_panel=_STUDENT,
-        ),
-    ] = "resnet18",
+    student: Student = "resnet18",
     loss: Annotated[
         str,
         typer.Option(
             help="A method's name (its published objective) or a weighted sum; see kdtrain losses.",
-            rich_help_panel=_STUDENT,
+            rich_help_panel=STUDENT,
         ),
     ] = "kd",
     aux_head: Annotated[
@@ -90,153 +97,111 @@ def train(
             help="A second classifier on the same features, for terms with head=aux: linear, mlp, "
             "mlp(hidden=200, dropout=0.1), linear(mix=0.5, temperature=1); mix is its share in the "
             "student's answer. Default: what the method has (dho, binary_kl).",
-            rich_help_panel=_STUDENT,
+            rich_help_panel=STUDENT,
         ),
     ] = None,
-    published: Annotated[
-        str,
-        typer.Option(
-            help="Whose settings a method's name stands for: imagenet, cifar100, auto (by size).",
-            rich_help_panel=_STUDENT,
-        ),
-    ] = "auto",
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over the training images.", rich_help_panel=_OPTIMISER)
-    ] = 30,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Images of one optimiser step, over all devices.", rich_help_panel=_OPTIMISER
-        ),
-    ] = 128,
+    published: Published = "auto",
+    epochs: Epochs = 30,
+    batch_size: BatchSize = 128,
     accumulation: Annotated[
-        int, typer.Option(min=1, help="Micro-batches of one step.", rich_help_panel=_OPTIMISER)
+        int, typer.Option(min=1, help="Micro-batches of one step.", rich_help_panel=OPTIMISER)
     ] = 1,
-    optimizer: Annotated[
-        str, typer.Option(help="sgd (Nesterov) or adamw.", rich_help_panel=_OPTIMISER)
-    ] = "sgd",
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="Peak learning rate. Default 0.1 per 256 images (sgd), 1e-3 (adamw).",
-            rich_help_panel=_OPTIMISER,
-        ),
-    ] = None,
-    momentum: Annotated[float, typer.Option(help="Of sgd.", rich_help_panel=_OPTIMISER)] = 0.9,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Default 1e-4 (sgd), 0.05 (adamw).", rich_help_panel=_OPTIMISER)
-    ] = None,
+    optimizer: Optimizer = "sgd",
+    lr: Lr = None,
+    momentum: Annotated[float, typer.Option(help="Of sgd.", rich_help_panel=OPTIMISER)] = 0.9,
+    weight_decay: WeightDecay = None,
     decay_all: Annotated[
-        bool, typer.Option("--decay-all", help="Also decay norms and biases.", rich_help_panel=_OPTIMISER)
+        bool, typer.Option("--decay-all", help="Also decay norms and biases.", rich_help_panel=OPTIMISER)
     ] = False,
     warmup_epochs: Annotated[
         float | None,
         typer.Option(
-            help="Linear warm-up of the learning rate. Default epochs / 20.", rich_help_panel=_OPTIMISER
+            help="Linear warm-up of the learning rate. Default epochs / 20.", rich_help_panel=OPTIMISER
         ),
     ] = None,
     clip_grad: Annotated[
-        float | None, typer.Option(help="Largest norm of the gradient.", rich_help_panel=_OPTIMISER)
+        float | None, typer.Option(help="Largest norm of the gradient.", rich_help_panel=OPTIMISER)
     ] = None,
     label_smoothing: Annotated[
-        float, typer.Option(help="Of cross-entropy terms.", rich_help_panel=_STUDENT)
+        float, typer.Option(help="Of cross-entropy terms.", rich_help_panel=STUDENT)
     ] = 0.0,
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Pixels the student sees. Default: what the teacher saw.", rich_help_panel=_DATA
-        ),
-    ] = None,
+    image_size: ImageSize = None,
     eval_crop: Annotated[
         float | None,
         typer.Option(
             help="Centre crop of held-out images, as a part of the shorter side. "
             "Default 1 up to 64 pixels, else 0.875.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
             help="Without a cache: pad-crop-flip, rrc-flip or plain, as in rrc-flip:flip=0.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
     views: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Without a cache: different views. Default one per epoch.", rich_help_panel=_DATA
+            min=1, help="Without a cache: different views. Default one per epoch.", rich_help_panel=DATA
         ),
     ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
-            help="Normalisation, as 0.485,0.456,0.406. Default: the teacher's.", rich_help_panel=_DATA
+            help="Normalisation, as 0.485,0.456,0.406. Default: the teacher's.", rich_help_panel=DATA
         ),
     ] = None,
-    std: Annotated[str | None, typer.Option(help="Likewise.", rich_help_panel=_DATA)] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Only the first N images, as in kdcache build --limit.", rich_help_panel=_DATA
-        ),
-    ] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.", rich_help_panel=DATA)] = None,
+    limit: Limit = None,
     labelled: Annotated[
         float | None,
         typer.Option(
             help="Use the labels of this share of the images only, chosen by the seed, as in 0.1: for "
             "semi-supervised training, e.g. --loss dho.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights and order.", rich_help_panel=_OPTIMISER)] = 0,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)
-    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and order.", rich_help_panel=OPTIMISER)] = 0,
+    device: Device = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=_MACHINE)
+        str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=MACHINE)
     ] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
             help="Loader processes; never changes the result. Default by cores.",
-            rich_help_panel=_MACHINE,
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     fetch: Annotated[
         str,
         typer.Option(
             help="Records by batch, or a whole view once an epoch: batch, view, auto (by size).",
-            rich_help_panel=_MACHINE,
+            rich_help_panel=MACHINE,
         ),
     ] = "auto",
     patience_s: Annotated[
-        float, typer.Option(min=0, help="Seconds a server may be away.", rich_help_panel=_MACHINE)
+        float, typer.Option(min=0, help="Seconds a server may be away.", rich_help_panel=MACHINE)
     ] = 120.0,
     checkpoint_minutes: Annotated[
         float,
         typer.Option(
-            help="Between checkpoints inside an epoch; each epoch ends with one.", rich_help_panel=_MACHINE
+            help="Between checkpoints inside an epoch; each epoch ends with one.", rich_help_panel=MACHINE
         ),
     ] = 10.0,
-    allow_render_drift: Annotated[
-        bool,
-        typer.Option(
-            "--allow-render-drift",
-            help="Train although this machine renders other pictures.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = False,
+    allow_render_drift: AllowRenderDrift = False,
     tensorboard: Annotated[
-        bool, typer.Option(help="Write TensorBoard events.", rich_help_panel=_MACHINE)
+        bool, typer.Option(help="Write TensorBoard events.", rich_help_panel=MACHINE)
     ] = True,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
             help="Continue the run in --out; everything else must be the same.",
-            rich_help_panel=_MACHINE,
+            rich_help_panel=MACHINE,
         ),
     ] = False,
 ) -> None:
