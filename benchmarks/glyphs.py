@@ -102,10 +102,10 @@ def spread(faces: list[Face]) -> list[Face]:
 
 
 def draw(face: Face, code: int, size: int) -> Image.Image | None:
-    """Black on white, at the font's own proportions; None for a character without ink."""
-    font = ImageFont.truetype(face.path, round(0.62 * size), index=face.number)
+    """Black on white, at the font's own proportions; None for a character without ink, or a font of bitmaps."""
     picture = Image.new("L", (size, size), 255)
     try:
+        font = ImageFont.truetype(face.path, round(0.62 * size), index=face.number)
         ImageDraw.Draw(picture).text((size / 2, 0.72 * size), chr(code), fill=0, font=font, anchor="ms")
     except (OSError, ValueError):
         return None
