@@ -102,7 +102,7 @@ def spread(faces: list[Face]) -> list[Face]:
 
 
 def draw(face: Face, code: int, size: int) -> Image.Image | None:
-    """Black on white, at the font's own proportions; None for a character without ink, or a font of bitmaps."""
+    """Black on white, at the font's own proportions; None without ink, or for a font of bitmaps."""
     picture = Image.new("L", (size, size), 255)
     try:
         font = ImageFont.truetype(face.path, round(0.62 * size), index=face.number)
