@@ -57,8 +57,7 @@ def parse_methods(text: str, benchmark: Benchmark) -> tuple[Method, ...]:
     objectives = {BASELINE: parse_objective(BASELINE, benchmark)}
     for number, item in enumerate(split_items(text), 1):
         for name in RECIPES if item.text == _ALL else [item.text]:
-            if name not in objectives:
-                objectives[name] = _objective(name, benchmark, text, item, number)
+            objectives[name] = _objective(name, benchmark, text, item, number)
     labels = _distinct([_label(name) for name in objectives], " ({})")
     slugs = _distinct([_slug(name) for name in objectives], "-{}")
     return tuple(

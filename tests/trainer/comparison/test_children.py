@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -40,14 +41,14 @@ def gone(process, within_s=60):
 
 def test_a_refusal_is_told_in_one_line(tmp_path):
     log = tmp_path / "log"
-    log.write_text("error: an older one\n")
+    log.write_text("an older one\n")
     with Children() as children:
         child = ended(children.add(Child(["--data", "digits"], log, threads=1)))
         assert child.poll() == 2
         assert child.failure() == "--out is missing; kdtrain --help shows examples"
         children.remove(child)
         assert len(children) == 0
-    assert log.read_text().startswith("error: an older one\n$ kdtrain --data digits\n")
+    assert log.read_text().startswith("an older one\n$ kdtrain --data digits\n")
 
 
 @pytest.mark.parametrize(
@@ -58,10 +59,12 @@ def test_a_refusal_is_told_in_one_line(tmp_path):
     ],
 )
 def test_a_failure_is_its_error_or_the_end_of_its_traceback(tmp_path, said, expected):
+    log = tmp_path / "log"
+    log.write_text("error: an older one\n")
     with Children() as children:
-        child = ended(children.add(Child(["--help"], tmp_path / "log", threads=1)))
-    with child.log.open("a") as log:
-        log.write(said)
+        child = ended(children.add(Child(["--help"], log, threads=1)))
+    with log.open("a") as file:
+        file.write(said)
     assert child.failure() == expected
 
 
@@ -95,6 +98,10 @@ def test_a_child_stops_with_a_checkpoint_when_its_parent_is_killed(tmp_path):
     finally:
         parent.kill()
         parent.wait()
-    assert gone(child)
+    try:
+        assert gone(child)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     assert "error: stopped after step" in (tmp_path / "log").read_text()
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
