@@ -21,6 +21,7 @@ from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest, differing_settings
 from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.writer import CacheWriter, create, header_arrays, header_digests
+from cache_builder.lock import claimed
 from cache_builder.memory import memory_failures
 from cache_builder.plan import Plan, check_output, make_plan
 from cache_builder.progress import BuildProgress, BuildStats
@@ -45,19 +46,25 @@ class BuildResult:
 def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
     """Build or continue a cache. Committed tiles survive whatever happens.
 
-    Raises :class:`ConfigError` when the output holds a cache of other settings, or something else.
+    Raises :class:`ConfigError` when the output holds a cache of other settings, or something else, and while
+    another process builds it.
     """
     check_output(settings.out)
     with memory_failures(settings.batch_size):
         plan = make_plan(settings)
-        manifest = _resumed(plan) or begin(plan, progress)
-        writer = CacheWriter(settings.out, manifest)
-        # A tile whose commit was deleted because its shards were damaged is built again.
-        if manifest.cache_id is not None and all(map(writer.is_committed, tiles(manifest))):
-            return BuildResult(manifest, BuildStats(), was_finished=True)
-        writer.sweep()
-        stats = TileRunner(plan, manifest, writer, progress).run()
-        return BuildResult(writer.finish(), stats, was_finished=False)
+        with claimed(settings.out):
+            return _build(plan, progress)
+
+
+def _build(plan: Plan, progress: BuildProgress) -> BuildResult:
+    manifest = _resumed(plan) or begin(plan, progress)
+    writer = CacheWriter(plan.settings.out, manifest)
+    # A tile whose commit was deleted because its shards were damaged is built again.
+    if manifest.cache_id is not None and all(map(writer.is_committed, tiles(manifest))):
+        return BuildResult(manifest, BuildStats(), was_finished=True)
+    writer.sweep()
+    stats = TileRunner(plan, manifest, writer, progress).run()
+    return BuildResult(writer.finish(), stats, was_finished=False)
 
 
 def _resumed(plan: Plan) -> Manifest | None:
