@@ -54,8 +54,9 @@ def _locked(path: Path, out: str) -> int:
                 f"{out} is being built by {holder}: wait for it or stop it, or choose another --out"
             ) from error
         if _is_named(descriptor, path):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            with suppress(OSError):  # a courtesy: on a full disk the lock holds without a word in it
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return descriptor
         os.close(descriptor)
 
