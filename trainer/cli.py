@@ -87,7 +87,8 @@ def train(
     loss: Annotated[
         str,
         typer.Option(
-            help="A method's name (its published objective) or a weighted sum; see kdtrain losses.",
+            help="A method's name (its published objective), a weighted sum, or a .json or .toml file; "
+            "see kdtrain losses.",
             rich_help_panel=STUDENT,
         ),
     ] = "kd",

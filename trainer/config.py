@@ -32,7 +32,7 @@ class TrainConfig(Frozen):
     student: str = "resnet18"
     """Torchvision name, ``cnn3(width=8)``, or ``package.module:factory``."""
     loss: str = "kd"
-    """A method's name (its published objective), an expression, JSON, or a JSON file."""
+    """A method's name (its published objective), an expression, JSON or TOML, or a file of either."""
     aux_head: str | None = None
     """Auxiliary head: ``linear`` or ``mlp``, as in ``linear(mix=0.5)``; None = the method's own, if any."""
     published: Literal["auto", "imagenet", "cifar100"] = "auto"

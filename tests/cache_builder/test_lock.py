@@ -53,7 +53,7 @@ def test_a_second_builder_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 def test_other_outputs_are_free(tmp_path: Path) -> None:
     with held_elsewhere(tmp_path / "a.zarr"), claimed(str(tmp_path / "b.zarr")):
-        pass
+        assert {path.name for path in tmp_path.iterdir()} == {".a.zarr-lock", ".b.zarr-lock"}
 
 
 @pytest.mark.parametrize("how", ["alone", "fork"])
@@ -74,9 +74,10 @@ def test_nothing_is_left_afterwards(tmp_path: Path) -> None:
         assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_an_object_store_is_not_locked() -> None:
+def test_an_object_store_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with claimed("memory://bucket/a.zarr"), claimed("memory://bucket/a.zarr"):
-        pass
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_two_builds_of_one_output(tmp_path: Path, photos: Path) -> None:
