@@ -1,4 +1,8 @@
-"""Data sets by spec ``kind:argument``. To add one: a class with ``ImageSource``'s members, a line below."""
+"""Data sets by spec ``kind:argument``.
+
+To add one: a class with ``ImageSource``'s members, a line below, and its form in
+``names.DATA_KINDS`` for the help.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,22 @@ from pathlib import Path
 
 from cache_builder.datasets.cifar import open_cifar10, open_cifar100
 from cache_builder.datasets.digits import open_digits
+from cache_builder.datasets.huggingface import HuggingFaceSource
 from cache_builder.datasets.imagefolder import ImageFolder
 from cache_builder.datasets.source import ArraySource, ImageSource, LimitedSource, Sample
+from cache_builder.datasets.tables import open_csv, open_parquet
+from cache_builder.datasets.torchvision_sets import TorchvisionSource
+from cache_builder.datasets.webdataset import WebDataset
 from cache_builder.format.errors import ConfigError
 from cache_builder.names import unknown_name
 
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "imagefolder": ImageFolder,
+    "webdataset": WebDataset,
+    "hf": HuggingFaceSource,
+    "csv": open_csv,
+    "parquet": open_parquet,
+    "torchvision": TorchvisionSource,
     "digits": open_digits,
     "cifar10": open_cifar10,
     "cifar100": open_cifar100,
@@ -29,7 +42,15 @@ def open_source(spec: str) -> ImageSource:
     """
     kind, _, argument = spec.partition(":")
     if kind not in DATASETS:
-        if spec and Path(spec).is_dir():
-            raise ConfigError(f"data {spec!r} names no kind: write imagefolder:{spec}")
+        if spec and Path(spec).exists():
+            raise ConfigError(f"data {spec!r} names no kind: write {_likely_kind(Path(spec))}:{spec}")
         raise ConfigError(unknown_name("data set kind", kind, DATASETS) + " (write KIND:PATH)")
     return DATASETS[kind](argument)
+
+
+def _likely_kind(path: Path) -> str:
+    """What a bare path was probably meant as."""
+    if any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
+        return "hf"
+    suffixes = {".tar": "webdataset", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+    return suffixes.get(path.suffix, "imagefolder")

@@ -25,4 +25,5 @@ def open_digits(part: str) -> ArraySource:
     images = np.repeat(grey[..., None], 3, axis=-1)
     labels = bunch.target[start:stop].astype(np.int32)
     spec = f"digits:{part}" if part else "digits"
-    return ArraySource(spec, images, labels, tuple(str(digit) for digit in range(10)), first_id=start)
+    names = tuple(str(digit) for digit in range(10))
+    return ArraySource(spec, images, labels, names, first_id=start, mirrors=False)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
-import xxhash
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
+from cache_builder.datasets.decoding import EXTENSIONS, read_image_file
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.ids import IdBuffer, SampleIds
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+_EXTENSIONS = tuple(extension.encode() for extension in EXTENSIONS)
+_Identity = tuple[int, int]
 
 
 class ImageFolder:
@@ -28,6 +25,10 @@ class ImageFolder:
     orientation is ignored, as there. Hidden files and folders are left out; linked folders are followed.
     """
 
+    reads_files = True
+    side: int | None = None
+    mirrors = True
+
     def __init__(self, path: str) -> None:
         self.spec = f"imagefolder:{path}"
         if not path:
@@ -35,10 +36,10 @@ class ImageFolder:
         self._root = Path(path).expanduser()
         if not self._root.is_dir():
             raise DataError(f"image folder {path!r} does not exist or is not a folder")
-        self._ids = _image_paths(self._root)
-        if not self._ids:
+        self._ids, folders = _listed(self._root)
+        if not len(self._ids):
             raise DataError(f"image folder {path!r} holds no images ({', '.join(EXTENSIONS)})")
-        self.class_names, self._labels = _classes(self._ids)
+        self.class_names, self._labels = _classes(self._ids, folders)
         self._check_folders()
 
     def _check_folders(self) -> None:
@@ -65,75 +66,79 @@ class ImageFolder:
 
     def read(self, index: int) -> Sample:
         """Read and decode one file; errors name its path."""
-        path = self._root / self._ids[index]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read image {path}: {error.strerror}") from error
-        try:
-            return Sample(decode_image(data), xxhash.xxh64_intdigest(data))
-        except Exception as error:  # Pillow's decoders raise anything for damaged bytes
-            # Pillow names the buffer it was given, which says nothing.
-            why = "not an image that Pillow knows" if "BytesIO" in str(error) else error
-            raise DataError(f"cannot read image {path} ({len(data):,} bytes): {why}") from error
+        return read_image_file(self._root / self._ids[index])
 
 
-def decode_image(data: bytes) -> Tensor:
-    """Any image file Pillow knows to uint8 [3, H, W]: grey, palette, alpha and 16-bit become RGB."""
-    with warnings.catch_warnings():
-        # Odd metadata is no news; a picture that cannot be decoded raises.
-        warnings.simplefilter("ignore")
-        with Image.open(BytesIO(data)) as image:
-            pixels = np.array(_rgb(image))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+def _listed(root: Path) -> tuple[SampleIds, dict[str, int]]:
+    """Relative paths of all images in byte order, and how many each first-level folder holds."""
+    ids, folders = IdBuffer(), {}
+    path = os.fsencode(root)
+    above = frozenset([_identity(path)])
+    for name in _sorted_entries(path):
+        before = len(ids)
+        if name.endswith(b"/"):
+            _collect(path, name, above, ids)
+            if len(ids) > before:
+                folders[os.fsdecode(name[:-1])] = len(ids) - before
+        else:
+            ids.append(name)
+    return ids.finish(), folders
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling.
-        grey = np.asarray(image, np.int64).clip(0, 65535) >> 8
-        image = Image.fromarray(grey.astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _image_paths(root: Path) -> list[str]:
-    """Relative paths of all images below the root, in byte order."""
-    return sorted(_scan(str(root), "", frozenset()), key=os.fsencode)
-
-
-def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Images below ``folder``, each behind ``prefix``. ``above``: the folders on the way here."""
-    status = Path(folder).stat()
-    identity = (status.st_dev, status.st_ino)
+def _collect(root: bytes, prefix: bytes, above: frozenset[_Identity], ids: IdBuffer) -> None:
+    """Append the images below ``root/prefix``. ``above``: the folders on the way here."""
+    folder = os.path.join(root, prefix)  # noqa: PTH118  # bytes
+    identity = _identity(folder)
     if identity in above:
         return  # a link back to a folder we are in
+    for name in _sorted_entries(folder):
+        if name.endswith(b"/"):
+            _collect(root, prefix + name, above | {identity}, ids)
+        else:
+            ids.append(prefix + name)
+
+
+def _identity(folder: bytes) -> _Identity:
+    status = os.stat(folder)  # noqa: PTH116  # bytes
+    return status.st_dev, status.st_ino
+
+
+def _sorted_entries(folder: bytes) -> Iterator[bytes]:
+    """Images and folders of one folder, these with a ``/`` behind, in byte order.
+
+    Going down into the folders as they come then gives whole paths in byte order: no two paths first differ
+    within such a name. So nothing larger than a folder is ever sorted.
+    """
+    entries = IdBuffer()
     try:
-        entries = list(os.scandir(folder))
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.name.startswith(b"."):
+                    continue
+                if entry.is_dir():
+                    entries.append(entry.name + b"/")
+                # A dangling link stays in, so that it is told; a pipe or a device would block its reader.
+                elif entry.name.lower().endswith(_EXTENSIONS) and (entry.is_symlink() or entry.is_file()):
+                    entries.append(entry.name)
     except OSError as error:
-        raise DataError(f"cannot list folder {folder}: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _scan(entry.path, f"{prefix}{entry.name}/", above | {identity})
-        # A dangling link stays in, so that it is told; a pipe or a device would block its reader.
-        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_symlink() or entry.is_file()):
-            yield prefix + entry.name
+        raise DataError(f"cannot list folder {os.fsdecode(folder)}: {error.strerror}") from error
+    return entries.finish().in_byte_order()
 
 
-def _classes(ids: list[str]) -> tuple[tuple[str, ...] | None, NDArray[np.int32] | None]:
-    """Class names and labels from the first path component; none when all images lie at the top."""
-    at_top = [sample_id for sample_id in ids if "/" not in sample_id]
-    if len(at_top) == len(ids):
+def _classes(
+    ids: SampleIds, folders: dict[str, int]
+) -> tuple[tuple[str, ...] | None, NDArray[np.int32] | None]:
+    """Class names and labels by first-level folder; none when all images lie at the top."""
+    if not folders:
         return None, None
+    at_top = len(ids) - sum(folders.values())
     if at_top:
+        first = next(sample_id for sample_id in ids if "/" not in sample_id)
         raise DataError(
-            f"{len(at_top)} image(s) lie beside the class folders, the first is {at_top[0]!r}: "
+            f"{at_top} image(s) lie beside the class folders, the first is {first!r}: "
             "move them into a folder, or take one folder without sub-folders (no labels)"
         )
-    folders = [sample_id.split("/", 1)[0] for sample_id in ids]
-    names = tuple(sorted(set(folders)))
+    names = tuple(sorted(folders))
     index = {name: label for label, name in enumerate(names)}
-    return names, np.array([index[folder] for folder in folders], np.int32)
+    labels = np.array([index[folder] for folder in folders], np.int32)
+    return names, np.repeat(labels, list(folders.values()))

@@ -12,6 +12,8 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cache_builder.format.ids import DecimalIds
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -24,20 +26,26 @@ class Sample:
 
 
 class ImageSource(Protocol):
-    """A data set of images. Picklable, so that loader workers can have it."""
+    """A data set of images. Picklable, so that loader workers can have it; safe to read after a fork."""
 
     spec: str
     """How it was opened, e.g. ``imagefolder:/data/train``."""
     class_names: tuple[str, ...] | None
     """Names in label order."""
+    reads_files: bool
+    """Whether a sample comes from a file, so that a loader process has something to wait for."""
+    side: int | None
+    """Longer side in pixels of images that all have one size, None where sizes vary."""
+    mirrors: bool
+    """Whether a mirrored image is an image of the same class: not so for writing."""
 
     @property
     def ids(self) -> Sequence[str]:
-        """Stable sample ids, in order."""
+        """Stable sample ids, in order; ``SampleIds`` or ``DecimalIds`` where there may be many."""
 
     @property
     def labels(self) -> NDArray[np.int32] | None:
-        """Labels [N], None where there are none."""
+        """Labels [N], -1 where a sample has none; None where there are none."""
 
     def __len__(self) -> int: ...
 
@@ -45,8 +53,16 @@ class ImageSource(Protocol):
         """Decode one sample. Raises :class:`DataError` naming it when that fails."""
 
 
+def pixel_sample(pixels: NDArray[np.uint8]) -> Sample:
+    """A sample that has no file: its digest is that of its pixels, uint8 [H, W, 3]."""
+    pixels = np.ascontiguousarray(pixels)
+    return Sample(torch.from_numpy(pixels).permute(2, 0, 1), xxhash.xxh64_intdigest(pixels.data))
+
+
 class ArraySource:
-    """Images that fit in memory: uint8 [N, H, W, 3]."""
+    """Images that fit in memory: uint8 [N, H, W, 3]. Ids are decimal positions in the whole data set."""
+
+    reads_files = False
 
     def __init__(
         self,
@@ -55,12 +71,14 @@ class ArraySource:
         labels: NDArray[np.int32],
         class_names: tuple[str, ...],
         first_id: int = 0,
+        mirrors: bool = True,
     ) -> None:
         self.spec = spec
         self.class_names: tuple[str, ...] | None = class_names
         self.labels: NDArray[np.int32] | None = labels
-        # Decimal positions in the whole data set.
-        self.ids: Sequence[str] = [str(first_id + index) for index in range(len(images))]
+        self.ids: Sequence[str] = DecimalIds(len(images), first_id)
+        self.side: int | None = max(images.shape[1:3])
+        self.mirrors = mirrors
         self._images = images
 
     def __len__(self) -> int:
@@ -68,8 +86,7 @@ class ArraySource:
 
     def read(self, index: int) -> Sample:
         """The image as a tensor; never fails."""
-        pixels = np.ascontiguousarray(self._images[index])
-        return Sample(torch.from_numpy(pixels).permute(2, 0, 1), xxhash.xxh64_intdigest(pixels.data))
+        return pixel_sample(self._images[index])
 
 
 class LimitedSource:
@@ -79,6 +96,7 @@ class LimitedSource:
         self._source = source
         self.spec = source.spec
         self.class_names = source.class_names
+        self.reads_files, self.side, self.mirrors = source.reads_files, source.side, source.mirrors
         self.ids: Sequence[str] = source.ids[:limit]
         self.labels: NDArray[np.int32] | None = None if source.labels is None else source.labels[:limit]
 

@@ -1,10 +1,13 @@
-"""Sample ids as one byte buffer with a hash index: ten million ids without ten million Python objects."""
+"""Sample ids without Python objects: one byte buffer with a hash index, or numbers that need no buffer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import overload
+from itertools import pairwise
+from typing import Self, overload
 
 import numpy as np
 import xxhash
@@ -13,42 +16,123 @@ from numpy.typing import NDArray
 from cache_builder.format.errors import UnknownSampleError
 
 _NAMED_IN_ERRORS = 5
+# Ids that are Python objects at the same time.
+_BLOCK = 2**16
 
 
-class SampleIds(Sequence[str]):
-    """The sample ids of a cache in row order.
-
-    ``id_bytes``: UTF-8 of all ids, joined; ``offsets`` [N + 1]: where each begins and the last one ends.
-    """
-
-    def __init__(self, id_bytes: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-        self._buffer = id_bytes.tobytes()
-        self._offsets = offsets
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
+class _Ids(Sequence[str]):
+    """What both kinds of ids share: slices are ids again, and equality is that of the strings."""
 
     @overload
     def __getitem__(self, row: int) -> str: ...
     @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
+    def __getitem__(self, row: slice) -> Sequence[str]: ...
+    def __getitem__(self, row: int | slice) -> str | Sequence[str]:
         if isinstance(row, slice):
-            return [self._raw(i).decode() for i in range(*row.indices(len(self)))]
+            start, stop, step = row.indices(len(self))
+            rows = range(start, stop, step)
+            return self._part(start, max(start, stop)) if step == 1 else [self._id(i) for i in rows]
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} is out of range for {len(self)} samples")
-        return self._raw(row % len(self)).decode()
+        return self._id(row % len(self))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str) or not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(ours == theirs for ours, theirs in zip(self, other))  # noqa: B905
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    @abstractmethod
+    def _id(self, row: int) -> str: ...
+
+    @abstractmethod
+    def _part(self, start: int, stop: int) -> Self: ...
+
+
+class SampleIds(_Ids):
+    """Ids in row order.
+
+    ``id_bytes``: UTF-8 of all ids, joined; ``offsets`` [N + 1]: where each begins (the first at 0) and the
+    last one ends. Bytes that are not UTF-8 are shown as Python shows such file names (surrogate escapes).
+    """
+
+    def __init__(self, id_bytes: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+        self.id_bytes = np.ascontiguousarray(id_bytes)
+        self.offsets = offsets
+        self._view = memoryview(self.id_bytes)  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> SampleIds:
+        """Any ids as a buffer; those that are one already are given back."""
+        if isinstance(ids, SampleIds):
+            return ids
+        if isinstance(ids, DecimalIds):
+            return ids.encoded()
+        buffer = IdBuffer()
+        for sample_id in ids:
+            buffer.append(_encoded(sample_id))
+        return buffer.finish()
+
+    def __reduce__(self) -> tuple[type[SampleIds], tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        # The index stays behind: who needs one builds it.
+        return SampleIds, (self.id_bytes, self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
     def __iter__(self) -> Iterator[str]:
-        return (self._raw(row).decode() for row in range(len(self)))
+        return (str(piece, "utf-8", "surrogateescape") for piece in self._pieces())
 
-    def _raw(self, row: int) -> bytes:
-        return self._buffer[self._offsets[row] : self._offsets[row + 1]]
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SampleIds):
+            return len(self) == len(other) and self.begins_with(other)
+        return super().__eq__(other)
+
+    __hash__ = None
+
+    def _id(self, row: int) -> str:
+        return str(self._raw(row), "utf-8", "surrogateescape")
+
+    def _raw(self, row: int) -> memoryview:
+        return self._view[self.offsets[row] : self.offsets[row + 1]]
+
+    def _part(self, start: int, stop: int) -> SampleIds:
+        first, last = self.offsets[start], self.offsets[stop]
+        return SampleIds(self.id_bytes[first:last], self.offsets[start : stop + 1] - first)
+
+    def _pieces(self) -> Iterator[memoryview]:
+        for start in range(0, len(self), _BLOCK):
+            ends = self.offsets[start : start + _BLOCK + 1].tolist()
+            yield from (self._view[begin:end] for begin, end in pairwise(ends))
+
+    def begins_with(self, other: SampleIds) -> bool:
+        """Whether the first rows are exactly these ids."""
+        count, total = len(other), len(other.id_bytes)
+        return (
+            count <= len(self)
+            and np.array_equal(self.offsets[: count + 1], other.offsets)
+            and np.array_equal(self.id_bytes[:total], other.id_bytes)
+        )
 
     def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of the given ids, in their order; raises :class:`UnknownSampleError` naming a few."""
-        # A lone surrogate cannot be UTF-8, so it is in no cache; "surrogatepass" makes it merely unknown.
-        raws = [sample_id.encode(errors="surrogatepass") for sample_id in ids]
+        if isinstance(ids, _Ids):
+            ids = SampleIds.of(ids)
+            # The data set a cache was built from, or its first samples: no id has to be looked up.
+            if self.begins_with(ids):
+                return np.arange(len(ids))
+        rows = np.empty(len(ids), np.int64)
+        for start in range(0, len(ids), _BLOCK):
+            rows[start : start + _BLOCK] = self._look_up(ids[start : start + _BLOCK])
+        unknown = np.flatnonzero(rows < 0)
+        if unknown.size:
+            raise UnknownSampleError([ids[int(i)] for i in unknown[:_NAMED_IN_ERRORS]], unknown.size)
+        return rows
+
+    def _look_up(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of some ids, -1 for an unknown one."""
+        raws = [_encoded(sample_id) for sample_id in ids]
         hashes, order = self._index
         wanted = np.fromiter(map(xxhash.xxh64_intdigest, raws), np.uint64, len(raws))
         starts = np.searchsorted(hashes, wanted, "left")
@@ -58,16 +142,124 @@ class SampleIds(Sequence[str]):
             next((int(row) for row in order[start:stop] if self._raw(int(row)) == raw), -1)
             for raw, start, stop in zip(raws, starts, stops, strict=True)
         )
-        rows = np.fromiter(found, np.int64, len(raws))
-        unknown = np.flatnonzero(rows < 0)
-        if unknown.size:
-            raise UnknownSampleError([ids[i] for i in unknown[:_NAMED_IN_ERRORS]], unknown.size)
-        return rows
+        return np.fromiter(found, np.int64, len(raws))
+
+    def repeated(self) -> int | None:
+        """The first row whose id an earlier row has, None where every id is unique."""
+        hashes = self._hashes()
+        hashes.sort()
+        if not (hashes[1:] == hashes[:-1]).any():
+            return None
+        hashes, order = self._index
+        # Rows in the order of their hashes; of equal hashes, by rising row.
+        shared = np.flatnonzero(np.isin(hashes, hashes[1:][hashes[1:] == hashes[:-1]]))
+        seen: set[bytes] = set()
+        for row in np.sort(order[shared]):
+            raw = self._raw(int(row)).tobytes()
+            if raw in seen:
+                return int(row)
+            seen.add(raw)
+        return None
+
+    def in_byte_order(self) -> Iterator[bytes]:
+        """The ids sorted; for ids without zero bytes, as file names are."""
+        lengths = np.diff(self.offsets)
+        width = int(lengths.max(initial=1))
+        padded = np.zeros((len(self), width), np.uint8)
+        padded[np.arange(width) < lengths[:, None]] = self.id_bytes
+        names = padded.view(f"S{width}").reshape(-1)
+        names.sort()
+        for start in range(0, len(self), _BLOCK):
+            yield from names[start : start + _BLOCK].tolist()
+
+    def first_invalid(self) -> int | None:
+        """The first row whose id is not UTF-8, None where all are."""
+        for start in range(0, len(self), _BLOCK):
+            offsets = self.offsets[start : start + _BLOCK + 1]
+            block = self.id_bytes[offsets[0] : offsets[-1]]
+            if block.size and block.max() >= 128:
+                rows = range(start, start + len(offsets) - 1)
+                bad = next((row for row in rows if not _is_utf8(self._raw(row))), None)
+                if bad is not None:
+                    return bad
+        return None
+
+    def _hashes(self) -> NDArray[np.uint64]:
+        return np.fromiter(map(xxhash.xxh64_intdigest, self._pieces()), np.uint64, len(self))
 
     @cached_property
     def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        hashes = np.fromiter(
-            (xxhash.xxh64_intdigest(self._raw(row)) for row in range(len(self))), np.uint64, len(self)
-        )
+        hashes = self._hashes()
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
+
+
+class DecimalIds(_Ids):
+    """The numbers from ``first`` on, in decimal: ids that take no memory."""
+
+    def __init__(self, count: int, first: int = 0) -> None:
+        self._range = range(first, first + count)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def _id(self, row: int) -> str:
+        return str(self._range[row])
+
+    def _part(self, start: int, stop: int) -> DecimalIds:
+        return DecimalIds(stop - start, self._range.start + start)
+
+    def encoded(self) -> SampleIds:
+        """As a buffer, made without a string for each."""
+        numbers = np.array([self._range.start, self._range.stop])
+        bounds = [*(10**digits for digits in range(1, 19)), 2**63 - 1]
+        # Per number of digits, the part of the range that has it.
+        parts = list(zip(np.clip([0, *bounds[:-1]], *numbers), np.clip(bounds, *numbers), strict=True))
+        buffer = np.empty(sum((stop - start) * (i + 1) for i, (start, stop) in enumerate(parts)), np.uint8)
+        filled = 0
+        for digits, (start, stop) in enumerate(parts, start=1):
+            powers = 10 ** np.arange(digits - 1, -1, -1, dtype=np.int64)
+            for first in range(start, stop, _BLOCK):
+                block = np.arange(first, min(first + _BLOCK, stop))[:, None] // powers % 10 + ord("0")
+                buffer[filled : filled + block.size] = block.reshape(-1)
+                filled += block.size
+        offsets = np.zeros(len(self) + 1, np.int64)
+        counts = [stop - start for start, stop in parts]
+        np.cumsum(np.repeat(np.arange(1, len(parts) + 1, dtype=np.int8), counts), out=offsets[1:])
+        return SampleIds(buffer, offsets)
+
+
+class IdBuffer:
+    """Ids being collected: two growing buffers and nothing per id."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, raw: bytes) -> None:
+        """Add one id."""
+        self._bytes += raw
+        self._ends.append(len(self._bytes))
+
+    def finish(self) -> SampleIds:
+        """The ids, on the same memory: nothing can be added afterwards."""
+        return SampleIds(np.frombuffer(self._bytes, np.uint8), np.frombuffer(self._ends, np.int64))
+
+
+def _encoded(sample_id: str) -> bytes:
+    try:
+        return sample_id.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        # Any other lone surrogate cannot be UTF-8 nor a file name, so it is in no cache: merely unknown.
+        return sample_id.encode(errors="surrogatepass")
+
+
+def _is_utf8(raw: memoryview) -> bool:
+    try:
+        str(raw, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

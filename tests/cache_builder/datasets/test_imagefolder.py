@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
 from cache_builder.datasets import ImageFolder, open_source
-from cache_builder.datasets.imagefolder import decode_image
+from cache_builder.datasets.decoding import decode_image
 from cache_builder.format.errors import ConfigError, DataError
 from tests.cache_builder.photographs import cut
 

@@ -1,0 +1,30 @@
+"""Options behind a data set's path, as in ``csv:/data/train.csv?path=file&label=species``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from cache_builder.format.errors import ConfigError
+from cache_builder.names import unknown_name
+
+# Only a tail that is nothing but NAME=VALUE: a glob may hold question marks too.
+_TAIL = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
+
+
+def split_options(kind: str, argument: str, known: Collection[str] | None) -> tuple[str, dict[str, str]]:
+    """``PATH?name=value&...`` to the path and the options; ``known`` None takes any name.
+
+    Raises :class:`ConfigError` for an unknown or repeated option.
+    """
+    tail = _TAIL.search(argument)
+    if tail is None:
+        return argument, {}
+    pairs = [(name, value) for name, _, value in (part.partition("=") for part in tail[1].split("&"))]
+    options = dict(pairs)
+    if len(options) != len(pairs):
+        raise ConfigError(f"{kind}:{argument}: an option is given twice")
+    for name in options:
+        if known is not None and name not in known:
+            raise ConfigError(unknown_name(f"option of {kind}", name, known))
+    return argument[: tail.start()], options

@@ -1,0 +1,175 @@
+"""Tables of image paths: CSV by the standard library, Parquet by pyarrow."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.datasets.decoding import read_image_file
+from cache_builder.datasets.labels import LabelBuffer, Labelled
+from cache_builder.datasets.options import split_options
+from cache_builder.datasets.source import Sample
+from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.ids import IdBuffer, SampleIds
+
+_OPTIONS = ("path", "label", "id", "classes")
+
+
+class _Columns(NamedTuple):
+    """Which column holds what; None where there is none."""
+
+    path: str
+    label: str | None
+    id: str | None
+
+
+class _Content(NamedTuple):
+    """What a table says, row by row."""
+
+    paths: SampleIds
+    ids: SampleIds | None
+    labelled: Labelled
+
+
+class TableSource:
+    """One image file a row: columns ``path``, and where there are such ``label`` and ``id``.
+
+    Paths are relative to the table's folder. Sample id = ``id``, else the path as it is written. Labels are
+    numbers, or names that get their numbers in sorted order; an empty one is none. Options:
+    ``path=COLUMN``, ``label=COLUMN`` (``label=`` reads none), ``id=COLUMN``, ``classes=FILE`` (one name a
+    line, in the order of the numbers) or ``classes=N``.
+    """
+
+    reads_files = True
+    side: int | None = None
+    mirrors = True
+
+    def __init__(self, kind: str, argument: str, read: Callable[[Path, dict[str, str]], _Content]) -> None:
+        self.spec = f"{kind}:{argument}"
+        name, options = split_options(kind, argument, _OPTIONS)
+        if not name:
+            raise ConfigError(f"{kind} needs a table: write {kind}:PATH")
+        self._table = Path(name).expanduser()
+        if not self._table.is_file():
+            raise DataError(f"table {name!r} does not exist or is not a file")
+        content = read(self._table, options)
+        if not len(content.paths):
+            raise DataError(f"table {self._table} has no rows")
+        self._paths = content.paths
+        self.ids: Sequence[str] = content.paths if content.ids is None else content.ids
+        self.class_names: tuple[str, ...] | None
+        self.labels: NDArray[np.int32] | None
+        self.class_names, self.labels = content.labelled
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, index: int) -> Sample:
+        """Read and decode one file; errors name its path and its row."""
+        return read_image_file(
+            self._table.parent / self._paths[index], f" (row {index} of {self._table}, the first is 0)"
+        )
+
+
+def open_csv(argument: str) -> TableSource:
+    """``csv:PATH``: comma-separated UTF-8 with a header line (tabs in a file called ``.tsv``)."""
+    return TableSource("csv", argument, _read_csv)
+
+
+def open_parquet(argument: str) -> TableSource:
+    """``parquet:PATH``: one Parquet file; needs pyarrow."""
+    return TableSource("parquet", argument, _read_parquet)
+
+
+def _read_csv(table: Path, options: dict[str, str]) -> _Content:
+    with _told_by_line(table) as reader:
+        header = next(reader, None)
+        if header is None:
+            raise DataError(f"table {table} is empty, expected a header line such as path,label")
+        columns = _columns(table, header, options)
+        places = [None if name is None else header.index(name) for name in columns]
+        buffers = IdBuffer(), LabelBuffer(), IdBuffer()
+        for fields in reader:
+            if not fields:
+                continue  # an empty line
+            if len(fields) != len(header):
+                raise DataError(
+                    f"table {table}, line {reader.line_num}: {len(fields)} fields, but "
+                    f"{len(header)} in the header"
+                )
+            _append(table, reader.line_num, fields, places, buffers)
+    paths, labels, ids = buffers
+    return _Content(
+        paths.finish(),
+        None if columns.id is None else ids.finish(),
+        labels.finish(f"table {table}", options.get("classes")),
+    )
+
+
+def _append(
+    table: Path,
+    line: int,
+    fields: list[str],
+    places: list[int | None],
+    buffers: tuple[IdBuffer, LabelBuffer, IdBuffer],
+) -> None:
+    path, label, sample_id = (None if place is None else fields[place].strip() for place in places)
+    if not path or sample_id == "":
+        raise DataError(f"table {table}, line {line}: an empty {'id' if path else 'path'}")
+    paths, labels, ids = buffers
+    paths.append(path.encode())
+    labels.append(label)
+    if sample_id is not None:
+        ids.append(sample_id.encode())
+
+
+@contextmanager
+def _told_by_line(table: Path) -> Iterator[Any]:
+    """A reader whose errors name the table and the line."""
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, delimiter="\t" if table.suffix == ".tsv" else ",", strict=True)
+        try:
+            yield reader
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"table {table}, after line {reader.line_num}: not UTF-8 ({error.reason})"
+            ) from error
+        except csv.Error as error:
+            raise DataError(f"table {table}, line {reader.line_num}: {error}") from error
+
+
+def _read_parquet(table: Path, options: dict[str, str]) -> _Content:
+    from cache_builder.datasets import arrow
+
+    columns = _columns(table, arrow.column_names(table), options)
+    content = arrow.read_columns(table, [name for name in columns if name is not None])
+    where = f"table {table}"
+    return _Content(
+        arrow.ids_of(content[columns.path], f"{where}, column {columns.path!r}"),
+        None if columns.id is None else arrow.ids_of(content[columns.id], f"{where}, column {columns.id!r}"),
+        (None, None)
+        if columns.label is None
+        else arrow.labels_of(content[columns.label], where, options.get("classes")),
+    )
+
+
+def _columns(table: Path, header: Sequence[str], options: dict[str, str]) -> _Columns:
+    """The columns asked for, or those of the usual names."""
+    asked = {name: options[name] for name in ("path", "label", "id") if options.get(name)}
+    wanted = {"path": "path"} | {name: name for name in ("label", "id") if name in header}
+    if options.get("label") == "":
+        wanted.pop("label", None)
+    wanted |= asked
+    for name, column in wanted.items():
+        if header.count(column) != 1:
+            raise DataError(
+                f"table {table} has {'several' if column in header else 'no'} columns {column!r} but "
+                f"{', '.join(map(repr, header))}: say which holds the {name} with ?{name}=COLUMN"
+            )
+    return _Columns(wanted["path"], wanted.get("label"), wanted.get("id"))
