@@ -1,13 +1,15 @@
-"""The teacher's forward pass: device, precision, normalisation."""
+"""The teacher's forward pass: device, precision, normalisation, compilation."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, KDCacheError
+from cache_builder.memory import is_exhausted
 from cache_builder.views import normalise
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -40,6 +42,10 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     return name  # type: ignore[return-value]  # narrowed by the line above
 
 
+class CompilerError(KDCacheError):
+    """The teacher could not be compiled: install a compiler, or do without."""
+
+
 class TeacherForward:
     """Rendered pixels to logits on the device."""
 
@@ -55,15 +61,51 @@ class TeacherForward:
         self._precision = precision
         self._mean, self._std = mean, std
         self._model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled: Callable[[Tensor], object] | None = None
+        self._batch_size = 0
+
+    def in_precision(self, precision: Precision) -> TeacherForward:
+        """The same model in other arithmetic, not compiled."""
+        return TeacherForward(self._model, self._mean, self._std, self.device, precision)
+
+    def compile(self, batch_size: int, input_size: int) -> None:
+        """Have ``torch.compile`` translate the teacher for batches of this size; takes a minute or so.
+
+        Smaller batches are then filled up with black pictures, so that none needs a translation of its own.
+        Raises :class:`CompilerError` where that cannot be done; the teacher still runs without.
+        """
+        self._compiled = cast("Callable[[Tensor], object]", torch.compile(self._model))
+        self._batch_size = batch_size
+        try:
+            self(torch.zeros(batch_size, 3, input_size, input_size, dtype=torch.uint8))
+        except Exception as error:
+            self._compiled = None
+            if is_exhausted(error):
+                raise
+            # dynamo wraps what its backend raised.
+            reason = getattr(error, "inner_exception", error)
+            raise CompilerError(f"{type(reason).__name__}: {_first_line(reason)}") from error
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether :meth:`compile` was called and worked."""
+        return self._compiled is not None
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] to raw logits [B, C] in the precision of the last layer."""
+        if self._compiled is None:
+            return self._logits(images, self._model)
+        missing = max(0, self._batch_size - len(images))
+        filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+        return self._logits(filled, self._compiled)[: len(images)]
+
+    def _logits(self, images: Tensor, model: Callable[[Tensor], object]) -> Tensor:
         pixels = normalise(images.to(self.device, non_blocking=True), self._mean, self._std)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         dtype = _AUTOCAST.get(self._precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = self._model(pixels)
+            logits = model(pixels)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ConfigError(f"the teacher returned {found}, expected logits of shape [batch, classes]")
@@ -74,8 +116,12 @@ class TeacherForward:
         try:
             return int(self(torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)).shape[1])
         except _MODEL_ERRORS as error:
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ConfigError(
-                f"the teacher cannot take an image of {input_size} x {input_size} pixels: {said}; "
+                f"the teacher cannot take an image of {input_size} x {input_size} pixels: "
+                f"{_first_line(error)}; "
                 "is --input-size the one it was made for?"
             ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from zarr.abc.store import Store
 
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, tile_arrays
 from cache_builder.format.manifest import Frozen, Manifest, canonical_json
+from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import read_many
 
 
@@ -39,14 +41,31 @@ class Commit(Frozen):
     """Rows of the tile that could not be read, ascending."""
     shards: dict[str, Shard]
     """Array path to what this tile's object of that array must be."""
+    statistics: TileStatistics | None = None
+    """What the teacher did on the tile's views. None, and absent in the object, where nobody measured it."""
+
+    @field_validator("statistics", mode="wrap")
+    @classmethod
+    def _readable(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        """Damaged statistics, or another release's, are none: no record needs them."""
+        try:
+            return handler(value)
+        except ValidationError:
+            return None
 
     def to_bytes(self) -> bytes:
         """The object as it is stored."""
-        return canonical_json(self.model_dump(mode="json"))
+        without = {"statistics"} if self.statistics is None else None
+        return canonical_json(self.model_dump(mode="json", exclude=without))
 
 
 def make_commit(
-    manifest: Manifest, build: str, tile: Tile, invalid_rows: Iterable[int], shards: dict[str, Shard]
+    manifest: Manifest,
+    build: str,
+    tile: Tile,
+    invalid_rows: Iterable[int],
+    shards: dict[str, Shard],
+    statistics: TileStatistics | None = None,
 ) -> Commit:
     """The commit of a tile; raises :class:`ValueError` when the parts do not fit the tile."""
     commit = Commit(
@@ -57,6 +76,7 @@ def make_commit(
         count=tile.count,
         invalid_rows=tuple(sorted(invalid_rows)),
         shards=shards,
+        statistics=statistics,
     )
     check_commit(commit, manifest, build, tile)
     return commit
@@ -98,3 +118,15 @@ def read_commit_bytes(store: Store, tiles: list[Tile]) -> dict[str, bytes]:
     """The commit objects that exist, by tile key."""
     found = read_many(store, [tile.key for tile in tiles])
     return {tile.key: data for tile, data in zip(tiles, found, strict=True) if data is not None}
+
+
+def identity_bytes(commit: bytes) -> bytes:
+    """What the cache_id takes of a commit object: its bytes, without the statistics where it has any.
+
+    Records that are equal have one cache_id, whether or not somebody measured the teacher beside them.
+    """
+    body = json.loads(commit)
+    if "statistics" not in body:
+        return commit
+    del body["statistics"]
+    return canonical_json(body)

@@ -27,6 +27,8 @@ class TeacherRequest:
     """Classes of the data set, where it has any: the size of a random head."""
     fallback: Preprocessing = field(default_factory=lambda: Preprocessing(input_size=224))
     """For a model that says nothing about its preprocessing."""
+    input_size: int | None = None
+    """Side of the pictures in pixels where the user chose one: some models are built for a size."""
 
     @property
     def weights_path(self) -> Path:
@@ -56,6 +58,14 @@ def freeze(
     """A teacher from a model whose weights are in place."""
     model.eval().requires_grad_(False)
     return Teacher(spec, model, weights, weights_digest(model), preprocessing, names)
+
+
+def wake_head(model: nn.Module) -> nn.Module:
+    """Give a zero head random weights: vision transformers have one, and a trial should tell images apart."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.trunc_normal_(module.weight, std=0.02)
+    return model
 
 
 def with_state(

@@ -11,7 +11,7 @@ from torchvision import models
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.names import unknown_name
 from cache_builder.teachers.preprocessing import Preprocessing
-from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, with_state
+from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
 from cache_builder.teachers.weights import LOADING_ERRORS, classes_in, read_weights
 
 # Short names; every torchvision classifier also goes by its own name.
@@ -40,7 +40,7 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
     resolved = ALIASES.get(name, name)
     if resolved not in names():
         raise ConfigError(
-            unknown_name("teacher", name, [*ALIASES, *names()]) + " (or package.module:factory)"
+            unknown_name("teacher", name, [*ALIASES, *names()]) + " (or timm:NAME, or package.module:factory)"
         )
     published = models.get_model_weights(resolved).DEFAULT
     preprocessing = _preprocessing(published)
@@ -50,7 +50,7 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
         return freeze(spec, _download(resolved, published), str(published), preprocessing, categories)
     if request.weights == "random":
         torch.manual_seed(request.seed)
-        model = _wake_head(_build(resolved, request.data_classes or IMAGENET_CLASSES))
+        model = wake_head(_build(resolved, request.data_classes or IMAGENET_CLASSES))
         return freeze(spec, model, f"random (seed {request.seed})", preprocessing, None)
     state, metadata = read_weights(request.weights_path)
     model = _build(resolved, IMAGENET_CLASSES)
@@ -64,14 +64,6 @@ def _build(name: str, classes: int) -> nn.Module:
     # GoogLeNet and Inception warn about their own initialisation unless told.
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return cast("nn.Module", models.get_model(name, weights=None, num_classes=classes, **options))
-
-
-def _wake_head(model: nn.Module) -> nn.Module:
-    """Give a zero head random weights: torchvision's ViT has one, and a trial should tell images apart."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and not module.weight.any():
-            nn.init.trunc_normal_(module.weight, std=0.02)
-    return model
 
 
 def _preprocessing(weights: Any) -> Preprocessing:

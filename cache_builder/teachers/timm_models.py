@@ -1,0 +1,143 @@
+"""Teachers from timm: ``timm:NAME``, with timm's own preprocessing and published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.names import unknown_name
+from cache_builder.teachers.preprocessing import INTERPOLATIONS, Preprocessing
+from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
+from cache_builder.teachers.weights import classes_in, read_weights
+
+PREFIX = "timm:"
+
+
+def open_timm(spec: str, request: TeacherRequest) -> Teacher:
+    """A timm classifier with published weights, random ones, or a file's."""
+    timm = _timm(spec)
+    name = spec.removeprefix(PREFIX)
+    _check_name(timm, name)
+    return _resized(_opened(timm, name, request), request.input_size)
+
+
+def _opened(timm: ModuleType, name: str, request: TeacherRequest) -> Teacher:
+    spec = PREFIX + name
+    if request.weights == "default":
+        model = _download(timm, name)
+        return freeze(spec, model, _published(model), _preprocessing(timm, model, name), _names(timm, model))
+    torch.manual_seed(request.seed)
+    if request.weights == "random":
+        model = wake_head(_build(timm, name, request.data_classes))
+        weights = f"random (seed {request.seed})"
+        return freeze(spec, model, weights, _preprocessing(timm, model, name), None)
+    state, metadata = read_weights(request.weights_path)
+    model = _build(timm, name, None)
+    usual = int(cast("Any", model).num_classes)
+    classes = classes_in(state, model, usual)
+    if classes not in (None, usual):
+        model = _build(timm, name, classes)
+    _set_input_size(model, metadata.get("input_size"))
+    wanted = _preprocessing(timm, model, name)
+    return with_state(spec, model, state, request.weights_path, wanted, metadata)
+
+
+def _timm(spec: str) -> ModuleType:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"teacher {spec} needs {error.name}: pip install 'kdcache[timm]'") from error
+    return timm
+
+
+def _check_name(timm: ModuleType, name: str) -> None:
+    """A name is an architecture, or one with the tag of its weights: ``resnet50`` or ``resnet50.a1_in1k``."""
+    architectures, published = timm.list_models(), timm.list_pretrained()
+    if name in architectures or name in published:
+        return
+    architecture = name.partition(".")[0]
+    if architecture not in architectures:
+        raise ConfigError(unknown_name("timm teacher", name, architectures))
+    tags = [known for known in published if known.partition(".")[0] == architecture]
+    if not tags:
+        raise ConfigError(f"timm publishes no weights of {architecture}, so {name!r} names none")
+    raise ConfigError(f"unknown weights {name!r}: timm has {', '.join(tags)}")
+
+
+def _build(timm: ModuleType, name: str, classes: int | None) -> nn.Module:
+    options = {"num_classes": classes} if classes else {}
+    return cast("nn.Module", timm.create_model(name, pretrained=False, **options))
+
+
+def _download(timm: ModuleType, name: str) -> nn.Module:
+    if not timm.is_model_pretrained(name.partition(".")[0]):
+        raise ConfigError(
+            f"timm publishes no weights of {name}: give --weights FILE, or --weights random for a trial"
+        )
+    try:
+        return cast("nn.Module", timm.create_model(name, pretrained=True))
+    except Exception as error:  # whatever the hub's client, the network or a damaged file brings
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(
+            f"the published weights of timm:{name} are not on this machine and could not be fetched, or are "
+            f"damaged ({said}); give --weights FILE, or --weights random for a trial"
+        ) from error
+
+
+def _published(model: nn.Module) -> str:
+    """Where the published weights are, e.g. ``timm/resnet10t.c3_in1k``."""
+    config: Mapping[str, Any] = cast("Any", model).pretrained_cfg
+    return str(config.get("hf_hub_id") or config.get("url") or config.get("tag") or "timm's default")
+
+
+def _names(timm: ModuleType, model: nn.Module) -> tuple[str, ...] | None:
+    """Class names of the published weights, where timm knows the subset of ImageNet they are for."""
+    subset = timm.data.infer_imagenet_subset(model)
+    if not subset:
+        return None
+    info = timm.data.ImageNetInfo(subset)
+    return tuple(info.index_to_description(index) for index in range(info.num_classes()))
+
+
+def _preprocessing(timm: ModuleType, model: nn.Module, name: str) -> Preprocessing:
+    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
+    channels, height, width = config["input_size"]
+    if channels != 3 or height != width:
+        raise ConfigError(
+            f"timm:{name} looks at {channels} channels of {height} x {width} pixels; expected RGB squares"
+        )
+    return Preprocessing(
+        input_size=height,
+        mean=_three(config["mean"]),
+        std=_three(config["std"]),
+        interpolation=config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic",
+        crop_fraction=min(1.0, float(config["crop_pct"])),
+    )
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _resized(teacher: Teacher, side: int | None) -> Teacher:
+    """The teacher for pictures of ``--input-size``: timm's transformers are fitted to it, others take it."""
+    if side in (None, teacher.preprocessing.input_size) or not _set_input_size(teacher.model, side):
+        return teacher
+    return freeze(teacher.spec, teacher.model, teacher.weights, teacher.preprocessing, teacher.class_names)
+
+
+def _set_input_size(model: nn.Module, side: object) -> bool:
+    resize = getattr(model, "set_input_size", None)
+    if resize is None or not isinstance(side, int) or side < 1:
+        return False
+    try:
+        resize(img_size=(side, side))
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{type(model).__name__} cannot be fitted to {side} pixels: {error}") from error
+    return True
