@@ -1,128 +1,209 @@
-"""Calibration: fit the tail sketch to the teacher's own logits.
+"""Calibration: choose the codec's settings and fit its sketch to the teacher's own logits.
 
-Fixed defaults for K and rank here; the step follows from the logits' scale.
+The settings are chosen on a rate-distortion table that is fitted on one half of the pairs and measured on the
+other; the sketch that the cache uses is then fitted to all of them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.fidelity import Held, measure
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
 from cache_builder.format.layout import index_bits
-from cache_builder.format.manifest import CalibrationSection, CodecSection, TailBasis
+from cache_builder.format.manifest import (
+    CalibrationSection,
+    CodecRequest,
+    CodecSection,
+    RatePoint,
+    SketchSection,
+    TailBasis,
+)
+from cache_builder.sketch import Fitted, fit_sketch
 from cache_builder.views.philox import uniforms
 
-CALIBRATION_PAIRS = 4096
+MAX_PAIRS, MIN_PAIRS = 16384, 512
+# A class needs some pairs for its centre to be worth having: 8 of them save 1.5 bytes of 33 against 4.
+_PAIRS_PER_CLASS = 8
+# Calibration may cost a fiftieth of the build's own forward passes.
+_SHARE_OF_BUILD = 50
 _CALIBRATION_STREAM = 1
 
 # Up to this many classes an exact record is smaller than a sketch would be.
 EXACT_UP_TO = 32
-DEFAULT_TOP_K = 5
-DEFAULT_TAIL_RANK = 64
-# Design numbers (468 classes): a step of one logit cost .001 of gradient cosine and saved 6 bytes of 54.
-MAX_TAIL_STEP = 1.0
-# ... but a teacher of small logits needs a small step: quantisation noise at most this part of their spread.
-MAX_NOISE = 0.05
-# A coefficient column is int16 when the calibration's largest value, with this margin, exceeds int8.
-_WIDE_MARGIN = 1.5
-_INT8_MAX = 127
+DEFAULT_BYTES_PER_VIEW = 64.0
+
+_RANKS = (16, 32, 48, 64, 96, 128, 256)
+_TOP_KS = (1, 3, 5, 10, 15, 20)
+_FIRST_TOP_K, _SMALL_TOP_K = 10, 3
+# Below so many bytes ten class ids leave too little for the sketch.
+_SMALL_BUDGET = 28.0
+# Quantisation noise of the tail as a part of the logits' spread, were the rank 64.
+_NOISES = (0.01, 0.02, 0.03, 0.045, 0.07)
+_STEP_RANK = 64
+# Steps of the K values, in logits: at temperature 1 a step moves a probability by so much of itself.
+_VALUE_STEPS = (0.02, 0.04, 0.08)
+_FIRST_VALUE_STEP = 0.04
+# ... but a teacher of small logits needs small ones.
+_VALUE_PART = 0.05
+_SHARES = (1.0, 0.85, 0.7)
+_LEADING = 3
 
 
 @dataclass(frozen=True)
 class Calibration:
     """The codec a cache will use, its basis, and how well it did on the calibration logits."""
 
-    codec: CodecSection
+    codec: CodecSection | SketchSection
     basis: TailBasis
     section: CalibrationSection
 
 
-def default_top_k(classes: int) -> int:
-    """K where the user did not say: everything for few classes, else 5."""
-    return classes if classes <= EXACT_UP_TO else DEFAULT_TOP_K
-
-
-def default_tail_rank(classes: int) -> int:
-    """r where the user did not say."""
-    return min(DEFAULT_TAIL_RANK, classes - 1)
-
-
-def pair_count(samples: int, views: int) -> int:
+def pair_count(samples: int, views: int, classes: int) -> int:
     """Number of calibration pairs."""
-    return min(samples * views, CALIBRATION_PAIRS)
-
-
-def calibration_pairs(samples: int, views: int, seed: int) -> list[tuple[int, int]]:
-    """(view, row) pairs: one drawn from each of min(N·V, 4096) equal strata, so all differ."""
     total = samples * views
-    count = pair_count(samples, views)
+    wanted = min(_PAIRS_PER_CLASS * classes, total // _SHARE_OF_BUILD, MAX_PAIRS)
+    return min(total, max(MIN_PAIRS, wanted))
+
+
+def calibration_pairs(samples: int, views: int, classes: int, seed: int) -> list[tuple[int, int]]:
+    """(view, row) pairs: one drawn from each of as many equal strata, so all differ."""
+    total = samples * views
+    count = pair_count(samples, views, classes)
     offsets = uniforms(seed, 0, np.arange(count), 1, _CALIBRATION_STREAM)[:, 0]
     bounds = [total * index // count for index in range(count + 1)]
     flat = [low + int(u * (high - low)) for low, high, u in zip(bounds, bounds[1:], offsets, strict=False)]
     return [(index % views, index // views) for index in flat]
 
 
-def exact(classes: int) -> Calibration:
+def is_exact(classes: int, request: CodecRequest) -> bool:
+    """Whether every class is stored one by one, so that nothing has to be fitted."""
+    if request.top_k is not None:
+        return request.top_k >= classes
+    return classes <= EXACT_UP_TO
+
+
+def provisional(classes: int, request: CodecRequest) -> CodecSection | SketchSection:
+    """What a manifest holds before calibration: the K = C codec, or a sketch whose numbers are to come."""
+    if is_exact(classes, request):
+        return exact(classes, request).codec
+    return SketchSection(
+        top_k=request.top_k or _FIRST_TOP_K,
+        index_bits=index_bits(classes),
+        value_bits=8,
+        value_step=request.value_step or _FIRST_VALUE_STEP,
+        tail_rank=request.tail_rank or 1,
+        tail_wide=0,
+        tail_bytes=0,
+        tail_step=request.tail_step or 1.0,
+    )
+
+
+def exact(classes: int, request: CodecRequest) -> Calibration:
     """K = C: nothing to fit."""
     codec = CodecSection(
         top_k=classes, index_bits=index_bits(classes), tail_rank=0, tail_wide=0, tail_step=0.0
     )
-    return Calibration(codec, no_tail(classes), CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0))
+    section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request)
+    return Calibration(codec, no_tail(classes), section)
 
 
-def fit(logits: NDArray[np.float32], top_k: int, tail_rank: int) -> Calibration:
-    """Fit mean, basis and step to calibration logits [pairs, C].
-
-    The basis is a PCA; rows that the pairs cannot span are zero. Deterministic for the same logits.
-    """
-    pairs, classes = logits.shape
-    mean = logits.mean(axis=0, dtype=np.float64)
-    centred = logits - mean
-    components = np.zeros((tail_rank, classes))
-    spanned = min(tail_rank, pairs - 1)
-    components[:spanned] = _principal_components(centred, spanned)
-    std = float(np.sqrt(np.square(centred).mean()))
-    step = tail_step(std, classes, tail_rank)
-    basis = TailBasis(mean.astype(np.float32), components.astype(np.float32))
-    largest = np.abs(centred @ components.T).max(axis=0) * (_WIDE_MARGIN / step)
-    wide = int(np.flatnonzero(largest > _INT8_MAX).max(initial=-1)) + 1
-    codec = CodecSection(
-        top_k=top_k, index_bits=index_bits(classes), tail_rank=tail_rank, tail_wide=wide, tail_step=step
+def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+    """Choose the settings and fit the sketch to calibration logits [pairs, C]. Deterministic."""
+    std = float(np.sqrt(np.square(logits - logits.mean(axis=0, dtype=np.float64)).mean()))
+    table = _table(logits, request, std)
+    chosen = best(table, request.bytes_per_view or DEFAULT_BYTES_PER_VIEW)
+    point = table[chosen]
+    everything = Fitted.of(logits, point.tail_rank, point.top_k)
+    codec, basis = fit_sketch(everything, point.top_k, point.tail_rank, point.tail_step, point.value_step)
+    packed = numpy_codec.pack(numpy_codec.encode(logits, codec, basis), codec)
+    lost = np.square(numpy_codec.decode(packed, codec, basis) - logits, dtype=np.float64)
+    section = CalibrationSection(
+        pairs=len(logits),
+        logit_std=std,
+        tail_error=float(np.sqrt(lost.mean())),
+        requested=request,
+        table=tuple(table),
+        chosen=chosen,
     )
-    decoded = numpy_codec.decode(
-        numpy_codec.pack(numpy_codec.encode(logits, codec, basis), codec), codec, basis
-    )
-    error = float(np.sqrt(np.square(decoded - logits, dtype=np.float64).mean()))
-    return Calibration(codec, basis, CalibrationSection(pairs=pairs, logit_std=std, tail_error=error))
+    return Calibration(codec, basis, section)
 
 
-def tail_step(logit_std: float, classes: int, rank: int) -> float:
-    """Step of the coefficients: uniform noise of step/sqrt(12) in r of C directions, bounded as stated above.
+def best(table: list[RatePoint], budget: float) -> int:
+    """The row with the largest gradient cosine within the budget; the smallest one where none is.
 
-    Rounded to three significant digits, so that a last-bit difference in the logits cannot change it.
+    Rows that differ in the fourth digit of the lost part count as equal; the smaller is taken then.
     """
-    bound = MAX_NOISE * logit_std * math.sqrt(12 * classes / rank)
-    return float(f"{max(min(MAX_TAIL_STEP, bound), 1e-6):.3g}")
+    within = [index for index, point in enumerate(table) if point.bytes_per_view <= budget]
+    if not within:
+        return min(range(len(table)), key=lambda index: table[index].bytes_per_view)
+    return min(within, key=lambda index: (1 - table[index].gradient_cosine, table[index].bytes_per_view))
 
 
-def _principal_components(centred: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
-    """The leading eigenvectors [rank, C] of the covariance, signs fixed by their largest entry.
+Setting = tuple[int, int, float, float]
+"""K, rank, step of the coefficients, step of the values."""
 
-    Through the smaller of the two Gram matrices, so that 21,000 classes cost no 21,000-square matrix.
+
+def _table(logits: NDArray[np.float32], request: CodecRequest, std: float) -> list[RatePoint]:
+    """First ranks and steps at one K, then other K and value steps around the best of them."""
+    classes, budget = logits.shape[1], request.bytes_per_view or DEFAULT_BYTES_PER_VIEW
+    ranks = [request.tail_rank] if request.tail_rank else _possible_ranks(len(logits) // 2, classes)
+    steps = [request.tail_step] if request.tail_step else tail_steps(std, classes)
+    top_ks = [request.top_k] if request.top_k else [k for k in _TOP_KS if k < classes]
+    value_steps = [request.value_step] if request.value_step else _value_steps(std)
+    fitted = Fitted.of(logits[::2], max(ranks), max(top_ks))
+    held = Held.of(logits[1::2])
+    usual_k = _SMALL_TOP_K if budget < _SMALL_BUDGET else _FIRST_TOP_K
+    first_k = usual_k if usual_k in top_ks else top_ks[-1]
+    middle = value_steps[len(value_steps) // 2]
+    points: dict[Setting, RatePoint] = {}
+
+    def measured(settings: Iterable[Setting]) -> None:
+        for setting in settings:
+            if setting not in points:
+                points[setting] = measure(fitted, held, *setting)
+
+    measured((first_k, rank, step, middle) for rank in ranks for step in steps)
+    candidates = _candidates(list(points.values()), budget)
+    measured((k, rank, step, middle) for rank, step in candidates for k in top_ks)
+    measured((k, rank, step, value) for k, rank, step in _leading(points, budget) for value in value_steps)
+    return sorted(points.values(), key=lambda point: (point.bytes_per_view, point.tail_rank))
+
+
+def _candidates(points: list[RatePoint], budget: float) -> list[tuple[int, float]]:
+    """Rank and step of the best points within the budget and within less, to have room for other K."""
+    found = [points[best(points, budget * share)] for share in _SHARES]
+    return list(dict.fromkeys((point.tail_rank, point.tail_step) for point in found))
+
+
+def _leading(points: dict[Setting, RatePoint], budget: float) -> list[tuple[int, int, float]]:
+    """K, rank and step of the few best points."""
+    left = list(points.values())
+    found = [left.pop(best(left, budget)) for _ in range(min(_LEADING, len(left)))]
+    return [(point.top_k, point.tail_rank, point.tail_step) for point in found]
+
+
+def _possible_ranks(pairs: int, classes: int) -> list[int]:
+    """The ranks worth trying: below the number of classes, and spanned by the pairs."""
+    most = max(1, min(classes - 1, pairs - 1))
+    return [rank for rank in _RANKS if rank < most] or [most]
+
+
+def tail_steps(std: float, classes: int) -> list[float]:
+    """Steps of the coefficients: uniform noise of step / sqrt(12) in r of C directions.
+
+    Rounded to three significant digits, so that a last-bit difference in the logits cannot change them.
     """
-    pairs, classes = centred.shape
-    if classes <= pairs:
-        _, vectors = np.linalg.eigh(centred.T @ centred)
-        components = vectors[:, ::-1][:, :rank].T
-    else:
-        _, vectors = np.linalg.eigh(centred @ centred.T)
-        components, _ = np.linalg.qr(centred.T @ vectors[:, ::-1][:, :rank])
-        components = components.T
-    signs = np.sign(np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1))
-    oriented: NDArray[np.float64] = components * np.where(signs == 0, 1, signs)
-    return oriented
+    unit = std * math.sqrt(12 * classes / _STEP_RANK)
+    return [float(f"{max(noise * unit, 1e-6):.3g}") for noise in _NOISES]
+
+
+def _value_steps(std: float) -> list[float]:
+    factor = min(1.0, _VALUE_PART * std / _FIRST_VALUE_STEP)
+    return sorted({float(f"{max(step * factor, 1e-6):.3g}") for step in _VALUE_STEPS})

@@ -5,12 +5,16 @@ Equal to ``cache_builder.format.codec`` (a test compares them); only record byte
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cache_builder.format.codec import VALUE_LEVELS
+from cache_builder.format.class_sketch import NIBBLE, ORDER_GAP, value_limit
 from cache_builder.format.layout import RecordLayout
-from cache_builder.format.manifest import CodecSection, TailBasis
+from cache_builder.format.manifest import Codec, CodecSection, SketchSection, TailBasis
+from cache_builder.format.topk_tail import VALUE_LEVELS
+
+_INTEGERS = {8: torch.int8, 16: torch.int16}
 
 
 class RecordEncoder(nn.Module):
@@ -21,44 +25,106 @@ class RecordEncoder(nn.Module):
 
     mean: Tensor
     basis: Tensor
+    centres: Tensor
+    usual_place: Tensor | None
 
-    def __init__(self, codec: CodecSection, basis: TailBasis) -> None:
+    def __init__(self, codec: Codec, basis: TailBasis) -> None:
         super().__init__()
         self.codec = codec
         self.layout = RecordLayout(codec)
         self.register_buffer("mean", torch.from_numpy(basis.mean))
         self.register_buffer("basis", torch.from_numpy(basis.basis))
+        self.register_buffer("centres", torch.from_numpy(basis.centres))
+        ranked = isinstance(codec, SketchSection) and codec.index_coding == "rank"
+        places = torch.from_numpy(basis.places(codec.tail_step).astype(np.int32)) if ranked else None
+        self.register_buffer("usual_place", places)
 
     @torch.inference_mode()
     def forward(self, logits: Tensor) -> Tensor:
         """Encode; see the class."""
         logits = logits.float()
         index, values = _top(logits, self.codec.top_k)
+        finite = logits.isfinite().all(dim=1)
+        lse = torch.where(finite, logits.logsumexp(dim=1), torch.nan)
+        if isinstance(self.codec, CodecSection):
+            columns = self._topk_tail(self.codec, logits, index, values, lse)
+        else:
+            columns = self._class_sketch(self.codec, logits, index, values, lse)
+        return torch.cat([columns[field.name] for field in self.layout.fields], dim=1)
+
+    def _topk_tail(
+        self, codec: CodecSection, logits: Tensor, index: Tensor, values: Tensor, lse: Tensor
+    ) -> dict[str, Tensor]:
         span = _ceil16(values[:, 0] - values[:, -1])
         scale = torch.where(span > 0, VALUE_LEVELS / span.float().clamp_min(1e-30), 0.0)
         steps = ((values[:, :1] - values) * scale[:, None]).round().clamp(0, VALUE_LEVELS)
-        finite = logits.isfinite().all(dim=1)
-        lse = torch.where(finite, logits.logsumexp(dim=1), torch.nan)
         columns = {
-            "topk_max": _bytes(values[:, :1].contiguous()),
+            "topk_max": _bytes(values[:, :1]),
             "lse": _bytes(lse[:, None]),
             "topk_span": _bytes(span[:, None]),
-            "topk_index": _low_bytes(index, self.codec.index_bits // 8),
+            "topk_index": _low_bytes(index, codec.index_bits // 8),
             "topk_value": steps.to(torch.uint8),
         }
-        if self.codec.tail_rank:
-            columns |= self._tail(logits)
-        return torch.cat([columns[field.name] for field in self.layout.fields], dim=1)
+        if codec.tail_rank:
+            coef = self._coefficients(logits)
+            wide, narrow = coef[:, : codec.tail_wide], coef[:, codec.tail_wide :]
+            columns["tail_coef_wide"] = _bytes(wide.clamp(-32767, 32767).to(torch.int16))
+            columns["tail_coef"] = _bytes(narrow.clamp(-127, 127).to(torch.int8))
+        return columns
 
-    def _tail(self, logits: Tensor) -> dict[str, Tensor]:
+    def _class_sketch(
+        self, codec: SketchSection, logits: Tensor, index: Tensor, values: Tensor, lse: Tensor
+    ) -> dict[str, Tensor]:
+        usual = self.centres[index[:, 0]].float()
+        coef = (self._coefficients(logits) - usual).nan_to_num(0.0)
+        bytes_end = codec.tail_wide + codec.tail_bytes
+        wide = coef[:, : codec.tail_wide].clamp(-32767, 32767)
+        narrow = coef[:, codec.tail_wide : bytes_end].clamp(-127, 127)
+        small = coef[:, bytes_end:].clamp(-NIBBLE, NIBBLE)
+        kept = torch.cat([wide, narrow, small], dim=1) + usual
+        sketched = self._sketch(kept).gather(1, index)
+        return {
+            "lse_above": _bytes((lse - values[:, 0]).to(torch.float16)[:, None]),
+            "tail_coef_wide": _bytes(wide.to(torch.int16)),
+            "topk_index": _low_bytes(self._coded(index), codec.index_bits // 8),
+            "topk_residual": _bytes(_residuals(values, sketched, codec).to(_INTEGERS[codec.value_bits])),
+            "tail_coef": _bytes(narrow.to(torch.int8)),
+            "tail_coef_packed": _halves(small),
+        }
+
+    def _coded(self, index: Tensor) -> Tensor:
+        """As ``class_sketch.coded_index``."""
+        if self.usual_place is None:
+            return index
+        others = self.usual_place[index[:, :1], index[:, 1:]]
+        return torch.cat([index[:, :1], others.long()], dim=1)
+
+    def _coefficients(self, logits: Tensor) -> Tensor:
+        """Rounded coefficients of the whole logits [n, r], as floats."""
         # float32 even under autocast: the coefficients are what the tail is rebuilt from.
         with torch.autocast(logits.device.type, enabled=False):
-            coef = ((logits - self.mean) @ self.basis.T / self.codec.tail_step).round()
-        wide, narrow = coef[:, : self.codec.tail_wide], coef[:, self.codec.tail_wide :]
-        return {
-            "tail_coef_wide": _bytes(wide.clamp(-32767, 32767).to(torch.int16)),
-            "tail_coef": _bytes(narrow.clamp(-127, 127).to(torch.int8)),
-        }
+            return ((logits - self.mean) @ self.basis.T / self.codec.tail_step).round()
+
+    def _sketch(self, coef: Tensor) -> Tensor:
+        with torch.autocast(coef.device.type, enabled=False):
+            return torch.addmm(self.mean, coef * self.codec.tail_step, self.basis)
+
+
+def _residuals(values: Tensor, sketched: Tensor, codec: SketchSection) -> Tensor:
+    """As ``class_sketch.residuals``: in value steps, and such that what they decode to falls."""
+    step, limit = codec.value_step, value_limit(codec)
+    codes = ((values - sketched) / step).nan_to_num(0.0).round().clamp(-limit, limit)
+    for k in range(1, codec.top_k):
+        before = sketched[:, k - 1] + step * codes[:, k - 1]
+        most = ((before - step / ORDER_GAP - sketched[:, k]) / step).floor()
+        codes[:, k] = torch.minimum(codes[:, k], most).clamp(-limit, limit)
+    return codes
+
+
+def _halves(coef: Tensor) -> Tensor:
+    """As ``class_sketch.pack_halves``."""
+    padded = nn.functional.pad(coef, (0, coef.shape[1] % 2)) + (NIBBLE + 1)
+    return (padded[:, ::2] + 16 * padded[:, 1::2]).to(torch.uint8)
 
 
 def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:

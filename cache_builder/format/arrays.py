@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import zarr
+from numcodecs import Blosc
+from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
 
 from cache_builder.format.errors import CorruptCacheError
-from cache_builder.format.layout import ArraySpec
+from cache_builder.format.layout import ArraySpec, Field
 from cache_builder.format.store import read_bytes
 
 # What Zarr and its codecs raise for bytes that are not what they wrote; OSError is left alone because a
@@ -25,9 +28,13 @@ DECODING_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, IndexError, At
 _COMPRESSORS = {"blosc", "zstd", "gzip"}
 
 
+_LEVEL = 5
+_CHECKSUM_BYTES = 4
+
+
 def create_array(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
     """Create the array a spec describes, without chunks."""
-    blosc = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=spec.dtype.itemsize)
+    blosc = BloscCodec(cname="zstd", clevel=_LEVEL, shuffle=spec.shuffle, typesize=spec.dtype.itemsize)
     return group.create_array(
         spec.path,
         shape=spec.shape,
@@ -40,6 +47,13 @@ def create_array(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
         fill_value=0,
         dimension_names=spec.dimension_names,
     )
+
+
+def compressed_size(column: NDArray[Any], field: Field) -> int:
+    """Bytes that a column of records [n] or [n, count] takes in one chunk."""
+    shuffle = {"noshuffle": Blosc.NOSHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}[field.shuffle]
+    blosc = Blosc(cname="zstd", clevel=_LEVEL, shuffle=shuffle)
+    return len(blosc.encode(np.ascontiguousarray(column.T))) + _CHECKSUM_BYTES
 
 
 def writing_zeros(array: zarr.Array[Any]) -> zarr.Array[Any]:

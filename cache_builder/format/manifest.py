@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import xxhash
@@ -27,7 +27,8 @@ from pydantic import (
 
 from cache_builder.format.errors import FormatError
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
+"""What this release writes; it reads version 1 as well."""
 
 
 class Frozen(BaseModel):
@@ -89,7 +90,10 @@ class ViewsSection(Frozen):
 
 
 class CodecSection(Frozen):
-    """How a logit vector becomes a record."""
+    """A logit vector as K values between the largest and the K-th, and a tail sketch around the mean.
+
+    Version 1; in version 2 for caches that store every class.
+    """
 
     name: Literal["topk-tail"] = "topk-tail"
     top_k: int = Field(gt=0)
@@ -112,6 +116,45 @@ class CodecSection(Frozen):
         return self
 
 
+class SketchSection(Frozen):
+    """A logit vector as a sketch around what is usual for its best class, and K values beside the sketch."""
+
+    name: Literal["class-sketch"] = "class-sketch"
+    top_k: int = Field(gt=0)
+    """K, classes stored one by one, largest logit first."""
+    index_bits: Literal[8, 16, 32]
+    """Width of a stored class id."""
+    index_coding: Literal["class", "rank"] = "class"
+    """Whether ids after the first are class ids, or places in what is usual for the best class."""
+    value_bits: Literal[8, 16]
+    """Width of a stored value."""
+    value_step: PositiveFloat
+    """Quantisation step of the K values, in logits."""
+    tail_rank: int = Field(gt=0)
+    """r, coefficients of the sketch."""
+    tail_wide: int = Field(ge=0)
+    """The first of the r coefficients, which are int16."""
+    tail_bytes: int = Field(ge=0)
+    """The next ones, which are int8; the others are half bytes."""
+    tail_step: PositiveFloat
+    """Quantisation step of every coefficient, in logits."""
+
+    @property
+    def tail_packed(self) -> int:
+        """The last of the r coefficients, two in a byte."""
+        return self.tail_rank - self.tail_wide - self.tail_bytes
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.tail_packed < 0:
+            raise ValueError("tail_wide + tail_bytes must not exceed tail_rank")
+        return self
+
+
+Codec = CodecSection | SketchSection
+"""How a logit vector becomes a record."""
+
+
 class TilingSection(Frozen):
     """The unit of work, of writing, of commit and of resume."""
 
@@ -121,8 +164,40 @@ class TilingSection(Frozen):
     """Rows in a tile; also the rows of one chunk."""
 
 
+class CodecRequest(Frozen):
+    """What the user asked of calibration; null = free."""
+
+    bytes_per_view: PositiveFloat | None = None
+    """The most a record should take on disk."""
+    top_k: int | None = None
+    """K."""
+    tail_rank: int | None = None
+    """r."""
+    tail_step: PositiveFloat | None = None
+    """Step of the coefficients, in logits."""
+    value_step: PositiveFloat | None = None
+    """Step of the K values, in logits."""
+
+
+class RatePoint(Frozen):
+    """One setting of the codec: what it costs and what it loses, on pairs that fitted nothing."""
+
+    top_k: int
+    tail_rank: int
+    tail_step: float
+    value_step: float
+    bytes_per_view: float
+    """On disk, after compression."""
+    tv: tuple[float, float, float, float]
+    """Mean total-variation distance of softmax(logits / T), decoded against live, at T = 1, 2, 4 and 8."""
+    gradient_cosine: float
+    """The smallest over a few losses, of the gradient that a half-trained student would get."""
+    logit_error: float
+    """Root-mean-square of decoded minus live logits, in logits."""
+
+
 class CalibrationSection(Frozen):
-    """The pass that fitted the tail basis."""
+    """The pass that fitted the tail basis and chose the codec's settings."""
 
     pairs: int = Field(ge=0)
     """(view, row) pairs whose logits were used; 0 when nothing had to be fitted."""
@@ -130,6 +205,12 @@ class CalibrationSection(Frozen):
     """Standard deviation of those logits around their per-class mean, in logits."""
     tail_error: float = Field(ge=0)
     """Root-mean-square error of decoded against live logits on those pairs, in logits."""
+    requested: CodecRequest = CodecRequest()
+    """What the user asked for."""
+    table: tuple[RatePoint, ...] = ()
+    """Fitted on one half of the pairs, measured on the other; empty when nothing was chosen."""
+    chosen: int | None = Field(default=None, ge=0)
+    """The row of the table that the cache uses."""
 
 
 class ProbeSection(Frozen):
@@ -146,25 +227,68 @@ class ProbeSection(Frozen):
 class TailBasis:
     """The arrays that turn tail coefficients into logits: ``logits ≈ mean + (step * coef) @ basis``.
 
-    ``mean`` is float32 [C], ``basis`` float32 [r, C] with orthonormal rows.
+    ``mean`` is float32 [C], ``basis`` float32 [r, C] with orthonormal rows; ``centres`` int16 [C, r], the
+    usual coefficients of samples whose best class is c, zeros where the codec knows none.
     """
 
-    def __init__(self, mean: NDArray[np.float32], basis: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        mean: NDArray[np.float32],
+        basis: NDArray[np.float32],
+        centres: NDArray[np.int16] | None = None,
+    ) -> None:
         self.mean = np.ascontiguousarray(mean, dtype=np.float32)
         self.basis = np.ascontiguousarray(basis, dtype=np.float32)
+        if centres is None:
+            centres = np.zeros((self.mean.size, len(self.basis)), np.int16)
+        self.centres = np.ascontiguousarray(centres, dtype=np.int16)
+        self._ranking: tuple[float, NDArray[np.uint16]] | None = None
+        self._places: tuple[float, NDArray[np.uint16]] | None = None
+
+    def ranking(self, tail_step: float) -> NDArray[np.uint16]:
+        """For each best class [C] all classes [C] in their usual order, the class itself first.
+
+        By falling ``mean / step + centres @ basis`` in fixed-point numbers of 15 binary places, equal ones by
+        class id: sums of integers, so that every machine finds the same order.
+        """
+        if self._ranking is None or self._ranking[0] != tail_step:
+            self._ranking = tail_step, _ranking(self.mean, self.basis, self.centres, tail_step)
+        return self._ranking[1]
+
+    def places(self, tail_step: float) -> NDArray[np.uint16]:
+        """The inverse of :meth:`ranking`: for each best class, where every class stands."""
+        if self._places is None or self._places[0] != tail_step:
+            usual = self.ranking(tail_step)
+            places = np.empty_like(usual)
+            np.put_along_axis(places, usual, np.arange(len(usual), dtype=usual.dtype)[None], axis=1)
+            self._places = tail_step, places
+        return self._places[1]
+
+
+_FIXED_POINT = 2.0**15
+
+
+def _ranking(
+    mean: NDArray[np.float32], basis: NDArray[np.float32], centres: NDArray[np.int16], tail_step: float
+) -> NDArray[np.uint16]:
+    # Integers in float64, which is exact up to 2^53 in whatever order they are added.
+    scores = centres.astype(np.float64) @ np.rint(basis.astype(np.float64) * _FIXED_POINT)
+    scores += np.rint(mean.astype(np.float64) * (_FIXED_POINT / tail_step))
+    np.fill_diagonal(scores, np.inf)
+    return np.argsort(-scores, axis=1, kind="stable").astype(np.uint16)
 
 
 class Manifest(Frozen):
     """All a reader needs. ``cache_id`` is null until every tile is committed."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
     product_version: str
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """Name of the cache: the last part of its URL on a server."""
     data: DataSection
     teacher: TeacherSection
     views: ViewsSection
-    codec: CodecSection
+    codec: Annotated[Codec, Field(discriminator="name")]
     tiling: TilingSection
     calibration: CalibrationSection
     probe: ProbeSection
@@ -214,10 +338,14 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     classes, names, codec = manifest.data.classes, manifest.data.class_names, manifest.codec
     if names is not None and len(names) != classes:
         yield f"data.class_names has {len(names)} names for {classes} classes"
+    if isinstance(codec, SketchSection) and manifest.format_version == 1:
+        yield "format version 1 has no codec class-sketch"
     if codec.top_k > classes or codec.tail_rank > classes:
         yield f"codec.top_k and codec.tail_rank must not exceed data.classes = {classes}"
     if codec.top_k == classes and codec.tail_rank:
         yield "codec.top_k = data.classes leaves no tail, so codec.tail_rank must be 0"
+    if isinstance(codec, SketchSection) and codec.index_coding == "rank" and classes > 2**16:
+        yield f"codec.index_coding = rank is for up to {2**16} classes"
     if 2**codec.index_bits < classes:
         yield f"codec.index_bits = {codec.index_bits} cannot hold a class id below {classes}"
     if any(
@@ -266,8 +394,8 @@ def array_digest(array: NDArray[Any]) -> str:
 _NOT_SETTINGS: dict[str, Any] = {
     "product_version": True,
     "environment": True,
-    "codec": {"tail_wide": True, "tail_step": True},
-    "calibration": True,
+    "codec": True,
+    "calibration": {"pairs", "logit_std", "tail_error", "table", "chosen"},
     "probe": True,
     "digests": True,
     "invalid_rows": True,

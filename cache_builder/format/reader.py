@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from cache_builder.format import codec
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
-from cache_builder.format.commits import Commit, Shard, parse_commit, read_commit_bytes
+from cache_builder.format.commits import Commit, Shard, identity_bytes, parse_commit, read_commit_bytes
 from cache_builder.format.errors import CorruptCacheError, DataError, FormatError, IncompleteCacheError
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
@@ -34,11 +34,13 @@ from cache_builder.format.layout import (
 from cache_builder.format.manifest import (
     FORMAT_VERSION,
     Manifest,
+    SketchSection,
     TailBasis,
     array_digest,
     build_digest,
     cache_digest,
 )
+from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.format.store import object_sizes, open_store, read_bytes
 
 _NAMED_IN_ERRORS = 3
@@ -76,9 +78,9 @@ def read_body(location: str | Path) -> dict[str, Any] | None:
 def parse_manifest(body: dict[str, Any], where: str) -> Manifest:
     """Validate a manifest that came as JSON; ``where`` names its origin in errors."""
     version = body.get("format_version") if isinstance(body, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise FormatError(
-            f"{where}: format version {version!r}, this release reads version {FORMAT_VERSION}; "
+            f"{where}: format version {version!r}, this release reads versions 1 to {FORMAT_VERSION}; "
             "upgrade kdcache"
         )
     try:
@@ -120,7 +122,9 @@ class Cache:
     def manifest(self) -> Manifest:
         """The manifest with the tail basis attached."""
         mean, basis = self.header_array("codec/mean"), self.header_array("codec/basis")
-        return self._manifest.with_basis(TailBasis(mean, basis))
+        sketched = isinstance(self._manifest.codec, SketchSection)
+        centres = self.header_array("codec/centres") if sketched else None
+        return self._manifest.with_basis(TailBasis(mean, basis, centres))
 
     @property
     def record_bytes(self) -> int:
@@ -140,10 +144,7 @@ class Cache:
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """xxh64 of each sample's source bytes [N]; 0 for a row that could not be read."""
-        first_group = [tile for tile in self.tiles if tile.group == 0]
-        self._require_commits(first_group, "samples/digest")
-        self.check_shards(first_group, [digest_array(self._manifest)])
-        return self._guarded(digest_array(self._manifest), ..., first_group)
+        return self.read_digests(range(self._manifest.data.samples))
 
     @cached_property
     def probe_pixels(self) -> NDArray[np.uint8]:
@@ -172,9 +173,17 @@ class Cache:
         return read_commit_bytes(self._store, self.tiles)
 
     def commit_bytes_in_order(self) -> list[bytes]:
-        """Every tile's commit object as stored; :class:`IncompleteCacheError` when one is missing."""
+        """What the cache_id takes of each commit; :class:`IncompleteCacheError` when one is missing."""
         self._require_commits(self.tiles, "the cache")
-        return [self._commit_bytes[tile.key] for tile in self.tiles]
+        return [identity_bytes(self._commit_bytes[tile.key]) for tile in self.tiles]
+
+    def statistics(self) -> TeacherStatistics | None:
+        """The teacher's accuracy, calibration and entropy, from its live logits on the committed tiles.
+
+        None where no commit tells: an older release wrote the cache, or the statistics are damaged.
+        """
+        sums = (commit.statistics for commit in self.commits.values())
+        return figures((tile for tile in sums if tile is not None), self._manifest.data.classes)
 
     def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of sample ids, in their order; unknown ids raise :class:`UnknownSampleError`."""
@@ -222,18 +231,38 @@ class Cache:
         Raises :class:`DataError` for a view the cache does not have, :class:`IncompleteCacheError` for one
         that is not wholly written and :class:`CorruptCacheError` naming the tile whose bytes fail a check.
         """
+        return self.read_rows(view, range(self._manifest.data.samples))
+
+    def read_rows(self, view: int, rows: range) -> NDArray[np.uint8]:
+        """As :meth:`read_page`, of consecutive rows only; of the store, no other tiles are looked at."""
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
             )
-        of_view = [tile for tile in self.tiles if view in tile.views]
-        self._require_commits(of_view, f"view {view}")
+        of_rows = [tile for tile in self._tiles_of(rows) if view in tile.views]
+        self._require_commits(of_rows, f"view {view}")
         specs = record_arrays(self._manifest)
-        self.check_shards(of_view, specs)
-        page = np.empty(self._manifest.data.samples, self.layout.dtype)
+        self.check_shards(of_rows, specs)
+        page = np.empty(len(rows), self.layout.dtype)
         for spec, field in zip(specs, self.layout.fields, strict=True):
-            page[field.name] = self._guarded(spec, view, of_view)
+            page[field.name] = self._guarded(spec, (view, slice(rows.start, rows.stop)), of_rows)
         return page.view(np.uint8).reshape(len(page), self.record_bytes)
+
+    def read_digests(self, rows: range) -> NDArray[np.uint64]:
+        """As :attr:`digests`, of consecutive rows only."""
+        of_rows = [tile for tile in self._tiles_of(rows) if tile.group == 0]
+        self._require_commits(of_rows, "samples/digest")
+        spec = digest_array(self._manifest)
+        self.check_shards(of_rows, [spec])
+        return self._guarded(spec, slice(rows.start, rows.stop), of_rows)
+
+    def _tiles_of(self, rows: range) -> list[Tile]:
+        if rows.step != 1 or not 0 <= rows.start <= rows.stop <= self._manifest.data.samples:
+            raise DataError(
+                f"rows {rows.start}-{rows.stop - 1} are out of range: the cache has rows 0 to "
+                f"{self._manifest.data.samples - 1}"
+            )
+        return [tile for tile in self.tiles if tile.row_start < rows.stop and tile.row_stop > rows.start]
 
     def decode(self, records: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]."""
@@ -277,7 +306,9 @@ class Cache:
                 "run the same `kdcache build` command again"
             )
 
-    def _guarded(self, spec: ArraySpec, selection: int | EllipsisType, of_tiles: list[Tile]) -> NDArray[Any]:
+    def _guarded(
+        self, spec: ArraySpec, selection: EllipsisType | slice | tuple[int, slice], of_tiles: list[Tile]
+    ) -> NDArray[Any]:
         """Read; when the bytes do not decode, find out which tile it was and say so."""
         if spec.path not in self._arrays:
             self._arrays[spec.path] = open_array(self._store, spec, self.location)

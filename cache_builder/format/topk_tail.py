@@ -1,7 +1,7 @@
-"""The record codec in NumPy: the reference that every other implementation is tested against.
+"""The record of codec ``topk-tail`` in NumPy: format version 1, and K = C in version 2.
 
-A logit vector of C classes becomes K class ids with 8-bit logits, r tail coefficients and the
-log-sum-exp. FORMAT.md states the same in prose. Logits are raw (before softmax), in natural units.
+K class ids with 8-bit logits between the largest and the K-th, r tail coefficients, the log-sum-exp.
+FORMAT.md states the same in prose.
 """
 
 from __future__ import annotations
@@ -11,31 +11,21 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format.errors import DataError, FormatError
+from cache_builder.format.errors import DataError
+from cache_builder.format.fields import Fields, log_sum_exp, stored_first
 from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import CodecSection, TailBasis
-
-Fields = dict[str, NDArray[Any]]
-"""Field name -> array [n] or [n, count]: the columns of n records."""
 
 VALUE_LEVELS = 255
 MAX_SPAN = float(np.finfo(np.float16).max)
 
 
-def no_tail(classes: int) -> TailBasis:
-    """The basis of a cache that stores every class: rank 0."""
-    return TailBasis(np.zeros(classes, np.float32), np.zeros((0, classes), np.float32))
-
-
 def encode(logits: NDArray[np.float32], codec: CodecSection, basis: TailBasis) -> Fields:
     """Logits float32 [n, C] to the columns of n records.
 
-    Equal logits are ordered by class id. Raises :class:`DataError` for non-finite logits and for a span
-    (largest minus K-th logit) beyond float16.
+    Raises :class:`DataError` for a span (largest minus K-th logit) beyond float16.
     """
-    if not np.isfinite(logits).all():
-        raise DataError("cannot encode non-finite logits")
-    order = np.argsort(-logits, axis=1, kind="stable")[:, : codec.top_k]
+    order = stored_first(logits, codec.top_k)
     values = np.take_along_axis(logits, order, axis=1)
     largest = values[:, 0]
     with np.errstate(over="ignore"):  # a difference beyond float32 is infinite, and refused as a span
@@ -89,28 +79,32 @@ def span_ceil16(span: NDArray[np.float32]) -> NDArray[np.float16]:
     return bits.astype(np.uint16).view(np.float16)
 
 
-def log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Row-wise log-sum-exp."""
-    largest = logits.max(axis=1, keepdims=True)
-    with np.errstate(over="ignore"):  # a logit infinitely far below the largest adds nothing
-        summed = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
-    return cast("NDArray[np.floating[Any]]", summed)
-
-
-def decode(records: NDArray[np.uint8], codec: CodecSection, basis: TailBasis) -> NDArray[np.float32]:
-    """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]. Invalid records give NaN.
-
-    Raises :class:`FormatError` for records that are not of this codec.
-    """
-    fields = unpack(records, codec)
-    index = fields["topk_index"].astype(np.int64)
-    if index.size and index.max() >= basis.mean.size:
-        raise FormatError(f"a record names class {index.max()} of {basis.mean.size}: it is of another cache")
-    values = top_values(fields)
+def decode(
+    fields: Fields, index: NDArray[np.int64], codec: CodecSection, basis: TailBasis
+) -> NDArray[np.float32]:
+    """Columns to dense logits float32 [n, C]; ``index``: the K class ids."""
     # No class outside the top K can exceed the K-th logit, whatever the sketch says.
     dense = np.minimum(tail_sketch(fields, codec, basis), kth_logit(fields)[:, None])
-    np.put_along_axis(dense, index, values, axis=1)
+    np.put_along_axis(dense, index, top_values(fields), axis=1)
     return dense
+
+
+def is_usable(fields: Fields) -> NDArray[np.bool_]:
+    """Whether each of n records [n] is of finite logits whose span float16 holds."""
+    usable: NDArray[np.bool_] = np.isfinite(fields["lse"]) & np.isfinite(fields["topk_span"])
+    return usable
+
+
+def saturated(fields: Fields) -> int:
+    """How many coefficients lie at the end of their type."""
+    ends = (("tail_coef", 127), ("tail_coef_wide", 32767))
+    return sum(int((np.abs(fields[n].astype(np.int32)) == end).sum()) for n, end in ends if n in fields)
+
+
+def invalidate(columns: NDArray[Any]) -> None:
+    """Make packed columns say: this sample could not be read."""
+    columns["topk_max"] = np.nan
+    columns["lse"] = np.nan
 
 
 def kth_logit(fields: Fields) -> NDArray[np.float32]:
@@ -138,31 +132,3 @@ def tail_coefficients(fields: Fields) -> NDArray[np.float32]:
     """The r coefficients [n, r] in units of the step, wide ones first."""
     parts = [fields[name] for name in ("tail_coef_wide", "tail_coef") if name in fields]
     return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def invalid_fields(count: int, codec: CodecSection) -> Fields:
-    """Columns of ``count`` records that say: this sample could not be read. They decode to NaN."""
-    columns = np.zeros(count, RecordLayout(codec).dtype)
-    columns["topk_max"] = np.nan
-    columns["lse"] = np.nan
-    return {name: columns[name] for name in columns.dtype.names or ()}
-
-
-def pack(fields: Fields, codec: CodecSection) -> NDArray[np.uint8]:
-    """Columns to packed records uint8 [n, record_bytes]."""
-    layout = RecordLayout(codec)
-    records = np.empty(len(fields["lse"]), layout.dtype)
-    for field in layout.fields:
-        records[field.name] = fields[field.name]
-    return records.view(np.uint8).reshape(len(records), layout.record_bytes)
-
-
-def unpack(records: NDArray[np.uint8], codec: CodecSection) -> Fields:
-    """Packed records uint8 [n, record_bytes] to their columns (views, not copies)."""
-    layout = RecordLayout(codec)
-    if records.ndim != 2 or records.shape[1] != layout.record_bytes or records.dtype != np.uint8:
-        raise FormatError(
-            f"expected records uint8 [n, {layout.record_bytes}], got {records.dtype} {list(records.shape)}"
-        )
-    columns = np.ascontiguousarray(records).reshape(-1).view(layout.dtype)
-    return {field.name: columns[field.name] for field in layout.fields}

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from cache_builder.format.arrays import create_array, writing_zeros
-from cache_builder.format.codec import Fields
-from cache_builder.format.commits import Shard, make_commit
+from cache_builder.format.commits import Commit, Shard, make_commit
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError
+from cache_builder.format.fields import Fields
+from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
@@ -32,8 +33,9 @@ from cache_builder.format.layout import (
     record_arrays,
     tile_arrays,
 )
-from cache_builder.format.manifest import Manifest, array_digest, build_digest, cache_digest
+from cache_builder.format.manifest import Manifest, SketchSection, array_digest, build_digest, cache_digest
 from cache_builder.format.reader import open_cache, read_body
+from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import (
     delete_object,
     fsync_folder,
@@ -62,14 +64,9 @@ class SampleTable:
 
         ``labels``: integers [N] or None where the data set has none.
         """
-        encoded = [_encode_id(row, sample_id) for row, sample_id in enumerate(ids)]
-        if len(set(encoded)) != len(encoded):
-            seen: set[bytes] = set()
-            twice = next(item for item in encoded if item in seen or seen.add(item))  # type: ignore[func-returns-value]
-            raise DataError(f"sample id {twice.decode()!r} occurs more than once")
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(item) for item in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets, _label_column(labels, len(encoded)))
+        encoded = SampleIds.of(ids)
+        _check_ids(encoded)
+        return cls(encoded.id_bytes, encoded.offsets, _label_column(labels, len(encoded)))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by store path."""
@@ -80,16 +77,16 @@ class SampleTable:
         }
 
 
-def _encode_id(row: int, sample_id: str) -> bytes:
-    try:
-        raw = sample_id.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"the sample id of row {row}, {sample_id!r}, is not valid UTF-8: rename it"
-        ) from error
-    if not raw:
-        raise DataError(f"the sample id of row {row} is empty")
-    return raw
+def _check_ids(ids: SampleIds) -> None:
+    empty = np.flatnonzero(np.diff(ids.offsets) == 0)
+    if empty.size:
+        raise DataError(f"the sample id of row {empty[0]} is empty")
+    invalid = ids.first_invalid()
+    if invalid is not None:
+        raise DataError(f"the sample id of row {invalid}, {ids[invalid]!r}, is not valid UTF-8: rename it")
+    repeated = ids.repeated()
+    if repeated is not None:
+        raise DataError(f"sample id {ids[repeated]!r} occurs more than once")
 
 
 def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray[np.int32]:
@@ -109,7 +106,9 @@ def header_arrays(
     manifest: Manifest, table: SampleTable, pixels: NDArray[np.uint8]
 ) -> dict[str, NDArray[Any]]:
     """Every array that is written once, before the first tile."""
-    codec = {"codec/mean": manifest.basis.mean, "codec/basis": manifest.basis.basis}
+    codec: dict[str, NDArray[Any]] = {"codec/mean": manifest.basis.mean, "codec/basis": manifest.basis.basis}
+    if isinstance(manifest.codec, SketchSection):
+        codec["codec/centres"] = manifest.basis.centres
     return table.arrays() | codec | {"probe/pixels": pixels}
 
 
@@ -215,12 +214,18 @@ class CacheWriter:
         return read_bytes(self._store, tile.key) is not None
 
     def write_tile(
-        self, tile: Tile, fields: Fields, digests: NDArray[np.uint64], invalid_rows: Iterable[int] = ()
+        self,
+        tile: Tile,
+        fields: Fields,
+        digests: NDArray[np.uint64],
+        invalid_rows: Iterable[int] = (),
+        statistics: TileStatistics | None = None,
     ) -> int:
         """Write the shards of a tile, then commit it. Returns the bytes written.
 
         ``fields``: columns [views, rows, ...] of the tile; ``digests`` [rows], used by the first view group.
-        ``invalid_rows``: row numbers in the data set. A tile that was committed before is rewritten.
+        ``invalid_rows``: row numbers in the data set. ``statistics`` go into the commit as they are. A tile
+        that was committed before is rewritten.
         """
         columns = {f"records/{name}": column for name, column in fields.items()}
         columns["samples/digest"] = digests
@@ -231,9 +236,27 @@ class CacheWriter:
         # First: a commit must never stand beside shards it does not describe.
         delete_object(self._store, tile.key)
         shards = {spec.path: self._write_shard(spec, tile, columns[spec.path]) for spec in specs}
-        commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards)
+        commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
         write_durably(self._store, tile.key, commit.to_bytes())
         return sum(shard.bytes for shard in shards.values())
+
+    def adopt_tile(self, tile: Tile, commit: Commit, objects: Mapping[str, bytes]) -> None:
+        """Take over a tile of another store of the same layout, byte for byte, then commit it.
+
+        ``commit``: the other store's; ``objects``: its shards by array path.
+        Raises :class:`CorruptCacheError` for bytes that are not what the commit says.
+        """
+        self._unseal()
+        delete_object(self._store, tile.key)
+        for spec in tile_arrays(self.manifest, tile):
+            data, shard = objects[spec.path], commit.shards[spec.path]
+            if (len(data), zlib.crc32(data)) != (shard.bytes, shard.crc32):
+                raise CorruptCacheError(f"shard {spec.shard_key(tile)} ({tile}) is not what its commit says")
+            write_durably(self._store, spec.shard_key(tile), data)
+        own = make_commit(
+            self.manifest, self._build, tile, commit.invalid_rows, commit.shards, commit.statistics
+        )
+        write_durably(self._store, tile.key, own.to_bytes())
 
     def _write_shard(self, spec: ArraySpec, tile: Tile, column: NDArray[Any]) -> Shard:
         key = spec.shard_key(tile)

@@ -6,6 +6,7 @@ its life importing, which is no place to be killed at. Kills of the real command
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import multiprocessing
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from rich.console import Console
 
+from cache_builder.format.errors import KDCacheError
 from cache_builder.format.reader import read_manifest
+from cache_builder.forward import TeacherForward
 from cache_builder.pipeline import build
 from cache_builder.progress import BuildProgress
 from tests.cache_builder.command import arguments, run, start, wait_for
@@ -49,7 +53,7 @@ class Campaign:
 
     def __init__(self, folder: Path, photos: Path) -> None:
         self._folder = folder
-        self._photos = photos
+        self.photos = photos
         self._start(folder / "warm.zarr").join()
         began = time.monotonic()
         self.finish(folder / "whole.zarr")
@@ -57,7 +61,7 @@ class Campaign:
         self.expected = contents(folder / "whole.zarr")
 
     def _start(self, out: Path, workers: int = 0) -> Any:
-        process = PROCESSES.Process(target=build_once, args=(out, self._photos, workers))
+        process = PROCESSES.Process(target=build_once, args=(out, self.photos, workers))
         process.start()
         return process
 
@@ -74,6 +78,21 @@ class Campaign:
             time.sleep(0.0005)
         process.kill()
         process.join()
+        return progress_of(out, process.exitcode)
+
+    def kill_worker(self, out: Path, when: Callable[[], bool]) -> str:
+        """SIGKILL one of the two loader processes of a build; returns what it had got to."""
+        process = self._start(out, workers=2)
+        loaders: list[psutil.Process] = []
+        while process.is_alive() and not (when() and loaders):
+            with contextlib.suppress(psutil.Error):
+                loaders = psutil.Process(process.pid).children()
+            time.sleep(0.0005)
+        for loader in loaders[:1]:
+            with contextlib.suppress(psutil.Error):
+                loader.kill()
+        process.join(60)
+        assert not process.is_alive(), "the build waits for a dead loader"
         return progress_of(out, process.exitcode)
 
     def check(self, out: Path, workers: int = 0) -> None:
@@ -136,6 +155,55 @@ def test_killed_at_100_random_instants(campaign: Campaign, tmp_path: Path, worke
     random_instants(campaign, tmp_path, 100, SEED + 1 + workers, workers)
 
 
+def worker_kills(campaign: Campaign, folder: Path, count: int, seed: int) -> None:
+    """Loader processes killed at random instants: the build says so or ends well; nothing is lost."""
+    rng = np.random.default_rng(seed)
+    died = 0
+    for trial in range(count):
+        instant_s = float(rng.uniform(0, 1)) * campaign.duration_s
+        out = folder / f"loader-{trial}.zarr"
+        until = time.monotonic() + instant_s
+        reached = campaign.kill_worker(out, functools.partial(is_past, until))
+        died += reached != "finished before"
+        print(f"seed {seed}, trial {trial}: loader killed after {instant_s:.3f} s: {reached}")  # noqa: T201
+        campaign.check(out, workers=2)
+    assert died, "no loader died while it was needed"
+
+
+@pytest.mark.timeout(300)
+def test_a_loader_killed_at_random_instants(campaign: Campaign, tmp_path: Path) -> None:
+    worker_kills(campaign, tmp_path, 4, SEED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_loader_killed_at_40_random_instants(campaign: Campaign, tmp_path: Path) -> None:
+    worker_kills(campaign, tmp_path, 40, SEED + 7)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_a_teacher_that_raises_at_some_batch(
+    campaign: Campaign, tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was committed stays, and the same command goes on."""
+    out = tmp_path / "raised.zarr"
+    calls = 0
+    forward = TeacherForward.__call__
+
+    def raising(teacher: TeacherForward, images: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == batch + 2:  # two go before: the number of classes, and calibration begins
+            raise RuntimeError("out of luck")
+        return forward(teacher, images)
+
+    monkeypatch.setattr(TeacherForward, "__call__", raising)
+    with pytest.raises(KDCacheError, match="out of luck"):
+        build_once(out, campaign.photos, 0)
+    monkeypatch.setattr(TeacherForward, "__call__", forward)
+    campaign.check(out)
+
+
 def test_killed_again_and_again(campaign: Campaign, tmp_path: Path) -> None:
     """One cache, killed whenever it has got one tile further."""
     out = tmp_path / "one.zarr"
@@ -154,7 +222,7 @@ def has_tiles(out: Path, tiles: int) -> bool:
         (".*.creating", 1),
         (".*.creating/codec", 1),
         ("*.zarr/commits", 1),
-        ("*.zarr/records/lse/c/0/*", 1),
+        ("*.zarr/records/lse_above/c/0/*", 1),
         ("*.zarr/records/*/c/0/1/*", 3),
         ("*.zarr/commits/*.partial", 1),
         ("*.zarr/commits/g*.json", 6),
