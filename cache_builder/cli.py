@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from cache_builder.names import DATA_KINDS
 from cache_builder.reported import reported
+from cache_builder.transfer import cli as transfer_commands
+from cache_builder.verify import cli as verify_commands
 
 app = typer.Typer(
     name="kdcache",
@@ -26,7 +29,15 @@ _BUILD_EPILOG = """
 
 `kdcache build --teacher resnet50 --weights my.safetensors --data cifar100:/data --out r50.zarr --views 16`
 
+`kdcache build --teacher timm:convnext_base.fb_in1k --teacher vit_b --data imagefolder:/d --out mean.zarr`
+
 `kdcache build --teacher my.models:teacher --data digits:train --out t.zarr --recipe pad-crop-flip:flip=0`
+
+`kdcache build --teacher vit_l --data imagefolder:/d --out v.zarr --recipe
+randaugment:magnitude=9,num_ops=2,mix.mixup_alpha=0.2,mix.cutmix_alpha=1`  (RandAugment, then mixup or CutMix)
+
+A recipe in TOML: `base = "rrc-flip"`, `strong_views = "odd"` (weak and strong views in turn, as mlkd and crld
+take them), tables `[randaugment] [trivialaugment] [jitter] [erase] [mix]`; the cache keeps the whole of it.
 
 The same command continues a build that was interrupted. A folder without sub-folders has no labels.
 """
@@ -35,30 +46,57 @@ The same command continues a build that was interrupted. A folder without sub-fo
 @app.command(epilog=_BUILD_EPILOG)
 def build(
     teacher: Annotated[
-        str,
-        typer.Option(help="vit_l, vit_b, resnet50, any torchvision classifier, or package.module:factory."),
+        list[str],
+        typer.Option(
+            help="vit_l, vit_b, resnet50, any torchvision classifier, timm:NAME, or package.module:factory. "
+            "Given several times, an ensemble: the mean of the softmax outputs is stored, as its log. Its "
+            "members see the same picture, each normalised its own way, and must have the same classes."
+        ),
     ],
     data: Annotated[
         str,
-        typer.Option(
-            help="imagefolder:PATH, digits[:train|:test], cifar10:PATH[:test] or cifar100:PATH[:test]."
-        ),
+        typer.Option(help=f"{DATA_KINDS}."),
     ],
     out: Annotated[str, typer.Option(help="Folder of the cache, usually NAME.zarr.")],
     views: Annotated[int, typer.Option(min=1, help="Recorded augmented views of each sample.")] = 8,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="rrc-flip, pad-crop-flip or plain, with parameters as in rrc-flip:min_area=0.25. "
-            "Default: what is usual for the data."
+            help="rrc-flip, pad-crop-flip or plain, with parameters as in rrc-flip:min_area=0.25; with "
+            "strong views randaugment, trivialaugment, color-jitter, rrc-erase, mixup, cutmix or augment, as "
+            "in mixup:alpha=0.2,base=pad-crop-flip,erase.probability=0.25; or a FILE.toml. View 0 is always "
+            "crop and flip only. Default: what is usual for the data."
         ),
     ] = None,
-    weights: Annotated[str, typer.Option(help="default (published), random, or a FILE.")] = "default",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="default (published), random, or a FILE: safetensors or a state dict, no code in it is run. "
+            "Of an ensemble: once for each teacher, in the same order. Default: default."
+        ),
+    ] = None,
+    bytes_per_view: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="The most a record should take on disk. Calibration on some teacher outputs takes the most "
+            "faithful setting below it; the table is shown by inspect.",
+        ),
+    ] = 64.0,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Classes stored one by one. Default 5; all of up to 32 classes.")
+        int | None,
+        typer.Option(min=1, help="Classes stored one by one. Default: by calibration; all of up to 32."),
     ] = None,
     tail_rank: Annotated[
-        int | None, typer.Option(min=1, help="Coefficients that describe all other classes. Default 64.")
+        int | None,
+        typer.Option(min=1, help="Coefficients that describe all other classes. Default: by calibration."),
+    ] = None,
+    tail_step: Annotated[
+        float | None, typer.Option(help="Their quantisation step, in logits. Default: by calibration.")
+    ] = None,
+    value_step: Annotated[
+        float | None,
+        typer.Option(help="Quantisation step of the classes stored one by one. Default: by calibration."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass of the teacher.")] = 64,
     workers: Annotated[
@@ -66,10 +104,27 @@ def build(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Have torch.compile translate the teacher first: a minute or more at the start, faster "
+            "batches after. Needs a C++ compiler; the cache may be continued without.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the views (and of random weights).")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N samples.")] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Build only a part, rows START:STOP of the data set: kdcache merge joins the parts."),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="A part that was begun: take over its basis, so that the parts fit together."),
+    ] = None,
     input_size: Annotated[
-        int | None, typer.Option(min=1, help="Side in pixels. Default: the weights' own.")
+        int | None,
+        typer.Option(min=1, help="Side in pixels, also of all of an ensemble. Default: the weights' own."),
     ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Normalisation, as 0.485,0.456,0.406. Default: the weights' own.")
@@ -99,14 +154,20 @@ def build(
                 "views": views,
                 "recipe": recipe,
                 "weights": weights,
+                "bytes_per_view": bytes_per_view,
                 "top_k": top_k,
                 "tail_rank": tail_rank,
+                "tail_step": tail_step,
+                "value_step": value_step,
                 "batch_size": batch_size,
                 "workers": workers,
                 "device": device,
                 "precision": precision,
+                "compile": compile,
                 "seed": seed,
                 "limit": limit,
+                "rows": rows,
+                "like": like,
                 "input_size": input_size,
                 "mean": numbers("--mean", mean),
                 "std": numbers("--std", std),
@@ -145,13 +206,43 @@ def inspect(
     cache: Annotated[str, typer.Argument(help="Path or URL of a store.")],
     sample: Annotated[str | None, typer.Option(help="Sample id to decode. Default: the first.")] = None,
     view: Annotated[int, typer.Option(min=0, help="View of that sample.")] = 0,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PNG", help="Write a picture of the table that the record's settings were chosen from."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One machine-readable object.")] = False,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Write a picture of this sample in --view: the image and its crop, the view as the teacher "
+            "saw it, what was drawn, and the teacher's most likely classes.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="With --show: where the images are. Default: as when it was built.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="With --show: the PNG file. Default: viewV-rowR.png.")
+    ] = None,
 ) -> None:
-    """Show what a cache holds: manifest, size, completeness, the teacher's accuracy, one sample."""
-    from cache_builder.commands import run_inspect
+    """Show what a cache holds: manifest, size, completeness, the teacher's accuracy, one sample.
+
+    Examples: `kdcache inspect vit_l.zarr`,
+    `kdcache inspect vit_l.zarr --show n01440764/a.JPEG --view 1 --out a.png`,
+    `kdcache inspect vit_l.zarr --calibration bytes.png`
+    """
+    from cache_builder.commands import run_inspect, run_show
 
     with reported():
-        run_inspect(cache, sample, view, as_json)
+        if show is not None:
+            run_show(cache, show, view, data, out)
+        elif data is not None or out is not None:
+            raise typer.BadParameter("--data and --out are for --show ID")
+        else:
+            run_inspect(cache, sample, view, as_json, calibration)
 
 
 @app.command()
@@ -177,6 +268,10 @@ def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"{flag} {text!r}: expected numbers like 0.485,0.456,0.406") from None
+
+
+for add_to in (verify_commands.add_to, transfer_commands.add_to):
+    add_to(app)
 
 
 def main() -> None:

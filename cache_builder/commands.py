@@ -13,6 +13,9 @@ from rich.console import Console
 
 from cache_builder.format.errors import ConfigError
 
+# Half-byte columns cut off a few numbers in a hundred records by choice.
+_CLIPPED_WORTH_TELLING = 0.05
+
 
 def run_build(arguments: dict[str, Any]) -> None:
     """Build or continue a cache and print a summary."""
@@ -34,9 +37,14 @@ def run_build(arguments: dict[str, Any]) -> None:
 
 
 def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
-    from cache_builder.inspect import cache_size
+    from cache_builder.inspect import cache_size, statistics_lines
 
     manifest, stats = result.manifest, result.stats
+    if manifest.cache_id is None:
+        text = f"{out}: this part of the cache is there, {stats.done:,} views in {seconds:.1f} s by this run"
+        text += "; join the parts: kdcache merge PART... --out CACHE"
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        return
     if result.was_finished:
         text = f"{out} is finished already (cache_id {manifest.cache_id}); nothing to do"
         console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -51,8 +59,7 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
         f"{manifest.teacher.input_size} px, {manifest.teacher.precision}",
         f"recipe {manifest.views.recipe.name} {json.dumps(manifest.views.recipe.configuration)}",
     ]
-    if stats.top1 is not None:
-        lines.append(f"teacher top-1 on the views of this run: {stats.top1:.2%}")
+    lines += statistics_lines(result.statistics)
     if manifest.codec.tail_rank:
         lines.append(
             f"top {manifest.codec.top_k} of {manifest.data.classes} classes + rank "
@@ -61,8 +68,11 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
         )
     if manifest.invalid_rows:
         lines.append(f"{len(manifest.invalid_rows)} unreadable samples are marked invalid")
-    if stats.clipped:
-        lines.append(f"{stats.clipped:,} tail coefficients were clipped: their records are less faithful")
+    if stats.clipped > _CLIPPED_WORTH_TELLING * stats.done:
+        lines.append(
+            f"{stats.clipped:,} numbers of {stats.done:,} records were clipped, which are less faithful: the "
+            "teacher says more on some images than on those of calibration"
+        )
     lines += [
         f"{stats.done:,} views in {seconds:.1f} s; cache_id {manifest.cache_id}",
         f"look: kdcache inspect {quote(out)}    serve: kdcache serve {quote(out)}",
@@ -81,11 +91,27 @@ def run_serve(caches: list[str], host: str, port: int, workers: int) -> None:
     serve(Settings.checked(caches=caches, host=host, port=port, workers=workers))
 
 
-def run_inspect(cache: str, sample: str | None, view: int, as_json: bool) -> None:
-    """Describe a cache, for people or as JSON."""
+def run_show(cache: str, sample: str, view: int, data: str | None, out: str | None) -> None:
+    """Write the picture of one record."""
+    from pathlib import Path
+
+    from cache_builder.show import show_view
+
+    path = show_view(cache, sample, view, data, Path(out) if out else None)
+    Console().print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def run_inspect(cache: str, sample: str | None, view: int, as_json: bool, picture: str | None) -> None:
+    """Describe a cache, for people or as JSON; ``picture``: where its rate-distortion table is drawn."""
+    from pathlib import Path
+
     from cache_builder.inspect import describe, show
 
     description = describe(cache, sample, view)
+    if picture is not None:
+        from cache_builder.rate_distortion import plot
+
+        plot(description.manifest.calibration, description.manifest.name, Path(picture))
     if as_json:
         sys.stdout.write(json.dumps(description.as_json()) + "\n")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from rich.text import Text
 
 from cache_builder.format import codec
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
-from cache_builder.format.layout import record_arrays
+from cache_builder.format.layout import RecordLayout, record_arrays
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import list_keys, object_sizes, open_store
+from cache_builder.rate_distortion import rate_table
 
 _BAR = 30
+_STEPS = "▁▂▃▄▅▆▇█"
 # Dense logits in memory while accuracy is counted.
 _LOGITS_AT_ONCE = 2**23
 
@@ -80,6 +84,9 @@ class Description:
     committed: int
     size: CacheSize
     quality: TeacherQuality | None
+    """From the stored records."""
+    statistics: TeacherStatistics | None
+    """From the live logits, measured when the cache was built."""
     sample: SampleView | None
 
     def as_json(self) -> dict[str, Any]:
@@ -108,6 +115,7 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
         committed=len(cache.commits),
         size=cache_size(location, manifest),
         quality=teacher_quality(cache),
+        statistics=cache.statistics(),
         sample=_decode_sample(cache, row, view),
     )
 
@@ -124,12 +132,17 @@ def cache_size(location: str | Path, manifest: Manifest) -> CacheSize:
 
 
 def teacher_quality(cache: Cache) -> TeacherQuality | None:
-    """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels."""
+    """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels.
+
+    Views that mix samples do not count: a mixture has no single label.
+    """
     labels = cache.labels
     if not (labels >= 0).any():
         return None
     sums = np.zeros(4)
     for view in range(cache.manifest.views.count):
+        if _mixes(cache.manifest, view):
+            continue
         try:
             page = cache.read_page(view)
         except IncompleteCacheError:
@@ -144,18 +157,32 @@ def teacher_quality(cache: Cache) -> TeacherQuality | None:
     return TeacherQuality(top1, top5, nll, int(sums[3]))
 
 
+def _mixes(manifest: Manifest, view: int) -> bool:
+    if not manifest.views.recipe.configuration.get("mix"):
+        return False
+    # Needs torch, which is not there wherever a cache is looked at.
+    from cache_builder.views import recipe_from
+
+    return recipe_from(manifest.views.recipe).mixes(view)
+
+
 def _count(cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.float64]:
     """Top-1 hits, top-5 hits, summed NLL and number of labelled valid records."""
-    fields = codec.unpack(records, cache.manifest.codec)
-    known = (labels >= 0) & np.isfinite(fields["lse"])
+    kept = _stored(cache, records)
+    known = (labels >= 0) & np.isfinite(kept.lse)
     logits, labels = cache.decode(records[known]), labels[known]
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
     # The label's rank among decoded logits; the stored order decides within the top K.
-    best = fields["topk_index"][known].astype(np.int64)
+    best = kept.classes[known]
     stored_rank = np.where(best == labels[:, None], np.arange(best.shape[1]), logits.shape[1]).min(axis=1)
     rank = np.minimum(stored_rank, (logits > own[:, None]).sum(axis=1))
-    nll = fields["lse"][known] - own
+    nll = kept.lse[known] - own
     return np.array([(stored_rank == 0).sum(), (rank < 5).sum(), nll.sum(), known.sum()], np.float64)
+
+
+def _stored(cache: Cache, records: NDArray[np.uint8]) -> codec.Stored:
+    manifest = cache.manifest
+    return codec.stored(codec.unpack(records, manifest.codec), manifest.codec, manifest.basis)
 
 
 def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
@@ -163,15 +190,14 @@ def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
         record = cache.read_page(view)[row : row + 1]
     except IncompleteCacheError:
         return None
-    fields = codec.unpack(record, cache.manifest.codec)
-    values, lse = codec.top_values(fields)[0], float(fields["lse"][0])
-    valid = bool(np.isfinite(lse))
-    probabilities = np.exp(values - lse)
+    kept = _stored(cache, record)
+    valid = bool(np.isfinite(kept.lse[0]))
+    probabilities = np.exp(kept.values[0] - kept.lse[0])
     names = cache.manifest.data.class_names
     label = int(cache.labels[row])
     top = [
         ClassScore(int(index), names[index] if names else None, float(value), float(probability))
-        for index, value, probability in zip(fields["topk_index"][0], values, probabilities, strict=True)
+        for index, value, probability in zip(kept.classes[0], kept.values[0], probabilities, strict=True)
     ]
     return SampleView(
         sample_id=cache.ids[row],
@@ -191,6 +217,9 @@ def show(description: Description, console: Console) -> None:
     for name, value in _facts(description).items():
         table.add_row(Text(name, "bold"), Text(value))
     console.print(table)
+    if manifest.calibration.table:
+        console.print(Text("\nwhat a byte buys, on logits that fitted nothing (*: this cache)", "bold"))
+        console.print(rate_table(manifest.calibration))
     sample = description.sample
     if sample is None:
         console.print("no view is complete yet, so there is no sample to show")
@@ -212,7 +241,8 @@ def _facts(description: Description) -> dict[str, str]:
     manifest, size = description.manifest, description.size
     complete = description.committed == description.tiles and manifest.cache_id is not None
     codec_section, teacher, views = manifest.codec, manifest.teacher, manifest.views
-    parameters = ", ".join(f"{key}={value:g}" for key, value in views.recipe.configuration.items())
+    unpacked = RecordLayout(codec_section).record_bytes
+    parameters = ", ".join(described(views.recipe.configuration))
     facts = {
         "cache": f"{description.location} ({manifest.name}), format {manifest.format_version}",
         "cache_id": manifest.cache_id or "none yet",
@@ -223,11 +253,13 @@ def _facts(description: Description) -> dict[str, str]:
         "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
         "input": f"{teacher.input_size} px, {teacher.interpolation}, {teacher.precision}",
         "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
-        "record": f"top {codec_section.top_k}"
+        "record": f"{codec_section.name}, {unpacked} bytes unpacked: top {codec_section.top_k}"
         + (
-            f" + rank {codec_section.tail_rank} tail (step {codec_section.tail_step:g}, "
+            f" + rank {codec_section.tail_rank} sketch (step {codec_section.tail_step:g}, "
             f"rms error {manifest.calibration.tail_error:.3f} of spread {manifest.calibration.logit_std:.3f})"
             if codec_section.tail_rank
+            else ", all others alike (imported)"
+            if codec_section.top_k < manifest.data.classes
             else ": every class, no tail"
         ),
         "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
@@ -240,7 +272,43 @@ def _facts(description: Description) -> dict[str, str]:
             f"teacher top-1 {quality.top1:.2%}, top-5 {quality.top5:.2%}, NLL {quality.nll:.4f} "
             f"over {quality.views:,} stored views"
         )
+    if description.statistics:
+        facts["live"] = "\n".join(statistics_lines(description.statistics))
     return facts
+
+
+def described(configuration: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """A recipe's configuration as ``section.parameter=value``; sections that are not there are left out."""
+    for key, value in configuration.items():
+        if isinstance(value, Mapping):
+            # A base is a name with its configuration: what it is called is its prefix already.
+            yield from described(value, prefix if key == "configuration" else f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}={value:g}" if isinstance(value, int | float) else f"{prefix}{key}={value}"
+
+
+def statistics_lines(statistics: TeacherStatistics | None) -> list[str]:
+    """The teacher's figures in words, with the histogram of its entropy."""
+    if statistics is None:
+        return []
+    lines = []
+    if statistics.top1 is not None:
+        lines.append(
+            f"teacher top-1 {statistics.top1:.2%}, top-5 {statistics.top5:.2%}, NLL {statistics.nll:.4f}, "
+            f"calibration error {statistics.ece:.2%} over {statistics.labelled:,} live views"
+        )
+    lines.append(
+        f"entropy {statistics.entropy:.3f} nats, 0 │{histogram(statistics.entropy_histogram)}│ "
+        f"{statistics.entropy_limit:.2f} over {statistics.records:,} live views"
+    )
+    return lines
+
+
+def histogram(counts: tuple[int, ...]) -> str:
+    """One character for each count, its height against the largest; a space for none."""
+    largest = max(counts)
+    # Upwards: what is there is seen, however little it is.
+    return "".join(_STEPS[-(-count * len(_STEPS) // largest) - 1] if count else " " for count in counts)
 
 
 def _class_name(manifest: Manifest, class_id: int) -> str:

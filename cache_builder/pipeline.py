@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -16,17 +18,29 @@ from torch import Tensor
 from cache_builder import calibrate
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as numpy_codec
-from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest, differing_settings
-from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.reader import Cache, open_cache, read_manifest
+from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter, create, header_arrays, header_digests
+from cache_builder.forward import CompilerError
 from cache_builder.lock import claimed
-from cache_builder.memory import memory_failures
+from cache_builder.memory import is_exhausted, memory_failures
+from cache_builder.partners import ImagesRead
+from cache_builder.parts import begun_like, of_part, part_tiles
 from cache_builder.plan import Plan, check_output, make_plan
 from cache_builder.progress import BuildProgress, BuildStats
-from cache_builder.rendering import RenderedBatch, RenderTask, ViewRenderer, chunks, render_batches
+from cache_builder.rendering import (
+    RenderedBatch,
+    RenderTask,
+    ViewRenderer,
+    chunks,
+    in_pairs,
+    render_batches,
+)
 from cache_builder.settings import BuildSettings
+from cache_builder.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.views.probe import render_probe
 
 _NAMED_IN_ERRORS = 5
@@ -41,6 +55,8 @@ class BuildResult:
     """Of this run."""
     was_finished: bool
     """The cache was complete before: nothing had to be done."""
+    statistics: TeacherStatistics | None
+    """What the teacher did on all views of the cache, also those of earlier runs."""
 
 
 def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
@@ -51,20 +67,51 @@ def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
     """
     check_output(settings.out)
     with memory_failures(settings.batch_size):
-        plan = make_plan(settings)
+        plan = of_part(make_plan(settings))
         with claimed(settings.out):
             return _build(plan, progress)
 
 
 def _build(plan: Plan, progress: BuildProgress) -> BuildResult:
-    manifest = _resumed(plan) or begin(plan, progress)
+    stored = _resumed(plan)
+    if stored is not None and _is_finished(plan, stored):
+        return _result(plan, stored, BuildStats(), was_finished=True)
+    if plan.settings.compile:
+        _compile(plan, progress)
+    manifest = stored or begun_like(plan) or begin(plan, progress)
     writer = CacheWriter(plan.settings.out, manifest)
-    # A tile whose commit was deleted because its shards were damaged is built again.
-    if manifest.cache_id is not None and all(map(writer.is_committed, tiles(manifest))):
-        return BuildResult(manifest, BuildStats(), was_finished=True)
     writer.sweep()
     stats = TileRunner(plan, manifest, writer, progress).run()
-    return BuildResult(writer.finish(), stats, was_finished=False)
+    if all(map(writer.is_committed, tiles(manifest))):
+        manifest = writer.finish()  # a part stays open
+    return _result(plan, manifest, stats, was_finished=False)
+
+
+def _is_finished(plan: Plan, manifest: Manifest) -> bool:
+    # A tile whose commit was deleted because its shards were damaged is built again.
+    writer = CacheWriter(plan.settings.out, manifest)
+    part = part_tiles(manifest, plan.settings.rows)
+    is_part = len(part) < len(list(tiles(manifest)))
+    return (is_part or manifest.cache_id is not None) and all(map(writer.is_committed, part))
+
+
+def _result(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: bool) -> BuildResult:
+    cache = open_cache(plan.settings.out, allow_partial=plan.settings.rows is not None)
+    return BuildResult(manifest, stats, was_finished, cache.statistics())
+
+
+def _compile(plan: Plan, progress: BuildProgress) -> None:
+    """Have the teacher translated; where that cannot be done, say so and go on without."""
+    progress.start("compiling", 1, unit="teacher")
+    began = time.monotonic()
+    try:
+        plan.forward.compile(plan.settings.batch_size, plan.manifest.teacher.input_size)
+    except CompilerError as error:
+        progress.say(
+            f"--compile: the teacher could not be compiled ({error}); it runs without, only slower. Is a C++ "
+            "compiler such as g++ installed?"
+        )
+    progress.update(1, f"took {time.monotonic() - began:.0f} s", last=True)
 
 
 def _resumed(plan: Plan) -> Manifest | None:
@@ -107,15 +154,18 @@ def begin(plan: Plan, progress: BuildProgress) -> Manifest:
 def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
     """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
     manifest = plan.manifest
-    if manifest.codec.tail_rank == 0:
-        return calibrate.exact(manifest.data.classes)
-    pairs = calibrate.calibration_pairs(manifest.data.samples, manifest.views.count, manifest.views.seed)
+    data, request = manifest.data, manifest.calibration.requested
+    if calibrate.is_exact(data.classes, request):
+        return calibrate.exact(data.classes, request)
+    views = manifest.views
+    pairs = calibrate.calibration_pairs(data.samples, views.count, data.classes, views.seed)
     tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
     progress.start("calibrating", len(tasks))
     logits: list[NDArray[np.float32]] = []
     done = 0
     for batch in _rendered(plan, chunks(tasks, plan.settings.batch_size)):
-        out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
+        with teacher_failures(plan, batch.rows):
+            out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
         readable = [index for index, error in enumerate(batch.errors) if error is None]
         check_finite(np.isfinite(out).all(axis=1)[readable], [batch.rows[i] for i in readable], plan)
         logits.append(out[readable])
@@ -125,9 +175,9 @@ def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
     if len(stacked) < 2:
         raise DataError(
             f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
-            f"--top-k {manifest.data.classes} stores every class and needs none"
+            f"--top-k {data.classes} stores every class and needs none"
         )
-    return calibrate.fit(stacked, manifest.codec.top_k, manifest.codec.tail_rank)
+    return calibrate.fit(stacked, request)
 
 
 def _rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[RenderedBatch]:
@@ -140,6 +190,23 @@ def _rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[Rende
         if problem and plan.settings.on_error == "fail":
             raise DataError(f"{problem}; repair or remove it, or use --on-error skip to mark its row invalid")
         yield batch
+
+
+@contextmanager
+def teacher_failures(plan: Plan, rows: list[int]) -> Iterator[None]:
+    """Turn what a teacher raises into a :class:`KDCacheError` that names the samples it was looking at."""
+    try:
+        yield
+    except KDCacheError:
+        raise
+    except Exception as error:
+        if is_exhausted(error):
+            raise  # told by whoever knows the batch size
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise KDCacheError(
+            f"teacher {plan.manifest.teacher.spec} failed on a batch of {len(rows)} sample(s), "
+            f"{_named(rows, plan)}: {said}; committed tiles are kept and the same command continues"
+        ) from error
 
 
 def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None:
@@ -167,13 +234,14 @@ class TileRunner:
         self._writer = writer
         self._progress = progress
         self._encoder = RecordEncoder(manifest.codec, manifest.basis).to(plan.forward.device)
+        self._meter = StatisticsMeter(manifest.data.classes, plan.forward.device)
         self._stats = BuildStats()
         self._pending: Future[None] | None = None
         self._unreadable: set[int] = set()
 
     def run(self) -> BuildStats:
         """Run and commit every missing tile."""
-        everything = list(tiles(self._manifest))
+        everything = part_tiles(self._manifest, self._plan.settings.rows)
         todo = [tile for tile in everything if not self._writer.is_committed(tile)]
         total = sum(tile.count for tile in everything)
         before = total - sum(tile.count for tile in todo)
@@ -198,7 +266,8 @@ class TileRunner:
     def batches(plan: Plan, tile: Tile) -> Iterator[list[RenderTask]]:
         """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
         per_batch = max(1, plan.settings.batch_size // len(tile.views))
-        return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in tile.rows], per_batch)
+        rows = in_pairs(plan.recipe, plan.manifest.views.seed, tile, len(plan.source))
+        return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in rows], per_batch)
 
     def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
         height, width = len(tile.views), len(tile.rows)
@@ -210,26 +279,47 @@ class TileRunner:
             if self._pending is not None and self._pending.done():
                 self._pending.result()  # a full disk is told now, not after hours of computing
             batch = next(batches)
-            stop = filled + len(batch.rows)
-            encoded = self._encode(batch.images.flatten(0, 1)).cpu().numpy()
-            records[:, filled:stop] = encoded.reshape(len(batch.rows), height, -1).swapaxes(0, 1)
-            digests[filled:stop] = batch.digests
-            self._mark_invalid(records[:, filled:stop], batch, invalid)
-            filled = stop
+            self._check_partners(batch)
+            places = np.array(batch.rows) - tile.row_start
+            with teacher_failures(self._plan, batch.rows):
+                encoded = self._encode(batch, tile).cpu().numpy()
+            block = np.ascontiguousarray(encoded.reshape(len(batch.rows), height, -1).swapaxes(0, 1))
+            self._mark_invalid(block, batch, tile, invalid)
+            records[:, places] = block
+            digests[places] = batch.digests
+            filled += len(batch.rows)
             self._stats.done += len(batch.rows) * height
             self._progress.update(before + self._stats.done, self._stats.describe())
-        return FinishedTile(tile, records, digests, invalid)
+        return FinishedTile(tile, records, digests, sorted(invalid), self._meter.take())
 
-    def _encode(self, images: Tensor) -> Tensor:
-        pieces = torch.split(images, self._plan.settings.batch_size)
-        return torch.cat([self._encoder(self._plan.forward(piece)) for piece in pieces])
+    def _encode(self, batch: RenderedBatch, tile: Tile) -> Tensor:
+        """Records uint8 [rows * views, record_bytes] on the device; the live logits are counted there too."""
+        labels = torch.from_numpy(self._labels(batch, tile)).long()
+        labels[:, [error is not None for error in batch.errors]] = INVALID
+        size = self._plan.settings.batch_size
+        pieces = torch.split(batch.images.flatten(0, 1), size)
+        labels_of = torch.split(labels.T.flatten(), size)
+        encoded = []
+        for piece, piece_labels in zip(pieces, labels_of, strict=True):
+            logits = self._plan.forward(piece)
+            self._meter.add(logits, piece_labels)
+            encoded.append(self._encoder(logits))
+        return torch.cat(encoded)
 
-    def _mark_invalid(self, records: NDArray[np.uint8], batch: RenderedBatch, invalid: list[int]) -> None:
+    def _labels(self, batch: RenderedBatch, tile: Tile) -> NDArray[np.int32]:
+        """Labels [views, rows], -1 where none is known and where two samples are mixed."""
+        labels = np.tile(self._plan.table.labels[batch.rows], (len(tile.views), 1))
+        labels[[self._plan.recipe.mixes(view) for view in tile.views]] = NO_LABEL
+        return labels
+
+    def _mark_invalid(
+        self, records: NDArray[np.uint8], batch: RenderedBatch, tile: Tile, invalid: list[int]
+    ) -> None:
         """Check what came back: bad logits stop the build, unreadable rows become NaN records."""
         unreadable = [index for index, error in enumerate(batch.errors) if error]
         codec = self._manifest.codec
         flat = numpy_codec.unpack(records.reshape(-1, records.shape[-1]), codec)
-        usable = np.isfinite(flat["lse"]) & np.isfinite(flat["topk_span"])
+        usable = numpy_codec.is_usable(flat, codec)
         finite: NDArray[np.bool_] = np.all(usable.reshape(records.shape[:2]), axis=0)
         finite[unreadable] = True
         check_finite(finite, batch.rows, self._plan)
@@ -238,23 +328,21 @@ class TileRunner:
             invalid.append(batch.rows[index])
         self._unreadable.update(batch.rows[index] for index in unreadable)
         self._stats.invalid = len(self._unreadable)
-        self._count(flat, batch, len(records))
+        self._count(flat, batch, tile)
 
-    def _count(self, flat: numpy_codec.Fields, batch: RenderedBatch, height: int) -> None:
-        labels = self._plan.table.labels[batch.rows]
-        best = flat["topk_index"][:, 0].reshape(height, -1)
+    def _count(self, flat: numpy_codec.Fields, batch: RenderedBatch, tile: Tile) -> None:
+        labels = self._labels(batch, tile)
+        best = flat["topk_index"][:, 0].reshape(labels.shape)
         known = (labels >= 0) & np.array([error is None for error in batch.errors])
-        self._stats.top1_hits += int((best == labels)[:, known].sum())
-        self._stats.labelled += int(known.sum()) * height
-        for name, limit in (("tail_coef", 127), ("tail_coef_wide", 32767)):
-            if name in flat:
-                self._stats.clipped += int((np.abs(flat[name].astype(np.int32)) == limit).sum())
+        self._stats.top1_hits += int((best == labels)[known].sum())
+        self._stats.labelled += int(known.sum())
+        self._stats.clipped += numpy_codec.saturated(flat, self._manifest.codec)
 
     def _check_unchanged(self, finished: FinishedTile) -> None:
         """Samples are read once for each view group: they must still be what they were for the first."""
         if finished.tile.group == 0:
             return
-        before, now = self._first_digests[finished.tile.rows], finished.digests
+        before, now = self._first_group.read_digests(finished.tile.rows), finished.digests
         changed = np.flatnonzero((before != now) & (before != 0) & (now != 0))
         if changed.size:
             rows = [finished.tile.row_start + int(index) for index in changed]
@@ -263,16 +351,44 @@ class TileRunner:
                 f"recorded: {_named(rows, self._plan)}; restore them, or build anew with another --out"
             )
 
+    def _check_partners(self, batch: RenderedBatch) -> None:
+        """Samples that are mixed are read as partners too: it must be the same image each time."""
+        if self._read is None:
+            return
+        own = dict(zip(batch.rows, batch.digests, strict=True))
+        changed = self._read.note(own | batch.partners)
+        if changed:
+            raise DataError(
+                f"{len(changed)} sample(s) of {self._plan.settings.data} changed, or could be read at one "
+                f"time only, while others were mixed with them: {_named(changed, self._plan)}; see that "
+                "nothing writes to the data set, and build anew with another --out"
+            )
+
     @cached_property
-    def _first_digests(self) -> NDArray[np.uint64]:
-        # Tiles run and commit in order, so that the first view group is whole before the second begins.
-        return open_cache(self._writer.location, allow_partial=True).digests
+    def _read(self) -> ImagesRead | None:
+        """What was read so far, also by the runs before this one; None where nothing is mixed."""
+        views = self._manifest.views
+        if not any(self._plan.recipe.mixes(view) for view in range(views.count)):
+            return None
+        read, cache = ImagesRead(self._manifest.data.samples), None
+        for tile in tiles(self._manifest):
+            if tile.group == 0 and self._writer.is_committed(tile):
+                cache = cache or open_cache(self._writer.location, allow_partial=True)
+                read.note_all(np.array(tile.rows), cache.read_digests(tile.rows))
+        return read
+
+    @cached_property
+    def _first_group(self) -> Cache:
+        # Tiles run and commit in order, so that the first view group is there before the second begins.
+        return open_cache(self._writer.location, allow_partial=True)
 
     def _write(self, finished: FinishedTile) -> None:
         shape = finished.records.shape
         flat = numpy_codec.unpack(finished.records.reshape(-1, shape[-1]), self._manifest.codec)
         fields = {name: column.reshape(*shape[:2], *column.shape[1:]) for name, column in flat.items()}
-        written = self._writer.write_tile(finished.tile, fields, finished.digests, finished.invalid)
+        written = self._writer.write_tile(
+            finished.tile, fields, finished.digests, finished.invalid, finished.statistics
+        )
         self._stats.bytes_written += written
         self._stats.records_committed += finished.tile.count
 
@@ -286,3 +402,4 @@ class FinishedTile:
     """uint8 [views, rows, record_bytes]."""
     digests: NDArray[np.uint64]
     invalid: list[int]
+    statistics: TileStatistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from cache_builder import calibrate
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.layout import index_bits
 from cache_builder.format.manifest import (
     CalibrationSection,
-    CodecSection,
+    CodecRequest,
     DataSection,
     Manifest,
     ProbeSection,
@@ -30,9 +29,9 @@ from cache_builder.format.manifest import (
 from cache_builder.format.writer import SampleTable
 from cache_builder.forward import TeacherForward, resolve_device, resolve_precision
 from cache_builder.settings import BuildSettings
-from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, open_teacher
+from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, combined, open_teacher
 from cache_builder.views import Recipe, named, parse_recipe
-from cache_builder.views.recipes import PadCropFlip, Plain, RrcFlip
+from cache_builder.views.recipes import Augment, Erased, PadCropFlip, Plain, RrcFlip
 
 TILE_VIEWS = 8
 MAX_TILE_ROWS = 4096
@@ -70,13 +69,15 @@ def make_plan(settings: BuildSettings) -> Plan:
     source = open_source(settings.data)
     if settings.limit:
         source = LimitedSource(source, settings.limit)
-    teacher = open_teacher(settings.teacher, _request(settings, source))
-    wanted = teacher.preprocessing.overridden(settings.input_size, settings.mean, settings.std)
-    recipe = fitted_recipe(recipe or default_recipe(settings.data, wanted), wanted)
+    teacher = _open_teacher(settings, source)
+    wanted = teacher.preprocessing
+    usual = default_recipe(source, wanted)
+    recipe = fitted_recipe(based_on(recipe, usual) if recipe else usual, wanted)
     _check_views(settings.views, recipe)
     forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision)
     classes = forward.classes(wanted.input_size)
     labels, class_names = check_classes(settings, source, teacher, classes)
+    request = _codec_request(settings, classes)
     manifest = Manifest(
         product_version=version("kdcache"),
         name=settings.cache_name,
@@ -92,23 +93,22 @@ def make_plan(settings: BuildSettings) -> Plan:
             precision=precision,
         ),
         views=ViewsSection(count=settings.views, recipe=named(recipe), seed=settings.seed),
-        codec=_codec(settings, len(source), classes),
+        codec=calibrate.provisional(classes, request),
         tiling=TilingSection(views=min(settings.views, TILE_VIEWS), rows=_tile_rows(settings, len(source))),
-        calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0),
+        calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request),
         probe=ProbeSection(pairs=(), libraries={}, tolerance=1.0),
         environment=_environment(device),
         digests={},
     )
     table = SampleTable.from_ids(source.ids, labels)
-    return Plan(settings, source, recipe, forward, table, manifest, _workers(settings, device))
+    return Plan(settings, source, recipe, forward, table, manifest, _workers(settings, source, device))
 
 
-def default_recipe(data: str, preprocessing: Preprocessing) -> Recipe:
-    """What is usual for the data: padded crops for 32-pixel images, no mirroring of digits, else rrc-flip."""
-    kind = data.partition(":")[0]
-    if kind == "digits":
-        return PadCropFlip(flip=0.0)
-    return PadCropFlip() if kind.startswith("cifar") or preprocessing.input_size < _SMALL_IMAGE else RrcFlip()
+def default_recipe(source: ImageSource, preprocessing: Preprocessing) -> Recipe:
+    """What is usual for the data: padded crops of small images, else rrc-flip; no mirroring of writing."""
+    is_small = min(source.side or preprocessing.input_size, preprocessing.input_size) < _SMALL_IMAGE
+    kind = PadCropFlip if is_small else RrcFlip
+    return kind() if source.mirrors else kind(flip=0.0)
 
 
 def fitted_recipe(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
@@ -116,6 +116,13 @@ def fitted_recipe(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
     if isinstance(recipe, Plain) and "crop_fraction" not in recipe.model_fields_set:
         return Plain(crop_fraction=preprocessing.crop_fraction)
     return recipe
+
+
+def based_on(recipe: Recipe, usual: Recipe) -> Recipe:
+    """A recipe of strong views begins with the crops usual for the data, unless the user said how."""
+    is_open = isinstance(recipe, Augment) and "base" not in recipe.model_fields_set
+    # rrc-erase names its crops.
+    return recipe.model_copy(update={"base": usual}) if is_open and not isinstance(recipe, Erased) else recipe
 
 
 def check_classes(
@@ -148,17 +155,36 @@ def check_classes(
     return source.labels, names or source.class_names
 
 
-def _request(settings: BuildSettings, source: ImageSource) -> TeacherRequest:
+def _open_teacher(settings: BuildSettings, source: ImageSource) -> Teacher:
+    """The teacher, or the ensemble of several, that sees what the user asked for."""
+    weights = settings.weights or ("default",) * len(settings.teacher)
+    if len(weights) != len(settings.teacher):
+        raise ConfigError(
+            f"--weights is given {len(weights)} time(s) for {len(settings.teacher)} teacher(s): give it once "
+            "for each --teacher, in the same order (default, random or a FILE)"
+        )
+    members = []
+    for index, (name, origin) in enumerate(zip(settings.teacher, weights, strict=True)):
+        teacher = open_teacher(name, _request(settings, source, origin, index))
+        seen = teacher.preprocessing.overridden(settings.input_size, settings.mean, settings.std)
+        members.append(replace(teacher, preprocessing=seen))
+    return combined(members)
+
+
+def _request(settings: BuildSettings, source: ImageSource, weights: str, index: int) -> TeacherRequest:
+    """``index``: of the member in an ensemble, so that two random ones of a kind differ."""
     classes = len(source.class_names) if source.class_names and not settings.ignore_labels else None
-    return TeacherRequest(settings.weights, settings.seed, classes, _fallback(settings, source))
+    seed = (settings.seed + index) % 2**64
+    return TeacherRequest(weights, seed, classes, _fallback(source), settings.input_size)
 
 
-def _fallback(settings: BuildSettings, source: ImageSource) -> Preprocessing:
-    """For a model that says nothing: the images' own size where they are small, else ImageNet's usual one."""
-    if settings.data.partition(":")[0] == "imagefolder":
+def _fallback(source: ImageSource) -> Preprocessing:
+    """For a model that says nothing: the images' own size where they have one, else ImageNet's usual one."""
+    if source.side is None:
         return Preprocessing(input_size=224)
-    side = max(source.read(0).image.shape[-2:])
-    return Preprocessing(input_size=side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_fraction=1.0)
+    return Preprocessing(
+        input_size=source.side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_fraction=1.0
+    )
 
 
 def _check_name(settings: BuildSettings) -> None:
@@ -176,23 +202,27 @@ def _check_views(views: int, recipe: Recipe) -> None:
         raise ConfigError(
             f"recipe {name!r} is deterministic: {views} views would be equal; use --views {most}"
         )
+    if views < recipe.min_views():
+        name = named(recipe).name
+        raise ConfigError(
+            f"recipe {name!r} keeps view 0 ordinary (crop and flip), so --views {views} would hold nothing "
+            f"of it; use --views {recipe.min_views()} or more"
+        )
 
 
-def _codec(settings: BuildSettings, samples: int, classes: int) -> CodecSection:
-    """What is known before calibration: step and wide columns are fitted later."""
-    top_k = min(settings.top_k or calibrate.default_top_k(classes), classes)
-    rank = settings.tail_rank or calibrate.default_tail_rank(classes)
+def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
+    """What calibration is asked for; nothing where every class is stored anyway."""
     if settings.tail_rank and settings.tail_rank >= classes:
         raise ConfigError(f"--tail-rank {settings.tail_rank}: the teacher has {classes} classes; use fewer")
-    # The pairs span one dimension less than there are of them.
-    rank = 0 if top_k == classes else min(rank, max(1, calibrate.pair_count(samples, settings.views) - 1))
-    return CodecSection(
+    top_k = None if settings.top_k is None else min(settings.top_k, classes)
+    request = CodecRequest(
+        bytes_per_view=settings.bytes_per_view,
         top_k=top_k,
-        index_bits=index_bits(classes),
-        tail_rank=rank,
-        tail_wide=0,
-        tail_step=1.0 if rank else 0.0,
+        tail_rank=settings.tail_rank,
+        tail_step=settings.tail_step,
+        value_step=settings.value_step,
     )
+    return CodecRequest(top_k=top_k) if calibrate.is_exact(classes, request) else request
 
 
 def _tile_rows(settings: BuildSettings, samples: int) -> int:
@@ -204,18 +234,14 @@ def _tile_rows(settings: BuildSettings, samples: int) -> int:
     return min(rounded, MAX_TILE_ROWS, samples)
 
 
-def _workers(settings: BuildSettings, device: torch.device) -> int:
+def _workers(settings: BuildSettings, source: ImageSource, device: torch.device) -> int:
     if settings.workers is not None:
         return settings.workers
     # A teacher on the CPU uses every core itself. On two (AMD EPYC, 2026-11-22) 128 views of resnet50 took
     # 9.2, 8.9 and 9.1 s with 0, 1 and 2 loader processes, 256 of resnet18 6.9, 6.1 and 6.1 s: no difference
     # beyond the noise, so one, which also hides slow disks.
     cores = torch.get_num_threads()
-    return min(16, cores) if device.type == "cuda" else int(cores > 1 and _reads_files(settings.data))
-
-
-def _reads_files(data: str) -> bool:
-    return data.partition(":")[0] == "imagefolder"
+    return min(16, cores) if device.type == "cuda" else int(cores > 1 and source.reads_files)
 
 
 def _environment(device: torch.device) -> dict[str, str]:

@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import DataError, KDCacheError
-from cache_builder.views import Recipe, apply, draw
+from cache_builder.format.layout import Tile
+from cache_builder.views import Recipe, render_views
+from cache_builder.views.pairing import Pairing, pairs_first
 
 
 class RenderTask(NamedTuple):
@@ -39,10 +41,24 @@ class RenderedBatch(NamedTuple):
     """uint8 [rows, views, 3, size, size]; black where the sample could not be read."""
     errors: list[str | None]
     """Why a row could not be read."""
+    partners: dict[int, int]
+    """Digests of the images read only because a row is mixed with them, by row; 0 for one that could not be
+    read."""
+
+
+class RenderedRow(NamedTuple):
+    """The views of one row."""
+
+    row: int
+    digest: int
+    images: Tensor
+    error: str | None
+    partners: dict[int, int]
+    """Of the batch, with its first row."""
 
 
 @dataclass(frozen=True)
-class ViewRenderer(Dataset[tuple[int, int, Tensor, str | None]]):
+class ViewRenderer(Dataset[RenderedRow]):
     """A data set indexed by :class:`RenderTask`."""
 
     source: ImageSource
@@ -51,19 +67,52 @@ class ViewRenderer(Dataset[tuple[int, int, Tensor, str | None]]):
     size: int
     interpolation: str
 
-    def __getitem__(self, task: RenderTask) -> tuple[int, int, Tensor, str | None]:
-        views = range(task.view_start, task.view_stop)
-        try:
-            sample = self.source.read(task.row)
-        except DataError as error:
-            black = torch.zeros(len(views), 3, self.size, self.size, dtype=torch.uint8)
-            return task.row, 0, black, str(error)
-        row = np.array([task.row])
-        rendered = [
-            apply(sample.image, draw(self.recipe, self.seed, view, row), 0, self.size, self.interpolation)
-            for view in views
-        ]
-        return task.row, sample.digest, torch.stack(rendered), None
+    def __getitem__(self, task: RenderTask) -> RenderedRow:
+        return self.__getitems__([task])[0]
+
+    def __getitems__(self, tasks: Sequence[RenderTask]) -> list[RenderedRow]:
+        """A whole batch, which is what a loader asks for: each image is read once, partners included."""
+        digests: dict[int, int] = {}
+        errors: dict[int, str] = {}
+
+        def read(row: int) -> Tensor | None:
+            try:
+                sample = self.source.read(row)
+            except DataError as error:
+                errors[row] = str(error)
+                return None
+            digests[row] = sample.digest
+            return sample.image
+
+        wanted = [(task.row, view) for task in tasks for view in range(task.view_start, task.view_stop)]
+        pictures = iter(
+            render_views(
+                self.recipe, self.seed, wanted, read, self.size, self.interpolation, len(self.source)
+            )
+        )
+        black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+        items = []
+        for row, view_start, view_stop in tasks:
+            views = [next(pictures).image for _ in range(view_start, view_stop)]
+            stacked = torch.stack([black if image is None else image for image in views])
+            items.append(RenderedRow(row, digests.get(row, 0), stacked, errors.get(row), {}))
+        own = {task.row for task in tasks}
+        partners = {row: digests.get(row, 0) for row in digests.keys() | errors.keys() if row not in own}
+        return [items[0]._replace(partners=partners), *items[1:]]
+
+
+def in_pairs(recipe: Recipe, seed: int, tile: Tile, samples: int) -> list[int]:
+    """The rows of a tile, so ordered that partners of its first mixed view stand side by side.
+
+    Ascending where the recipe mixes nothing. A batch reads each image once, so a pair costs two reads instead
+    of three; partners in the tile's other views, and outside the tile, are read once more.
+    """
+    mixed = next((view for view in tile.views if recipe.mixes(view)), None)
+    rows = np.arange(tile.row_start, tile.row_stop)
+    if mixed is None:
+        return [int(row) for row in rows]
+    partners = Pairing(seed, mixed, samples).partners(rows)
+    return [int(row) for row in rows[pairs_first(partners - tile.row_start)]]
 
 
 def chunks(tasks: Sequence[RenderTask], size: int) -> Iterator[list[RenderTask]]:
@@ -123,9 +172,9 @@ def _no_child_handler() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _collate(items: list[tuple[int, int, Tensor, str | None]]) -> RenderedBatch:
-    rows, digests, images, errors = zip(*items, strict=True)
-    return RenderedBatch(list(rows), list(digests), torch.stack(images), list(errors))
+def _collate(items: list[RenderedRow]) -> RenderedBatch:
+    rows, digests, images, errors, partners = zip(*items, strict=True)
+    return RenderedBatch(list(rows), list(digests), torch.stack(images), list(errors), partners[0])
 
 
 def _quiet_worker(_: int) -> None:

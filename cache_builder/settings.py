@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cache_builder.format.manifest import Frozen
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+"""One name, or several in order."""
 
 
 class BuildSettings(Frozen):
     """Settings of ``kdcache build``; each field is the flag of the same name."""
 
-    teacher: str
-    """Torchvision name or alias, or ``package.module:factory``."""
+    teacher: Names
+    """Torchvision name or alias, ``timm:NAME`` or ``package.module:factory``; several are an ensemble."""
     data: str
     """Data set spec, e.g. ``imagefolder:/data/train``."""
     out: str
@@ -23,12 +31,18 @@ class BuildSettings(Frozen):
     """V, recorded augmented views per sample."""
     recipe: str | None = None
     """Recipe with parameters; None = what suits the data (see ``default_recipe``)."""
-    weights: str = "default"
-    """``default``, ``random`` or a file."""
+    weights: Names | None = None
+    """``default``, ``random`` or a file, one for each teacher in their order; None = default for all."""
+    bytes_per_view: float = Field(default=64.0, gt=0, allow_inf_nan=False)
+    """The most a record should take on disk; calibration takes the most faithful setting below it."""
     top_k: int | None = Field(default=None, ge=1)
-    """K, classes stored one by one; None = 5, or all where there are few."""
+    """K, classes stored one by one; None = by calibration, or all where there are few."""
     tail_rank: int | None = Field(default=None, ge=1)
-    """r, coefficients of the tail sketch; None = 64."""
+    """r, coefficients of the tail sketch; None = by calibration."""
+    tail_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Step of the coefficients, in logits; None = by calibration."""
+    value_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Step of the K values, in logits; None = by calibration."""
     batch_size: int = Field(default=64, ge=1)
     """Images per teacher forward pass."""
     workers: int | None = Field(default=None, ge=0)
@@ -37,10 +51,16 @@ class BuildSettings(Frozen):
     """auto, cpu, cuda or cuda:N."""
     precision: str = "auto"
     """auto, fp32, bf16 or fp16."""
+    compile: bool = False
+    """Have ``torch.compile`` translate the teacher first."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Key of the views, and of random weights."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first N samples."""
+    rows: str | None = None
+    """Only the tiles of these rows, ``START:STOP``; the others are built elsewhere. None = all."""
+    like: str | None = None
+    """A part of the same cache whose basis and probe a new part takes over."""
     input_size: int | None = Field(default=None, ge=1)
     """Side in pixels; None = the weights' own."""
     mean: tuple[float, ...] | None = None

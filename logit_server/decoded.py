@@ -51,10 +51,10 @@ def decode_records(
     served: ServedCache, view: int, rows: NDArray[np.integer[Any]], records: NDArray[np.uint8]
 ) -> list[DecodedRecord]:
     """Decode records uint8 [n, record_bytes], which are those of ``rows`` [n] in ``view``."""
-    fields = codec.unpack(records, served.manifest.codec)
-    values, lse = codec.top_values(fields), fields["lse"]
+    manifest = served.cache.manifest
+    index, values, lse = codec.stored(codec.unpack(records, manifest.codec), manifest.codec, manifest.basis)
     mass = np.exp(values - lse[:, None])
-    columns = (rows, fields["topk_index"], values, mass, lse)
+    columns = (rows, index, values, mass, lse)
     return [
         _decoded(served, view, *record)
         for record in zip(*(column.tolist() for column in columns), strict=True)

@@ -119,7 +119,7 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
         normalise=Normalise(_triple(settings.mean), _triple(settings.std)).to(accelerator.device),
         model=model,
         optimizer=optimizer,
-        plan=_plan(config, accelerator),
+        plan=_plan(config, accelerator, dataset),
     )
 
 
@@ -140,7 +140,7 @@ def _student_and_optimizer(
     return model, optimizer
 
 
-def _plan(config: RunConfig, accelerator: Accelerator) -> BatchPlan:
+def _plan(config: RunConfig, accelerator: Accelerator, dataset: ViewDataset) -> BatchPlan:
     settings = config.settings
     return BatchPlan(
         samples=config.samples,
@@ -152,6 +152,7 @@ def _plan(config: RunConfig, accelerator: Accelerator) -> BatchPlan:
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         views_per_sample=config.views_per_sample,
+        partners=dataset.partner_positions if dataset.views.mixes else None,
     )
 
 

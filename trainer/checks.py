@@ -12,6 +12,7 @@ from PIL import Image
 
 from cache_builder.datasets import ImageSource
 from cache_builder.format import DataError, UnknownSampleError
+from cache_builder.views import recipe_from
 from cache_builder.views.probe import ProbeDifference, probe_differences
 from trainer.client import TeacherCache
 
@@ -45,6 +46,25 @@ def match_rows(cache: TeacherCache, source: ImageSource) -> tuple[NDArray[np.int
         raise DataError(f"{source.spec} holds no sample that cache {cache.manifest.name!r} can teach")
     _log_missing(cache, source, rows)
     return rows[indices], indices
+
+
+def check_partners(cache: TeacherCache, source: ImageSource, rows: NDArray[np.int64]) -> None:
+    """Raise :class:`DataError` where samples are mixed with partners that the source may lack.
+
+    ``rows``: the usable ones that it has.
+    """
+    manifest = cache.manifest
+    recipe = recipe_from(manifest.views.recipe)
+    if not any(recipe.mixes(view) for view in range(manifest.views.count)):
+        return
+    missing = np.setdiff1d(np.arange(manifest.data.samples), [*rows, *manifest.invalid_rows])
+    if missing.size:
+        raise DataError(
+            f"{source.spec} lacks {missing.size} of the {manifest.data.samples} samples of cache "
+            f"{manifest.name!r}, e.g. {cache.ids[int(missing[0])]!r}, and its recipe "
+            f"{manifest.views.recipe.name!r} mixes samples with each other: give the whole data set it was "
+            f"built from ({manifest.data.spec})"
+        )
 
 
 def check_against_cache(
@@ -146,8 +166,7 @@ def _check_rendering(
     cache: TeacherCache, source: ImageSource, allow_render_drift: bool, drift_folder: Path
 ) -> None:
     manifest = cache.manifest
-    probe_ids = [cache.ids[row] for _, row in manifest.probe.pairs]
-    differences = probe_differences(manifest, cache.probe_pixels, source, probe_ids)
+    differences = probe_differences(manifest, cache.probe_pixels, source, cache.ids)
     worst = max(differences, key=lambda item: item.difference, default=None)
     if worst is None or worst.difference <= manifest.probe.tolerance:
         return

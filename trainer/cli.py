@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cache_builder.names import DATA_KINDS
 from trainer.comparison.cli import COMPARE_EXAMPLES, compare
 from trainer.ending import reported
 from trainer.options import (
@@ -66,10 +67,7 @@ def train(
     context: typer.Context,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Training images: imagefolder:PATH, digits:train, cifar10:PATH, cifar100:PATH.",
-            rich_help_panel=DATA,
-        ),
+        typer.Option(help=f"Training images: {DATA_KINDS}.", rich_help_panel=DATA),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", rich_help_panel=MACHINE)] = None,
     cache: Annotated[
@@ -138,7 +136,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Without a cache: pad-crop-flip, rrc-flip or plain, as in rrc-flip:flip=0.",
+            help="Without a cache: pad-crop-flip, rrc-flip or plain, as in rrc-flip:flip=0, or with strong "
+            "views randaugment, trivialaugment, color-jitter or rrc-erase; see kdcache build --help.",
             rich_help_panel=DATA,
         ),
     ] = None,

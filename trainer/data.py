@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 
 from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format import ConfigError, DataError, Manifest
-from cache_builder.views import Recipe, ViewParams, apply, draw, recipe_from
-from trainer.checks import check_against_cache, match_rows, usable_labels
+from cache_builder.views import Recipe, Rendered, recipe_from, render_views
+from cache_builder.views.pairing import Pairing
+from trainer.checks import check_against_cache, check_partners, match_rows, usable_labels
 from trainer.client import TeacherCache
 
 Position = int | tuple[int, int]
@@ -28,11 +29,15 @@ class Replayed(NamedTuple):
     image: Tensor
     """uint8 [3, S, S]; normalise on the device."""
     label: int | Tensor
-    """Class id, -1 where there is none."""
+    """Class id, -1 where there is none: also where two samples are mixed (mixup, CutMix)."""
     row: int | Tensor
     """Row in the cache: ``cache.fetch(view, batch.row)``."""
     view: int | Tensor
     """The view."""
+    partner: int | Tensor
+    """Row of the sample it is mixed with; ``row`` where it is not mixed."""
+    share: float | Tensor
+    """Its own part of the picture, lambda of mixup and CutMix, 0 to 1; 1 where it is not mixed."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,48 @@ class Views:
     count: int
     """V; epoch e uses view e mod V."""
     interpolation: str
+    samples: int | None = None
+    """N, rows of the cache, over which a recipe that mixes makes its pairs; None = those of the source."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed with each other in any of the views."""
+        return any(self.recipe.mixes(view) for view in range(self.count))
 
     @classmethod
     def of(cls, manifest: Manifest) -> Views:
         """The views of a cache."""
         views = manifest.views
         recipe = recipe_from(views.recipe)
-        return cls(recipe, views.seed, views.count, manifest.teacher.interpolation)
+        samples = manifest.data.samples
+        return cls(recipe, views.seed, views.count, manifest.teacher.interpolation, samples)
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Every row of a cache in a source: partners of mixed samples may lie outside the part trained on."""
+
+    indices: NDArray[np.int64]
+    """[N]: index in the source; -1 for a row that is not there or could not be read by the builder."""
+    digests: NDArray[np.uint64] | None
+    """[N]: what the source must have; None = not checked."""
+
+    @classmethod
+    def of(
+        cls,
+        samples: int,
+        rows: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        digests: NDArray[np.uint64] | None,
+    ) -> RowTable:
+        """From the rows that are there."""
+        everything = np.full(samples, -1, np.int64)
+        everything[rows] = indices
+        expected = None
+        if digests is not None:
+            expected = np.zeros(samples, np.uint64)
+            expected[rows] = digests
+        return cls(everything, expected)
 
 
 class ViewDataset(Dataset[Replayed]):
@@ -71,9 +111,11 @@ class ViewDataset(Dataset[Replayed]):
         indices: NDArray[np.int64] | None = None,
         labels: NDArray[np.int32] | None = None,
         digests: NDArray[np.uint64] | None = None,
+        table: RowTable | None = None,
     ) -> None:
         """``rows``, ``indices``, ``labels`` and ``digests`` [n]: of each position its row, its index in the
-        source, its label and the digest it must have; by default those of the source itself.
+        source, its label and the digest it must have; by default those of the source itself. ``table``: of
+        all rows, for views that mix; by default of the ``rows``.
         """
         self.source = source
         self.views = views
@@ -83,7 +125,9 @@ class ViewDataset(Dataset[Replayed]):
         self.labels = _labels(source, self.indices) if labels is None else labels
         self.labelled = int((self.labels >= 0).sum())
         """How many samples have a label."""
-        self._digests = digests
+        self.samples = views.samples or len(source)
+        """N, rows over which a recipe that mixes makes its pairs."""
+        self._table = table or RowTable.of(self.samples, self.rows, self.indices, digests)
         # Shared memory: loader workers that live through many epochs see the new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -114,8 +158,19 @@ class ViewDataset(Dataset[Replayed]):
             rows=self.rows[positions],
             indices=self.indices[positions],
             labels=self.labels[positions] if labels is None else labels,
-            digests=None if self._digests is None else self._digests[positions],
+            table=self._table,
         )
+
+    def partner_positions(self, view: int) -> NDArray[np.int64] | None:
+        """The position of each sample's partner [n] in a view, its own where that is not in this data set.
+
+        None where the view mixes nothing.
+        """
+        if not self.views.recipe.mixes(view):
+            return None
+        partners = Pairing(self.views.seed, view, self.samples).partners(self.rows)
+        places = np.minimum(np.searchsorted(self.rows, partners), len(self) - 1)
+        return np.where(self.rows[places] == partners, places, np.arange(len(self)))
 
     def __getitem__(self, position: Position) -> Replayed:
         return self.__getitems__([position])[0]
@@ -123,40 +178,41 @@ class ViewDataset(Dataset[Replayed]):
     def __getitems__(self, positions: Sequence[Position]) -> list[Replayed]:
         """Many items at once: what a loader calls for a batch.
 
-        Views are drawn together, and a sample that is asked for in several views is read once.
+        Views are drawn together, and a sample that is asked for in several views, or that others are mixed
+        with, is read once.
         """
         current = int(self._epoch) % self.views.count
         pairs = [item if isinstance(item, tuple) else (int(item), current) for item in positions]
-        drawn = self._draw(pairs)
-        places: dict[int, list[int]] = {}
-        for place, (position, _) in enumerate(pairs):
-            places.setdefault(position, []).append(place)
-        items: dict[int, Replayed] = {}
-        for position, wanted in places.items():
-            image = self._read(position)
-            for place in wanted:
-                pixels = apply(image, *drawn[place], self.image_size, self.views.interpolation)
-                label, row = int(self.labels[position]), int(self.rows[position])
-                items[place] = Replayed(pixels, label, row, pairs[place][1])
-        return [items[place] for place in range(len(pairs))]
+        views = self.views
+        rendered = render_views(
+            views.recipe,
+            views.seed,
+            [(int(self.rows[position]), view) for position, view in pairs],
+            self._read,
+            self.image_size,
+            views.interpolation,
+            self.samples,
+        )
+        return [self._item(*pair, seen) for pair, seen in zip(pairs, rendered, strict=True)]
 
-    def _draw(self, pairs: Sequence[tuple[int, int]]) -> dict[int, tuple[ViewParams, int]]:
-        """Per place, what was drawn for its view and which of that it is."""
-        drawn: dict[int, tuple[ViewParams, int]] = {}
-        for view in {view for _, view in pairs}:
-            places = [place for place, pair in enumerate(pairs) if pair[1] == view]
-            rows = self.rows[[pairs[place][0] for place in places]]
-            params = draw(self.views.recipe, self.views.seed, view, rows)
-            drawn |= {place: (params, index) for index, place in enumerate(places)}
-        return drawn
+    def _item(self, position: int, view: int, seen: Rendered) -> Replayed:
+        assert seen.image is not None  # only partners may be missing
+        row = int(self.rows[position])
+        # A mixed picture shows two classes: its hard label would be wrong.
+        label = int(self.labels[position]) if seen.partner == row else -1
+        return Replayed(seen.image, label, row, view, seen.partner, seen.share)
 
-    def _read(self, position: int) -> Tensor:
-        sample = self.source.read(int(self.indices[position]))
-        if self._digests is not None and sample.digest != int(self._digests[position]):
-            sample_id = self.source.ids[int(self.indices[position])]
+    def _read(self, row: int) -> Tensor | None:
+        """The image of a row; None for one that the builder could not read."""
+        index = int(self._table.indices[row])
+        if index < 0:
+            return None
+        sample = self.source.read(index)
+        if self._table.digests is not None and sample.digest != int(self._table.digests[row]):
             raise DataError(
-                f"{self.source.spec}: sample {sample_id!r} changed since the cache was built (its digest "
-                "differs), so the teacher's answer is about another picture; restore it or rebuild the cache"
+                f"{self.source.spec}: sample {self.source.ids[index]!r} changed since the cache was built "
+                "(its digest differs), so the teacher's answer is about another picture; restore it or "
+                "rebuild the cache"
             )
         return sample.image
 
@@ -173,10 +229,11 @@ class ReplayDataset(ViewDataset):
                 records = cache.fetch(epoch % cache.manifest.views.count, batch.row)
 
     ``data`` (a spec or an open source) may hold some of the cache's samples only, in any order: they are
-    matched by sample id. Rows that the builder could not read are left out. Checked at once, and refused by
-    name: number of classes, sample ids, labels, the digests of a few samples and the render probe; checked
-    while reading: every sample's digest. Raises :class:`DataError` (or :class:`RenderDriftError`, unless
-    ``allow_render_drift``; the two pictures are written to ``drift_folder``).
+    matched by sample id; a cache whose recipe mixes samples needs them all. Rows that the builder could not
+    read are left out. Checked at once, and refused by name: number of classes, sample ids, labels, the
+    digests of a few samples and the render probe; checked while reading: every sample's digest. Raises
+    :class:`DataError` (or :class:`RenderDriftError`, unless ``allow_render_drift``; the two pictures are
+    written to ``drift_folder``).
     """
 
     def __init__(
@@ -191,6 +248,7 @@ class ReplayDataset(ViewDataset):
         source = open_source(data) if isinstance(data, str) else data
         manifest = cache.manifest
         rows, indices = match_rows(cache, source)
+        check_partners(cache, source, rows)
         check_against_cache(cache, source, rows, indices, allow_render_drift, Path(drift_folder))
         super().__init__(
             source,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.views.pairing import pairs_first
 
 
 @lru_cache(maxsize=4)
@@ -22,6 +23,27 @@ def epoch_order(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
     order = np.argsort(words, kind="stable").astype(np.int64)
     order.flags.writeable = False
     return order
+
+
+Partners = Callable[[int], "NDArray[np.int64] | None"]
+"""Of a view, the position of each sample's partner [samples]; None where nothing is mixed."""
+
+
+@lru_cache(maxsize=4)
+def paired_order(
+    partners: Partners, views: tuple[int, ...], seed: int, epoch: int, samples: int
+) -> NDArray[np.int64]:
+    """``epoch_order``, but partners of the first of the views that mixes follow each other.
+
+    So both are in one batch, and each image is read once. Do not write to it: it is shared.
+    """
+    order = epoch_order(seed, epoch, samples)
+    mixed = next((found for view in views if (found := partners(view)) is not None), None)
+    if mixed is None:
+        return order
+    paired = pairs_first(mixed, order)
+    paired.flags.writeable = False
+    return paired
 
 
 @dataclass(frozen=True)
@@ -42,6 +64,8 @@ class BatchPlan:
     world: int = 1
     views_per_sample: int = 1
     """In how many views, n, a batch holds each sample; epoch e uses n e to n e + n - 1, each mod V."""
+    partners: Partners | None = None
+    """Who is mixed with whom, for recipes that mix: ``ViewDataset.partner_positions``."""
 
     def __post_init__(self) -> None:
         """Refuse a batch that is larger than the data set or does not divide, and the same view twice."""
@@ -88,7 +112,10 @@ class BatchPlan:
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
         """This rank's positions in one step, one array per micro-batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        order = epoch_order(self.seed, epoch, self.samples)
+        if self.partners is None:
+            order = epoch_order(self.seed, epoch, self.samples)
+        else:
+            order = paired_order(self.partners, self.views_of(step), self.seed, epoch, self.samples)
         whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         own = np.split(whole, self.world)[self.rank]
         return np.split(own, self.accumulation)

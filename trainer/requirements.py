@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from cache_builder.format import ConfigError
+from cache_builder.views import named
 from trainer.config import RunConfig
 from trainer.data import ViewDataset, require_labels
 from trainer.heads import parse_head
@@ -17,6 +18,7 @@ def check_objective(objective: Objective, config: RunConfig, dataset: ViewDatase
         if loss.needs_teacher and not config.caches:
             raise ConfigError(f"loss {loss.name!r} needs a teacher: give --cache, or --loss ce for none")
     _check_labels(objective, dataset)
+    _check_mixing(objective, dataset)
     _check_views(objective, config)
     _check_heads(objective, config)
     _check_set_aside(objective, config, processes)
@@ -34,6 +36,24 @@ def _check_labels(objective: Objective, dataset: ViewDataset) -> None:
         elif loss.needs_labels:
             hint = f": {loss.name}(samples=labelled) looks only at those that have one"
             require_labels(dataset, f"loss {loss.name!r}", hint if dataset.labelled else "")
+
+
+def _check_mixing(objective: Objective, dataset: ViewDataset) -> None:
+    if not dataset.views.mixes:
+        return
+    recipe = named(dataset.views.recipe).name
+    for term, loss in zip(objective.terms, objective.losses, strict=True):
+        if loss.needs_held_out:
+            raise ConfigError(
+                f"loss {loss.name!r} learns from the labels of samples that are set aside, but recipe "
+                f"{recipe!r} mixes samples, and a mixture has no single label: use views of another recipe"
+            )
+        if loss.needs_labels and term.samples == "all":
+            raise ConfigError(
+                f"loss {loss.name!r} needs labels, but recipe {recipe!r} mixes samples (mixup, CutMix), and "
+                "a mixture has no single label: leave that term out, as in --loss 'kd(temperature=4)*1', or "
+                f"write {loss.name}(samples=labelled), which looks only at views that are not mixed"
+            )
 
 
 def _check_views(objective: Objective, config: RunConfig) -> None:

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     images: Tensor
     """uint8 [n B, 3, S, S]: all samples in the first view, then the same samples in the next."""
     labels: Tensor
-    """int64 [B], -1 where there is none."""
+    """int64 [B], -1 where there is none, or where any of the views is mixed."""
     records: tuple[Tensor, ...]
     """Of each cache uint8 [n B, record_bytes], in the order of the images; empty without a teacher."""
 
@@ -79,8 +79,9 @@ class TrainingStream:
                 records.append(fetched)
             replayed = self._next_images()
             assert isinstance(replayed.label, Tensor)
-            samples = len(replayed.label) // self._plan.views_per_sample
-            batches.append(Batch(replayed.image, replayed.label[:samples], tuple(records)))
+            # A sample that is mixed in one of the views has no label there, so it has none for the batch.
+            labels = replayed.label.view(self._plan.views_per_sample, -1).amin(0)
+            batches.append(Batch(replayed.image, labels, tuple(records)))
         return batches
 
     def _records(self, feed: RecordFeed, give_up: Callable[[], bool]) -> Tensor | None:

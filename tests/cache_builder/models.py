@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,30 @@ class Poisoned(SmallNet):
 def small(num_classes: int = CLASSES) -> nn.Module:
     torch.manual_seed(11)
     return SmallNet(num_classes)
+
+
+def other(num_classes: int = CLASSES) -> nn.Module:
+    """As ``small``, with other weights."""
+    torch.manual_seed(12)
+    return SmallNet(num_classes)
+
+
+class Failing(SmallNet):
+    """Raises at the forward passes whose numbers, counted from one, are in ``at``."""
+
+    at: ClassVar[set[int]] = set()
+    passes: ClassVar[int] = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        Failing.passes += 1
+        if Failing.passes in Failing.at:
+            raise RuntimeError("the kernel does not like this batch")
+        return super().forward(pixels)
+
+
+def failing(num_classes: int = CLASSES) -> nn.Module:
+    torch.manual_seed(11)
+    return Failing(num_classes)
 
 
 def poisoned(num_classes: int = CLASSES) -> nn.Module:

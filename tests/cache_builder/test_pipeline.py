@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,15 @@ from cache_builder.format.errors import (
     DataError,
     FormatError,
     IncompleteCacheError,
+    KDCacheError,
 )
 from cache_builder.format.reader import open_cache
-from cache_builder.forward import TeacherForward
+from cache_builder.forward import CompilerError, TeacherForward
 from cache_builder.pipeline import build
 from cache_builder.progress import BuildProgress
 from cache_builder.views import recipe_from, render
 from tests.cache_builder.conftest import Build, settings_for
-from tests.cache_builder.models import small
+from tests.cache_builder.models import Failing, small
 from tests.cache_builder.trees import contents, logits, objects
 
 HERE = "tests.cache_builder.models"
@@ -348,6 +351,93 @@ class TestLogits:
     def test_a_constant_teacher(self, run_build: Build, tmp_path: Path) -> None:
         run_build(teacher=f"{HERE}:constant")
         np.testing.assert_allclose(logits(open_cache(tmp_path / "cache.zarr"), 0), 0, atol=1e-5)
+
+
+class TestFailingTeacher:
+    @pytest.fixture
+    def fail_at(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Which forward passes of the next build raise; the first is the one that counts the classes."""
+
+        def choose(*passes: int) -> None:
+            monkeypatch.setattr(Failing, "at", set(passes))
+            monkeypatch.setattr(Failing, "passes", 0)
+
+        return choose
+
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_names_the_samples_keeps_tiles_and_is_continued(
+        self, run_build: Build, fail_at: Callable[..., None], tmp_path: Path, seed: int
+    ) -> None:
+        settings = {"teacher": f"{HERE}:failing", "top_k": 40, "name": NAME}
+        fail_at()
+        run_build(out=tmp_path / "whole.zarr", **settings)
+        # 5 rows a batch; tiles of 32, 32 and 16 rows take 7, 7 and 4 batches, after one pass of the plan.
+        batch = int(np.random.default_rng(seed).integers(18))
+        tile, within = (batch // 7, batch % 7) if batch < 14 else (2, batch - 14)
+        first = 32 * tile + 5 * within
+        rows = range(first, min(first + 5, 32 * (tile + 1)))
+        ids = ", ".join(open_cache(tmp_path / "whole.zarr").ids[row] for row in rows)
+        fail_at(batch + 2)
+        with pytest.raises(KDCacheError) as caught:
+            run_build(**settings)
+        assert str(caught.value) == (
+            f"teacher {HERE}:failing failed on a batch of {len(rows)} sample(s), {ids}: RuntimeError: the "
+            "kernel does not like this batch; committed tiles are kept and the same command continues"
+        )
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        assert len(open_cache(tmp_path / "cache.zarr", allow_partial=True).commits) == tile
+        fail_at()
+        result = run_build(**settings)
+        assert result.stats.done == 3 * (80 - 32 * tile)
+        assert contents(tmp_path / "cache.zarr") == contents(tmp_path / "whole.zarr")
+        assert result.statistics == open_cache(tmp_path / "whole.zarr").statistics()
+
+    def test_while_calibrating(self, run_build: Build, fail_at: Callable[..., None], tmp_path: Path) -> None:
+        fail_at(3)
+        with pytest.raises(KDCacheError, match=r"failed on a batch of 16 sample\(s\), class_.*does not like"):
+            run_build(teacher=f"{HERE}:failing")
+        assert not (tmp_path / "cache.zarr").exists()
+
+    def test_memory_that_runs_out_is_told_as_such(
+        self, run_build: Build, fail_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def exhausted(model: Failing, pixels: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        make = TeacherForward.classes
+        monkeypatch.setattr(TeacherForward, "classes", lambda forward, size: (
+            make(forward, size), monkeypatch.setattr(Failing, "forward", exhausted))[0])  # fmt: skip
+        with pytest.raises(KDCacheError, match="use a smaller --batch-size than 16"):
+            run_build(teacher=f"{HERE}:failing", top_k=40)
+
+
+class TestCompile:
+    def test_without_a_compiler_it_says_so_and_goes_on(
+        self, run_build: Build, whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def no_compiler(forward: TeacherForward, batch_size: int, input_size: int) -> None:
+            raise CompilerError("InvalidCxxCompiler: No working C++ compiler found")
+
+        monkeypatch.setattr(TeacherForward, "compile", no_compiler)
+        log = io.StringIO()
+        run_build(compile=True, name=NAME, log=log)
+        assert log.getvalue().count("compiling: 0 of 1 teacher") == 1
+        assert "--compile: the teacher could not be compiled (InvalidCxxCompiler: No" in log.getvalue()
+        assert contents(tmp_path / "cache.zarr") == contents(whole)
+
+    def test_is_no_setting_of_the_cache(
+        self, run_build: Build, whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """dynamo's own backend: what it traced runs without a C++ compiler."""
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+        log = io.StringIO()
+        run_build(compile=True, name=NAME, log=log)
+        assert log.getvalue().index("compiling: 1 of 1") < log.getvalue().index("calibrating: 0 of 240")
+        # Batches that are filled up to one size may differ in a last bit.
+        compiled, plain = (logits(open_cache(path), 1) for path in (tmp_path / "cache.zarr", whole))
+        assert np.abs(compiled - plain).mean() < 0.01 * plain.std()
+        assert run_build(name=NAME).was_finished
+        assert run_build(out=whole, name=NAME, compile=True).was_finished
 
 
 @pytest.mark.parametrize("data", ["digits:test", "digits"])

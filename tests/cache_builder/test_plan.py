@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cache_builder.datasets import open_source
+from cache_builder.datasets import ArraySource, open_source
 from cache_builder.format.errors import ConfigError
 from cache_builder.plan import LimitedSource, Plan, check_output, default_recipe, make_plan
 from cache_builder.teachers import Preprocessing
@@ -88,12 +88,15 @@ class TestCodec:
 
 
 class TestRecipes:
-    def test_defaults(self) -> None:
+    def test_defaults(self, photos: Path) -> None:
         large, small_images = Preprocessing(input_size=224), Preprocessing(input_size=32)
-        assert default_recipe("imagefolder:/x", large) == RrcFlip()
-        assert default_recipe("imagefolder:/x", small_images) == PadCropFlip()
-        assert default_recipe("cifar10:/x", large) == PadCropFlip()
-        assert default_recipe("digits:train", large) == PadCropFlip(flip=0)
+        files = open_source(f"imagefolder:{photos}")
+        assert default_recipe(files, large) == RrcFlip()
+        assert default_recipe(files, small_images) == PadCropFlip()
+        pictures = np.zeros((2, 32, 32, 3), np.uint8)
+        small_ones = ArraySource("array", pictures, np.zeros(2, np.int32), ("a",))
+        assert default_recipe(small_ones, large) == PadCropFlip()
+        assert default_recipe(open_source("digits:train"), large) == PadCropFlip(flip=0)
 
     def test_plain_has_one_view(self, plan: Any) -> None:
         with pytest.raises(

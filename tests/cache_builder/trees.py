@@ -26,6 +26,7 @@ def contents(root: Path) -> dict[str, Any]:
         "ids": list(cache.ids),
         "labels": cache.labels.tolist(),
         "digests": cache.digests.tolist(),
+        "statistics": cache.statistics(),
         "logits": [logits(cache, view).tobytes() for view in range(cache.manifest.views.count)],
     }
 

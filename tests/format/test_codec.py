@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from cache_builder.format import DataError, FormatError, RecordLayout, codec
+from cache_builder.format import DataError, FormatError, RecordLayout, codec, topk_tail
 from cache_builder.format.layout import index_bits
 from cache_builder.format.manifest import CodecSection, TailBasis
 from tests.caches import fit_basis, synthetic_logits
@@ -96,7 +96,7 @@ class TestTail:
         np.put_along_axis(stored, fields["topk_index"].astype(np.int64), True, axis=1)
         bound = np.broadcast_to(half_step(logits, fields["topk_span"]), logits.shape)
         assert (np.abs(decoded.astype(np.float64) - logits) <= bound)[stored].all()
-        assert (decoded <= codec.kth_logit(fields)[:, None])[~stored].all()
+        assert (decoded <= topk_tail.kth_logit(fields)[:, None])[~stored].all()
         kth = np.take_along_axis(decoded, fields["topk_index"][:, -1:].astype(np.int64), axis=1)
         assert (decoded <= kth)[~stored].all()
 
@@ -188,7 +188,7 @@ class TestEdges:
     @given(arrays(np.float32, st.integers(1, 20), elements=st.floats(0, 65504, width=32)))
     @quickly
     def test_the_span_is_rounded_up_to_the_next_float16(self, span: NDArray[np.float32]) -> None:
-        rounded = codec.span_ceil16(span)
+        rounded = topk_tail.span_ceil16(span)
         assert rounded.dtype == np.float16
         assert (rounded >= span).all()
         below = np.nextafter(rounded, np.float16(-1))
@@ -197,7 +197,7 @@ class TestEdges:
     def test_a_span_below_the_smallest_float16_becomes_it(self) -> None:
         tiny = np.array([1e-45, 1e-10, 0.0, 2.0**-24], np.float32)
         np.testing.assert_array_equal(
-            codec.span_ceil16(tiny), np.array([2.0**-24, 2.0**-24, 0, 2.0**-24], np.float16)
+            topk_tail.span_ceil16(tiny), np.array([2.0**-24, 2.0**-24, 0, 2.0**-24], np.float16)
         )
 
 

@@ -20,8 +20,10 @@ def check(path, manifest):
     for group in range(-(-views // tiling["views"])):
         for block in range(-(-samples // tiling["rows"])):
             commit = (path / f"commits/g{group:05d}-b{block:07d}.json").read_bytes()
-            digest.update(b"\n" + commit)
-            for array, shard in json.loads(commit)["shards"].items():
+            body = json.loads(commit)
+            settled = {key: value for key, value in body.items() if key != "statistics"}
+            digest.update(b"\n" + (commit if settled == body else canonical(settled)))
+            for array, shard in body["shards"].items():
                 at = f"{block}" if array == "samples/digest" else f"{group}/{block}"
                 at += "/0" * (zarr.open_array(path / array, mode="r").ndim - 2)
                 assert (path / array / "c" / at).stat().st_size == shard["bytes"]

@@ -28,9 +28,9 @@ class TestDraw:
     def test_order_and_batch_do_not_matter(self, name: str) -> None:
         recipe = RECIPES[name]()
         rows = np.array([3, 900, 17, 0])
-        whole = draw(recipe, 5, 2, rows)
+        whole = draw(recipe, 5, 2, rows, samples=1000)
         for index, row in enumerate(rows):
-            alone = draw(recipe, 5, 2, np.array([row]))
+            alone = draw(recipe, 5, 2, np.array([row]), samples=1000)
             np.testing.assert_array_equal(alone.crop[0], whole.crop[index])
             assert alone.flip[0] == whole.flip[index]
 
@@ -149,7 +149,7 @@ class TestNames:
         ("text", "said"),
         [
             ("rrcflip", "did you mean 'rrc-flip'"),
-            ("", "known: pad-crop-flip, plain, rrc-flip"),
+            ("", "known: augment, color-jitter, cutmix, mixup, pad-crop-flip, plain"),
             ("rrc-flip:flip", "expected name=value, found 'flip'"),
             ("rrc-flip:flip=2", "flip: Input should be less than or equal to 1"),
             ("rrc-flip:flip=often", "flip: Input should be a valid number"),

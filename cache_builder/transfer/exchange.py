@@ -1,0 +1,60 @@
+"""Putting a finished folder in the place of another one, so that there is never none."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from pathlib import Path
+
+from cache_builder.format.store import fsync_folder
+
+_AT_FDCWD = -100
+_EXCHANGE = 2
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """``new`` takes the name of ``old``, whose content is removed. Both lie in one folder.
+
+    Where the file system can, both names change hands in one step. Else there is a moment with the old
+    content under :func:`aside` alone; a process that dies then leaves it to :func:`recover`.
+    """
+    if _exchanged(new, old):
+        fsync_folder(old.parent)
+        _removed(new)
+        return
+    old.rename(aside(old))
+    new.rename(old)
+    fsync_folder(old.parent)
+    _removed(aside(old))
+
+
+def aside(old: Path) -> Path:
+    """Where the old content waits until the new one has its name."""
+    return old.with_name(f".{old.name}.before")
+
+
+def recover(old: Path) -> None:
+    """Undo what a replacement that died half-way left: the old content gets its name back."""
+    waiting = aside(old)
+    if not waiting.exists():
+        return
+    if old.exists():  # it died while it removed the old content
+        _removed(waiting)
+    else:
+        waiting.rename(old)
+        fsync_folder(old.parent)
+
+
+def _exchanged(new: Path, old: Path) -> bool:
+    """Linux's renameat2 with RENAME_EXCHANGE; False where it does not exist or the file system refuses."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    names = os.fsencode(new), os.fsencode(old)
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0)
+
+
+def _removed(folder: Path) -> None:
+    shutil.rmtree(folder)

@@ -1,0 +1,260 @@
+"""``kdcache import``: a dump of another program as a cache that says what it does not know."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from cache_builder import calibrate
+from cache_builder.calibrate import Calibration
+from cache_builder.format import codec as numpy_codec
+from cache_builder.format.codec import no_tail
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.layout import Tile, index_bits, tiles
+from cache_builder.format.manifest import (
+    CalibrationSection,
+    CodecRequest,
+    CodecSection,
+    DataSection,
+    Manifest,
+    ProbeSection,
+    TeacherSection,
+    TilingSection,
+    ViewsSection,
+)
+from cache_builder.format.store import fsync_folder
+from cache_builder.format.writer import CacheWriter, SampleTable, create, header_arrays, header_digests
+from cache_builder.lock import claimed
+from cache_builder.plan import check_output
+from cache_builder.progress import BuildProgress
+from cache_builder.reopen import UNKNOWN_DIGEST
+from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from cache_builder.transfer.matching import Matched, match
+from cache_builder.transfer.recipes import imported_views
+from cache_builder.transfer.sources import SOURCES, Dump, DumpRequest
+from cache_builder.views.configuration import UNKNOWN_VIEWS
+from cache_builder.views.probe import render_probe
+
+_TILE_VIEWS, _MANY_VIEWS = 8, 64
+_TILE_ROWS = 4096
+# Logits in memory at once, in numbers.
+_LOGITS_AT_ONCE = 2**24
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What ``kdcache import`` was told."""
+
+    request: DumpRequest
+    form: str
+    out: str
+    data: str | None = None
+    """Data set whose samples these are; None = not looked at."""
+    recipe: str | None = None
+    """How the views were drawn; None = nobody knows."""
+    seed: int | None = None
+    """Seed with which kdcache drew the views."""
+    teacher: str | None = None
+    """Name of the teacher; descriptive."""
+    input_size: int | None = None
+    """Side in pixels of what the teacher saw."""
+    interpolation: str = "bilinear"
+    bytes_per_view: float | None = None
+    """Of dense dumps, as for a build."""
+    name: str | None = None
+
+
+def run_import(settings: ImportSettings) -> None:
+    """Import, and say what came of it and what it lacks."""
+    console = Console()
+    with BuildProgress(console) as progress:
+        manifest = import_dump(settings, progress)
+    lines = [
+        f"{settings.out}: {manifest.data.samples:,} samples x {manifest.views.count} views, "
+        f"{manifest.data.classes:,} classes; cache_id {manifest.cache_id}",
+        *(f"lacks {lack}" for lack in manifest.environment["imported.lacks"].split("\n") if lack),
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def import_dump(settings: ImportSettings, progress: BuildProgress) -> Manifest:
+    """Write the cache; it appears when it is whole.
+
+    Raises :class:`ConfigError` for settings that would let the cache be misused, :class:`DataError` for a
+    dump that is damaged or not of this data set.
+    """
+    check_output(settings.out)
+    if settings.form not in SOURCES:
+        raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
+    dump = SOURCES[settings.form](settings.request)
+    matched = match(dump, settings.data, settings.request.source)
+    views = imported_views(dump.views, dump.own_views, settings, matched)
+    with claimed(settings.out), _appearing(settings.out) as making:
+        manifest = _begin(making, dump, matched, views, settings, progress)
+        writer = CacheWriter(making, manifest)
+        _write_tiles(dump, matched, manifest, writer, progress)
+        return writer.finish()
+
+
+def _begin(
+    making: str,
+    dump: Dump,
+    matched: Matched,
+    views: ViewsSection,
+    settings: ImportSettings,
+    progress: BuildProgress,
+) -> Manifest:
+    """Fit the codec, render the probe where views can be replayed, and create the store."""
+    calibration = _calibration(dump, settings, progress)
+    teacher = _teacher(dump, settings)
+    probe, pixels = _no_probe(teacher)
+    if matched.source is not None and views.recipe.name != UNKNOWN_VIEWS:
+        probe, pixels = render_probe(matched.source, views, teacher)
+    manifest = Manifest(
+        product_version=version("kdcache"),
+        name=settings.name or Path(settings.out.rstrip("/")).name.removesuffix(".zarr"),
+        data=DataSection(
+            spec=settings.data or f"imported:{settings.form}",
+            samples=len(dump),
+            classes=dump.classes,
+            class_names=matched.class_names,
+        ),
+        teacher=teacher,
+        views=views,
+        codec=calibration.codec,
+        tiling=_tiling(dump),
+        calibration=calibration.section,
+        probe=probe,
+        environment=_account(dump, settings, matched, views),
+        digests={},
+    ).with_basis(calibration.basis)
+    table = SampleTable.from_ids(matched.ids, matched.labels)
+    arrays = header_arrays(manifest, table, pixels)
+    manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
+    create(making, manifest, arrays)
+    return manifest
+
+
+def _account(dump: Dump, settings: ImportSettings, matched: Matched, views: ViewsSection) -> dict[str, str]:
+    """Where the cache came from and what nobody knows about it."""
+    lacks = [*dump.lacks, "the digest of the teacher's weights"]
+    if views.recipe.name == UNKNOWN_VIEWS and not dump.own_views:
+        lacks.append("views that can be drawn again: nobody said how they were drawn (--recipe)")
+    if matched.source is None:
+        lacks.append("digests of the samples: no --data was given to compare with")
+    if not settings.teacher:
+        lacks.append("the teacher's name (--teacher)")
+    return {
+        "imported.format": settings.form,
+        "imported.source": str(settings.request.source),
+        "imported.lacks": "\n".join(dict.fromkeys(lacks)),
+        "numpy": version("numpy"),
+        "zarr": version("zarr"),
+    }
+
+
+def _teacher(dump: Dump, settings: ImportSettings) -> TeacherSection:
+    """What is known: mostly nothing."""
+    return TeacherSection(
+        spec=settings.teacher or "unknown",
+        weights="unknown (imported)",
+        weights_digest=UNKNOWN_DIGEST,
+        input_size=settings.input_size or 224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        interpolation=settings.interpolation,
+        precision=dump.stored_precision,
+    )
+
+
+def _no_probe(teacher: TeacherSection) -> tuple[ProbeSection, NDArray[np.uint8]]:
+    side = teacher.input_size
+    return ProbeSection(pairs=(), libraries={}, tolerance=2.0), np.zeros((0, 3, side, side), np.uint8)
+
+
+def _tiling(dump: Dump) -> TilingSection:
+    """Many views go into one tile where a dump holds all views of a sample in one place."""
+    height = min(dump.views, _MANY_VIEWS if dump.views > 2 * _TILE_VIEWS else _TILE_VIEWS)
+    rows = max(64, _TILE_ROWS * _TILE_VIEWS // max(height, _TILE_VIEWS))
+    return TilingSection(views=height, rows=min(rows, len(dump)))
+
+
+def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) -> Calibration:
+    """Top-K dumps need no tail: outside the top K every logit is 0. Dense ones are fitted as in a build."""
+    classes, request = dump.classes, CodecRequest(bytes_per_view=settings.bytes_per_view)
+    if dump.top_k is not None and dump.top_k < classes:
+        codec = CodecSection(
+            top_k=dump.top_k, index_bits=index_bits(classes), tail_rank=0, tail_wide=0, tail_step=0.0
+        )
+        section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
+        return Calibration(codec, no_tail(classes), section)
+    if calibrate.is_exact(classes, request):
+        return calibrate.exact(classes, request)
+    pairs = calibrate.calibration_pairs(len(dump), dump.views, classes, settings.seed or 0)
+    progress.start("calibrating", len(pairs), unit="records")
+    logits = np.empty((len(pairs), classes), np.float32)
+    for view in sorted({view for view, _ in pairs}):
+        places = [place for place, pair in enumerate(pairs) if pair[0] == view]
+        rows = np.array([pairs[place][1] for place in places])
+        logits[places] = dump.block(range(view, view + 1), rows)[0]
+    progress.update(len(pairs), last=True)
+    return calibrate.fit(logits, request)
+
+
+def _write_tiles(
+    dump: Dump, matched: Matched, manifest: Manifest, writer: CacheWriter, progress: BuildProgress
+) -> None:
+    total = manifest.views.count * manifest.data.samples
+    done = 0
+    progress.start("importing", total, unit="records")
+    for tile in tiles(manifest):
+        digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
+        writer.write_tile(tile, _fields(dump, manifest, tile), digests)
+        done += tile.count
+        progress.update(done, last=done == total)
+
+
+def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
+    """Columns [views, rows, ...] of a tile, encoded in blocks that fit into memory."""
+    height, width = len(tile.views), len(tile.rows)
+    step = max(1, _LOGITS_AT_ONCE // (height * dump.classes))
+    packed = []
+    for start in range(tile.row_start, tile.row_stop, step):
+        rows = np.arange(start, min(start + step, tile.row_stop))
+        logits = dump.block(tile.views, rows).reshape(-1, dump.classes)
+        encoded = numpy_codec.encode(logits, manifest.codec, manifest.basis)
+        packed.append(numpy_codec.pack(encoded, manifest.codec).reshape(height, len(rows), -1))
+    records = np.concatenate(packed, axis=1)
+    flat = numpy_codec.unpack(records.reshape(height * width, -1), manifest.codec)
+    return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
+
+
+@contextmanager
+def _appearing(out: str) -> Iterator[str]:
+    """A name to make a cache under; a local one becomes ``out`` in one rename at the end."""
+    if "://" in out:
+        yield out
+        return
+    root = Path(out)
+    if root.exists() and any(root.iterdir()):
+        raise ConfigError(f"{out} exists already: choose another --out or remove it")
+    making = root.with_name(f".{root.name}.{uuid.uuid4().hex}.creating")
+    try:
+        yield str(making)
+        if root.exists():
+            root.rmdir()
+        making.rename(root)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    fsync_folder(root.absolute().parent)

@@ -1,0 +1,59 @@
+"""Whole tiles from one store to another."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.format import codec
+from cache_builder.format.errors import CorruptCacheError
+from cache_builder.format.layout import Tile, tile_arrays
+from cache_builder.format.reader import Cache
+from cache_builder.format.store import open_store, read_many
+from cache_builder.format.writer import CacheWriter
+
+
+def copy_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
+    """Byte for byte; both stores have the tile in the same place.
+
+    Raises :class:`CorruptCacheError` for a shard that is gone or not what its commit says.
+    """
+    specs = tile_arrays(writer.manifest, tile)
+    store = open_store(source.location, read_only=True)
+    found = read_many(store, [spec.shard_key(tile) for spec in specs])
+    objects = {}
+    for spec, data in zip(specs, found, strict=True):
+        if data is None:
+            raise CorruptCacheError(f"{source.location}: shard {spec.shard_key(tile)} ({tile}) is missing")
+        objects[spec.path] = data
+    try:
+        writer.adopt_tile(tile, source.commits[tile.key], objects)
+    except CorruptCacheError as error:
+        raise CorruptCacheError(
+            f"{source.location}: {error}; `kdcache verify` looks at all of them"
+        ) from error
+
+
+def reencode_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
+    """Decode the records of a tile and encode them with the writer's codec and basis."""
+    target = writer.manifest
+    invalid = source.commits[tile.key].invalid_rows
+    views = []
+    for view in tile.views:
+        logits = source.decode(source.read_rows(view, tile.rows))
+        unreadable = np.isnan(logits).any(axis=1)
+        logits[unreadable] = 0
+        records = codec.pack(codec.encode(logits, target.codec, target.basis), target.codec)
+        records[unreadable] = codec.pack(
+            codec.invalid_fields(int(unreadable.sum()), target.codec), target.codec
+        )
+        views.append(records)
+    digests = source.read_digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
+    statistics = source.commits[tile.key].statistics
+    writer.write_tile(tile, columns(np.stack(views), writer), digests, invalid, statistics)
+
+
+def columns(records: NDArray[np.uint8], writer: CacheWriter) -> codec.Fields:
+    """Records [views, rows, record_bytes] as the columns that a writer takes."""
+    flat = codec.unpack(records.reshape(-1, records.shape[-1]), writer.manifest.codec)
+    return {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}
