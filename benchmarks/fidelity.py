@@ -36,6 +36,22 @@ SHOWN = ("kd", "dkd", "standardized", "dist", "mse")
 # enough to change which.
 CHAOTIC = ("adakd",)
 TARGET = 0.995
+SHORT = (
+    ("narrow", "wide"),
+    ("TinyViT, K=10", "ml-dr, K=10", "Megatron-LM, K=20", "DistillKit, K=50", "kdcache, 40 bytes",
+     "kdcache, 48 bytes", "kdcache, 64 bytes"),
+)  # fmt: skip
+SHORT_COLUMNS = [
+    "teacher",
+    "encoding",
+    "bytes",
+    "TV T=1",
+    "TV T=4",
+    "kd",
+    "dkd",
+    "mse",
+    "least of all losses",
+]
 
 
 def main() -> None:
@@ -103,6 +119,12 @@ class Measured:
         shown = [self.cosines[loss] for loss in SHOWN]
         return [self.teacher, self.encoding, self.size, *self.tv, *shown, value, name, below]
 
+    def short(self) -> list[object]:
+        """The row of the README's table."""
+        tv = [self.tv[TEMPERATURES.index(t)] for t in (1.0, 4.0)]
+        shown = [self.cosines[loss] for loss in ("kd", "dkd", "mse")]
+        return [self.teacher, self.encoding, self.size, *tv, *shown, self.worst[0]]
+
 
 def measured(teacher: str, fit: NDArray[np.float32], batches: Batches) -> list[Measured]:
     """Every encoding of a teacher."""
@@ -143,6 +165,8 @@ def write(rows: list[Measured]) -> None:
     )
     write_results("fidelity", "What a byte buys: kdcache and other encodings", columns,
                   [row.cells() for row in rows], notes)  # fmt: skip
+    short = [row.short() for row in rows if row.teacher in SHORT[0] and row.encoding in SHORT[1]]
+    write_results("fidelity_short", "What a byte buys, in short", SHORT_COLUMNS, short, notes)
     every = [asdict(row) for row in rows]
     (RESULTS / "fidelity_losses.json").write_text(json.dumps(every, indent=1) + "\n")
 

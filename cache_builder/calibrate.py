@@ -42,8 +42,8 @@ DEFAULT_BYTES_PER_VIEW = 64.0
 _RANKS = (16, 32, 48, 64, 96, 128, 256)
 _TOP_KS = (1, 3, 5, 10, 15, 20)
 _FIRST_TOP_K, _SMALL_TOP_K = 10, 3
-# Below so many bytes ten class ids leave too little for the sketch.
-_SMALL_BUDGET = 28.0
+# Below so many bytes ten class ids may leave too little for the sketch: fewer are tried from the start.
+_SMALL_BUDGET = 44.0
 # Quantisation noise of the tail as a part of the logits' spread, were the rank 64.
 _NOISES = (0.01, 0.02, 0.03, 0.045, 0.07)
 _STEP_RANK = 64
@@ -159,8 +159,8 @@ def _table(logits: NDArray[np.float32], request: CodecRequest, std: float) -> li
     value_steps = [request.value_step] if request.value_step else _value_steps(std)
     fitted = Fitted.of(logits[::2], max(ranks), max(top_ks))
     held = Held.of(logits[1::2])
-    usual_k = _SMALL_TOP_K if budget < _SMALL_BUDGET else _FIRST_TOP_K
-    first_k = usual_k if usual_k in top_ks else top_ks[-1]
+    usual_ks = (_SMALL_TOP_K, _FIRST_TOP_K) if budget < _SMALL_BUDGET else (_FIRST_TOP_K,)
+    first_ks = [k for k in usual_ks if k in top_ks] or top_ks[-1:]
     middle = value_steps[len(value_steps) // 2]
     points: dict[Setting, RatePoint] = {}
 
@@ -169,7 +169,7 @@ def _table(logits: NDArray[np.float32], request: CodecRequest, std: float) -> li
             if setting not in points:
                 points[setting] = measure(fitted, held, *setting)
 
-    measured((first_k, rank, step, middle) for rank in ranks for step in steps)
+    measured((k, rank, step, middle) for k in first_ks for rank in ranks for step in steps)
     candidates = _candidates(list(points.values()), budget)
     measured((k, rank, step, middle) for rank, step in candidates for k in top_ks)
     measured((k, rank, step, value) for k, rank, step in _leading(points, budget) for value in value_steps)

@@ -116,7 +116,9 @@ def build(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N samples.")] = None,
     rows: Annotated[
         str | None,
-        typer.Option(help="Build only a part, rows START:STOP of the data set: kdcache merge joins the parts."),
+        typer.Option(
+            help="Build only rows START:STOP of the data set, a part that kdcache merge joins to others."
+        ),
     ] = None,
     like: Annotated[
         str | None,

@@ -101,11 +101,11 @@ def gradient_cosine(held: Held, decoded: NDArray[np.float32]) -> float:
 
 
 def gradients(student: NDArray[np.float32], teacher: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-    """Of KD at T = 1 and 4, of KD on standardised logits, of the squared error and of the tail, up to factors.
+    """Of KD at T = 1 and 4, KD on standardised logits, the squared error and the tail, up to factors.
 
-    They are the extremes of the field: any loss looks at the largest probabilities, at all logits alike, at the
-    shape of the whole, or at what lies below the largest. Standardised (Sun et al., 2403.01427): with the
-    student's own statistics taken as constants.
+    The extremes of the field: a loss looks at the largest probabilities, at all logits alike, at the shape
+    of the whole, or at what lies below the largest. Standardised (Sun et al., 2403.01427): with the student's
+    own statistics taken as constants.
     """
     kd = tuple(softmax(student / np.float32(t)) - softmax(teacher / np.float32(t)) for t in _KD_TEMPERATURES)
     z, t = np.float32(_STANDARDISED_TEMPERATURE), teacher

@@ -182,9 +182,7 @@ def _fallback(source: ImageSource) -> Preprocessing:
     """For a model that says nothing: the images' own size where they have one, else ImageNet's usual one."""
     if source.side is None:
         return Preprocessing(input_size=224)
-    return Preprocessing(
-        input_size=source.side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_fraction=1.0
-    )
+    return Preprocessing(input_size=source.side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_fraction=1.0)
 
 
 def _check_name(settings: BuildSettings) -> None:

@@ -83,7 +83,10 @@ def plot(section: CalibrationSection, name: str, path: Path) -> None:
         axis.grid(alpha=0.3, which="both")
         axis.legend(fontsize=8)
     figure.suptitle(f"{name}: what a byte buys, on logits that fitted nothing")
-    figure.savefig(path, dpi=100)
+    try:
+        figure.savefig(path, dpi=100)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {path}: {error}") from error
 
 
 def _sizes(points: list[RatePoint]) -> list[float]:

@@ -41,9 +41,7 @@ def encode(logits: NDArray[np.float32], codec: SketchSection, basis: TailBasis) 
     return {field.name: fields[field.name] for field in RecordLayout(codec).fields}
 
 
-def coded_index(
-    index: NDArray[np.int64], codec: SketchSection, basis: TailBasis
-) -> NDArray[np.integer[Any]]:
+def coded_index(index: NDArray[np.int64], codec: SketchSection, basis: TailBasis) -> NDArray[np.integer[Any]]:
     """Class ids [n, K] as they are stored: the best one, and where the others stand in its usual order."""
     if codec.index_coding == "class":
         return index

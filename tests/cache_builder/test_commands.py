@@ -53,19 +53,28 @@ class TestBuild:
     def test_summary_tells_clipping(
         self, printed: io.StringIO, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from cache_builder import calibrate
+        from cache_builder import sketch
 
-        monkeypatch.setattr(calibrate, "tail_step", lambda *_: 0.001)
-        monkeypatch.setattr(calibrate, "_WIDE_MARGIN", 1e-9)
-        build(tmp_path / "a.zarr", photos, limit=20)
-        assert "tail coefficients were clipped: their records are less faithful" in printed.getvalue()
+        # As if calibration had seen nothing that does not fit half a byte.
+        monkeypatch.setattr(sketch, "_column_types", lambda _: (0, 0))
+        build(tmp_path / "a.zarr", photos, limit=20, tail_step=0.001)
+        assert "records were clipped, which are less faithful" in printed.getvalue()
 
 
 def test_inspect_prints(printed: io.StringIO, by_command: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_inspect(str(by_command), None, 0, as_json=False)
+    run_inspect(str(by_command), None, 0, as_json=False, picture=None)
     assert "teacher top-1" in printed.getvalue()
-    run_inspect(str(by_command), None, 0, as_json=True)
+    assert "what a byte buys" in printed.getvalue()
+    run_inspect(str(by_command), None, 0, as_json=True, picture=None)
     assert capsys.readouterr().out.startswith('{"location"')
+
+
+def test_inspect_draws_the_calibration(printed: io.StringIO, by_command: Path, tmp_path: Path) -> None:
+    run_inspect(str(by_command), None, 0, as_json=False, picture=str(tmp_path / "bytes.png"))
+    with Image.open(tmp_path / "bytes.png") as picture:
+        assert picture.width > 800
+    with pytest.raises(ConfigError, match="cannot write"):
+        run_inspect(str(by_command), None, 0, as_json=False, picture=str(tmp_path / "none" / "b.png"))
 
 
 def test_serve_without_the_servers_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

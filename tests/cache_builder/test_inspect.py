@@ -132,7 +132,7 @@ class TestShow:
         for fact in (
             "\nstate     complete",
             "100 samples, 40 classes",
-            "top 5 + rank 8 tail",
+            "top 5 + rank 8 sketch",
             "teacher top-1",
         ):
             assert fact in text
