@@ -99,7 +99,7 @@ def pack_halves(coef: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 def unpack_halves(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
     """The inverse: bytes [n, ceil(count / 2)] to coefficients [n, count]."""
-    halves = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
+    halves = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), 2 * packed.shape[1])
     return (halves.astype(np.int8) - np.int8(NIBBLE + 1))[:, :count]
 
 

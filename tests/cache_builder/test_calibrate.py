@@ -7,18 +7,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cache_builder import calibrate
+from cache_builder.fidelity import stored_bytes
 from cache_builder.format import codec
+from cache_builder.format.manifest import CodecRequest, RatePoint, SketchSection
 
 RANK, CLASSES = 6, 40
+FREE = CodecRequest()
 
 
 def logits_of(pairs: int, classes: int = CLASSES, scale: float = 1.0, seed: int = 0) -> NDArray[np.float32]:
-    """Six strong directions and a little of every other."""
+    """Six strong directions and a little of every other, the same ones for every seed."""
+    fixed = np.random.default_rng(1)
+    directions, offset = fixed.normal(size=(RANK, classes)), fixed.normal(size=classes)
     rng = np.random.default_rng(seed)
-    strong = rng.normal(size=(pairs, RANK)) * [9, 7, 5, 4, 3, 2] @ rng.normal(size=(RANK, classes))
-    return (scale * (strong + 0.1 * rng.normal(size=(pairs, classes)) + rng.normal(size=classes))).astype(
-        np.float32
-    )
+    strong = rng.normal(size=(pairs, RANK)) * [9, 7, 5, 4, 3, 2] @ directions
+    return (scale * (strong + 0.1 * rng.normal(size=(pairs, classes)) + offset)).astype(np.float32)
 
 
 def decoded(logits: NDArray[np.float32], fitted: calibrate.Calibration) -> NDArray[np.float32]:
@@ -29,115 +32,152 @@ def decoded(logits: NDArray[np.float32], fitted: calibrate.Calibration) -> NDArr
 class TestPairs:
     @given(samples=st.integers(1, 5000), views=st.integers(1, 12), seed=st.integers(0, 2**64 - 1))
     def test_distinct_in_range_and_as_many_as_asked(self, samples: int, views: int, seed: int) -> None:
-        pairs = calibrate.calibration_pairs(samples, views, seed)
-        assert len(pairs) == len(set(pairs)) == min(samples * views, 4096)
+        pairs = calibrate.calibration_pairs(samples, views, 100, seed)
+        assert len(pairs) == len(set(pairs)) == calibrate.pair_count(samples, views, 100)
         assert all(0 <= view < views and 0 <= row < samples for view, row in pairs)
 
+    @pytest.mark.parametrize(
+        ("samples", "views", "classes", "count"),
+        [(3, 2, 1000, 6), (5000, 8, 1000, 800), (400, 2, 1000, 512), (10**6, 8, 100, 800), (10**6, 8, 21_000, 16_384)],
+    )
+    def test_eight_a_class_but_a_fiftieth_of_the_build(
+        self, samples: int, views: int, classes: int, count: int
+    ) -> None:
+        assert calibrate.pair_count(samples, views, classes) == count
+
     def test_all_of_a_small_data_set(self) -> None:
-        assert sorted(calibrate.calibration_pairs(3, 2, 9)) == [
-            (view, row) for view in (0, 1) for row in range(3)
-        ]
+        pairs = calibrate.calibration_pairs(3, 2, 100, 9)
+        assert sorted(pairs) == [(view, row) for view in (0, 1) for row in range(3)]
 
     def test_spread_evenly_over_a_large_one(self) -> None:
-        pairs = np.array(calibrate.calibration_pairs(1_000_000, 8, 1))
+        pairs = np.array(calibrate.calibration_pairs(1_000_000, 8, 512, 1))
         assert np.histogram(pairs[:, 1], bins=16, range=(0, 1_000_000))[0].tolist() == [256] * 16
         assert (np.bincount(pairs[:, 0]) > 400).all()
 
     def test_a_function_of_the_seed(self) -> None:
-        first = calibrate.calibration_pairs(10_000, 8, 1)
-        assert first == calibrate.calibration_pairs(10_000, 8, 1)
-        assert first != calibrate.calibration_pairs(10_000, 8, 2)
+        first = calibrate.calibration_pairs(10_000, 8, 100, 1)
+        assert first == calibrate.calibration_pairs(10_000, 8, 100, 1)
+        assert first != calibrate.calibration_pairs(10_000, 8, 100, 2)
 
 
-class TestDefaults:
-    @pytest.mark.parametrize(("classes", "top_k"), [(2, 2), (10, 10), (32, 32), (33, 5), (1000, 5)])
-    def test_top_k(self, classes: int, top_k: int) -> None:
-        assert calibrate.default_top_k(classes) == top_k
+class TestExact:
+    @pytest.mark.parametrize(
+        ("classes", "top_k", "exact"),
+        [(2, None, True), (32, None, True), (33, None, False), (33, 33, True), (33, 40, True), (10, 5, False)],
+    )
+    def test_few_classes_or_all_asked_for(self, classes: int, top_k: int | None, exact: bool) -> None:
+        assert calibrate.is_exact(classes, CodecRequest(top_k=top_k)) is exact
 
-    @pytest.mark.parametrize(("classes", "rank"), [(33, 32), (64, 63), (65, 64), (1000, 64)])
-    def test_tail_rank(self, classes: int, rank: int) -> None:
-        assert calibrate.default_tail_rank(classes) == rank
-
-    def test_exact_has_no_tail(self) -> None:
-        fitted = calibrate.exact(10)
+    def test_has_no_tail(self) -> None:
+        fitted = calibrate.exact(10, FREE)
         assert (fitted.codec.top_k, fitted.codec.tail_rank, fitted.codec.tail_step) == (10, 0, 0)
         assert fitted.basis.basis.shape == (0, 10)
+        assert fitted.section.table == ()
         logits = logits_of(50, 10)
         spans = logits.max(axis=1) - logits.min(axis=1)
         # Half of one of 255 steps of the span, which float16 may have rounded up by 2^-11.
-        assert (
-            np.abs(decoded(logits, fitted) - logits).max(axis=1) <= spans * (1 + 2**-10) / 510 + 1e-5
-        ).all()
+        lost = np.abs(decoded(logits, fitted) - logits).max(axis=1)
+        assert (lost <= spans * (1 + 2**-10) / 510 + 1e-5).all()
 
 
 class TestFit:
     def test_deterministic(self) -> None:
-        first, again = (calibrate.fit(logits_of(300), 5, RANK) for _ in range(2))
-        assert first.codec == again.codec
-        assert first.section == again.section
-        np.testing.assert_array_equal(first.basis.basis, again.basis.basis)
+        first, again = (calibrate.fit(logits_of(300), FREE) for _ in range(2))
+        assert (first.codec, first.section) == (again.codec, again.section)
+        for name in ("mean", "basis", "centres"):
+            np.testing.assert_array_equal(getattr(first.basis, name), getattr(again.basis, name))
 
-    @pytest.mark.parametrize(("pairs", "classes"), [(300, 40), (60, 200)], ids=["C < pairs", "C > pairs"])
-    def test_the_basis_is_a_pca(self, pairs: int, classes: int) -> None:
-        logits = logits_of(pairs, classes)
-        basis = calibrate.fit(logits, 5, RANK).basis
-        np.testing.assert_allclose(basis.basis @ basis.basis.T, np.eye(RANK), atol=1e-5)
-        np.testing.assert_allclose(basis.mean, logits.mean(axis=0), atol=1e-4)
-        _, _, wanted = np.linalg.svd(logits - logits.mean(axis=0), full_matrices=False)
-        np.testing.assert_allclose(np.abs(np.sum(basis.basis * wanted[:RANK], axis=1)), 1, atol=1e-4)
+    def test_the_table_tells_what_other_logits_will_cost(self) -> None:
+        fitted = calibrate.fit(logits_of(1000), CodecRequest(bytes_per_view=24))
+        assert isinstance(fitted.codec, SketchSection)
+        assert fitted.section.chosen is not None
+        point = fitted.section.table[fitted.section.chosen]
+        fresh = logits_of(4096, seed=5)
+        packed = codec.pack(codec.encode(fresh, fitted.codec, fitted.basis), fitted.codec)
+        assert stored_bytes(packed, fitted.codec) == pytest.approx(point.bytes_per_view, rel=0.1)
+        error = np.sqrt(np.square(decoded(fresh, fitted) - fresh).mean())
+        assert error == pytest.approx(point.logit_error, rel=0.2)
+        assert (point.top_k, point.tail_rank, point.tail_step, point.value_step) == (
+            fitted.codec.top_k, fitted.codec.tail_rank, fitted.codec.tail_step, fitted.codec.value_step,
+        )  # fmt: skip
 
-    def test_signs_are_settled(self) -> None:
-        basis = calibrate.fit(logits_of(300), 5, RANK).basis.basis
-        assert (np.take_along_axis(basis, np.abs(basis).argmax(axis=1)[:, None], axis=1) > 0).all()
+    @pytest.mark.parametrize("budget", [12.0, 20.0, 64.0])
+    def test_stays_within_the_budget(self, budget: float) -> None:
+        section = calibrate.fit(logits_of(600), CodecRequest(bytes_per_view=budget)).section
+        assert section.chosen is not None
+        assert section.table[section.chosen].bytes_per_view <= budget
 
-    def test_decodes_other_logits_of_the_same_teacher(self) -> None:
-        fitted = calibrate.fit(logits_of(300), 5, RANK)
-        error = np.sqrt(np.square(decoded(logits_of(300), fitted) - logits_of(300)).mean())
-        assert error == pytest.approx(fitted.section.tail_error, rel=1e-3)
-        assert error < 0.05 * fitted.section.logit_std
+    def test_more_bytes_are_not_less_faithful(self) -> None:
+        cosines = []
+        for budget in (12.0, 20.0, 64.0):
+            section = calibrate.fit(logits_of(600), CodecRequest(bytes_per_view=budget)).section
+            assert section.chosen is not None
+            cosines.append(section.table[section.chosen].gradient_cosine)
+        assert cosines == sorted(cosines)
+        assert cosines[-1] > 0.99
 
-    def test_fewer_pairs_than_rank(self) -> None:
-        logits = logits_of(4)
-        fitted = calibrate.fit(logits, 5, RANK)
-        assert fitted.codec.tail_rank == RANK
-        norms = np.linalg.norm(fitted.basis.basis, axis=1)
-        np.testing.assert_allclose(norms, [1, 1, 1, 0, 0, 0], atol=1e-5)
-        np.testing.assert_allclose(decoded(logits, fitted), logits, atol=6 * fitted.codec.tail_step)
+    @pytest.mark.parametrize(
+        ("field", "value"), [("top_k", 7), ("tail_rank", 5), ("tail_step", 0.3), ("value_step", 0.011)]
+    )
+    def test_what_was_asked_for_is_taken(self, field: str, value: float) -> None:
+        fitted = calibrate.fit(logits_of(300), CodecRequest.model_validate({field: value}))
+        assert getattr(fitted.codec, field) == value
+        assert {getattr(point, field) for point in fitted.section.table} == {value}
+        assert fitted.section.requested == CodecRequest.model_validate({field: value})
+
+    def test_all_asked_for_leaves_one_row(self) -> None:
+        request = CodecRequest(top_k=3, tail_rank=4, tail_step=0.5, value_step=0.1)
+        assert len(calibrate.fit(logits_of(300), request).section.table) == 1
+
+    @pytest.mark.parametrize("pairs", [2, 3, 4, 9])
+    def test_few_pairs(self, pairs: int) -> None:
+        fitted = calibrate.fit(logits_of(pairs), FREE)
+        assert np.isfinite(decoded(logits_of(pairs), fitted)).all()
+
+    @pytest.mark.parametrize("classes", [33, 200])
+    def test_fewer_pairs_than_classes(self, classes: int) -> None:
+        fitted = calibrate.fit(logits_of(30, classes), FREE)
+        assert np.isfinite(decoded(logits_of(50, classes, seed=3), fitted)).all()
 
     def test_a_teacher_that_always_says_the_same(self) -> None:
         logits = np.tile(logits_of(1), (50, 1))
-        fitted = calibrate.fit(logits, 5, RANK)
+        fitted = calibrate.fit(logits, FREE)
         assert fitted.section.logit_std == pytest.approx(0, abs=1e-6)
         np.testing.assert_allclose(decoded(logits, fitted), logits, atol=0.1)
 
+    @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+    def test_follows_the_scale(self, scale: float) -> None:
+        fitted = calibrate.fit(logits_of(300, scale=scale), FREE)
+        fresh = logits_of(200, scale=scale, seed=2)
+        error = np.sqrt(np.square(decoded(fresh, fitted) - fresh).mean())
+        assert error < 0.03 * fitted.section.logit_std
 
-class TestStep:
-    def test_bounded_by_one_logit(self) -> None:
-        assert calibrate.tail_step(50.0, 1000, 64) == calibrate.MAX_TAIL_STEP == 1.0
 
-    def test_follows_a_quiet_teacher(self) -> None:
-        noise = calibrate.tail_step(0.2, 1000, 64) * np.sqrt(64 / 1000 / 12)
-        assert noise == pytest.approx(calibrate.MAX_NOISE * 0.2, rel=0.01)
+class TestBest:
+    @staticmethod
+    def points(*pairs: tuple[float, float]) -> list[RatePoint]:
+        return [
+            RatePoint(
+                top_k=1, tail_rank=1, tail_step=1.0, value_step=1.0, bytes_per_view=size, tv=(0, 0, 0, 0),
+                gradient_cosine=cosine, logit_error=0.0,
+            )
+            for size, cosine in pairs
+        ]  # fmt: skip
+
+    def test_the_most_faithful_within_the_budget(self) -> None:
+        assert calibrate.best(self.points((10, 0.9), (20, 0.99), (30, 0.999)), 25) == 1
+
+    def test_the_smallest_where_none_is_within(self) -> None:
+        assert calibrate.best(self.points((30, 0.9), (20, 0.8), (40, 0.99)), 10) == 1
+
+    def test_the_smaller_of_equal_ones(self) -> None:
+        assert calibrate.best(self.points((30, 0.9), (20, 0.9)), 64) == 1
+
+
+class TestSteps:
+    @given(std=st.floats(1e-3, 100))
+    def test_a_last_bit_does_not_change_them(self, std: float) -> None:
+        assert all(step == float(f"{step:.3g}") > 0 for step in calibrate.tail_steps(std, 1000))
 
     def test_positive_for_constant_logits(self) -> None:
-        assert calibrate.tail_step(0.0, 1000, 64) > 0
-
-    @given(std=st.floats(1e-3, 100))
-    def test_a_last_bit_does_not_change_it(self, std: float) -> None:
-        step = calibrate.tail_step(std, 1000, 64)
-        assert step == float(f"{step:.3g}")
-
-
-class TestWide:
-    def test_only_leading_columns_that_need_it(self) -> None:
-        fitted = calibrate.fit(logits_of(300), 5, RANK)
-        coef = np.abs((logits_of(300) - fitted.basis.mean) @ fitted.basis.basis.T / fitted.codec.tail_step)
-        needs = coef.max(axis=0) * 1.5 > 127
-        assert fitted.codec.tail_wide == int(np.flatnonzero(needs).max(initial=-1)) + 1
-        assert 0 < fitted.codec.tail_wide < RANK, "this teacher should have some of each"
-
-    def test_no_calibration_logit_is_clipped(self) -> None:
-        fitted = calibrate.fit(logits_of(300, scale=20), 5, RANK)
-        fields = codec.encode(logits_of(300, scale=20), fitted.codec, fitted.basis)
-        assert np.abs(fields["tail_coef_wide"].astype(int)).max() < 32767
-        assert all(np.abs(fields[name].astype(int)).max() < 127 for name in fields if name == "tail_coef")
+        assert min(calibrate.tail_steps(0.0, 1000)) > 0

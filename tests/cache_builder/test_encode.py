@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as reference
+from cache_builder.format import topk_tail
 from cache_builder.format.layout import index_bits
-from cache_builder.format.manifest import CodecSection, TailBasis
+from cache_builder.format.manifest import CodecSection, SketchSection, TailBasis
 
 # Values that meet ties, subnormal numbers, both zeros and both ends of what a record can hold.
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-40, 30000.0, -30000.0, 2.5, 2.5000002]
@@ -59,10 +60,10 @@ def assert_equal(
         1e-5 * np.abs(logits.astype(np.float64) - basis.mean).sum(axis=1, keepdims=True) / section.tail_step
     )
     sure = np.abs(np.abs(exact - np.floor(exact)) - 0.5) > doubt
-    same = reference.tail_coefficients(found) == reference.tail_coefficients(expected)
+    same = topk_tail.tail_coefficients(found) == topk_tail.tail_coefficients(expected)
     assert same[sure].all()
     assert (
-        np.abs(reference.tail_coefficients(found) - reference.tail_coefficients(expected))[
+        np.abs(topk_tail.tail_coefficients(found) - topk_tail.tail_coefficients(expected))[
             doubt[:, 0] < 0.5
         ].max(initial=0)
         <= 1
@@ -152,3 +153,79 @@ def test_autocast_around_it_changes_nothing() -> None:
         assert torch.equal(encoder(logits), encoder(logits))
         inside = encoder(logits)
     assert torch.equal(inside, encoder(logits))
+
+
+def sketch_parts(
+    classes: int, top_k: int, rank: int, wide: int, narrow: int, step: float, coding: str = "rank", bits: int = 8
+) -> tuple[SketchSection, TailBasis]:
+    _, basis = parts(classes, top_k, rank, 0, step)
+    section = SketchSection.model_validate(
+        {
+            "top_k": top_k, "index_bits": index_bits(classes), "index_coding": coding, "value_bits": bits,
+            "value_step": 0.05, "tail_rank": rank, "tail_wide": wide, "tail_bytes": narrow, "tail_step": step,
+        }
+    )  # fmt: skip
+    centres = np.random.default_rng(1).integers(-40, 40, (classes, rank)).astype(np.int16)
+    return section, TailBasis(basis.mean, basis.basis, centres)
+
+
+@given(data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_a_sketch_equals_the_reference(data: st.DataObject) -> None:
+    """Where a coefficient is not nearly a half, to the bit; its residuals then too, but for their own halves."""
+    classes = data.draw(st.integers(3, 300), label="classes")
+    logits = data.draw(arrays(np.float32, (4, classes), elements=LOGITS), label="logits")
+    logits = logits.clip(-1000, 1000)
+    top_k = data.draw(st.integers(1, min(classes - 1, 8)), label="top_k")
+    rank = data.draw(st.integers(1, min(12, classes - 1)), label="rank")
+    wide = data.draw(st.integers(0, rank), label="wide")
+    narrow = data.draw(st.integers(0, rank - wide), label="narrow")
+    coding, bits = data.draw(st.sampled_from([("rank", 8), ("class", 16)]), label="coding")
+    section, basis = sketch_parts(classes, top_k, rank, wide, narrow, 0.4, coding, bits)
+    found = encoded(torch.from_numpy(logits), section, basis)
+    expected = reference.encode(logits, section, basis)
+    assert found.keys() == expected.keys()
+    np.testing.assert_array_equal(found["topk_index"], expected["topk_index"])
+    np.testing.assert_allclose(
+        found["lse_above"].astype(np.float32), expected["lse_above"].astype(np.float32), rtol=2e-3, atol=1e-4
+    )
+    a, b = (
+        reference.decode(reference.pack(fields, section), section, basis) for fields in (found, expected)
+    )
+    # One coefficient rounded the other way moves every class by at most a step.
+    assert np.abs(a - b).max() <= 2 * section.tail_step + 1e-3 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("coding", ["rank", "class"])
+def test_a_sketch_of_real_sizes_equals_the_reference(coding: str) -> None:
+    logits = np.random.default_rng(3).normal(size=(64, 500)).astype(np.float32) * 3
+    section, basis = sketch_parts(500, 10, 33, 1, 12, 0.5, coding)
+    found, expected = encoded(torch.from_numpy(logits), section, basis), reference.encode(logits, section, basis)
+    for name, column in expected.items():
+        assert (found[name] == column).mean() > 0.99, name
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_sketch_of_a_row_that_is_not_finite_is_marked(bad: float) -> None:
+    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
+    logits[1, 7] = bad
+    section, basis = sketch_parts(40, 5, 6, 1, 2, 0.5)
+    usable = reference.is_usable(encoded(logits, section, basis), section)
+    assert usable.tolist() == [True, False, True]
+
+
+def test_autocast_around_a_sketch_changes_nothing() -> None:
+    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    section, basis = sketch_parts(40, 5, 8, 1, 3, 0.1)
+    encoder = RecordEncoder(section, basis)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = encoder(logits)
+    assert torch.equal(inside, encoder(logits))
+
+
+def test_bf16_ties_of_a_sketch_go_by_class_id() -> None:
+    logits = (torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) * 3).to(torch.bfloat16)
+    section, basis = sketch_parts(300, 7, 8, 2, 3, 0.3)
+    found = reference.stored(encoded(logits, section, basis), section, basis)
+    expected = np.argsort(-logits.float().numpy(), axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(found.classes, expected)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cache_builder.format import FormatError, codec
-from cache_builder.format.manifest import CodecSection, Manifest
+from cache_builder.format.manifest import CodecSection, Manifest, SketchSection, TailBasis
 from tests.caches import fit_basis, synthetic_logits, synthetic_manifest
 from trainer.decode import RecordDecoder
 
@@ -57,6 +57,55 @@ def meanonly(classes: int, top_k: int) -> tuple[Manifest, np.ndarray]:
     basis.mean[:] = logits.mean(axis=0)
     manifest = manifest.model_copy(update={"codec": section}).with_basis(basis)
     return manifest, codec.pack(codec.encode(logits, section, basis), section)
+
+
+def sketched(classes: int, coding: str, packed: int, bits: int = 8) -> tuple[Manifest, np.ndarray]:
+    """The same with class centres: rank 9, of which some coefficients are half bytes."""
+    logits = synthetic_logits(1, 50, classes)[0]
+    found = fit_basis(logits, 9)
+    centres = np.random.default_rng(0).integers(-5, 5, (classes, 9)).astype(np.int16)
+    section = SketchSection.model_validate(
+        {
+            "top_k": 4, "index_bits": 8 if classes <= 256 else 16, "index_coding": coding, "value_bits": bits,
+            "value_step": 0.05, "tail_rank": 9, "tail_wide": 2, "tail_bytes": 7 - packed, "tail_step": 0.5,
+        }
+    )  # fmt: skip
+    manifest = synthetic_manifest(rows=50, classes=classes).model_copy(update={"codec": section})
+    manifest = manifest.with_basis(TailBasis(found.mean, found.basis, centres))
+    return manifest, codec.pack(codec.encode(logits, section, manifest.basis), section)
+
+
+@pytest.mark.parametrize("packed", [0, 1, 4, 7])
+@pytest.mark.parametrize(("classes", "bits"), [(40, 8), (40, 16), (300, 8)])
+@pytest.mark.parametrize("coding", ["class", "rank"])
+def test_a_sketch_equals_the_reference(classes, bits, coding, packed):
+    manifest, records = sketched(classes, coding, packed, bits)
+    expected = codec.decode(records, manifest.codec, manifest.basis)
+    decoder, raw = RecordDecoder(manifest), torch.from_numpy(records)
+    np.testing.assert_allclose(decoder(raw).numpy(), expected, rtol=0, atol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(decoder(raw), RecordDecoder(manifest)(raw))
+    assert decoder(raw[:0]).shape == (0, classes)
+    assert decoder(raw[:1]).shape == (1, classes)
+    assert decoder.state_dict() == {}
+
+
+def test_invalid_records_of_a_sketch_decode_to_nan_and_leave_others_alone():
+    manifest, records = sketched(40, "rank", 4)
+    invalid = codec.pack(codec.invalid_fields(2, manifest.codec), manifest.codec)
+    decoded = RecordDecoder(manifest)(torch.from_numpy(np.concatenate([records[:1], invalid, records[1:2]])))
+    assert torch.isnan(decoded).all(dim=1).tolist() == [False, True, True, False]
+    assert torch.isfinite(decoded[[0, 3]]).all()
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_sketch_with_a_class_beyond_the_last_is_refused(place):
+    manifest, records = sketched(40, "rank", 4)
+    start = next(f.offset for f in RecordDecoder(manifest).layout.fields if f.name == "topk_index")
+    damaged = records.copy()
+    damaged[0, start + place] = 200
+    with pytest.raises(FormatError, match="class 200 of 40"):
+        RecordDecoder(manifest)(torch.from_numpy(damaged))
 
 
 def test_invalid_records_decode_to_nan_and_leave_others_alone():

@@ -1,0 +1,61 @@
+"""What a setting costs and loses: against second computations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cache_builder import fidelity
+from cache_builder.fidelity import Held, gradients, measure, stored_bytes
+from cache_builder.format import codec
+from cache_builder.sketch import Fitted, fit_sketch
+from tests.cache_builder.test_calibrate import logits_of
+from trainer.losses import LOSSES
+
+FITTED = Fitted.of(logits_of(400), 12, 10)
+HELD = Held.of(logits_of(900, seed=4))
+
+
+def test_total_variation_at_every_temperature() -> None:
+    point = measure(FITTED, HELD, 5, 3, 0.5, 0.05)
+    section, basis = fit_sketch(FITTED, 5, 3, 0.5, 0.05)
+    live = HELD.logits[:768]
+    decoded = codec.decode(codec.pack(codec.encode(live, section, basis), section), section, basis)
+    for temperature, found in zip((1, 2, 4, 8), point.tv, strict=True):
+        p, q = (torch.from_numpy(z).double().div(temperature).softmax(1) for z in (live, decoded))
+        assert found == pytest.approx((p - q).abs().sum(1).mean().item() / 2, rel=1e-3)
+    assert point.logit_error == pytest.approx(np.sqrt(np.square(decoded - live).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["kd1", "kd4", "mse", "tad"])
+def test_gradients_are_those_of_the_losses(name: str) -> None:
+    index = ["kd1", "kd4", "standardised", "mse", "tad"].index(name)
+    loss = {
+        "kd1": LOSSES["kd"](temperature=1.0), "kd4": LOSSES["kd"](temperature=4.0),  # type: ignore[call-arg]
+        "mse": LOSSES["mse"](), "tad": LOSSES["tad"](),
+    }[name]  # fmt: skip
+    teacher = torch.from_numpy(logits_of(20, seed=1))
+    student = torch.from_numpy(logits_of(20, seed=2)).requires_grad_()
+    (wanted,) = torch.autograd.grad(loss(student, teacher, None), student)
+    found = torch.from_numpy(gradients(student.detach().numpy(), teacher.numpy())[index])
+    assert F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.9999
+
+
+def test_a_coarser_step_costs_less_and_loses_more() -> None:
+    fine, coarse = (measure(FITTED, HELD, 5, 12, step, 0.05) for step in (0.2, 2.0))
+    assert coarse.bytes_per_view < fine.bytes_per_view
+    assert coarse.gradient_cosine < fine.gradient_cosine
+    assert all(a > b for a, b in zip(coarse.tv, fine.tv, strict=True))
+
+
+def test_a_perfect_record_loses_nothing() -> None:
+    assert fidelity.gradient_cosine(HELD, HELD.logits[:768]) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_tenth_of_a_chunk_tells_the_size_of_a_chunk() -> None:
+    section, basis = fit_sketch(FITTED, 5, 12, 0.3, 0.05)
+    many = codec.pack(codec.encode(logits_of(4096, seed=9), section, basis), section)
+    assert stored_bytes(many[:800], section) == pytest.approx(stored_bytes(many, section), rel=0.05)
+    assert stored_bytes(many[:1], section) > 0
