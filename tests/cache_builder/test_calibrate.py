@@ -38,7 +38,13 @@ class TestPairs:
 
     @pytest.mark.parametrize(
         ("samples", "views", "classes", "count"),
-        [(3, 2, 1000, 6), (5000, 8, 1000, 800), (400, 2, 1000, 512), (10**6, 8, 100, 800), (10**6, 8, 21_000, 16_384)],
+        [
+            (3, 2, 1000, 6),
+            (5000, 8, 1000, 800),
+            (400, 2, 1000, 512),
+            (10**6, 8, 100, 800),
+            (10**6, 8, 21_000, 16_384),
+        ],
     )
     def test_eight_a_class_but_a_fiftieth_of_the_build(
         self, samples: int, views: int, classes: int, count: int
@@ -63,7 +69,14 @@ class TestPairs:
 class TestExact:
     @pytest.mark.parametrize(
         ("classes", "top_k", "exact"),
-        [(2, None, True), (32, None, True), (33, None, False), (33, 33, True), (33, 40, True), (10, 5, False)],
+        [
+            (2, None, True),
+            (32, None, True),
+            (33, None, False),
+            (33, 33, True),
+            (33, 40, True),
+            (10, 5, False),
+        ],
     )
     def test_few_classes_or_all_asked_for(self, classes: int, top_k: int | None, exact: bool) -> None:
         assert calibrate.is_exact(classes, CodecRequest(top_k=top_k)) is exact

@@ -156,7 +156,14 @@ def test_autocast_around_it_changes_nothing() -> None:
 
 
 def sketch_parts(
-    classes: int, top_k: int, rank: int, wide: int, narrow: int, step: float, coding: str = "rank", bits: int = 8
+    classes: int,
+    top_k: int,
+    rank: int,
+    wide: int,
+    narrow: int,
+    step: float,
+    coding: str = "rank",
+    bits: int = 8,
 ) -> tuple[SketchSection, TailBasis]:
     _, basis = parts(classes, top_k, rank, 0, step)
     section = SketchSection.model_validate(
@@ -172,7 +179,7 @@ def sketch_parts(
 @given(data=st.data())
 @settings(max_examples=80, deadline=None)
 def test_a_sketch_equals_the_reference(data: st.DataObject) -> None:
-    """Where a coefficient is not nearly a half, to the bit; its residuals then too, but for their own halves."""
+    """The same classes, and logits that differ by no more than a coefficient rounded the other way."""
     classes = data.draw(st.integers(3, 300), label="classes")
     logits = data.draw(arrays(np.float32, (4, classes), elements=LOGITS), label="logits")
     logits = logits.clip(-1000, 1000)
@@ -189,9 +196,7 @@ def test_a_sketch_equals_the_reference(data: st.DataObject) -> None:
     np.testing.assert_allclose(
         found["lse_above"].astype(np.float32), expected["lse_above"].astype(np.float32), rtol=2e-3, atol=1e-4
     )
-    a, b = (
-        reference.decode(reference.pack(fields, section), section, basis) for fields in (found, expected)
-    )
+    a, b = (reference.decode(reference.pack(fields, section), section, basis) for fields in (found, expected))
     # One coefficient rounded the other way moves every class by at most a step.
     assert np.abs(a - b).max() <= 2 * section.tail_step + 1e-3 * np.abs(logits).max()
 
@@ -200,7 +205,10 @@ def test_a_sketch_equals_the_reference(data: st.DataObject) -> None:
 def test_a_sketch_of_real_sizes_equals_the_reference(coding: str) -> None:
     logits = np.random.default_rng(3).normal(size=(64, 500)).astype(np.float32) * 3
     section, basis = sketch_parts(500, 10, 33, 1, 12, 0.5, coding)
-    found, expected = encoded(torch.from_numpy(logits), section, basis), reference.encode(logits, section, basis)
+    found, expected = (
+        encoded(torch.from_numpy(logits), section, basis),
+        reference.encode(logits, section, basis),
+    )
     for name, column in expected.items():
         assert (found[name] == column).mean() > 0.99, name
 

@@ -14,10 +14,20 @@ from numpy.typing import NDArray
 
 from cache_builder.format import codec, open_cache, writer
 from cache_builder.format.layout import tiles
-from cache_builder.format.manifest import Manifest, TailBasis
+from cache_builder.format.manifest import Manifest, SketchSection, TailBasis
 from tests.caches import fit_basis, synthetic_logits, synthetic_manifest
 
 INVALID_ROW = 1
+SKETCHES: dict[str, dict[str, object]] = {
+    # Every type of coefficient, an odd number of half bytes.
+    "sketch": {
+        "top_k": 4, "index_coding": "rank", "value_bits": 8, "tail_rank": 7, "tail_wide": 1, "tail_bytes": 3,
+    },
+    "sketch-16": {
+        "top_k": 2, "index_coding": "class", "value_bits": 16, "tail_rank": 2, "tail_wide": 0,
+        "tail_bytes": 0,
+    },
+}  # fmt: skip
 
 
 def write(path: Path, manifest: Manifest, logits: NDArray[np.float32], basis: TailBasis) -> None:
@@ -46,7 +56,7 @@ def write(path: Path, manifest: Manifest, logits: NDArray[np.float32], basis: Ta
 
 
 def main(folder: Path) -> None:
-    """``tail.zarr``: uint16 ids, wide and narrow coefficients, partial tiles. ``exact.zarr``: K = C."""
+    """``tail.zarr``: uint16 ids, all widths, partial tiles; two sketches; ``exact.zarr``: K = C."""
     zarr.config.set({"json_indent": None})  # small files
     logits = synthetic_logits(views=3, rows=3, classes=257, seed=2) * 3
     logits[:, 0, 256] = logits[:, 0].max(axis=1) + 2  # an id that needs the second byte
@@ -56,6 +66,14 @@ def main(folder: Path) -> None:
     nameless = manifest.data.model_copy(update={"class_names": None})
     basis = fit_basis(logits.reshape(-1, 257), 2)
     write(folder / "tail.zarr", manifest.model_copy(update={"data": nameless}), logits, basis)
+    for name, changes in SKETCHES.items():
+        section = SketchSection.model_validate(
+            {"index_bits": 16, "tail_step": 0.5, "value_step": 0.05} | changes
+        )
+        found = fit_basis(logits.reshape(-1, 257), section.tail_rank)
+        centres = np.arange(257 * section.tail_rank, dtype=np.int16).reshape(257, -1) % 11 - 5
+        sketched = manifest.model_copy(update={"data": nameless, "codec": section})
+        write(folder / f"{name}.zarr", sketched, logits, TailBasis(found.mean, found.basis, centres))
     logits = synthetic_logits(views=1, rows=3, classes=5, seed=3)
     manifest = synthetic_manifest(views=1, rows=3, classes=5, top_k=5, tile_views=8, tile_rows=4096)
     write(folder / "exact.zarr", manifest, logits, codec.no_tail(5))

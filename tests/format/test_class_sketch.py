@@ -137,7 +137,9 @@ class TestTail:
         decoded = codec.decode(codec.pack(fields, chosen), chosen, basis)
         if codec.saturated(fields, chosen) == 0:
             np.testing.assert_array_equal(decoded, roomy)
-        assert RecordLayout(chosen).record_bytes == 2 + 2 * wide + 4 + 4 + narrow + -(-(RANK - wide - narrow) // 2)
+        assert RecordLayout(chosen).record_bytes == 2 + 2 * wide + 4 + 4 + narrow + -(
+            -(RANK - wide - narrow) // 2
+        )
 
     def test_error_is_that_of_the_rounding(self) -> None:
         logits = logits_of(200)
@@ -207,7 +209,13 @@ class TestOddLogits:
         np.testing.assert_array_equal(np.delete(after, 2, 0), np.delete(before, 2, 0))
         fields = codec.unpack(packed, chosen)
         assert codec.is_usable(fields, chosen).tolist() == [True, True, False, True, True]
-        assert np.isnan(codec.stored(fields, chosen, basis).lse).tolist() == [False, False, True, False, False]
+        assert np.isnan(codec.stored(fields, chosen, basis).lse).tolist() == [
+            False,
+            False,
+            True,
+            False,
+            False,
+        ]
 
     def test_many_classes(self) -> None:
         logits = logits_of(20, classes=300)

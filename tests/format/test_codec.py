@@ -14,7 +14,14 @@ LOGITS = synthetic_logits(1, 60, 40)[0]
 BASIS = fit_basis(LOGITS, 8)
 TAIL = CodecSection(top_k=5, index_bits=8, tail_rank=8, tail_wide=2, tail_step=0.2)
 SKETCH = SketchSection(
-    top_k=5, index_bits=8, value_bits=8, value_step=0.05, tail_rank=8, tail_wide=5, tail_bytes=1, tail_step=0.6
+    top_k=5,
+    index_bits=8,
+    value_bits=8,
+    value_step=0.05,
+    tail_rank=8,
+    tail_wide=5,
+    tail_bytes=1,
+    tail_step=0.6,
 )
 both = pytest.mark.parametrize("section", [TAIL, SKETCH], ids=["topk-tail", "class-sketch"])
 

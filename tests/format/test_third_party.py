@@ -47,7 +47,7 @@ def test_it_is_short_and_knows_nothing_of_kdcache() -> None:
     lines = [
         line for line in source.splitlines() if line.strip() and not line.strip().startswith(('"""', "#"))
     ]
-    assert len(lines) <= 40
+    assert len(lines) <= 65
     imported = {
         alias.name if isinstance(node, ast.Import) else node.module
         for node in ast.walk(ast.parse(source))

@@ -1,4 +1,4 @@
-"""A reader of format version 1 with plain zarr and NumPy, written from FORMAT.md alone."""
+"""A reader of format versions 1 and 2 with plain zarr and NumPy, written from FORMAT.md alone."""
 
 import hashlib
 import json
@@ -31,16 +31,44 @@ def check(path, manifest):
 
 
 def read_logits(path, view):
-    """Decoded logits float32 [N, C] of one view: sections 3 and 4."""
+    """Decoded logits float32 [N, C] of one view."""
     root = zarr.open_group(path, mode="r")
     manifest = root.attrs["kdcache"]
     check(Path(path), manifest)
     field = {name: array[view] for name, array in root["records"].arrays()}
+    tables = {name: array[...] for name, array in root["codec"].arrays()}
+    decode = class_sketch if manifest["codec"]["name"] == "class-sketch" else topk_tail
+    index, logits, top = decode(manifest["codec"], field, tables)
+    np.put_along_axis(logits, index, top, axis=1)
+    return logits
+
+
+def topk_tail(codec, field, tables):
+    """Section 4a."""
     top_max, span = field["topk_max"][:, None], field["topk_span"].astype("f4")[:, None]
     coef = [field[name] for name in ("tail_coef_wide", "tail_coef") if name in field]
-    step = np.float32(manifest["codec"]["tail_step"])
-    sketch = step * np.concatenate(coef, axis=1) @ root["codec/basis"][...] if coef else np.float32(0)
-    logits = np.minimum(root["codec/mean"][...] + sketch, top_max - span)
-    top = top_max - span * (field["topk_value"] / np.float32(255))
-    np.put_along_axis(logits, field["topk_index"].astype(int), top, axis=1)
-    return logits
+    step = np.float32(codec["tail_step"])
+    sketch = step * np.concatenate(coef, axis=1) @ tables["basis"] if coef else np.float32(0)
+    logits = np.minimum(tables["mean"] + sketch, top_max - span)
+    return field["topk_index"].astype(int), logits, top_max - span * (field["topk_value"] / np.float32(255))
+
+
+def class_sketch(codec, field, tables):
+    """Section 4."""
+    index, step = field["topk_index"].astype(int), np.float32(codec["value_step"])
+    coef = [field[name] for name in ("tail_coef_wide", "tail_coef") if name in field]
+    if "tail_coef_packed" in field:
+        halves = np.stack([field["tail_coef_packed"] & 15, field["tail_coef_packed"] >> 4], axis=2)
+        count = codec["tail_rank"] - codec["tail_wide"] - codec["tail_bytes"]
+        coef.append(halves.reshape(len(index), -1)[:, :count].astype(int) - 8)
+    coef = np.concatenate(coef, axis=1) + tables["centres"][index[:, 0]]
+    sketch = tables["mean"] + (np.float32(codec["tail_step"]) * coef.astype("f4")) @ tables["basis"]
+    if codec["index_coding"] == "rank":
+        mean, basis = tables["mean"].astype(float), tables["basis"].astype(float)
+        scores = np.rint(mean * (2.0**15 / codec["tail_step"])) + tables["centres"] @ np.rint(basis * 2.0**15)
+        np.fill_diagonal(scores, np.inf)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        index[:, 1:] = order[index[:, :1], index[:, 1:]]
+    top = np.take_along_axis(sketch, index, axis=1) + step * field["topk_residual"].astype("f4")
+    top = top + 0 * field["lse_above"].astype("f4")[:, None]
+    return index, np.minimum(sketch, top[:, -1:] - step / 8), top
