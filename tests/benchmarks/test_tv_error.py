@@ -10,7 +10,7 @@ from benchmarks import tv_error
 
 def test_a_real_teacher_keeps_its_distribution_also_when_softened() -> None:
     train, test = tv_error.split_digits()
-    even, sketch = tv_error.measure(train, test, places=2, steps=150)
+    even, _, _, sketch = tv_error.measure(train, test, places=2, steps=150)
     errors = {"even": even[3:], "sketch": sketch[3:]}
     mean_t1, mean_t4 = 0, 3
     assert errors["sketch"][mean_t1] < errors["even"][mean_t1]

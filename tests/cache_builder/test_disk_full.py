@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_before_the_next_tile_is_through(
     encoded = 0
     encode = pipeline.TileRunner._encode
 
-    def counted(self: pipeline.TileRunner, images: object) -> object:
+    def counted(self: pipeline.TileRunner, *arguments: object) -> object:
         nonlocal encoded
         encoded += 1
         if encoded == 3:
@@ -91,7 +91,7 @@ def test_a_full_disk_is_told_before_the_next_tile_is_through(
         if encoded == 11:
             assert self._pending is not None
             assert isinstance(self._pending.exception(), OSError)
-        return encode(self, images)  # type: ignore[arg-type]
+        return encode(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pipeline.TileRunner, "_encode", counted)
     # Tiles of 40 rows, batches of five rows (15 images): eight batches a tile.

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from cache_builder.datasets import ArraySource, open_source
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.manifest import CodecRequest
 from cache_builder.plan import LimitedSource, Plan, check_output, default_recipe, make_plan
 from cache_builder.teachers import Preprocessing
 from cache_builder.views.recipes import PadCropFlip, Plain, RrcFlip
@@ -41,7 +42,7 @@ class TestManifest:
         assert manifest.data.class_names == tuple(f"class_{label:02d}" for label in range(40))
         assert manifest.name == "a"
         assert (manifest.teacher.input_size, manifest.teacher.precision) == (16, "fp32")
-        assert (manifest.codec.top_k, manifest.codec.tail_rank, manifest.codec.index_bits) == (5, 12, 8)
+        assert (manifest.codec.name, manifest.codec.tail_rank) == ("class-sketch", 12)
         assert (manifest.tiling.views, manifest.tiling.rows) == (3, 32)
         assert manifest.views.recipe.name == "pad-crop-flip"
         assert manifest.cache_id is None
@@ -78,8 +79,12 @@ class TestCodec:
         codec = plan(top_k=100).manifest.codec
         assert (codec.top_k, codec.tail_rank) == (40, 0)
 
-    def test_rank_stops_below_the_calibration_pairs(self, plan: Any) -> None:
-        assert plan(limit=3, views=2, tail_rank=None).manifest.codec.tail_rank == 5
+    def test_what_was_asked_for_is_kept(self, plan: Any) -> None:
+        requested = plan(bytes_per_view=40, tail_rank=7, value_step=0.1).manifest.calibration.requested
+        assert requested == CodecRequest(bytes_per_view=40, tail_rank=7, value_step=0.1)
+
+    def test_a_budget_says_nothing_where_every_class_is_stored(self, plan: Any) -> None:
+        assert plan(top_k=40, bytes_per_view=40).manifest.calibration.requested == CodecRequest(top_k=40)
 
     @pytest.mark.parametrize("rank", [40, 64])
     def test_rank_beyond_the_classes(self, plan: Any, rank: int) -> None:

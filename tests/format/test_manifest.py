@@ -14,6 +14,7 @@ import xxhash
 
 from cache_builder.format import FormatError, Manifest, codec
 from cache_builder.format.manifest import (
+    CodecRequest,
     array_digest,
     build_digest,
     cache_digest,
@@ -69,9 +70,9 @@ def test_what_does_not_hang_together_is_refused(change: Callable[[dict[str, Any]
         parse_manifest(body_with(change), "here")
 
 
-@pytest.mark.parametrize("body", [{}, [], None, {"format_version": 2}, {"format_version": "1"}])
+@pytest.mark.parametrize("body", [{}, [], None, {"format_version": 3}, {"format_version": "1"}])
 def test_another_version_is_named(body: Any) -> None:
-    with pytest.raises(FormatError, match=r"here: format version .* this release reads version 1"):
+    with pytest.raises(FormatError, match=r"here: format version .* this release reads versions 1 to 2"):
         parse_manifest(body, "here")
 
 
@@ -129,8 +130,11 @@ class TestDifferingSettings:
         assert differing_settings(manifest, changed) == []
 
     def test_settings_are_named_with_both_values(self) -> None:
-        lines = differing_settings(synthetic_manifest(views=3), synthetic_manifest(views=4, top_k=6))
-        assert lines == ["codec.top_k: 5 -> 6", "views.count: 3 -> 4"]
+        asked = synthetic_manifest(views=4, top_k=6)
+        calibration = asked.calibration.model_copy(update={"requested": CodecRequest(top_k=6)})
+        asked = asked.model_copy(update={"calibration": calibration})
+        lines = differing_settings(synthetic_manifest(views=3), asked)
+        assert lines == ["calibration.requested.top_k: null -> 6", "views.count: 3 -> 4"]
 
     def test_long_values_are_shortened(self) -> None:
         lines = differing_settings(synthetic_manifest(), synthetic_manifest(classes=41))
