@@ -136,10 +136,7 @@ def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
 
 
 def best(table: list[RatePoint], budget: float) -> int:
-    """The row with the largest gradient cosine within the budget; the smallest one where none is.
-
-    Rows that differ in the fourth digit of the lost part count as equal; the smaller is taken then.
-    """
+    """The row with the largest gradient cosine within the budget; the smallest row where none is within."""
     within = [index for index, point in enumerate(table) if point.bytes_per_view <= budget]
     if not within:
         return min(range(len(table)), key=lambda index: table[index].bytes_per_view)
