@@ -143,6 +143,16 @@ def best(table: list[RatePoint], budget: float) -> int:
     return min(within, key=lambda index: (1 - table[index].gradient_cosine, table[index].bytes_per_view))
 
 
+def first_half(pairs: int) -> NDArray[np.bool_]:
+    """Which of the pairs the table's sketches are fitted to: two by two, the others measure.
+
+    Views alternate from pair to pair, and strong ones may be at odd numbers: each half needs both kinds.
+    """
+    index = np.arange(pairs)
+    chosen: NDArray[np.bool_] = (index if pairs < 4 else index // 2) % 2 == 0
+    return chosen
+
+
 Setting = tuple[int, int, float, float]
 """K, rank, step of the coefficients, step of the values."""
 
@@ -154,8 +164,9 @@ def _table(logits: NDArray[np.float32], request: CodecRequest, std: float) -> li
     steps = [request.tail_step] if request.tail_step else tail_steps(std, classes)
     top_ks = [request.top_k] if request.top_k else [k for k in _TOP_KS if k < classes]
     value_steps = [request.value_step] if request.value_step else _value_steps(std)
-    fitted = Fitted.of(logits[::2], max(ranks), max(top_ks))
-    held = Held.of(logits[1::2])
+    fitting = first_half(len(logits))
+    fitted = Fitted.of(logits[fitting], max(ranks), max(top_ks))
+    held = Held.of(logits[~fitting])
     usual_ks = (_SMALL_TOP_K, _FIRST_TOP_K) if budget < _SMALL_BUDGET else (_FIRST_TOP_K,)
     first_ks = [k for k in usual_ks if k in top_ks] or top_ks[-1:]
     middle = value_steps[len(value_steps) // 2]

@@ -166,6 +166,20 @@ class TestFit:
         assert error < 0.03 * fitted.section.logit_std
 
 
+class TestHalves:
+    @pytest.mark.parametrize("views", [2, 4, 6, 8])
+    def test_weak_and_strong_views_are_in_both(self, views: int) -> None:
+        odd = np.array(calibrate.calibration_pairs(5000, views, 100, 1))[:, 0] % 2
+        fitting = calibrate.first_half(len(odd))
+        for half in (fitting, ~fitting):
+            assert 0.4 < odd[half].mean() < 0.6
+
+    @pytest.mark.parametrize("pairs", [2, 3, 4, 5, 9])
+    def test_neither_is_empty(self, pairs: int) -> None:
+        fitting = calibrate.first_half(pairs)
+        assert 0 < fitting.sum() < pairs
+
+
 class TestBest:
     @staticmethod
     def points(*pairs: tuple[float, float]) -> list[RatePoint]:
