@@ -52,6 +52,10 @@ _VALUE_STEPS = (0.02, 0.04, 0.08)
 _FIRST_VALUE_STEP = 0.04
 # ... but a teacher of small logits needs small ones.
 _VALUE_PART = 0.05
+# ... one of large logits large ones: residuals of so many spreads fit int16, and the gap between neighbours
+# (an eighth of a step) is more than float32 rounds away.
+_REACH, _INT16_MAX = 10.0, 32767
+_SPACINGS = 16.0
 _SHARES = (1.0, 0.85, 0.7)
 _LEADING = 3
 
@@ -117,11 +121,15 @@ def exact(classes: int, request: CodecRequest) -> Calibration:
 def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
     """Choose the settings and fit the sketch to calibration logits [pairs, C]. Deterministic."""
     std = float(np.sqrt(np.square(logits - logits.mean(axis=0, dtype=np.float64)).mean()))
-    table = _table(logits, request, std)
+    table, half, held = _table(logits, request, std)
     chosen = best(table, request.bytes_per_view or DEFAULT_BYTES_PER_VIEW)
     point = table[chosen]
     everything = Fitted.of(logits, point.tail_rank, point.top_k)
-    codec, basis = fit_sketch(everything, point.top_k, point.tail_rank, point.tail_step, point.value_step)
+    setting = point.top_k, point.tail_rank, point.tail_step, point.value_step
+    codec, basis = fit_sketch(everything, *setting)
+    # Nothing is held out of everything: the half tells what residuals of other logits need.
+    value_bits = max(codec.value_bits, fit_sketch(half, *setting, held.logits)[0].value_bits)
+    codec = codec.model_copy(update={"value_bits": value_bits})
     packed = numpy_codec.pack(numpy_codec.encode(logits, codec, basis), codec)
     lost = np.square(numpy_codec.decode(packed, codec, basis) - logits, dtype=np.float64)
     section = CalibrationSection(
@@ -157,13 +165,18 @@ Setting = tuple[int, int, float, float]
 """K, rank, step of the coefficients, step of the values."""
 
 
-def _table(logits: NDArray[np.float32], request: CodecRequest, std: float) -> list[RatePoint]:
-    """First ranks and steps at one K, then other K and value steps around the best of them."""
+def _table(
+    logits: NDArray[np.float32], request: CodecRequest, std: float
+) -> tuple[list[RatePoint], Fitted, Held]:
+    """First ranks and steps at one K, then other K and value steps around the best of them.
+
+    Also the half of the pairs that it was fitted to, and the one it was measured on.
+    """
     classes, budget = logits.shape[1], request.bytes_per_view or DEFAULT_BYTES_PER_VIEW
     ranks = [request.tail_rank] if request.tail_rank else _possible_ranks(len(logits) // 2, classes)
     steps = [request.tail_step] if request.tail_step else tail_steps(std, classes)
     top_ks = [request.top_k] if request.top_k else [k for k in _TOP_KS if k < classes]
-    value_steps = [request.value_step] if request.value_step else _value_steps(std)
+    value_steps = [request.value_step] if request.value_step else value_steps_for(logits, std)
     fitting = first_half(len(logits))
     fitted = Fitted.of(logits[fitting], max(ranks), max(top_ks))
     held = Held.of(logits[~fitting])
@@ -181,7 +194,8 @@ def _table(logits: NDArray[np.float32], request: CodecRequest, std: float) -> li
     candidates = _candidates(list(points.values()), budget)
     measured((k, rank, step, middle) for rank, step in candidates for k in top_ks)
     measured((k, rank, step, value) for k, rank, step in _leading(points, budget) for value in value_steps)
-    return sorted(points.values(), key=lambda point: (point.bytes_per_view, point.tail_rank))
+    table = sorted(points.values(), key=lambda point: (point.bytes_per_view, point.tail_rank))
+    return table, fitted, held
 
 
 def _candidates(points: list[RatePoint], budget: float) -> list[tuple[int, float]]:
@@ -212,6 +226,9 @@ def tail_steps(std: float, classes: int) -> list[float]:
     return [float(f"{max(noise * unit, 1e-6):.3g}") for noise in _NOISES]
 
 
-def _value_steps(std: float) -> list[float]:
+def value_steps_for(logits: NDArray[np.float32], std: float) -> list[float]:
+    """Steps of the K values: small for small logits, never below what int16 and float32 can tell."""
     factor = min(1.0, _VALUE_PART * std / _FIRST_VALUE_STEP)
-    return sorted({float(f"{max(step * factor, 1e-6):.3g}") for step in _VALUE_STEPS})
+    offset = np.abs(logits.mean(axis=0, dtype=np.float64)).max()
+    least = max(1e-6, _REACH * std / _INT16_MAX, _SPACINGS * float(np.spacing(np.float32(offset))))
+    return sorted({float(f"{max(step * factor, least):.3g}") for step in _VALUE_STEPS})

@@ -45,11 +45,12 @@ class RecordEncoder(nn.Module):
         logits = logits.float()
         index, values = _top(logits, self.codec.top_k)
         finite = logits.isfinite().all(dim=1)
-        lse = torch.where(finite, logits.logsumexp(dim=1), torch.nan)
         if isinstance(self.codec, CodecSection):
+            lse = torch.where(finite, logits.logsumexp(dim=1), torch.nan)
             columns = self._topk_tail(self.codec, logits, index, values, lse)
         else:
-            columns = self._class_sketch(self.codec, logits, index, values, lse)
+            above = torch.where(finite, _log_sum_exp_above(logits, index, values), torch.nan)
+            columns = self._class_sketch(self.codec, logits, index, values, above)
         return torch.cat([columns[field.name] for field in self.layout.fields], dim=1)
 
     def _topk_tail(
@@ -73,7 +74,7 @@ class RecordEncoder(nn.Module):
         return columns
 
     def _class_sketch(
-        self, codec: SketchSection, logits: Tensor, index: Tensor, values: Tensor, lse: Tensor
+        self, codec: SketchSection, logits: Tensor, index: Tensor, values: Tensor, above: Tensor
     ) -> dict[str, Tensor]:
         usual = self.centres[index[:, 0]].float()
         coef = (self._coefficients(logits) - usual).nan_to_num(0.0)
@@ -84,7 +85,7 @@ class RecordEncoder(nn.Module):
         kept = torch.cat([wide, narrow, small], dim=1) + usual
         sketched = self._sketch(kept).gather(1, index)
         return {
-            "lse_above": _bytes((lse - values[:, 0]).to(torch.float16)[:, None]),
+            "lse_above": _bytes(above.to(torch.float16)[:, None]),
             "tail_coef_wide": _bytes(wide.to(torch.int16)),
             "topk_index": _low_bytes(self._coded(index), codec.index_bits // 8),
             "topk_residual": _bytes(_residuals(values, sketched, codec).to(_INTEGERS[codec.value_bits])),
@@ -119,6 +120,12 @@ def _residuals(values: Tensor, sketched: Tensor, codec: SketchSection) -> Tensor
         most = ((before - step / ORDER_GAP - sketched[:, k]) / step).floor()
         codes[:, k] = torch.minimum(codes[:, k], most).clamp(-limit, limit)
     return codes
+
+
+def _log_sum_exp_above(logits: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """As ``fields.log_sum_exp_above``."""
+    others = (logits - values[:, :1]).exp().scatter(1, index[:, :1], 0.0)
+    return others.sum(dim=1).log1p()
 
 
 def _halves(coef: Tensor) -> Tensor:

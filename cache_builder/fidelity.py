@@ -50,7 +50,7 @@ def measure(
     fitted: Fitted, held: Held, top_k: int, rank: int, tail_step: float, value_step: float
 ) -> RatePoint:
     """Fit on the one half, measure on the other."""
-    codec, basis = fit_sketch(fitted, top_k, rank, tail_step, value_step)
+    codec, basis = fit_sketch(fitted, top_k, rank, tail_step, value_step, held.logits[:_MEASURED])
     packed = numpy_codec.pack(numpy_codec.encode(held.logits, codec, basis), codec)
     live = held.logits[:_MEASURED]
     decoded = numpy_codec.decode(packed[:_MEASURED], codec, basis)

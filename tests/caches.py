@@ -11,11 +11,13 @@ from cache_builder.format import codec, writer
 from cache_builder.format.layout import index_bits, tiles
 from cache_builder.format.manifest import (
     CalibrationSection,
+    Codec,
     CodecSection,
     DataSection,
     Manifest,
     NamedConfiguration,
     ProbeSection,
+    SketchSection,
     TailBasis,
     TeacherSection,
     TilingSection,
@@ -37,6 +39,16 @@ def fit_basis(logits: NDArray[np.float32], rank: int) -> TailBasis:
     return TailBasis(mean.astype(np.float32), components[:rank].astype(np.float32))
 
 
+def with_centres(basis: TailBasis, logits: NDArray[np.float32], step: float) -> TailBasis:
+    """The same basis, and as centres the rounded means of the coefficients of logits [n, C]."""
+    coef = (logits - basis.mean) @ basis.basis.T / step
+    best = logits.argmax(axis=1)
+    centres = np.zeros((logits.shape[1], len(basis.basis)), np.int16)
+    for c in np.unique(best):
+        centres[c] = np.rint(coef[best == c].mean(axis=0)).clip(-32767, 32767)
+    return TailBasis(basis.mean, basis.basis, centres)
+
+
 def synthetic_manifest(
     *,
     views: int = 3,
@@ -48,9 +60,9 @@ def synthetic_manifest(
     tile_views: int = 2,
     tile_rows: int = 32,
     name: str = "synthetic",
+    sketch: bool = False,
 ) -> Manifest:
-    """A manifest without a basis, for layouts and writers."""
-    exact = top_k >= classes
+    """A manifest without a basis, for layouts and writers. ``sketch``: codec class-sketch, not topk-tail."""
     return Manifest(
         product_version="test",
         name=name,
@@ -63,15 +75,25 @@ def synthetic_manifest(
             std=(0.5, 0.5, 0.5), interpolation="bilinear", precision="fp32",
         ),
         views=ViewsSection(count=views, recipe=NamedConfiguration(name="rrc-flip"), seed=0),
-        codec=CodecSection(
-            top_k=min(top_k, classes), index_bits=index_bits(classes), tail_rank=0 if exact else rank,
-            tail_wide=0 if exact else wide, tail_step=0.0 if exact else 0.2,
-        ),
+        codec=synthetic_codec(classes, top_k, rank, wide, sketch),
         tiling=TilingSection(views=tile_views, rows=tile_rows),
         calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0),
         probe=ProbeSection(pairs=((0, 0),), libraries={}, tolerance=2.0),
         environment={},
         digests={},
+    )  # fmt: skip
+
+
+def synthetic_codec(classes: int, top_k: int, rank: int, wide: int, sketch: bool) -> Codec:
+    """Half of a sketch's coefficients that are not wide are half bytes."""
+    bits = index_bits(classes)
+    if top_k >= classes:
+        return CodecSection(top_k=classes, index_bits=bits, tail_rank=0, tail_wide=0, tail_step=0.0)
+    if not sketch:
+        return CodecSection(top_k=top_k, index_bits=bits, tail_rank=rank, tail_wide=wide, tail_step=0.2)
+    return SketchSection(
+        top_k=top_k, index_bits=bits, index_coding="rank", value_bits=8, value_step=0.05, tail_rank=rank,
+        tail_wide=wide, tail_bytes=(rank - wide) // 2, tail_step=2.0,
     )  # fmt: skip
 
 
@@ -83,6 +105,8 @@ def write_synthetic_cache(
     manifest = synthetic_manifest(views=views, rows=rows, classes=classes, **settings)  # type: ignore[arg-type]
     rank = manifest.codec.tail_rank
     basis = fit_basis(logits.reshape(-1, classes), rank) if rank else codec.no_tail(classes)
+    if isinstance(manifest.codec, SketchSection):
+        basis = with_centres(basis, logits.reshape(-1, classes), manifest.codec.tail_step)
     manifest = manifest.with_basis(basis)
     labels = (np.arange(rows) % classes).astype(np.int32)
     table = writer.SampleTable.from_ids([f"dir/img_{i:05d}.png" for i in range(rows)], labels)

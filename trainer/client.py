@@ -84,8 +84,8 @@ class TeacherCache:
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest, its tail basis attached: all that a decoder needs."""
-        basis = TailBasis(self._source.array("codec/mean"), self._source.array("codec/basis"))
-        return self._source.manifest().with_basis(basis)
+        manifest = self._source.manifest()
+        return manifest.with_basis(TailBasis.read(manifest.codec, self._source.array))
 
     @property
     def cache_id(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.errors import DataError
-from cache_builder.format.fields import Fields, log_sum_exp, stored_first
+from cache_builder.format.fields import Fields, log_sum_exp_above, stored_first
 from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import SketchSection, TailBasis
 
@@ -32,7 +32,7 @@ def encode(logits: NDArray[np.float32], codec: SketchSection, basis: TailBasis) 
     if not np.isfinite(coef).all():
         raise DataError(f"logits up to {np.abs(logits).max():.3g} overflow float32 in the tail basis")
     fields: Fields = {
-        "lse_above": (log_sum_exp(logits) - values[:, 0]).astype("<f2"),
+        "lse_above": log_sum_exp_above(logits).astype("<f2"),
         "topk_index": coded_index(index, codec, basis).astype(f"<u{codec.index_bits // 8}"),
         **split(coef - basis.centres[index[:, 0]].astype(np.float32), codec),
     }

@@ -19,6 +19,16 @@ def log_sum_exp(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     return cast("NDArray[np.floating[Any]]", summed)
 
 
+def log_sum_exp_above(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Row-wise log-sum-exp minus the largest logit: not a difference, which would lose its digits."""
+    order = logits.argmax(axis=1)[:, None]
+    with np.errstate(over="ignore"):
+        others = np.exp(logits - np.take_along_axis(logits, order, axis=1))
+    np.put_along_axis(others, order, 0, axis=1)
+    above: NDArray[np.float32] = np.log1p(others.sum(axis=1))
+    return above
+
+
 def stored_first(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Class ids [n, count] of the largest logits, largest first, equal logits by class id.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -244,6 +244,12 @@ class TailBasis:
         self.centres = np.ascontiguousarray(centres, dtype=np.int16)
         self._ranking: tuple[float, NDArray[np.uint16]] | None = None
         self._places: tuple[float, NDArray[np.uint16]] | None = None
+
+    @classmethod
+    def read(cls, codec: Codec, array: Callable[[str], NDArray[Any]]) -> TailBasis:
+        """From what a cache of this codec keeps under ``codec/``; ``array`` reads one array of that path."""
+        centres = array("codec/centres") if isinstance(codec, SketchSection) else None
+        return cls(array("codec/mean"), array("codec/basis"), centres)
 
     def ranking(self, tail_step: float) -> NDArray[np.uint16]:
         """For each best class [C] all classes [C] in their usual order, the class itself first.

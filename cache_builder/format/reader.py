@@ -34,7 +34,6 @@ from cache_builder.format.layout import (
 from cache_builder.format.manifest import (
     FORMAT_VERSION,
     Manifest,
-    SketchSection,
     TailBasis,
     array_digest,
     build_digest,
@@ -121,10 +120,7 @@ class Cache:
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest with the tail basis attached."""
-        mean, basis = self.header_array("codec/mean"), self.header_array("codec/basis")
-        sketched = isinstance(self._manifest.codec, SketchSection)
-        centres = self.header_array("codec/centres") if sketched else None
-        return self._manifest.with_basis(TailBasis(mean, basis, centres))
+        return self._manifest.with_basis(TailBasis.read(self._manifest.codec, self.header_array))
 
     @property
     def record_bytes(self) -> int:

@@ -142,6 +142,37 @@ class TestFit:
         request = CodecRequest(top_k=3, tail_rank=4, tail_step=0.5, value_step=0.1)
         assert len(calibrate.fit(logits_of(300), request).section.table) == 1
 
+    @pytest.mark.parametrize("pairs", [100, 200])
+    def test_residuals_of_other_logits_have_room(self, pairs: int) -> None:
+        """A basis fits its own outliers: the type of the residuals must not be chosen on them alone."""
+
+        def peaked(rows: int, seed: int) -> NDArray[np.float32]:
+            mixed, rng = np.random.default_rng(1).normal(size=(CLASSES, CLASSES)), np.random.default_rng(seed)
+            logits = 0.3 * rng.normal(size=(rows, CLASSES)) @ mixed
+            logits[np.arange(rows), rng.integers(0, CLASSES, rows)] += rng.gamma(2, 4, rows)
+            return logits.astype(np.float32)
+
+        fitted, fresh = calibrate.fit(peaked(pairs, 0), FREE), peaked(3000, 1)
+        assert isinstance(fitted.codec, SketchSection)
+        top = np.argsort(-fresh, axis=1, kind="stable")[:, : fitted.codec.top_k]
+        missed = np.abs(np.take_along_axis(decoded(fresh, fitted) - fresh, top, axis=1))
+        assert missed.max() < 10 * fitted.codec.value_step
+
+    @pytest.mark.parametrize(
+        ("scale", "offset"), [(1e-6, 0), (1e3, 0), (1e4, 0), (1e6, 0), (1, 1e4), (1, -1e5), (1, 1e6)]
+    )
+    def test_the_order_is_kept_at_every_scale_and_distance_from_zero(
+        self, scale: float, offset: float
+    ) -> None:
+        """Not with steps that int16 cannot reach with, or that float32 rounds away."""
+        request = CodecRequest(top_k=5, tail_rank=RANK)
+        fitted = calibrate.fit(logits_of(300, scale=scale) + np.float32(offset), request)
+        fresh = logits_of(500, scale=scale, seed=2) + np.float32(offset)
+        order = np.argsort(-fresh, axis=1, kind="stable")
+        found = np.take_along_axis(decoded(fresh, fitted), order, axis=1)
+        assert (np.diff(found[:, :5], axis=1) < 0).all()
+        assert (found[:, 5:] < found[:, 4:5]).all()
+
     @pytest.mark.parametrize("pairs", [2, 3, 4, 9])
     def test_few_pairs(self, pairs: int) -> None:
         fitted = calibrate.fit(logits_of(pairs), FREE)

@@ -53,6 +53,16 @@ def test_a_rank_that_says_little_needs_wide_residuals() -> None:
     assert fit_sketch(fitted, 5, 20, 0.2, 0.05)[0].value_bits == 8
 
 
+def test_what_fitted_nothing_decides_the_residuals_too() -> None:
+    fitted, unseen = Fitted.of(logits_of(400), 20, 5), logits_of(50, seed=3)
+    assert fit_sketch(fitted, 5, 20, 0.2, 0.05, unseen)[0].value_bits == 8
+    unseen[7, 3] += 30
+    section, basis = fit_sketch(fitted, 5, 20, 0.2, 0.05, unseen)
+    assert section.value_bits == 16
+    decoded = codec.decode(codec.pack(codec.encode(unseen, section, basis), section), section, basis)
+    np.testing.assert_allclose(decoded[7, 3], unseen[7, 3], atol=0.05)
+
+
 def test_lower_ranks_are_the_leading_part() -> None:
     """The table is fitted once, for its largest rank."""
     for rank in (2, 5):

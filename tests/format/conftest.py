@@ -31,6 +31,14 @@ def _tail_cache(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 @pytest.fixture(scope="session")
+def _sketch_cache(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    logits = synthetic_logits(views=3, rows=12, classes=10, seed=2)
+    path = tmp_path_factory.mktemp("sketch") / "cache.zarr"
+    write_synthetic_cache(path, logits, top_k=3, rank=6, wide=1, tile_views=2, tile_rows=8, sketch=True)
+    return Written(path, logits)
+
+
+@pytest.fixture(scope="session")
 def _exact_cache(tmp_path_factory: pytest.TempPathFactory) -> Written:
     logits = synthetic_logits(views=2, rows=5, classes=7, seed=1)
     path = tmp_path_factory.mktemp("exact") / "cache.zarr"
@@ -42,6 +50,12 @@ def _exact_cache(tmp_path_factory: pytest.TempPathFactory) -> Written:
 def tail_cache(_tail_cache: Written, tmp_path: Path) -> Written:
     """Top-3 of 10 classes with a rank-3 tail; a copy that the test may damage."""
     return _copied(_tail_cache, tmp_path / "tail.zarr")
+
+
+@pytest.fixture
+def sketch_cache(_sketch_cache: Written, tmp_path: Path) -> Written:
+    """Top-3 of 10 classes beside a rank-6 class sketch, 3 half bytes; a copy that the test may damage."""
+    return _copied(_sketch_cache, tmp_path / "sketch.zarr")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cache_builder.format import FormatError, RecordLayout, class_sketch, codec
 from cache_builder.format.layout import index_bits
 from cache_builder.format.manifest import SketchSection, TailBasis
-from tests.caches import fit_basis, synthetic_logits
+from tests.caches import fit_basis, synthetic_logits, with_centres
 
 quickly = settings(deadline=None, max_examples=40)
 CLASSES, RANK = 40, 9
@@ -27,13 +27,7 @@ def section(classes: int = CLASSES, **changes: object) -> SketchSection:
 
 def basis_for(logits: NDArray[np.float32], rank: int = RANK, step: float = 0.25) -> TailBasis:
     """A PCA, and class centres that are the rounded means of the given logits."""
-    found = fit_basis(logits, rank)
-    coef = (logits - found.mean) @ found.basis.T / step
-    centres = np.zeros((logits.shape[1], rank), np.int16)
-    best = logits.argmax(axis=1)
-    for c in np.unique(best):
-        centres[c] = np.rint(coef[best == c].mean(axis=0)).clip(-32767, 32767)
-    return TailBasis(found.mean, found.basis, centres)
+    return with_centres(fit_basis(logits, rank), logits, step)
 
 
 def logits_of(rows: int = 50, classes: int = CLASSES, seed: int = 0) -> NDArray[np.float32]:
@@ -85,6 +79,17 @@ class TestTopK:
         stored = codec.stored(codec.encode(logits, chosen, basis), chosen, basis)
         live = logits.max(axis=1) - codec.log_sum_exp(logits)
         np.testing.assert_allclose(stored.values[:, 0] - stored.lse, live, rtol=2**-10, atol=1e-6)
+
+    @pytest.mark.parametrize("offset", [0.0, -1e4, 1e5])
+    def test_lse_keeps_its_digits_where_the_teacher_is_sure_or_far_from_zero(self, offset: float) -> None:
+        """A difference of two float32 numbers would be 0, or a multiple of their spacing."""
+        logits = (3 * logits_of(200) + np.float32(offset)).astype(np.float32)
+        found = codec.encode(logits, section(), basis_for(logits))["lse_above"].astype(np.float64)
+        exact = logits.astype(np.float64)
+        others = np.sort(np.exp(exact - exact.max(axis=1, keepdims=True)), axis=1)[:, :-1].sum(axis=1)
+        assert (others < 1e-6).any()
+        # The spacing of float16 below 2^-14.
+        np.testing.assert_allclose(found, np.log1p(others), rtol=2**-10, atol=2**-24)
 
 
 class TestRanks:

@@ -18,7 +18,7 @@ from tests.format.conftest import Written
 from tests.format.damage import changed, contents, files_of, flipped, pick_bits, read_or_refuse
 
 
-@pytest.fixture(params=["tail_cache", "exact_cache"])
+@pytest.fixture(params=["tail_cache", "sketch_cache", "exact_cache"])
 def written(request: pytest.FixtureRequest) -> Written:
     cache: Written = request.getfixturevalue(request.param)
     return cache
@@ -45,12 +45,12 @@ def test_thousands_of_flipped_bits_never_change_a_number(written: Written, seed:
     flip_campaign(written.path, per_file=15, seed=seed)
 
 
-def test_every_flip_in_stored_numbers_is_refused(tail_cache: Written) -> None:
+def test_every_flip_in_stored_numbers_is_refused(written: Written) -> None:
     """Shards and header chunks are covered to the last bit; only metadata has bits that mean nothing."""
-    chunks = [file for file in files_of(tail_cache.path) if file.suffix != ".json"]
+    chunks = [file for file in files_of(written.path) if file.suffix != ".json"]
     for file, bit in pick_bits(np.random.default_rng(1), chunks, 1):
         with changed(file, flipped(file.read_bytes(), bit)):
-            assert read_or_refuse(tail_cache.path) is None, f"bit {bit} of {file} went unnoticed"
+            assert read_or_refuse(written.path) is None, f"bit {bit} of {file} went unnoticed"
 
 
 @pytest.mark.parametrize("keep", [None, 0.0, 0.5], ids=["deleted", "emptied", "halved"])

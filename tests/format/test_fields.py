@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cache_builder.format.fields import log_sum_exp, stored_first
+from cache_builder.format.fields import log_sum_exp, log_sum_exp_above, stored_first
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
@@ -22,3 +22,9 @@ def test_random_logits() -> None:
 def test_log_sum_exp_does_not_overflow() -> None:
     logits = np.array([[1000.0, 1000.0], [-1000.0, -2000.0]], np.float64)
     np.testing.assert_allclose(log_sum_exp(logits), [1000 + np.log(2), -1000])
+
+
+def test_above_the_largest_is_no_difference_of_large_numbers() -> None:
+    logits = np.array([[0, 0, -np.inf], [30, 0, -100], [1e4, 1e4 - 20, 0], [-3e38, 3e38, 0]], np.float32)
+    expected = [np.log(2), np.log1p(np.exp(-30.0)), np.log1p(np.exp(-20.0)), 0]
+    np.testing.assert_allclose(log_sum_exp_above(logits), expected, rtol=1e-6)

@@ -30,7 +30,7 @@ from tests.format.conftest import Written
 from tests.format.damage import contents, flipped
 
 
-@pytest.fixture(params=["tail_cache", "exact_cache"])
+@pytest.fixture(params=["tail_cache", "sketch_cache", "exact_cache"])
 def written(request: pytest.FixtureRequest) -> Written:
     cache: Written = request.getfixturevalue(request.param)
     return cache

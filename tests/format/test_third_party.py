@@ -14,7 +14,7 @@ from tests.format import third_party_reader
 from tests.format.conftest import Written
 
 
-@pytest.mark.parametrize("cache", ["tail_cache", "exact_cache"])
+@pytest.mark.parametrize("cache", ["tail_cache", "sketch_cache", "exact_cache"])
 def test_it_decodes_the_same_logits(cache: str, request: pytest.FixtureRequest) -> None:
     written: Written = request.getfixturevalue(cache)
     ours = open_cache(written.path)

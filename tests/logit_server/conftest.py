@@ -20,7 +20,7 @@ from tests.logit_server.odd_cache import write_odd_cache
 def cache_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache named "synthetic": 3 views in groups of 2, 100 rows in blocks of 32, 40 classes."""
     path = tmp_path_factory.mktemp("caches") / "synthetic.zarr"
-    write_synthetic_cache(path, synthetic_logits(views=3, rows=100, classes=40))
+    write_synthetic_cache(path, synthetic_logits(views=3, rows=100, classes=40), sketch=True)
     return path
 
 

@@ -107,10 +107,10 @@ def test_a_client_that_hangs_up_takes_the_page_from_nobody(
 def test_a_failure_is_for_everybody_who_waits_and_for_nobody_later(
     folder: CountingFolder, served: ServedCache, own_cache: Path
 ) -> None:
-    shard = own_cache / "records" / "lse" / "c" / "0" / "2"
+    shard = own_cache / "records" / "lse_above" / "c" / "0" / "2"
 
     async def body(pages: Pages) -> None:
-        with changed(shard, flipped(shard.read_bytes(), 900)):
+        with changed(shard, flipped(shard.read_bytes(), 333)):
             failed = await asyncio.gather(*(pages.get(served, 0) for _ in range(3)), return_exceptions=True)
             assert [type(error) for error in failed] == [CorruptCacheError] * 3
         np.testing.assert_array_equal((await pages.get(served, 0)).records, served.cache.read_page(0))

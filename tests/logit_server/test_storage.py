@@ -12,7 +12,7 @@ from logit_server.storage import read_page
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 
-SHARD = Path("records", "topk_value", "c", "0", "1", "0")
+SHARD = Path("records", "topk_residual", "c", "0", "1", "0")
 
 
 def served_from(path: Path) -> ServedCache:
@@ -48,7 +48,7 @@ def test_a_disk_that_does_not_answer_names_the_tile_too(own_cache: Path) -> None
     before = shard.read_bytes()
     shard.unlink()
     shard.symlink_to(shard)  # reading it fails with ELOOP: an OSError that is not "no such file"
-    with pytest.raises(StorageError, match=r"view 0: records/topk_value/c/0/1/0 \(views 0-1, rows 32-63\)"):
+    with pytest.raises(StorageError, match=r"view 0: records/topk_residual/\S+ \(views 0-1, rows 32-63\)"):
         read_page(served, 0)
     shard.unlink()
     shard.write_bytes(before)

@@ -10,9 +10,15 @@ from numpy.typing import NDArray
 from cache_builder.datasets import ImageSource
 from cache_builder.format import codec, writer
 from cache_builder.format.layout import tiles
-from cache_builder.format.manifest import DataSection, Manifest, NamedConfiguration, ViewsSection
+from cache_builder.format.manifest import (
+    DataSection,
+    Manifest,
+    NamedConfiguration,
+    SketchSection,
+    ViewsSection,
+)
 from cache_builder.views.probe import render_probe
-from tests.caches import fit_basis, synthetic_manifest
+from tests.caches import fit_basis, synthetic_manifest, with_centres
 
 PAD_CROP = NamedConfiguration(name="pad-crop-flip", configuration={"flip": 0.0})
 
@@ -41,16 +47,20 @@ def write_replay_cache(
     rank: int = 4,
     views_seed: int = 7,
     interpolation: str = "bilinear",
+    sketch: bool = True,
 ) -> Manifest:
     """A finished cache of a source, its probe rendered and its digests taken from the real images."""
     assert source.labels is not None
     classes = classes or len(source.class_names or ())
     section = ViewsSection(count=views, recipe=recipe, seed=views_seed)
-    manifest = _manifest(source, section, classes, name, top_k, rank)
+    manifest = _manifest(source, section, classes, name, top_k, rank, sketch)
     teacher = manifest.teacher.model_copy(update={"input_size": image_size, "interpolation": interpolation})
     manifest = manifest.model_copy(update={"teacher": teacher})
     logits = teacher_logits(source.labels, views, classes, seed)
-    basis = fit_basis(logits.reshape(-1, classes), manifest.codec.tail_rank)
+    flat = logits.reshape(-1, classes)
+    basis = fit_basis(flat, manifest.codec.tail_rank)
+    if isinstance(manifest.codec, SketchSection):
+        basis = with_centres(basis, flat, manifest.codec.tail_step)
     probe, pixels = render_probe(source, manifest.views, manifest.teacher)
     manifest = manifest.model_copy(update={"probe": probe}).with_basis(basis)
     table = writer.SampleTable.from_ids(source.ids, None if unlabelled else source.labels)
@@ -62,10 +72,10 @@ def write_replay_cache(
 
 
 def _manifest(
-    source: ImageSource, views: ViewsSection, classes: int, name: str, top_k: int, rank: int
+    source: ImageSource, views: ViewsSection, classes: int, name: str, top_k: int, rank: int, sketch: bool
 ) -> Manifest:
     manifest = synthetic_manifest(
-        views=views.count, rows=len(source), classes=classes, top_k=top_k, rank=rank, name=name
+        views=views.count, rows=len(source), classes=classes, top_k=top_k, rank=rank, name=name, sketch=sketch
     )
     names = source.class_names if classes == len(source.class_names or ()) else None
     data = DataSection(spec=source.spec, samples=len(source), classes=classes, class_names=names)

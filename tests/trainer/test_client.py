@@ -31,7 +31,7 @@ VIEWS, ROWS, CLASSES = 3, 100, 40
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("caches") / "a.zarr"
-    write_synthetic_cache(path, synthetic_logits(VIEWS, ROWS, CLASSES))
+    write_synthetic_cache(path, synthetic_logits(VIEWS, ROWS, CLASSES), sketch=True)
     return path
 
 
@@ -62,6 +62,8 @@ def test_everything_a_trainer_needs_equals_the_store(cache, store):
     assert cache.record_bytes == expected.record_bytes
     np.testing.assert_array_equal(cache.manifest.basis.basis, expected.manifest.basis.basis)
     np.testing.assert_array_equal(cache.manifest.basis.mean, expected.manifest.basis.mean)
+    np.testing.assert_array_equal(cache.manifest.basis.centres, expected.manifest.basis.centres)
+    assert expected.manifest.basis.centres.any()
     assert list(cache.ids) == list(expected.ids)
     np.testing.assert_array_equal(cache.labels, expected.labels)
     np.testing.assert_array_equal(cache.digests, expected.digests)

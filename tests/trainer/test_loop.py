@@ -115,7 +115,8 @@ def test_micro_batches_add_up(cache, tmp_path):
         )
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
-        torch.testing.assert_close(value, two[name], rtol=1e-4, atol=1e-6)
+        # 3e-8 apart, or 6e-6 where a rounding puts a hidden unit on the other side of its kink.
+        torch.testing.assert_close(value, two[name], rtol=1e-4, atol=2e-5)
 
 
 def test_labels_alone_need_no_records(cache, tmp_path, monkeypatch):

@@ -87,10 +87,10 @@ def test_decoded_json_is_what_the_local_reader_decodes(client: httpx2.Client, ca
     assert [record["row"] for record in body["records"]] == rows
     for record, logits in zip(body["records"], dense, strict=True):
         assert record["sample_id"] == cache.ids[record["row"]]
-        assert [stored["logit"] for stored in record["top"]] == [
-            logits[stored["class_id"]] for stored in record["top"]
-        ]
-    lse = codec.unpack(records, cache.manifest.codec)["lse"]
+        for stored in record["top"]:
+            assert stored["logit"] == pytest.approx(logits[stored["class_id"]], abs=1e-5)
+    section, basis = cache.manifest.codec, cache.manifest.basis
+    lse = codec.stored(codec.unpack(records, section), section, basis).lse
     assert [record["lse"] for record in body["records"]] == lse.tolist()
 
 
@@ -227,7 +227,7 @@ def test_a_body_of_unknown_length_is_refused_before_its_end(small: httpx2.Client
 
 
 def test_damage_is_500_with_the_tile_and_a_repaired_file_is_200(own_cache: Path, cache: Cache) -> None:
-    shard = own_cache / "records" / "topk_max" / "c" / "0" / "3"
+    shard = own_cache / "records" / "lse_above" / "c" / "0" / "3"
     with serving(Settings(caches=(str(own_cache),), port=0)) as base, httpx2.Client(base_url=base) as client:
         with changed(shard, flipped(shard.read_bytes(), 333)):
             for _ in range(2):
@@ -246,7 +246,7 @@ def test_damage_is_500_with_the_tile_and_a_repaired_file_is_200(own_cache: Path,
 
 
 def test_a_disk_that_does_not_answer_is_503_and_says_when_to_return(own_cache: Path) -> None:
-    shard = own_cache / "records" / "topk_max" / "c" / "0" / "3"
+    shard = own_cache / "records" / "lse_above" / "c" / "0" / "3"
     before = shard.read_bytes()
     with serving(Settings(caches=(str(own_cache),), port=0)) as base, httpx2.Client(base_url=base) as client:
         shard.unlink()
