@@ -16,8 +16,8 @@ import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
-from cache_builder import calibrate
-from cache_builder.fidelity import stored_bytes
+from cache_builder.calibration import calibrate
+from cache_builder.calibration.fidelity import stored_bytes
 from cache_builder.format import codec
 from cache_builder.format.fields import log_sum_exp, stored_first
 from cache_builder.format.manifest import CodecRequest

@@ -24,7 +24,7 @@ from benchmarks import glyph_teacher, glyphs
 from benchmarks.encodings import everyone
 from benchmarks.gradients import Batches, Gradients
 from benchmarks.report import RESULTS, write_results
-from cache_builder.fidelity import TEMPERATURES, softmax
+from cache_builder.calibration.fidelity import TEMPERATURES, softmax
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen

@@ -15,9 +15,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from benchmarks.report import write_results
-from cache_builder import calibrate
+from cache_builder.calibration import calibrate
+from cache_builder.calibration.fidelity import stored_bytes
 from cache_builder.encode import RecordEncoder
-from cache_builder.fidelity import stored_bytes
 from cache_builder.format import codec
 from cache_builder.format.manifest import CodecRequest, SketchSection
 

@@ -109,7 +109,7 @@ def run_inspect(cache: str, sample: str | None, view: int, as_json: bool, pictur
 
     description = describe(cache, sample, view)
     if picture is not None:
-        from cache_builder.rate_distortion import plot
+        from cache_builder.calibration.rate_distortion import plot
 
         plot(description.manifest.calibration, description.manifest.name, Path(picture))
     if as_json:

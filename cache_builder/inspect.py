@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cache_builder.calibration.rate_distortion import rate_table
 from cache_builder.format import codec
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.layout import RecordLayout, record_arrays
@@ -20,7 +21,6 @@ from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import list_keys, object_sizes, open_store
-from cache_builder.rate_distortion import rate_table
 
 _BAR = 30
 _STEPS = "▁▂▃▄▅▆▇█"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache_builder import calibrate
+from cache_builder.calibration import calibrate
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError

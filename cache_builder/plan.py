@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache_builder import calibrate
+from cache_builder.calibration import calibrate
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import (

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cache_builder import calibrate
-from cache_builder.calibrate import Calibration
+from cache_builder.calibration import calibrate
+from cache_builder.calibration.calibrate import Calibration
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
 from cache_builder.format.errors import ConfigError

@@ -53,7 +53,7 @@ class TestBuild:
     def test_summary_tells_clipping(
         self, printed: io.StringIO, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from cache_builder import sketch
+        from cache_builder.calibration import sketch
 
         # As if calibration had seen nothing that does not fit half a byte.
         monkeypatch.setattr(sketch, "_column_types", lambda _: (0, 0))

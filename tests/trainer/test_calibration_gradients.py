@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cache_builder.fidelity import gradients
-from tests.cache_builder.test_calibrate import logits_of
+from cache_builder.calibration.fidelity import gradients
+from tests.cache_builder.calibration.test_calibrate import logits_of
 from trainer.losses import LOSSES
 
 

@@ -217,7 +217,7 @@ class TestAnotherBasis:
     @pytest.fixture
     def other(self, parts: list[Path], photos: Path, tmp_path: Path) -> Path:
         """A part whose basis was fitted to other logits."""
-        from cache_builder import calibrate
+        from cache_builder.calibration import calibrate
 
         real = calibrate.calibration_pairs
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cache_builder import fidelity
-from cache_builder.fidelity import Held, measure, stored_bytes
+from cache_builder.calibration import fidelity
+from cache_builder.calibration.fidelity import Held, measure, stored_bytes
+from cache_builder.calibration.sketch import Fitted, fit_sketch
 from cache_builder.format import codec
-from cache_builder.sketch import Fitted, fit_sketch
-from tests.cache_builder.test_calibrate import logits_of
+from tests.cache_builder.calibration.test_calibrate import logits_of
 
 FITTED = Fitted.of(logits_of(400), 12, 10)
 HELD = Held.of(logits_of(900, seed=4))

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cache_builder import calibrate
-from cache_builder.fidelity import stored_bytes
+from cache_builder.calibration import calibrate
+from cache_builder.calibration.fidelity import stored_bytes
 from cache_builder.format import codec
 from cache_builder.format.manifest import CodecRequest, RatePoint, SketchSection
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cache_builder import calibrate
+from cache_builder.calibration import calibrate
+from cache_builder.calibration.rate_distortion import frontier, plot, rate_table
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CodecRequest
-from cache_builder.rate_distortion import frontier, plot, rate_table
-from tests.cache_builder.test_calibrate import logits_of
+from tests.cache_builder.calibration.test_calibrate import logits_of
 
 SECTION = calibrate.fit(logits_of(300), CodecRequest(bytes_per_view=20)).section
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.fidelity import Held, measure
+from cache_builder.calibration.fidelity import Held, measure
+from cache_builder.calibration.sketch import Fitted, fit_sketch
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
 from cache_builder.format.layout import index_bits
@@ -25,7 +26,6 @@ from cache_builder.format.manifest import (
     SketchSection,
     TailBasis,
 )
-from cache_builder.sketch import Fitted, fit_sketch
 from cache_builder.views.philox import uniforms
 
 MAX_PAIRS, MIN_PAIRS = 16384, 512

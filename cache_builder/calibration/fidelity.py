@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.calibration.sketch import Fitted, fit_sketch
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.arrays import compressed_size
 from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import RatePoint, SketchSection
-from cache_builder.sketch import Fitted, fit_sketch
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 # Pairs that bytes are measured on, and the first of them for distortion.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cache_builder.calibration.sketch import Fitted, class_centres, fit_sketch, principal_components
 from cache_builder.format import codec
-from cache_builder.sketch import Fitted, class_centres, fit_sketch, principal_components
-from tests.cache_builder.test_calibrate import RANK, logits_of
+from tests.cache_builder.calibration.test_calibrate import RANK, logits_of
 
 
 @pytest.mark.parametrize(("pairs", "classes"), [(300, 40), (60, 200)], ids=["C < pairs", "C > pairs"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cache_builder.fidelity import TEMPERATURES
+from cache_builder.calibration.fidelity import TEMPERATURES
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CalibrationSection, RatePoint
 
