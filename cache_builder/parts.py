@@ -8,11 +8,11 @@ same as in one build, and joining parts is putting their tiles together.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from cache_builder.datasets import ImageSource, Sample
+from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest, differing_settings
@@ -52,7 +52,7 @@ def part_tiles(manifest: Manifest, rows: str | None) -> list[Tile]:
     return [tile for tile in tiles(manifest) if tile.row_start in wanted]
 
 
-class PartSource:
+class PartSource(Wrapped):
     """The data set of a part, in which samples of other parts must be readable too, where they are needed.
 
     A mixing partner that cannot be read leaves a picture unmixed. Its own part would mark it as invalid, or
@@ -60,15 +60,8 @@ class PartSource:
     """
 
     def __init__(self, source: ImageSource, rows: range) -> None:
-        self._source, self._rows = source, rows
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # not while it is unpickled
-            raise AttributeError(name)
-        return getattr(self._source, name)
-
-    def __len__(self) -> int:
-        return len(self._source)
+        super().__init__(source)
+        self._rows = rows
 
     def read(self, index: int) -> Sample:
         """As the data set does; raises :class:`KDCacheError` for a sample of another part."""

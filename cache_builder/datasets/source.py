@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -87,6 +87,21 @@ class ArraySource:
     def read(self, index: int) -> Sample:
         """The image as a tensor; never fails."""
         return pixel_sample(self._images[index])
+
+
+class Wrapped:
+    """A data set that answers as another one does, but for what a subclass says."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # not while it is unpickled
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        return len(self._source)
 
 
 class LimitedSource:

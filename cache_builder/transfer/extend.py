@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
 from cache_builder.datasets import ImageSource, Sample
+from cache_builder.datasets.source import Wrapped
 from cache_builder.format import codec
 from cache_builder.format.codec import Fields
 from cache_builder.format.errors import ConfigError, DataError
@@ -200,19 +200,12 @@ class ExtendingWriter(CacheWriter):
             )
 
 
-class WithoutRows:
+class WithoutRows(Wrapped):
     """A data set some samples of which cannot be read, whatever is on the disk by now."""
 
     def __init__(self, source: ImageSource, rows: frozenset[int]) -> None:
-        self._source, self._rows = source, rows
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # not while it is unpickled
-            raise AttributeError(name)
-        return getattr(self._source, name)
-
-    def __len__(self) -> int:
-        return len(self._source)
+        super().__init__(source)
+        self._rows = rows
 
     def read(self, index: int) -> Sample:
         """As the data set does, but for those rows."""

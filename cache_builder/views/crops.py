@@ -25,6 +25,18 @@ class Box(NamedTuple):
     width: int
 
 
+class Ranged(Frozen):
+    """Settings with the ends of a range of areas and of one of aspects."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for what in ("area", "aspect"):
+            low, high = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if low > high:
+                raise ValueError(f"min_{what} = {low:g} is more than max_{what} = {high:g}")
+        return self
+
+
 class Recipe(Frozen):
     """An augmentation policy. A subclass says how many uniforms a view takes and what crop they mean."""
 
@@ -77,7 +89,7 @@ class Plain(Recipe):
         return 1
 
 
-class RrcFlip(Recipe):
+class RrcFlip(Ranged, Recipe):
     """Random resized crop and horizontal flip, as torchvision does it: ten attempts, then a centre crop."""
 
     min_area: Fraction = 0.08
@@ -90,14 +102,6 @@ class RrcFlip(Recipe):
     """Largest width / height of the crop."""
     flip: Probability = 0.5
     """Probability of a horizontal flip."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        for what in ("area", "aspect"):
-            low, high = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
-            if low > high:
-                raise ValueError(f"min_{what} = {low:g} is more than max_{what} = {high:g}")
-        return self
 
     def numbers(self) -> int:
         """Ten (area, aspect) attempts and one offset."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from cache_builder.format.manifest import Frozen
-from cache_builder.views.crops import Fraction, Probability
+from cache_builder.views.crops import Fraction, Probability, Ranged
 from cache_builder.views.philox import Stream, uniforms
 
 ADJUSTMENTS = ("brightness", "contrast", "saturation", "hue")
@@ -58,7 +58,7 @@ class ColorJitter(Frozen):
         return DrawnJitter(order, np.where(numbers[:, :1] < self.probability, factors, centre))
 
 
-class Erasing(Frozen):
+class Erasing(Ranged):
     """Random erasing (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020), drawn as torchvision's.
 
     One box, a fraction of the view in area and place, is painted over after every other operation.
@@ -77,14 +77,6 @@ class Erasing(Frozen):
     fill: Literal["black", "mean"] = "black"
     """black = 0, what torchvision erases with before normalisation; mean = ImageNet's (124, 116, 104), what
     erasing after normalisation amounts to."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        for what in ("area", "aspect"):
-            low, high = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
-            if low > high:
-                raise ValueError(f"min_{what} = {low:g} is more than max_{what} = {high:g}")
-        return self
 
     @property
     def colour(self) -> tuple[int, int, int]:

@@ -271,4 +271,7 @@ class TestRuns:
 
     def test_strong_views_without_mixing_keep_their_labels(self, tmp_path):
         path = digits(tmp_path, "randaugment:base=pad-crop-flip,flip=0")
-        train(config(tmp_path / "a", path, loss="ce*0.5 + kd*0.5", epochs=2))
+        with assembled(tmp_path / "a", path, loss="ce*0.5 + kd*0.5", epochs=2) as (run, stream):
+            for batch in next_batches(run, stream):
+                assert (batch.labels >= 0).all()
+        train(config(tmp_path / "b", path, loss="ce*0.5 + kd*0.5", epochs=2))
