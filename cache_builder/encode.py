@@ -34,7 +34,8 @@ class RecordEncoder(nn.Module):
         self.layout = RecordLayout(codec)
         self.register_buffer("mean", torch.from_numpy(basis.mean))
         self.register_buffer("basis", torch.from_numpy(basis.basis))
-        self.register_buffer("centres", torch.from_numpy(basis.centres))
+        sketched = isinstance(codec, SketchSection)
+        self.register_buffer("centres", torch.from_numpy(basis.centres) if sketched else None)
         ranked = isinstance(codec, SketchSection) and codec.index_coding == "rank"
         places = torch.from_numpy(basis.places(codec.tail_step).astype(np.int32)) if ranked else None
         self.register_buffer("usual_place", places)

@@ -45,7 +45,9 @@ class RecordDecoder(nn.Module):
         # Not persistent: they belong to the cache, not to a student that holds the decoder.
         self.register_buffer("mean", torch.from_numpy(manifest.basis.mean.copy()), persistent=False)
         self.register_buffer("basis", torch.from_numpy(manifest.basis.basis.copy()), persistent=False)
-        self.register_buffer("centres", torch.from_numpy(manifest.basis.centres.copy()), persistent=False)
+        sketched = isinstance(manifest.codec, SketchSection)
+        centres = torch.from_numpy(manifest.basis.centres.copy()) if sketched else None
+        self.register_buffer("centres", centres, persistent=False)
         self.register_buffer("usual", _usual_order(manifest), persistent=False)
 
     @property

@@ -17,6 +17,7 @@ from cache_builder.calibration.fidelity import Held, measure
 from cache_builder.calibration.sketch import Fitted, fit_sketch
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
+from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import index_bits
 from cache_builder.format.manifest import (
     CalibrationSection,
@@ -121,6 +122,7 @@ def exact(classes: int, request: CodecRequest) -> Calibration:
 def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
     """Choose the settings and fit the sketch to calibration logits [pairs, C]. Deterministic."""
     std = float(np.sqrt(np.square(logits - logits.mean(axis=0, dtype=np.float64)).mean()))
+    _check_steps(logits, request, std)
     table, half, held = _table(logits, request, std)
     chosen = best(table, request.bytes_per_view or DEFAULT_BYTES_PER_VIEW)
     point = table[chosen]
@@ -141,6 +143,19 @@ def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
         chosen=chosen,
     )
     return Calibration(codec, basis, section)
+
+
+def _check_steps(logits: NDArray[np.float32], request: CodecRequest, std: float) -> None:
+    """Refuse steps with which integers of 16 bits cannot reach this teacher's logits."""
+    farthest = float(np.linalg.norm(logits - logits.mean(axis=0, dtype=np.float64), axis=1).max())
+    least = {"value_step": least_value_step(logits, std), "tail_step": farthest / _INT16_MAX}
+    for field, value in least.items():
+        asked = getattr(request, field)
+        if asked is not None and asked < value:
+            raise ConfigError(
+                f"--{field.replace('_', '-')} {asked:g} is too small for this teacher's logits: 16 bits do not "
+                f"reach them; use at least {1.1 * value:.2g}, or leave it to calibration"
+            )
 
 
 def best(table: list[RatePoint], budget: float) -> int:
@@ -226,9 +241,14 @@ def tail_steps(std: float, classes: int) -> list[float]:
     return [float(f"{max(noise * unit, 1e-6):.3g}") for noise in _NOISES]
 
 
+def least_value_step(logits: NDArray[np.float32], std: float) -> float:
+    """Below it residuals do not fit int16, or float32 cannot tell neighbours apart."""
+    offset = np.abs(logits.mean(axis=0, dtype=np.float64)).max()
+    return max(_REACH * std / _INT16_MAX, _SPACINGS * float(np.spacing(np.float32(offset))))
+
+
 def value_steps_for(logits: NDArray[np.float32], std: float) -> list[float]:
     """Steps of the K values: small for small logits, never below what int16 and float32 can tell."""
     factor = min(1.0, _VALUE_PART * std / _FIRST_VALUE_STEP)
-    offset = np.abs(logits.mean(axis=0, dtype=np.float64)).max()
-    least = max(1e-6, _REACH * std / _INT16_MAX, _SPACINGS * float(np.spacing(np.float32(offset))))
+    least = max(1e-6, least_value_step(logits, std))
     return sorted({float(f"{max(step * factor, least):.3g}") for step in _VALUE_STEPS})

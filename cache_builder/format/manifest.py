@@ -228,7 +228,7 @@ class TailBasis:
     """The arrays that turn tail coefficients into logits: ``logits ≈ mean + (step * coef) @ basis``.
 
     ``mean`` is float32 [C], ``basis`` float32 [r, C] with orthonormal rows; ``centres`` int16 [C, r], the
-    usual coefficients of samples whose best class is c, zeros where the codec knows none.
+    usual coefficients of samples whose best class is c; None for a codec without them.
     """
 
     def __init__(
@@ -239,11 +239,16 @@ class TailBasis:
     ) -> None:
         self.mean = np.ascontiguousarray(mean, dtype=np.float32)
         self.basis = np.ascontiguousarray(basis, dtype=np.float32)
-        if centres is None:
-            centres = np.zeros((self.mean.size, len(self.basis)), np.int16)
-        self.centres = np.ascontiguousarray(centres, dtype=np.int16)
+        self._centres = None if centres is None else np.ascontiguousarray(centres, dtype=np.int16)
         self._ranking: tuple[float, NDArray[np.uint16]] | None = None
         self._places: tuple[float, NDArray[np.uint16]] | None = None
+
+    @property
+    def centres(self) -> NDArray[np.int16]:
+        """int16 [C, r]; :class:`FormatError` where nobody gave them: zeros would decode to wrong logits."""
+        if self._centres is None:
+            raise FormatError("codec class-sketch needs codec/centres, and this tail basis was made without")
+        return self._centres
 
     @classmethod
     def read(cls, codec: Codec, array: Callable[[str], NDArray[Any]]) -> TailBasis:

@@ -107,7 +107,7 @@ class TestRanks:
         np.testing.assert_array_equal(usual[:, 0], np.arange(CLASSES))
 
     def test_equal_scores_go_by_class_id(self) -> None:
-        flat = TailBasis(np.zeros(5, np.float32), np.zeros((1, 5), np.float32))
+        flat = TailBasis(np.zeros(5, np.float32), np.zeros((1, 5), np.float32), np.zeros((5, 1), np.int16))
         np.testing.assert_array_equal(flat.ranking(1.0)[3], [3, 0, 1, 2, 4])
 
     def test_places_invert_it(self) -> None:
@@ -156,7 +156,8 @@ class TestTail:
     def test_centres_change_what_is_stored_and_not_what_is_read(self) -> None:
         logits = logits_of(200)
         with_centres = basis_for(logits)
-        without = TailBasis(with_centres.mean, with_centres.basis)
+        none = np.zeros_like(with_centres.centres)
+        without = TailBasis(with_centres.mean, with_centres.basis, none)
         chosen = section(tail_wide=RANK, tail_bytes=0, index_coding="class")
         a, b = (codec.encode(logits, chosen, basis) for basis in (with_centres, without))
         assert np.abs(a["tail_coef_wide"]).mean() < 0.9 * np.abs(b["tail_coef_wide"]).mean()
@@ -182,6 +183,14 @@ class TestTail:
         assert codec.saturated(codec.encode(logits, chosen, basis), chosen) > 100
         roomy = section(tail_wide=RANK, tail_bytes=0, value_bits=16)
         assert codec.saturated(codec.encode(logits, roomy, basis_for(logits)), roomy) == 0
+
+
+def test_a_basis_without_centres_is_refused() -> None:
+    """Zeros in their place would decode to plausible, wrong logits."""
+    logits, chosen = logits_of(), section()
+    packed = codec.pack(codec.encode(logits, chosen, basis_for(logits)), chosen)
+    with pytest.raises(FormatError, match="needs codec/centres"):
+        codec.decode(packed, chosen, fit_basis(logits, RANK))
 
 
 class TestOddLogits:

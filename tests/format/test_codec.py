@@ -8,10 +8,10 @@ import pytest
 from cache_builder.format import DataError, FormatError, codec
 from cache_builder.format.layout import index_bits
 from cache_builder.format.manifest import Codec, CodecSection, SketchSection
-from tests.caches import fit_basis, synthetic_logits
+from tests.caches import fit_basis, synthetic_logits, with_centres
 
 LOGITS = synthetic_logits(1, 60, 40)[0]
-BASIS = fit_basis(LOGITS, 8)
+BASIS = with_centres(fit_basis(LOGITS, 8), LOGITS, 0.6)
 TAIL = CodecSection(top_k=5, index_bits=8, tail_rank=8, tail_wide=2, tail_step=0.2)
 SKETCH = SketchSection(
     top_k=5,

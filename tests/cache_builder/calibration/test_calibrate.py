@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.fidelity import stored_bytes
 from cache_builder.format import codec
+from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CodecRequest, RatePoint, SketchSection
 
 RANK, CLASSES = 6, 40
@@ -195,6 +196,17 @@ class TestFit:
         fresh = logits_of(200, scale=scale, seed=2)
         error = np.sqrt(np.square(decoded(fresh, fitted) - fresh).mean())
         assert error < 0.03 * fitted.section.logit_std
+
+
+class TestTooSmall:
+    @pytest.mark.parametrize("field", ["value_step", "tail_step"])
+    def test_a_step_that_16_bits_cannot_follow_is_refused(self, field: str) -> None:
+        request = CodecRequest.model_validate({field: 1e-5})
+        flag = "--" + field.replace("_", "-")
+        with pytest.raises(ConfigError, match=f"{flag} 1e-05 is too small .* use at least") as refused:
+            calibrate.fit(logits_of(200), request)
+        said = float(str(refused.value).partition("at least ")[2].partition(",")[0])
+        calibrate.fit(logits_of(200), CodecRequest.model_validate({field: said}))
 
 
 class TestHalves:
