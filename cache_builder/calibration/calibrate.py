@@ -153,7 +153,7 @@ def _check_steps(logits: NDArray[np.float32], request: CodecRequest, std: float)
         asked = getattr(request, field)
         if asked is not None and asked < value:
             raise ConfigError(
-                f"--{field.replace('_', '-')} {asked:g} is too small for this teacher's logits: 16 bits do not "
+                f"--{field.replace('_', '-')} {asked:g} is too small for these logits: 16 bits do not "
                 f"reach them; use at least {1.1 * value:.2g}, or leave it to calibration"
             )
 
