@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cache_builder.float32 import full_float32
 from cache_builder.format.class_sketch import NIBBLE, ORDER_GAP, value_limit
 from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import Codec, CodecSection, SketchSection, TailBasis
@@ -103,12 +104,12 @@ class RecordEncoder(nn.Module):
 
     def _coefficients(self, logits: Tensor) -> Tensor:
         """Rounded coefficients of the whole logits [n, r], as floats."""
-        # float32 even under autocast: the coefficients are what the tail is rebuilt from.
-        with torch.autocast(logits.device.type, enabled=False):
+        # The coefficients are what the tail is rebuilt from.
+        with full_float32(logits.device):
             return ((logits - self.mean) @ self.basis.T / self.codec.tail_step).round()
 
     def _sketch(self, coef: Tensor) -> Tensor:
-        with torch.autocast(coef.device.type, enabled=False):
+        with full_float32(coef.device):
             return torch.addmm(self.mean, coef * self.codec.tail_step, self.basis)
 
 

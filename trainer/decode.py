@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cache_builder.float32 import full_float32
 from cache_builder.format import FormatError, Manifest, RecordLayout
 from cache_builder.format.class_sketch import NIBBLE, ORDER_GAP
 from cache_builder.format.layout import Field
@@ -28,8 +29,9 @@ class RecordDecoder(nn.Module):
     """``uint8 [n, record_bytes]`` to ``float32 [n, C]``: one small matrix product, one scatter.
 
     Takes a manifest with its tail basis (``TeacherCache.open(url).manifest``). Move it like any module;
-    records may be on any device it is on. Computes in float32 under autocast too, without gradients. Equal
-    to ``cache_builder.format.codec.decode`` up to float32 rounding; invalid records decode to NaN.
+    records may be on any device it is on. Computes in full float32, without gradients, whatever autocast and
+    ``torch.set_float32_matmul_precision`` say. Equal to ``cache_builder.format.codec.decode`` up to float32
+    rounding; invalid records decode to NaN.
     """
 
     mean: Tensor
@@ -63,7 +65,7 @@ class RecordDecoder(nn.Module):
                 f"expected records uint8 [n, {self.record_bytes}], got {records.dtype} "
                 f"{list(records.shape)}: are they of another cache?"
             )
-        with torch.autocast(records.device.type, enabled=False):
+        with full_float32(records.device):
             fields = {field.name: _column(records, field) for field in self.layout.fields}
             index = self._index(fields["topk_index"])
             if isinstance(self.codec, CodecSection):

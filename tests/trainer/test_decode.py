@@ -124,6 +124,25 @@ def test_autocast_does_not_lower_the_precision():
     assert torch.equal(lowered, decoder(raw))
 
 
+def test_tf32_around_it_does_not_lower_the_precision(monkeypatch):
+    seen = []
+
+    def addmm(*arguments, run=torch.addmm):
+        seen.append(torch.backends.cuda.matmul.fp32_precision)
+        return run(*arguments)
+
+    manifest, records = sketched(40, "rank", 4)
+    monkeypatch.setattr(torch, "addmm", addmm)
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        RecordDecoder(manifest)(torch.from_numpy(records))
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert seen == ["ieee"]
+
+
 def test_a_batch_decodes_like_its_parts():
     manifest, records = encoded(300, 5, 8, 2)
     decoder, raw = RecordDecoder(manifest), torch.from_numpy(records)
