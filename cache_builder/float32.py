@@ -17,7 +17,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
     training scripts call, would put it there. The attribute of each backend is used because the older
     switches raise where a program has set the newer ones.
     """
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
