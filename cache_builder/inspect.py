@@ -297,6 +297,11 @@ def statistics_lines(statistics: TeacherStatistics | None) -> list[str]:
             f"teacher top-1 {statistics.top1:.2%}, top-5 {statistics.top5:.2%}, NLL {statistics.nll:.4f}, "
             f"calibration error {statistics.ece:.2%} over {statistics.labelled:,} live views"
         )
+    if statistics.is_guessing:
+        lines.append(
+            "WARNING: the teacher is right no more often than by guessing: was it trained with this "
+            "normalisation and size (--mean, --std, --input-size), with classes in this order?"
+        )
     lines.append(
         f"entropy {statistics.entropy:.3f} nats, 0 │{histogram(statistics.entropy_histogram)}│ "
         f"{statistics.entropy_limit:.2f} over {statistics.records:,} live views"

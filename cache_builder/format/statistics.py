@@ -75,6 +75,10 @@ def _checksum(body: dict[str, Any]) -> int:
     return zlib.crc32(canonical_json(body))
 
 
+# Of fewer labelled records a poor teacher may get none right.
+_ENOUGH_TO_TELL = 100
+
+
 @dataclass(frozen=True)
 class TeacherStatistics:
     """How good, how sure and how well calibrated the teacher was on the recorded views: its live logits."""
@@ -97,6 +101,14 @@ class TeacherStatistics:
     """log C, the entropy of a teacher that knows nothing: the right end of the histogram."""
     entropy_histogram: tuple[int, ...]
     """Records in 20 equal-width bins of entropy from 0 to ``entropy_limit``."""
+
+    @property
+    def is_guessing(self) -> bool:
+        """Right no more often than chance explains: within three standard deviations of 1 / C."""
+        if self.top1 is None or self.labelled < _ENOUGH_TO_TELL:
+            return False
+        chance = math.exp(-self.entropy_limit)
+        return self.top1 <= chance + 3 * math.sqrt(chance * (1 - chance) / self.labelled)
 
 
 def figures(tiles: Iterable[StatisticSums], classes: int) -> TeacherStatistics | None:

@@ -228,6 +228,10 @@ class TestBuild:
         assert run_build(top_k=40, name="same").statistics == whole  # finished already
 
 
+def shown(logits: torch.Tensor, labels: torch.Tensor) -> list[str]:
+    return statistics_lines(measured(logits, labels))
+
+
 class TestShown:
     def test_for_people(self) -> None:
         logits, labels = drawn()
@@ -245,6 +249,14 @@ class TestShown:
         logits, labels = drawn()
         (line,) = statistics_lines(measured(logits, torch.full_like(labels, NO_LABEL)))
         assert line.startswith("entropy")
+
+    def test_a_teacher_that_guesses_is_told(self) -> None:
+        logits = torch.randn(2000, 40, generator=torch.Generator().manual_seed(0))
+        guessed = torch.arange(2000) % 40
+        assert sum("no more often than by guessing" in line for line in shown(logits, guessed)) == 1
+        sometimes_right = torch.where(torch.arange(2000) % 20 == 0, logits.argmax(dim=1), guessed)
+        assert len(shown(logits, sometimes_right)) == 2
+        assert len(shown(logits[:99], guessed[:99])) == 2  # too few to tell
 
     def test_histogram(self) -> None:
         assert histogram((0, 1, 50, 100, 101, 800)) == " ▁▁▁▂█"
