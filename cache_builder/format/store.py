@@ -15,6 +15,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.locations import is_remote, local_path
 
 _T = TypeVar("_T")
 
@@ -28,14 +29,14 @@ def open_store(location: str | Path, *, read_only: bool) -> Store:
     Raises :class:`ConfigError` for a URL whose protocol is unknown or not installed.
     """
     text = str(location)
-    if "://" in text and not text.startswith("file://"):
+    if is_remote(text):
         try:
             return FsspecStore.from_url(text, read_only=read_only)
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"{text} cannot be opened: {error}; for s3:// install kdcache[s3], or give a local path"
             ) from error
-    return LocalStore(Path(text.removeprefix("file://")), read_only=read_only)
+    return LocalStore(local_path(text), read_only=read_only)
 
 
 def local_root(store: Store) -> Path | None:
