@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, KDCacheError
+from cache_builder.format.locations import followed, is_remote, local_path
+from cache_builder.format.store import open_store
+from cache_builder.lease import Lease
+
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class Hold(Protocol):
+    """The right to write an output, as long as the block lasts."""
+
+    def check(self) -> None:
+        """Raise :class:`KDCacheError` where it was lost: the output is gone, or somebody else's."""
+
+    def ready(self) -> None:
+        """Tell the other processes of the launch that they may write."""
 
 
 @contextmanager
-def claimed(out: str) -> Iterator[None]:
+def claimed(out: str | Path, launch: str | None = None, doing: str = "built") -> Iterator[Hold]:
     """This process alone builds ``out`` within the block; :class:`ConfigError` where another one does.
 
-    A local output is locked by a file beside it, which goes away afterwards. Object stores have no such
-    lock: two builders there must be kept apart by whoever starts them.
+    A local output is locked by a file beside it, one on an object store by a lease in it; both go away
+    afterwards. ``launch`` names the processes that build it together with this one.
     """
-    if "://" in out:
-        yield
+    if is_remote(out):
+        lease = Lease(open_store(out, read_only=False), str(out), launch)
+        try:
+            yield lease
+        finally:
+            lease.release()
         return
-    path = lock_path(Path(out).absolute())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _locked(path, out)
+    held = LocalHold(out, launch, doing)
     try:
-        yield
+        yield held
     finally:
-        # Before the lock is given up: who opens the file from now on opens a new one.
-        with suppress(FileNotFoundError):
-            path.unlink()
-        os.close(descriptor)
+        held.release()
 
 
 def lock_path(root: Path) -> Path:
@@ -40,7 +56,55 @@ def lock_path(root: Path) -> Path:
     return root / ".lock" if root.is_dir() and not os.access(root.parent, os.W_OK) else beside
 
 
-def _locked(path: Path, out: str) -> int:
+class LocalHold:
+    """The lock on the output of a local path, which is held from now on."""
+
+    def __init__(self, out: str | Path, launch: str | None, doing: str) -> None:
+        self._out, self._launch = out, launch
+        self._path = lock_path(followed(local_path(out)))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _locked(self._path, out, doing)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            raise ConfigError(
+                f"{out} is not finished, or not by these settings, and nothing can be written to "
+                f"{self._path.parent} ({error.strerror}): make it writable, or choose another --out"
+            ) from error
+        self._write()
+
+    def check(self) -> None:
+        """The lock's file is where it was: neither the folder nor the disk it is on went away."""
+        if not _is_named(self._descriptor, self._path):
+            raise KDCacheError(
+                f"{self._out}: {self._path} is gone; was {self._path.parent} removed, renamed or unmounted? "
+                "Nothing is written in its place: bring it back and run the same command again, which "
+                "continues what is there"
+            )
+
+    def ready(self) -> None:
+        """Say so in the lock's file."""
+        self._write("ready\n")
+
+    def _write(self, more: str = "") -> None:
+        text = f"process {os.getpid()} on {socket.gethostname()}\n"
+        if self._launch is not None:
+            text += f"launch {self._launch}\n{more}"
+        with suppress(OSError):  # a courtesy: on a full disk the lock holds without a word in it
+            os.truncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text.encode(), 0)
+
+    def release(self) -> None:
+        """Give it back; the file goes away."""
+        # Before the lock is given up: who opens the file from now on opens a new one.
+        if _is_named(self._descriptor, self._path):
+            with suppress(OSError):
+                self._path.unlink()
+        os.close(self._descriptor)
+
+
+def _locked(path: Path, out: str | Path, doing: str) -> int:
     """A descriptor that holds the lock on the file that has the name now."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -48,15 +112,13 @@ def _locked(path: Path, out: str) -> int:
             # A record lock: loader workers, which are forked, do not keep it when this process is killed.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+            said = os.read(descriptor, 200).decode(errors="replace").partition("\n")[0]
             os.close(descriptor)
             raise ConfigError(
-                f"{out} is being built by {holder}: wait for it or stop it, or choose another --out"
+                f"{out} is being {doing} by {said.strip() or 'another process'}: wait for it or stop it, or "
+                "choose another --out"
             ) from error
         if _is_named(descriptor, path):
-            with suppress(OSError):  # a courtesy: on a full disk the lock holds without a word in it
-                os.truncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return descriptor
         os.close(descriptor)
 
@@ -65,5 +127,5 @@ def _is_named(descriptor: int, path: Path) -> bool:
     """Whether the name still leads to this file: its last holder may just have removed it."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

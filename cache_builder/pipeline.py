@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -18,14 +18,16 @@ from torch import Tensor
 from cache_builder.calibration import calibrate
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as numpy_codec
+from cache_builder.format.creation import check_unclaimed, create, header_digests
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
+from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest, differing_settings
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
-from cache_builder.format.writer import CacheWriter, create, header_arrays, header_digests
+from cache_builder.format.writer import CacheWriter, header_arrays
 from cache_builder.forward import CompilerError
-from cache_builder.lock import claimed
+from cache_builder.lock import Hold, claimed
 from cache_builder.memory import is_exhausted, memory_failures
 from cache_builder.partners import ImagesRead
 from cache_builder.parts import begun_like, of_part, part_tiles
@@ -68,18 +70,22 @@ def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
     check_output(settings.out)
     with memory_failures(settings.batch_size):
         plan = of_part(make_plan(settings))
-        with claimed(settings.out):
-            return _build(plan, progress)
+        # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other
+        # settings, somebody may be building it now, which is for the lock to say.
+        with suppress(ConfigError):
+            finished = _finished(plan)
+            if finished is not None:
+                return finished
+        with claimed(settings.out) as hold:
+            return _finished(plan) or _build(plan, progress, hold)
 
 
-def _build(plan: Plan, progress: BuildProgress) -> BuildResult:
+def _build(plan: Plan, progress: BuildProgress, hold: Hold) -> BuildResult:
     stored = _resumed(plan)
-    if stored is not None and _is_finished(plan, stored):
-        return _result(plan, stored, BuildStats(), was_finished=True)
     if plan.settings.compile:
         _compile(plan, progress)
-    manifest = stored or begun_like(plan) or begin(plan, progress)
-    writer = CacheWriter(plan.settings.out, manifest)
+    manifest = stored or begun_like(plan) or begin(plan, progress, hold)
+    writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()
     stats = TileRunner(plan, manifest, writer, progress).run()
     if all(map(writer.is_committed, tiles(manifest))):
@@ -87,12 +93,18 @@ def _build(plan: Plan, progress: BuildProgress) -> BuildResult:
     return _result(plan, manifest, stats, was_finished=False)
 
 
-def _is_finished(plan: Plan, manifest: Manifest) -> bool:
+def _finished(plan: Plan) -> BuildResult | None:
+    """What there is, where nothing has to be done."""
+    stored = _resumed(plan)
+    if stored is None:
+        return None
+    part = part_tiles(stored, plan.settings.rows)
+    is_part = len(part) < len(list(tiles(stored)))
     # A tile whose commit was deleted because its shards were damaged is built again.
-    writer = CacheWriter(plan.settings.out, manifest)
-    part = part_tiles(manifest, plan.settings.rows)
-    is_part = len(part) < len(list(tiles(manifest)))
-    return (is_part or manifest.cache_id is not None) and all(map(writer.is_committed, part))
+    commits = open_cache(plan.settings.out, allow_partial=True).commits
+    if (stored.cache_id is None and not is_part) or not all(tile.key in commits for tile in part):
+        return None
+    return _result(plan, stored, BuildStats(), was_finished=True)
 
 
 def _result(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: bool) -> BuildResult:
@@ -119,6 +131,8 @@ def _resumed(plan: Plan) -> Manifest | None:
     out = plan.settings.out
     stored = read_manifest(out)
     if stored is None:
+        if is_remote(out):
+            check_unclaimed(out, plan.manifest)
         return None
     differing = differing_settings(stored, plan.manifest)
     if differing:
@@ -137,8 +151,8 @@ def _resumed(plan: Plan) -> Manifest | None:
     return cache.manifest
 
 
-def begin(plan: Plan, progress: BuildProgress) -> Manifest:
-    """Calibrate, render the probe and create the store; it appears in one rename."""
+def begin(plan: Plan, progress: BuildProgress, hold: Hold) -> Manifest:
+    """Calibrate, render the probe and create the store."""
     calibration = _calibrate(plan, progress)
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
@@ -147,6 +161,7 @@ def begin(plan: Plan, progress: BuildProgress) -> Manifest:
     manifest = manifest.model_copy(update=update).with_basis(calibration.basis)
     arrays = header_arrays(manifest, plan.table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
+    hold.check()
     create(plan.settings.out, manifest, arrays)
     return manifest
 

@@ -7,7 +7,6 @@ import platform
 import re
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 
 from cache_builder.calibration import calibrate
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
+from cache_builder.format.creation import check_unclaimed
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import (
     CalibrationSection,
     CodecRequest,
@@ -26,6 +27,7 @@ from cache_builder.format.manifest import (
     TilingSection,
     ViewsSection,
 )
+from cache_builder.format.reader import read_manifest
 from cache_builder.format.writer import SampleTable
 from cache_builder.forward import TeacherForward, resolve_device, resolve_precision
 from cache_builder.settings import BuildSettings
@@ -249,15 +251,24 @@ def _environment(device: torch.device) -> dict[str, str]:
 
 
 def check_output(out: str) -> None:
-    """Refuse, before anything is computed, a path that holds something else or cannot be written."""
-    path = Path(out)
+    """Refuse, before anything is computed, a place that holds something else or cannot be written."""
     if not out.strip():
         raise ConfigError("--out is empty: expected the folder of the cache, such as vit_l.zarr")
-    if "://" in out or (path / "zarr.json").exists():
+    if is_remote(out):
+        if read_manifest(out) is None:
+            check_unclaimed(out)
+        return
+    path = followed(local_path(out))
+    if (path / "zarr.json").exists():
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{out} exists and is not a cache; nothing was touched: choose another --out")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_mount():
+        raise ConfigError(f"--out {out} is where a disk is mounted: choose a folder in it")
+    store = next((parent for parent in path.parents if (parent / "zarr.json").exists()), None)
+    if store is not None:
+        raise ConfigError(f"--out {out} lies within another Zarr store, {store}: choose another --out")
+    there = next(parent for parent in path.parents if parent.exists())
     if not there.is_dir():
         raise ConfigError(f"--out {out}: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,7 +83,15 @@ def _for_each(ask: Callable[[str], Awaitable[_T]], keys: list[str]) -> list[_T]:
             async with limit:
                 return await ask(key)
 
-        return list(await asyncio.gather(*(one(key) for key in keys)))
+        tasks = [asyncio.ensure_future(one(key)) for key in keys]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            # Nothing goes on in the background: what failed may be the right to write.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
     return sync(gather())
 
@@ -97,18 +106,34 @@ def list_keys(store: Store, prefix: str) -> list[str]:
 
 
 def delete_object(store: Store, key: str) -> None:
-    """Remove the object under ``key``; nothing happens where there is none."""
-    sync(store.delete(key))
+    """Remove the object under exactly this ``key``; nothing happens where there is none."""
+    if isinstance(store, FsspecStore):
+        with suppress(FileNotFoundError):  # Zarr would expand the characters * ? [ in a key
+            sync(store.fs._rm_file(f"{store.path}/{key}"))
+    else:
+        sync(store.delete(key))
+
+
+def write_many(store: Store, objects: dict[str, bytes]) -> None:
+    """Write objects of a remote store, several at a time; each is there wholly or not."""
+
+    async def write(key: str) -> None:
+        await store.set(key, default_buffer_prototype().buffer.from_bytes(objects[key]))
+
+    _for_each(write, list(objects))
 
 
 def write_durably(store: Store, key: str, data: bytes) -> None:
-    """Write one object so that it is either wholly there or not, and survives a power cut."""
+    """Write one object so that it is either wholly there or not, and survives a power cut.
+
+    Raises :class:`FileNotFoundError` where the folder of a local store is not there (any more).
+    """
     root = local_root(store)
     if root is None:
-        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        write_many(store, {key: data})
         return
     path = root / key
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(root, path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     with partial.open("wb") as file:
         file.write(data)
@@ -116,6 +141,15 @@ def write_durably(store: Store, key: str, data: bytes) -> None:
         os.fsync(file.fileno())
     partial.replace(path)
     fsync_folder(path.parent)
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    """The folders of an object below the root, which itself is never made: it may have been unmounted."""
+    if folder == root or folder.is_dir():
+        return
+    _make_folders(root, folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
 
 
 def fsync_object(store: Store, key: str) -> None:

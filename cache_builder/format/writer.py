@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import math
-import os
-import shutil
-import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +14,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
+from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
 from cache_builder.format.commits import Commit, Shard, make_commit
-from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError
+from cache_builder.format.creation import create as create
+from cache_builder.format.creation import header_digests as header_digests
+from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError, KDCacheError
 from cache_builder.format.fields import Fields
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
@@ -29,25 +28,15 @@ from cache_builder.format.layout import (
     ArraySpec,
     Tile,
     digest_array,
-    header_specs,
     record_arrays,
     tile_arrays,
 )
-from cache_builder.format.manifest import Manifest, SketchSection, array_digest, build_digest, cache_digest
+from cache_builder.format.locations import followed
+from cache_builder.format.manifest import Manifest, SketchSection, build_digest, cache_digest
+from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
 from cache_builder.format.reader import open_cache, read_body
 from cache_builder.format.statistics import TileStatistics
-from cache_builder.format.store import (
-    delete_object,
-    fsync_folder,
-    fsync_object,
-    local_root,
-    open_store,
-    read_bytes,
-    write_durably,
-)
-
-# Zarr's blosc stops at 2 GiB; well below it one chunk still fits beside others in memory.
-MAX_CHUNK_BYTES = 2**29
+from cache_builder.format.store import delete_object, local_root, open_store, read_bytes, write_durably
 
 
 @dataclass(frozen=True)
@@ -112,91 +101,22 @@ def header_arrays(
     return table.arrays() | codec | {"probe/pixels": pixels}
 
 
-def header_digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
-    """The manifest's ``digests`` for those arrays."""
-    return {path: array_digest(array) for path, array in sorted(arrays.items())}
-
-
-def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> None:
-    """Create a store with its manifest and header arrays, and no tiles.
-
-    A local store appears under its name in one rename, so a killed builder leaves nothing half-made.
-    Raises :class:`ConfigError` where something else is in the way or the arrays do not fit the manifest.
-    """
-    specs = _checked_header(manifest, arrays)
-    _check_chunk_sizes(manifest)
-    store = open_store(location, read_only=False)
-    root = local_root(store)
-    if root is None:
-        _write_header(store, manifest, arrays, specs)
-        return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ConfigError(f"{location} already exists: choose another --out or remove it")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: two builders that start together must not write into one folder.
-    making = root.with_name(f".{root.name}.{uuid.uuid4().hex}.creating")
-    try:
-        _write_header(open_store(making, read_only=False), manifest, arrays, specs)
-        _fsync_tree(making)
-        making.rename(root)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-    fsync_folder(root.parent)
-
-
-def _checked_header(manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> list[ArraySpec]:
-    specs = header_specs(manifest, arrays["samples/id_bytes"].size)
-    for spec in specs:
-        array = arrays[spec.path]
-        if array.shape != spec.shape or array.dtype != spec.dtype:
-            raise ConfigError(
-                f"header array {spec.path} is {array.dtype} {list(array.shape)}, "
-                f"the manifest asks for {spec.dtype} {list(spec.shape)}"
-            )
-    if manifest.digests != header_digests(arrays):
-        raise ConfigError("the manifest's digests are not those of the header arrays")
-    return specs
-
-
-def _check_chunk_sizes(manifest: Manifest) -> None:
-    for spec in record_arrays(manifest):
-        size = math.prod(spec.chunks) * spec.dtype.itemsize
-        if size > MAX_CHUNK_BYTES:
-            raise ConfigError(
-                f"a chunk of {spec.path} would have {size:,} bytes, more than {MAX_CHUNK_BYTES:,}: "
-                f"use fewer than {manifest.tiling.rows} rows per tile, or a smaller --top-k"
-            )
-
-
-def _write_header(
-    store: Store, manifest: Manifest, arrays: dict[str, NDArray[Any]], specs: list[ArraySpec]
-) -> None:
-    group = zarr.create_group(store, overwrite=True)
-    for spec in specs:
-        stored = create_array(group, spec)
-        if arrays[spec.path].size:
-            writing_zeros(stored)[...] = arrays[spec.path]
-    for spec in [*record_arrays(manifest), digest_array(manifest)]:
-        create_array(group, spec)
-    group.create_group("commits")
-    # Last: a remote store without this attribute is not a cache.
-    group.update_attributes({ROOT_ATTRIBUTE: manifest.model_dump(mode="json")})
-
-
-def _fsync_tree(root: Path) -> None:
-    store = open_store(root, read_only=True)
-    for folder, _, files in os.walk(root):
-        for name in files:
-            fsync_object(store, str(Path(folder, name).relative_to(root)))
+def _unchecked() -> None:
+    """Nobody else writes, as in tests and tools."""
 
 
 class CacheWriter:
     """Writes the tiles of one store. One writer owns a tile; different tiles may have different writers."""
 
-    def __init__(self, location: str | Path, manifest: Manifest) -> None:
-        """``manifest``: the one the store was created with; another one is a :class:`ConfigError`."""
+    def __init__(
+        self, location: str | Path, manifest: Manifest, check: Callable[[], None] = _unchecked
+    ) -> None:
+        """``manifest``: the one the store was created with; another one is a :class:`ConfigError`.
+
+        ``check`` is called before anything is written and raises where the right to write was lost.
+        """
         self.location = str(location)
+        self._check = check
         self.manifest = manifest
         self._store = open_store(location, read_only=False)
         body = read_body(location)
@@ -207,7 +127,8 @@ class CacheWriter:
             raise ConfigError(
                 f"{location} was created with another manifest: open the writer with read_manifest(location)"
             )
-        self._group = zarr.open_group(self._store, mode="r+", zarr_format=3)
+        self._encoder = _ShardEncoder(manifest)
+        self._folder = _identity(self._store)
 
     def is_committed(self, tile: Tile) -> bool:
         """Whether the tile's commit object exists."""
@@ -232,12 +153,10 @@ class CacheWriter:
         specs = tile_arrays(self.manifest, tile)
         for spec in specs:
             _check_column(spec, tile, columns.get(spec.path))
-        self._unseal()
-        # First: a commit must never stand beside shards it does not describe.
-        delete_object(self._store, tile.key)
-        shards = {spec.path: self._write_shard(spec, tile, columns[spec.path]) for spec in specs}
-        commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
-        write_durably(self._store, tile.key, commit.to_bytes())
+        with self._rewriting(tile):
+            shards = {spec.path: self._write_shard(spec, tile, columns[spec.path]) for spec in specs}
+            commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
+            write_durably(self._store, tile.key, commit.to_bytes())
         return sum(shard.bytes for shard in shards.values())
 
     def adopt_tile(self, tile: Tile, commit: Commit, objects: Mapping[str, bytes]) -> None:
@@ -246,29 +165,48 @@ class CacheWriter:
         ``commit``: the other store's; ``objects``: its shards by array path.
         Raises :class:`CorruptCacheError` for bytes that are not what the commit says.
         """
-        self._unseal()
-        delete_object(self._store, tile.key)
-        for spec in tile_arrays(self.manifest, tile):
+        specs = tile_arrays(self.manifest, tile)
+        for spec in specs:
             data, shard = objects[spec.path], commit.shards[spec.path]
             if (len(data), zlib.crc32(data)) != (shard.bytes, shard.crc32):
                 raise CorruptCacheError(f"shard {spec.shard_key(tile)} ({tile}) is not what its commit says")
-            write_durably(self._store, spec.shard_key(tile), data)
         own = make_commit(
             self.manifest, self._build, tile, commit.invalid_rows, commit.shards, commit.statistics
         )
-        write_durably(self._store, tile.key, own.to_bytes())
+        with self._rewriting(tile):
+            for spec in specs:
+                write_durably(self._store, spec.shard_key(tile), objects[spec.path])
+            write_durably(self._store, tile.key, own.to_bytes())
+
+    @contextmanager
+    def _rewriting(self, tile: Tile) -> Iterator[None]:
+        """Who writes still may, finds the store where it was, and leaves no commit of other shards."""
+        self._check()
+        with self._present():
+            self._unseal()
+            # First: a commit must never stand beside shards it does not describe.
+            delete_object(self._store, tile.key)
+            yield
+
+    @contextmanager
+    def _present(self) -> Iterator[None]:
+        """The folder is the one it was: where it was removed or unmounted, nothing is made in its place."""
+        try:
+            if _identity(self._store) != self._folder:
+                raise FileNotFoundError
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            if _identity(self._store) == self._folder:
+                raise
+            raise KDCacheError(
+                f"{self.location} is gone: it was removed, renamed or unmounted while it was being written. "
+                "Nothing is made in its place; bring it back and run the same command again, which continues "
+                "what is there, or begins anew where it is gone for good"
+            ) from None
 
     def _write_shard(self, spec: ArraySpec, tile: Tile, column: NDArray[Any]) -> Shard:
-        key = spec.shard_key(tile)
-        # Zarr would read what is there and merge; a writer that died may have left half a file.
-        delete_object(self._store, key)
-        array = self._group[spec.path]
-        assert isinstance(array, zarr.Array)
-        writing_zeros(array)[spec.selection(tile)] = column
-        fsync_object(self._store, key)
-        data = read_bytes(self._store, key)
-        if data is None:
-            raise CorruptCacheError(f"{key} is gone right after it was written: is the disk failing?")
+        data = self._encoder.encoded(spec, tile, column)
+        write_durably(self._store, spec.shard_key(tile), data)
         return Shard(bytes=len(data), crc32=zlib.crc32(data))
 
     def finish(self) -> Manifest:
@@ -277,6 +215,11 @@ class CacheWriter:
         Raises :class:`IncompleteCacheError` when a tile is missing and :class:`CorruptCacheError` when a
         commit or the size of a shard is not what it was.
         """
+        self._check()
+        with self._present():
+            return self._sealed()
+
+    def _sealed(self) -> Manifest:
         cache = open_cache(self.location, allow_partial=True)
         cache.check_shards()
         invalid = {row for commit in cache.commits.values() for row in commit.invalid_rows}
@@ -299,14 +242,45 @@ class CacheWriter:
         write_durably(self._store, "zarr.json", json.dumps(root, indent=2).encode())
 
     def sweep(self) -> None:
-        """Remove temporary files that a killed writer left. Call while no other writer is at work."""
+        """Remove what a killed writer left. Call while no other writer is at work, nor creates this cache."""
         root = local_root(self._store)
         if root is None:
+            delete_object(self._store, CLAIM_KEY)  # of a creation that was killed after its last step
             return
         for path in root.rglob("*.partial"):
-            path.unlink(missing_ok=True)
-        for folder in root.parent.glob(f".{glob.escape(root.name)}.*.creating"):
-            shutil.rmtree(folder, ignore_errors=True)
+            if is_partial(path.relative_to(root).as_posix()) and not path.is_symlink():
+                path.unlink(missing_ok=True)
+        for folder in creations_beside(followed(root)):
+            removed(folder)
+
+
+def _identity(store: Store) -> tuple[int, int] | None:
+    """What tells the folder of a local store from another one of its name; None where there is none."""
+    root = local_root(store)
+    try:
+        found = None if root is None else root.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found and (found.st_dev, found.st_ino)
+
+
+class _ShardEncoder:
+    """Has Zarr encode one shard at a time, in memory: what is written is whole, and nothing else is made."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._store = MemoryStore()
+        group = zarr.create_group(self._store)
+        specs = [*record_arrays(manifest), digest_array(manifest)]
+        self._arrays = {spec.path: writing_zeros(create_array(group, spec)) for spec in specs}
+
+    def encoded(self, spec: ArraySpec, tile: Tile, column: NDArray[Any]) -> bytes:
+        """The object of this tile's part of an array."""
+        key = spec.shard_key(tile)
+        self._arrays[spec.path][spec.selection(tile)] = column
+        data = read_bytes(self._store, key)
+        assert data is not None
+        delete_object(self._store, key)
+        return data
 
 
 def _check_column(spec: ArraySpec, tile: Tile, column: NDArray[Any] | None) -> None:

@@ -24,6 +24,7 @@ from cache_builder.format.store import (
 
 @pytest.fixture(params=["folder", "object store"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    (tmp_path / "store").mkdir()
     location = tmp_path / "store" if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
     return open_store(location, read_only=False)
 

@@ -255,9 +255,10 @@ class TestOpening:
 
     def test_leftovers_of_dead_writers_are_swept(self, tail_cache: Written) -> None:
         before = contents(tail_cache.path)
-        partial = tail_cache.path / "records" / "lse" / "c" / "0" / ".abc.partial"
+        unique = uuid.uuid4().hex
+        partial = tail_cache.path / "records" / "lse" / "c" / "0" / f"0.{unique}.partial"
         partial.write_bytes(b"x")
-        creating = tail_cache.path.with_name(f".{tail_cache.path.name}.abc.creating")
+        creating = tail_cache.path.with_name(f".{tail_cache.path.name}.{unique}.creating")
         creating.mkdir()
         writer.CacheWriter(tail_cache.path, open_cache(tail_cache.path).manifest).sweep()
         assert not partial.exists()

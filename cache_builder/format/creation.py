@@ -1,0 +1,254 @@
+"""Creating a cache: the manifest and the arrays that are written once, and no tiles.
+
+A local one appears under its name in one rename. On an object store there is none, so a creation there is a
+claim: an object that is written only where none is says what will be written; then come the arrays, last the
+manifest, and the claim goes. One that was killed is continued by whoever has the same settings. What is not
+named by the claim is somebody else's: it is refused before anything is written, and never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.storage import MemoryStore
+
+from cache_builder.format.arrays import create_array, writing_zeros
+from cache_builder.format.conditional import (
+    Tagged,
+    create_object,
+    first_keys,
+    is_object,
+    parent_stores,
+    read_tagged,
+    replace_object,
+)
+from cache_builder.format.errors import ConfigError, FormatError
+from cache_builder.format.layout import ROOT_ATTRIBUTE, ArraySpec, digest_array, header_specs, record_arrays
+from cache_builder.format.locations import followed, is_remote, local_path
+from cache_builder.format.manifest import Manifest, array_digest, differing_settings
+from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY, is_own, removed
+from cache_builder.format.reader import parse_manifest
+from cache_builder.format.store import (
+    delete_object,
+    fsync_folder,
+    list_keys,
+    open_store,
+    read_many,
+    write_durably,
+    write_many,
+)
+
+# Zarr's blosc stops at 2 GiB; well below it one chunk still fits beside others in memory.
+MAX_CHUNK_BYTES = 2**29
+_ROOT_KEY = "zarr.json"
+_NAMED = 3
+_STORE_MARKS = (_ROOT_KEY, ".zgroup", ".zarray", CLAIM_KEY)
+
+
+def header_digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
+    """The manifest's ``digests`` for the arrays that are written once."""
+    return {path: array_digest(array) for path, array in sorted(arrays.items())}
+
+
+def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> None:
+    """Create a store with its manifest and header arrays, and no tiles; continue a creation that was killed.
+
+    Raises :class:`ConfigError` where something else is in the way or the arrays do not fit the manifest.
+    """
+    specs = _checked_header(manifest, arrays)
+    _check_chunk_sizes(manifest)
+    objects = _header_objects(manifest, arrays, specs)
+    if is_remote(location):
+        _create_remote(location, manifest, objects)
+    else:
+        _create_folder(location, objects)
+
+
+def _checked_header(manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> list[ArraySpec]:
+    specs = header_specs(manifest, arrays["samples/id_bytes"].size)
+    for spec in specs:
+        array = arrays[spec.path]
+        if array.shape != spec.shape or array.dtype != spec.dtype:
+            raise ConfigError(
+                f"header array {spec.path} is {array.dtype} {list(array.shape)}, "
+                f"the manifest asks for {spec.dtype} {list(spec.shape)}"
+            )
+    if manifest.digests != header_digests(arrays):
+        raise ConfigError("the manifest's digests are not those of the header arrays")
+    return specs
+
+
+def _check_chunk_sizes(manifest: Manifest) -> None:
+    for spec in record_arrays(manifest):
+        size = math.prod(spec.chunks) * spec.dtype.itemsize
+        if size > MAX_CHUNK_BYTES:
+            raise ConfigError(
+                f"a chunk of {spec.path} would have {size:,} bytes, more than {MAX_CHUNK_BYTES:,}: "
+                f"use fewer than {manifest.tiling.rows} rows per tile, or a smaller --top-k"
+            )
+
+
+def _header_objects(
+    manifest: Manifest, arrays: dict[str, NDArray[Any]], specs: list[ArraySpec]
+) -> dict[str, bytes]:
+    """Every object of a cache without tiles, by key; the one that makes it a cache comes last."""
+    store = MemoryStore()
+    group = zarr.create_group(store)
+    for spec in specs:
+        stored = create_array(group, spec)
+        if arrays[spec.path].size:
+            writing_zeros(stored)[...] = arrays[spec.path]
+    for spec in [*record_arrays(manifest), digest_array(manifest)]:
+        create_array(group, spec)
+    group.create_group("commits")
+    group.update_attributes({ROOT_ATTRIBUTE: manifest.model_dump(mode="json")})
+    keys = sorted(list_keys(store, ""), key=lambda key: (key == _ROOT_KEY, key))
+    return {key: data or b"" for key, data in zip(keys, read_many(store, keys), strict=True)}
+
+
+def _create_folder(location: str | Path, objects: dict[str, bytes]) -> None:
+    root = followed(local_path(location))
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ConfigError(f"{location} already exists: choose another --out or remove it")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: two builders that start together must not write into one folder.
+    making = root.with_name(f".{root.name}.{uuid.uuid4().hex}.creating")
+    making.mkdir()
+    try:
+        store = open_store(making, read_only=False)
+        for key, data in objects.items():
+            write_durably(store, key, data)
+        making.rename(root)
+    except BaseException:
+        removed(making)
+        raise
+    fsync_folder(root.parent)
+
+
+def _create_remote(location: str | Path, manifest: Manifest, objects: dict[str, bytes]) -> None:
+    store = open_store(location, read_only=False)
+    _claim(store, location, manifest, objects)
+    *header, (root_key, root) = objects.items()
+    write_many(store, dict(header))
+    if create_object(store, root_key, root) is None:
+        raise ConfigError(
+            f"{location}: another process created a cache here meanwhile: run the command again"
+        )
+    delete_object(store, CLAIM_KEY)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The object that says: a cache of these settings is being created here, and these keys are its own."""
+
+    manifest: Manifest
+    keys: tuple[str, ...]
+    """What the creation writes, besides the claim itself."""
+    by: str
+    """Who began, for people."""
+
+    @classmethod
+    def read(cls, data: bytes, where: str) -> Self:
+        """From the stored object; :class:`ConfigError` where it is none of ours."""
+        try:
+            body = json.loads(data)
+            keys = tuple(str(key) for key in body["keys"])
+            if not all(map(is_own, keys)):
+                raise ValueError("it names objects that are none of a cache")
+            return cls(parse_manifest(body["manifest"], where), keys, str(body["by"]))
+        except (ValueError, TypeError, KeyError, FormatError) as error:
+            raise ConfigError(
+                f"{where}/{CLAIM_KEY} is damaged or of another release ({error!r}), so nobody knows what is "
+                "ours there: choose another --out, or look and delete what is there yourself"
+            ) from error
+
+    def to_bytes(self) -> bytes:
+        """The object as it is stored."""
+        body = {"manifest": self.manifest.model_dump(mode="json"), "keys": self.keys, "by": self.by}
+        return json.dumps(body, indent=1).encode()
+
+
+def check_unclaimed(location: str | Path, wanted: Manifest | None = None) -> None:
+    """Raise :class:`ConfigError` where a URL holds anything but a creation that was killed.
+
+    ``wanted``: the settings that the creation must have been begun with; None = not known yet.
+    """
+    store = open_store(location, read_only=True)
+    _check_surroundings(store, location)
+    seen = read_tagged(store, CLAIM_KEY)
+    claim = None if seen is None else Claim.read(seen.data, str(location))
+    _check_nothing_else(store, location, () if claim is None else claim.keys)
+    if claim is not None and wanted is not None:
+        _check_settings(location, claim, wanted)
+
+
+def _claim(store: Store, location: str | Path, manifest: Manifest, keys: Collection[str]) -> None:
+    """Make the prefix ours, or go on with what was begun there by the same settings."""
+    check_unclaimed(location, manifest)
+    by = f"process {os.getpid()} on {socket.gethostname()}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    seen = read_tagged(store, CLAIM_KEY)
+    if seen is None:
+        written = create_object(store, CLAIM_KEY, Claim(manifest, tuple(keys), by).to_bytes())
+    else:
+        written = _taken_over(store, seen, Claim(manifest, tuple(keys), by), str(location))
+    if written is None:
+        raise ConfigError(f"{location}: another process creates a cache here at this moment: run again later")
+
+
+def _taken_over(store: Store, seen: Tagged, own: Claim, where: str) -> Tagged | None:
+    """The claim of a killed creation becomes ours; what it wrote and we do not is removed."""
+    before = Claim.read(seen.data, where)
+    both = Claim(own.manifest, tuple(sorted({*before.keys, *own.keys})), own.by)
+    written = replace_object(store, CLAIM_KEY, both.to_bytes(), seen)
+    if written is not None:
+        for key in sorted({*before.keys} - {*own.keys}):
+            delete_object(store, key)
+    return written
+
+
+def _check_settings(location: str | Path, claim: Claim, wanted: Manifest) -> None:
+    differing = differing_settings(claim.manifest, wanted)
+    if differing:
+        raise ConfigError(
+            f"{location}: a cache of other settings was begun here by {claim.by}, and not finished (begun -> "
+            "asked for):\n  "
+            + "\n  ".join(differing)
+            + "\nuse those settings to continue it, choose another "
+            f"--out, or delete what is below {location} yourself"
+        )
+
+
+def _check_surroundings(store: Store, location: str | Path) -> None:
+    if is_object(store):
+        raise ConfigError(f"{location} is an object, so no cache can lie below it: choose another --out")
+    for parent in parent_stores(store):
+        marks = [
+            key for key, data in zip(_STORE_MARKS, read_many(parent, list(_STORE_MARKS)), strict=True) if data
+        ]
+        if marks:
+            raise ConfigError(
+                f"{location} lies within another Zarr store ({parent} has {marks[0]}): choose another --out"
+            )
+
+
+def _check_nothing_else(store: Store, location: str | Path, own: Collection[str]) -> None:
+    allowed = {CLAIM_KEY, LEASE_KEY, *own}
+    others = [key for key in first_keys(store, len(allowed) + _NAMED + 1) if key not in allowed]
+    if others:
+        more = " and more" if len(others) > _NAMED else ""
+        raise ConfigError(
+            f"{location} holds {', '.join(others[:_NAMED])}{more}, which is no cache; nothing was touched: "
+            "choose another --out"
+        )
