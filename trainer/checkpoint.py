@@ -1,30 +1,44 @@
 """Checkpoints: weights as safetensors, the state of everything else, the configuration; whole or not there.
 
-checkpoints/step-00001234/   weights.safetensors  state.pt  config.json
+checkpoints/step-00001234/   weights.safetensors  state.pt  config.json  checksums.json
+checkpoints/damaged-step-…/  one whose bytes are not what its checksums say: kept, never taken
 best.safetensors  last.safetensors               the weights alone, for use elsewhere
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import pickle
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from cache_builder.format import DataError
+from cache_builder.format import DataError, KDCacheError
 from cache_builder.format.store import fsync_folder
 
-WEIGHTS, STATE, CONFIG = "weights.safetensors", "state.pt", "config.json"
+WEIGHTS, STATE, CONFIG, CHECKSUMS = "weights.safetensors", "state.pt", "config.json", "checksums.json"
 METADATA_KEY = "kdcache"
+KEPT = 3
+"""Checkpoints of a run that are kept: one that rots on the disk must not be the only one."""
+
+_READ_BYTES = 2**20
+# Less room than this on the disk of a write that failed: it was full.
+_NO_ROOM_BYTES = 2**20
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,22 @@ class Checkpoint:
         """The student's weights."""
         return self.folder / WEIGHTS
 
+    def damage(self) -> str | None:
+        """What is wrong with its files, in words; None where every byte is what was written.
+
+        A checkpoint of an older release has no checksums: only that its files are there can be told.
+        """
+        path = self.folder / CHECKSUMS
+        if not path.exists():
+            missing = [name for name in (WEIGHTS, STATE) if not (self.folder / name).exists()]
+            return f"{missing[0]} is missing" if missing else None
+        try:
+            expected: dict[str, str] = json.loads(path.read_text())
+            wrong = [name for name, digest in expected.items() if file_digest(self.folder / name) != digest]
+        except (OSError, ValueError, AttributeError) as error:
+            return _first_line(error)
+        return f"{' and '.join(wrong)}: the bytes are not those that were written" if wrong else None
+
     def load_state(self) -> dict[str, Any]:
         """Everything but the weights. Tensors and plain values only: no code in the file is run."""
         try:
@@ -50,39 +80,66 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run. The newest is kept; it is complete, for it got its name in one rename."""
+    """The checkpoints of one run, the last few of them; each got its name in one rename, when it was whole."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, kept: int = KEPT) -> None:
         self._run = run
         self._folder = run / "checkpoints"
+        self._kept = kept
 
     def newest(self) -> Checkpoint | None:
-        """The checkpoint with the most steps, None where there is none."""
-        found = [Checkpoint(path, int(path.name.split("-")[1])) for path in self._folder.glob("step-*")]
-        return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+        """The checkpoint with the most steps whose bytes are what was written, None where there is none yet.
+
+        A damaged one is named in the log and the one before is taken. Raises :class:`DataError` where all
+        are damaged.
+        """
+        found = self._all()
+        for checkpoint in reversed(found):
+            problem = checkpoint.damage()
+            if problem is None:
+                return checkpoint
+            log.warning("checkpoint %s is damaged (%s): it is not used", checkpoint.folder, problem)
+        if found:
+            raise DataError(
+                f"every checkpoint of {self._run} is damaged ({', '.join(one.folder.name for one in found)}): "
+                "restore one from a copy, or train anew with another --out; nothing was removed"
+            )
+        return None
+
+    def set_damaged_aside(self) -> None:
+        """Give damaged checkpoints another name, so that the run can write those steps again."""
+        for checkpoint in self._all():
+            if checkpoint.damage() is not None:
+                aside = checkpoint.folder.with_name(f"damaged-{checkpoint.folder.name}")
+                if not aside.exists():
+                    checkpoint.folder.rename(aside)
 
     def write(
         self, step: int, student: nn.Module, card: dict[str, Any], state: dict[str, Any], config: str
     ) -> Checkpoint:
-        """Write a checkpoint, then remove older ones. ``card``: what users of the weights want to know."""
+        """Write a checkpoint, then remove all but the last few. ``card``: what users of the weights want.
+
+        Raises :class:`KDCacheError` where the disk is full or away; those that were written before stay.
+        """
         final = Checkpoint(self._folder / f"step-{step:08d}", step)
         if final.folder.exists():  # a resumed run that was stopped before its first step: nothing is new
             return final
         making = self._folder / f".step-{step:08d}.partial"
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        (making / CONFIG).write_text(config)
-        torch.save(state, making / STATE)
-        save_weights(making / WEIGHTS, student, card)
-        # safetensors lets only the owner read; these weights are for whoever may read the run.
-        (making / WEIGHTS).chmod((making / CONFIG).stat().st_mode)
-        for name in (WEIGHTS, STATE, CONFIG):
-            _fsync(making / name)
-        fsync_folder(making)
-        making.rename(final.folder)
-        fsync_folder(self._folder)
-        self._remove_all_but(final)
+        with _write_errors(making):
+            shutil.rmtree(making, ignore_errors=True)
+            # Not with its parents: a folder of a run that went away must not come back half.
+            self._folder.mkdir(exist_ok=True)
+            making.mkdir()
+            _write_files(making, student, card, state, config)
+            making.rename(final.folder)
+            fsync_folder(self._folder)
+        self._remove_old()
         return final
+
+    def _all(self) -> list[Checkpoint]:
+        """By rising step."""
+        found = [Checkpoint(path, int(path.name.split("-")[1])) for path in self._folder.glob("step-*")]
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     def publish(self, checkpoint: Checkpoint, name: str) -> None:
         """Give a checkpoint's weights a second name in the run's folder, replacing what had it."""
@@ -96,10 +153,66 @@ class Checkpoints:
         making.replace(self._run / name)
         fsync_folder(self._run)
 
-    def _remove_all_but(self, kept: Checkpoint) -> None:
-        for path in [*self._folder.glob("step-*"), *self._folder.glob(".step-*.partial")]:
-            if path != kept.folder:
-                shutil.rmtree(path)
+    def _remove_old(self) -> None:
+        old = [checkpoint.folder for checkpoint in self._all()[: -self._kept]]
+        for path in [*old, *self._folder.glob(".step-*.partial")]:
+            shutil.rmtree(path)
+
+
+def file_digest(path: Path) -> str:
+    """xxh64 of a file's bytes, in hex."""
+    digest = xxhash.xxh64()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_files(
+    folder: Path, student: nn.Module, card: dict[str, Any], state: dict[str, Any], config: str
+) -> None:
+    """The files of a checkpoint, on the disk, and last the checksums of what is on the disk."""
+    (folder / CONFIG).write_text(config)
+    torch.save(state, folder / STATE)
+    save_weights(folder / WEIGHTS, student, card)
+    # safetensors lets only the owner read; these weights are for whoever may read the run.
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
+    names = (WEIGHTS, STATE, CONFIG)
+    for name in names:
+        _fsync(folder / name)
+    checksums = {name: file_digest(folder / name) for name in names}
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+    _fsync(folder / CHECKSUMS)
+    fsync_folder(folder)
+
+
+@contextmanager
+def _write_errors(making: Path) -> Iterator[None]:
+    """Turn what a full or vanished disk makes of a write into a sentence, and leave no half checkpoint.
+
+    torch and safetensors tell a write that failed by errors of their own.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        why = _why_not_written(making, error)
+        shutil.rmtree(making, ignore_errors=True)
+        if why is None:
+            raise
+        raise KDCacheError(
+            f"checkpoint {making.parent}/{making.stem.lstrip('.')} could not be written: {why}; the ones "
+            "before are kept, and the same command with --resume goes on from the last"
+        ) from error
+
+
+def _why_not_written(making: Path, error: BaseException) -> str | None:
+    run = making.parent.parent
+    if not run.is_dir():
+        return f"the folder {run} is gone: put it back (was its disk unmounted?)"
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if full or shutil.disk_usage(run).free < _NO_ROOM_BYTES:
+        return "the disk is full: free some space"
+    return str(error) if isinstance(error, OSError) else None
 
 
 def save_weights(path: Path, student: nn.Module, card: dict[str, Any]) -> None:

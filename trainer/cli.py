@@ -192,6 +192,15 @@ def train(
             help="Between checkpoints inside an epoch; each epoch ends with one.", rich_help_panel=MACHINE
         ),
     ] = 10.0,
+    keep_checkpoints: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How many of the last checkpoints are kept. One that was damaged on the disk is passed over "
+            "by --resume, which then goes on from the one before.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 3,
     allow_render_drift: AllowRenderDrift = False,
     tensorboard: Annotated[
         bool, typer.Option(help="Write TensorBoard events.", rich_help_panel=MACHINE)

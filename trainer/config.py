@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
+from cache_builder.format.locations import local_output
 from cache_builder.format.manifest import Frozen, NamedConfiguration
 from trainer.losses import LOSSES
 from trainer.losses.recipes import Benchmark
@@ -89,10 +90,18 @@ class TrainConfig(Frozen):
     """Seconds a server may be away before the run stops."""
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     """Between checkpoints inside an epoch; one is written after every epoch."""
+    keep_checkpoints: int = Field(default=3, ge=1)
+    """Checkpoints that are kept; a damaged one is passed over, so one alone is a risk."""
     allow_render_drift: bool = False
     """Train although this machine renders other pictures than the teacher saw."""
     tensorboard: bool = True
     """Write TensorBoard events."""
+
+    @field_validator("out")
+    @classmethod
+    def _local(cls, value: Path) -> Path:
+        """``--out`` is a folder: a URL would be taken for the name of one."""
+        return local_output(value)
 
     @field_validator("cache", mode="before")
     @classmethod
@@ -173,6 +182,7 @@ _NOT_COMPARED: dict[str, Any] = {
         "fetch": True,
         "patience_s": True,
         "checkpoint_minutes": True,
+        "keep_checkpoints": True,
         "allow_render_drift": True,
         "tensorboard": True,
     },

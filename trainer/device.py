@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
@@ -13,8 +14,24 @@ from cache_builder.format import ConfigError
 from trainer.config import Precision, Triple
 
 
+_PREFIX = "ACCELERATE_"
+# Other engines than this loop's: it cannot train by them.
+_ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER", "TP", "FP8")
+# What `accelerate launch` says always, or what changes no number.
+_HARMLESS = {"MIXED_PRECISION": ("no",), "DYNAMO_BACKEND": ("no",), "GRADIENT_ACCUMULATION_STEPS": ("1",)}
+_NOT_NUMBERS = ("USE_CPU", "CPU_AFFINITY", "DEBUG_MODE", "TORCH_DEVICE", "LOG_LEVEL", "DISABLE_RICH")
+
+log = logging.getLogger(__name__)
+
+
 def make_accelerator(device: str, precision: Precision) -> Accelerator:
-    """An accelerator for ``cpu``, ``cuda`` or ``cuda:N``, alone or under torchrun / accelerate launch."""
+    """An accelerator for ``cpu``, ``cuda`` or ``cuda:N``, alone or under torchrun / accelerate launch.
+
+    accelerate reads settings from ``ACCELERATE_*`` variables that may be left over from anything. None of
+    them changes a run: they are taken out of the environment, those that would have changed its numbers are
+    named in the log, and one that asks for another engine is a :class:`ConfigError`.
+    """
+    _take_out_variables()
     # accelerate keeps one state per process; a second run in this process may want another device.
     AcceleratorState._reset_state(reset_partial_state=True)
     if device.startswith("cuda:"):
@@ -22,6 +39,23 @@ def make_accelerator(device: str, precision: Precision) -> Accelerator:
     else:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+
+
+def _take_out_variables() -> None:
+    given = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_PREFIX)}
+    for name, value in given.items():
+        short = name.removeprefix(_PREFIX)
+        is_on = value.strip().lower() not in ("", "0", "false", "no", "off", "n", "f")
+        if is_on and short.startswith("USE_") and short.removeprefix("USE_") in _ENGINES:
+            raise ConfigError(
+                f"the environment has {name}={value}, which asks accelerate for another engine; kdtrain trains "
+                "with plain or distributed data parallelism: unset it, or use another `accelerate config`"
+            )
+        if short not in _NOT_NUMBERS and value not in _HARMLESS.get(short, ()) and is_on:
+            log.warning(
+                "%s=%s in the environment changes nothing here: kdtrain's own flags say how it trains",
+                *(name, value),
+            )
 
 
 def resolve_device(name: str) -> str:

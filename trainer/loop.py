@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cache_builder.lock import claimed
 from trainer import bilevel
 from trainer.assemble import Run, assemble
 from trainer.config import TrainConfig
@@ -47,11 +48,12 @@ def train(settings: TrainConfig, *, resume: bool = False, display: Display | Non
     A signal ends it after the step at hand, with a checkpoint: ``KeyboardInterrupt`` is raised then. Raises
     the :class:`KDCacheError` of whatever is wrong; checkpoints stay good whatever happens.
     """
-    folder = RunFolder(settings.out)
+    folder = RunFolder(settings.out, settings.keep_checkpoints)
     folder.check_free(resume)
     with ExitStack() as stack:
         run = assemble(settings, stack)
         if run.accelerator.is_main_process:
+            stack.enter_context(claimed(settings.out, doing="trained"))
             folder.begin(run.config)
         run.accelerator.wait_for_everyone()
         meter = TrainMeter(run.accelerator.device)

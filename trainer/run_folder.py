@@ -8,13 +8,14 @@ checkpoints/       what --resume continues      report.md, curves.png
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cache_builder.format import ConfigError, DataError
-from trainer.checkpoint import Checkpoints, write_text
+from trainer.checkpoint import KEPT, Checkpoints, write_text
 from trainer.config import RunConfig, differing_fields
 
 CONFIG, METRICS, TENSORBOARD, REPORT = "config.json", "metrics.jsonl", "tensorboard", "report.md"
@@ -22,13 +23,15 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 DRIFT = "render-drift"
 Row = dict[str, Any]
 
+log = logging.getLogger(__name__)
+
 
 class RunFolder:
     """What lies under ``--out``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep_checkpoints: int = KEPT) -> None:
         self.path = path
-        self.checkpoints = Checkpoints(path)
+        self.checkpoints = Checkpoints(path, keep_checkpoints)
 
     def check_free(self, resume: bool) -> None:
         """Before any work: raise :class:`ConfigError` where another run or something else is in the way."""
@@ -41,6 +44,9 @@ class RunFolder:
                 )
         elif self.path.exists() and any(item.name != DRIFT for item in self.path.iterdir()):
             raise ConfigError(f"{self.path} is not empty and holds no run: choose another --out")
+        elif resume:
+            # Jobs that may be stopped at any time pass --resume always; a mistyped --out must still be seen.
+            log.warning("--resume: there is no run in %s yet, so a new one begins", self.path)
 
     def begin(self, config: RunConfig) -> None:
         """Note the configuration; raise :class:`ConfigError` naming fields that differ from a stored one."""
@@ -68,20 +74,23 @@ class RunFolder:
             raise DataError(f"{path} is not the configuration of a run of this release: {error}") from error
 
     def read_metrics(self) -> list[Row]:
-        """All rows of ``metrics.jsonl``; a last line cut off by a kill is left out."""
+        """All rows of ``metrics.jsonl``; a line cut off by a kill, or damaged since, is left out."""
         path = self.path / METRICS
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return [row for row in map(_row, lines) if row is not None]
 
     def rewind_metrics(self, step: int) -> None:
         """Drop rows after a step: a resumed run writes them again."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 class MetricsLog:

@@ -70,11 +70,14 @@ class Keeper:
         self._last_save = time.monotonic()
 
     def restore(self) -> None:
-        """Take up the newest checkpoint, where there is one."""
+        """Take up the newest whole checkpoint, where there is one."""
         checkpoint = self._folder.checkpoints.newest()
+        run = self._run
+        run.accelerator.wait_for_everyone()
+        if run.accelerator.is_main_process:
+            self._folder.checkpoints.set_damaged_aside()
         if checkpoint is None:
             return
-        run = self._run
         state = checkpoint.load_state()
         load_weights(checkpoint.weights, run.student)
         run.optimizer.load_state_dict(state["optimizer"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cache_builder.format import DataError
+from cache_builder.format import DataError, KDCacheError
 from trainer.checkpoint import Checkpoints, load_weights, random_state, restore_random_state, save_weights
 from trainer.students import cnn3
 
@@ -28,11 +29,86 @@ def test_weights_and_state_come_back(tmp_path):
         assert torch.equal(other.state_dict()[name], value)
 
 
-def test_only_the_newest_is_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+def names(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_only_the_last_few_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, kept=2)
     for step in (1, 20, 100):
         checkpoints.write(step, cnn3(width=4), {}, {}, "{}")
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000100"]
+    assert names(tmp_path) == ["step-00000020", "step-00000100"]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.pt", "config.json", "checksums.json"])
+def test_one_flipped_bit_anywhere_and_the_checkpoint_before_is_taken(tmp_path, caplog, file):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.write(step, cnn3(width=4), {}, {"numbers": torch.arange(50)}, '{"a": "config"}')
+    _flip(tmp_path / "checkpoints/step-00000002" / file)
+    assert checkpoints.newest().step == 1
+    assert "step-00000002" in caplog.text
+    assert "damaged" in caplog.text
+
+
+def test_a_file_that_is_gone_is_damage(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.write(step, cnn3(width=4), {}, {}, "{}")
+    (tmp_path / "checkpoints/step-00000002/state.pt").unlink()
+    assert checkpoints.newest().step == 1
+
+
+def test_where_all_are_damaged_nothing_is_taken_and_nothing_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, cnn3(width=4), {}, {}, "{}")
+    _flip(tmp_path / "checkpoints/step-00000001/weights.safetensors")
+    with pytest.raises(DataError, match="every checkpoint .* is damaged .step-00000001"):
+        checkpoints.newest()
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_a_damaged_step_can_be_written_again_and_stays_beside_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.write(step, cnn3(width=4), {}, {}, "{}")
+    _flip(tmp_path / "checkpoints/step-00000002/weights.safetensors")
+    checkpoints.set_damaged_aside()
+    checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
+    assert checkpoints.newest().step == 2
+    assert names(tmp_path) == ["damaged-step-00000002", "step-00000001", "step-00000002"]
+
+
+def test_a_checkpoint_of_an_older_release_has_no_checksums_and_is_taken(tmp_path):
+    written = Checkpoints(tmp_path).write(1, cnn3(width=4), {}, {}, "{}")
+    (written.folder / "checksums.json").unlink()
+    assert Checkpoints(tmp_path).newest().step == 1
+
+
+def test_a_write_that_fails_keeps_the_ones_before_and_says_how_to_go_on(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, cnn3(width=4), {}, {}, "{}")
+    monkeypatch.setattr(torch, "save", _disk_full)
+    with pytest.raises(KDCacheError, match="step-00000002 could not be written: the disk is full.*--resume"):
+        checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_a_run_folder_that_went_away_does_not_come_back(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    with pytest.raises(KDCacheError, match=r"run is gone"):
+        checkpoints.write(1, cnn3(width=4), {}, {}, "{}")
+    assert not (tmp_path / "run").exists()
+
+
+def _disk_full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 64
+    path.write_bytes(data)
 
 
 def test_an_unfinished_one_does_not_count(tmp_path):
@@ -41,7 +117,7 @@ def test_an_unfinished_one_does_not_count(tmp_path):
     (tmp_path / "checkpoints" / ".step-00000009.partial").mkdir()
     assert checkpoints.newest().step == 5
     checkpoints.write(9, cnn3(width=4), {}, {}, "{}")
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000009"]
+    assert names(tmp_path) == ["step-00000005", "step-00000009"]
 
 
 def test_a_folder_without_any_has_none(tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -45,3 +47,36 @@ def test_one_process_may_change_its_precision():
 def test_small_images_on_a_cpu_need_no_workers():
     assert default_workers("cpu", 32) == 0
     assert default_workers("cpu", 224) <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "inductor"),
+        ("ACCELERATE_GRADIENT_CLIPPING", "0.1"),
+    ],
+)
+def test_variables_of_accelerate_change_nothing_and_are_told(monkeypatch, caplog, name, value):
+    monkeypatch.setenv(name, value)
+    accelerator = make_accelerator("cpu", "fp32")
+    assert accelerator.gradient_accumulation_steps == 1
+    assert accelerator.mixed_precision == "no"
+    assert accelerator.state.dynamo_plugin.backend.value == "NO"
+    assert name in caplog.text
+    assert name not in os.environ
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_another_engine_of_accelerate_is_refused_by_name(monkeypatch, engine):
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    with pytest.raises(ConfigError, match=f"ACCELERATE_USE_{engine}"):
+        make_accelerator("cpu", "fp32")
+
+
+def test_what_accelerate_launch_says_always_is_not_told(monkeypatch, caplog):
+    for name, value in (("MIXED_PRECISION", "no"), ("USE_CPU", "true"), ("DYNAMO_BACKEND", "no")):
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    make_accelerator("cpu", "fp32")
+    assert not caplog.text

@@ -213,7 +213,7 @@ def test_a_damaged_checkpoint_is_named(cache, tmp_path):
         train(settings, display=AtStep(2, send(signal.SIGINT)))
     state = next((tmp_path / "b" / "checkpoints").glob("step-*/state.pt"))
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"step-00000002 is damaged"):
+    with pytest.raises(DataError, match=r"every checkpoint .* is damaged \(step-00000002\)"):
         train(settings, resume=True)
 
 
@@ -225,3 +225,32 @@ def test_a_checkpoint_is_written_inside_an_epoch(cache, tmp_path):
 
     train(config(tmp_path / "b", cache, checkpoint_minutes=1e-9), display=AtStep(4, look))
     assert seen == ["step-00000003"]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
+def test_a_rotten_checkpoint_costs_steps_and_no_bits(uninterrupted, cache, tmp_path, caplog, file):
+    settings = config(tmp_path / "b", cache, val_data="digits:test")
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, display=AtStep(2 * STEPS_PER_EPOCH + 1, send(signal.SIGINT)))
+    newest = max((tmp_path / "b/checkpoints").glob("step-*")) / file
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    train(settings, resume=True)
+    assert "damaged" in caplog.text
+    assert_same_weights(uninterrupted[0], tmp_path / "b")
+    assert metrics(tmp_path / "b") == metrics(uninterrupted[0])
+
+
+def test_a_folder_that_is_trained_in_is_refused_to_a_second_run(cache, tmp_path):
+    settings = config(tmp_path / "b", cache)
+    refused = []
+
+    def second():
+        # Another process: a record lock holds nobody of its own process back.
+        words = command(tmp_path / "b", cache, "--resume")
+        refused.append(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False))
+
+    train(settings, display=AtStep(1, second))
+    assert refused[0].returncode == 2
+    assert f"is being trained by process {os.getpid()}" in refused[0].stderr

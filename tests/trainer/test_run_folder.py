@@ -5,6 +5,8 @@ import json
 import pytest
 
 from cache_builder.format import ConfigError, DataError
+from cache_builder.format.locations import local_output
+from trainer.config import TrainConfig
 from trainer.run_folder import MetricsLog, RunFolder
 
 
@@ -50,3 +52,20 @@ def test_a_configuration_of_something_else_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model": "mine"}')
     with pytest.raises(DataError, match="not the configuration of a run"):
         RunFolder(tmp_path).stored_config()
+
+
+def test_a_damaged_line_of_metrics_costs_that_line_alone(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"st\xffp": 2}\n3\n{"step": 4}\n')
+    assert RunFolder(tmp_path).read_metrics() == [{"step": 1}, {"step": 4}]
+
+
+def test_resuming_what_is_not_there_is_told(tmp_path, caplog):
+    RunFolder(tmp_path / "rum").check_free(resume=True)
+    assert "no run in" in caplog.text
+    assert "rum" in caplog.text
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/run", "s3:/bucket/run", "gs://a/b", " "])
+def test_a_url_is_no_folder_of_a_run(out):
+    with pytest.raises(ConfigError, match="local|lost a slash|empty"):
+        local_output(TrainConfig.model_validate({"data": "digits:train", "out": out}).out)
