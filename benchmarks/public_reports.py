@@ -129,8 +129,8 @@ def underscored_names() -> str:
     code = "import timm, torch; torch.save(timm.create_model('resnet10t').state_dict(), 'w.pth')"
     subprocess.run([sys.executable, "-c", code], check=True)
     exit_code, output = run(
-        "kdcache build --teacher timm:resnet10t --weights w.pth --data imagefolder:data --out c.zarr --views 1 "
-        "--input-size 64 --top-k 1000"
+        "kdcache build --teacher timm:resnet10t --weights w.pth --data imagefolder:data --out c.zarr "
+        "--views 1 --input-size 64 --top-k 1000"
     )
     if exit_code == 0:
         return said(output, "by name")

@@ -80,7 +80,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run, the last few of them; each got its name in one rename, when it was whole."""
+    """The last few checkpoints of one run; each got its name in one rename, when it was whole."""
 
     def __init__(self, run: Path, kept: int = KEPT) -> None:
         self._run = run
@@ -100,8 +100,9 @@ class Checkpoints:
                 return checkpoint
             log.warning("checkpoint %s is damaged (%s): it is not used", checkpoint.folder, problem)
         if found:
+            names = ", ".join(checkpoint.folder.name for checkpoint in found)
             raise DataError(
-                f"every checkpoint of {self._run} is damaged ({', '.join(one.folder.name for one in found)}): "
+                f"every checkpoint of {self._run} is damaged ({names}): "
                 "restore one from a copy, or train anew with another --out; nothing was removed"
             )
         return None

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from cache_builder.format import ConfigError
 from trainer.config import Precision, Triple
 
-
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.
 _ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER", "TP", "FP8")
@@ -48,8 +47,8 @@ def _take_out_variables() -> None:
         is_on = value.strip().lower() not in ("", "0", "false", "no", "off", "n", "f")
         if is_on and short.startswith("USE_") and short.removeprefix("USE_") in _ENGINES:
             raise ConfigError(
-                f"the environment has {name}={value}, which asks accelerate for another engine; kdtrain trains "
-                "with plain or distributed data parallelism: unset it, or use another `accelerate config`"
+                f"the environment has {name}={value}, which asks accelerate for another engine; kdtrain "
+                "trains with plain or distributed data parallelism: unset it, or use another `accelerate config`"
             )
         if short not in _NOT_NUMBERS and value not in _HARMLESS.get(short, ()) and is_on:
             log.warning(

@@ -63,7 +63,7 @@ def test_where_all_are_damaged_nothing_is_taken_and_nothing_removed(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.write(1, cnn3(width=4), {}, {}, "{}")
     _flip(tmp_path / "checkpoints/step-00000001/weights.safetensors")
-    with pytest.raises(DataError, match="every checkpoint .* is damaged .step-00000001"):
+    with pytest.raises(DataError, match=r"every checkpoint .* is damaged .step-00000001"):
         checkpoints.newest()
     assert names(tmp_path) == ["step-00000001"]
 
@@ -89,7 +89,7 @@ def test_a_write_that_fails_keeps_the_ones_before_and_says_how_to_go_on(tmp_path
     checkpoints = Checkpoints(tmp_path)
     checkpoints.write(1, cnn3(width=4), {}, {}, "{}")
     monkeypatch.setattr(torch, "save", _disk_full)
-    with pytest.raises(KDCacheError, match="step-00000002 could not be written: the disk is full.*--resume"):
+    with pytest.raises(KDCacheError, match=r"step-00000002 could not be written: the disk is full.*--resume"):
         checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
     assert names(tmp_path) == ["step-00000001"]
 

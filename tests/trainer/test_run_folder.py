@@ -67,5 +67,5 @@ def test_resuming_what_is_not_there_is_told(tmp_path, caplog):
 
 @pytest.mark.parametrize("out", ["s3://bucket/run", "s3:/bucket/run", "gs://a/b", " "])
 def test_a_url_is_no_folder_of_a_run(out):
-    with pytest.raises(ConfigError, match="local|lost a slash|empty"):
+    with pytest.raises(ConfigError, match=r"local|lost a slash|empty"):
         local_output(TrainConfig.model_validate({"data": "digits:train", "out": out}).out)
