@@ -48,7 +48,7 @@ def _take_out_variables() -> None:
         if is_on and short.startswith("USE_") and short.removeprefix("USE_") in _ENGINES:
             raise ConfigError(
                 f"the environment has {name}={value}, which asks accelerate for another engine; kdtrain "
-                "trains with plain or distributed data parallelism: unset it, or use another `accelerate config`"
+                "trains with plain or distributed data parallelism: unset it, or change `accelerate config`"
             )
         if short not in _NOT_NUMBERS and value not in _HARMLESS.get(short, ()) and is_on:
             log.warning(
