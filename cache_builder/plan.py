@@ -8,11 +8,10 @@ import re
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cache_builder.calibration import calibrate
+from cache_builder.classes import StoredClasses, fit_labels, fit_stored
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.format.creation import check_unclaimed
 from cache_builder.format.errors import ConfigError
@@ -55,6 +54,8 @@ class Plan:
     manifest: Manifest
     """Without basis, step, probe and digests, which calibration adds."""
     workers: int
+    data_names: tuple[str, ...] | None = None
+    """Class names of the data where its labels are the teacher's by their position alone."""
 
     @property
     def has_labels(self) -> bool:
@@ -62,8 +63,11 @@ class Plan:
         return bool((self.table.labels >= 0).any())
 
 
-def make_plan(settings: BuildSettings) -> Plan:
-    """Open data and teacher and check that they fit. Raises :class:`ConfigError` or :class:`DataError`."""
+def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> Plan:
+    """Open data and teacher and check that they fit. Raises :class:`ConfigError` or :class:`DataError`.
+
+    ``stored``: of a cache that is there already, whose classes the labels are then fitted to.
+    """
     _check_name(settings)
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
@@ -71,19 +75,25 @@ def make_plan(settings: BuildSettings) -> Plan:
     source = open_source(settings.data)
     if settings.limit:
         source = LimitedSource(source, settings.limit)
-    teacher = _open_teacher(settings, source)
+    teacher = _open_teacher(settings, _head_classes(settings, source, stored), source)
     wanted = teacher.preprocessing
     usual = default_recipe(source, wanted)
     recipe = fitted_recipe(based_on(recipe, usual) if recipe else usual, wanted)
     _check_views(settings.views, recipe)
     forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision)
     classes = forward.classes(wanted.input_size)
-    labels, class_names = check_classes(settings, source, teacher, classes)
+    fitted = fit_stored(stored, source, classes) if stored else fit_labels(settings, source, teacher, classes)
     request = _codec_request(settings, classes)
     manifest = Manifest(
         product_version=version("kdcache"),
         name=settings.cache_name,
-        data=DataSection(spec=settings.data, samples=len(source), classes=classes, class_names=class_names),
+        data=DataSection(
+            spec=settings.data,
+            samples=len(source),
+            classes=classes,
+            class_names=fitted.class_names,
+            own_class_names=fitted.own_class_names,
+        ),
         teacher=TeacherSection(
             spec=teacher.spec,
             weights=teacher.weights,
@@ -99,11 +109,12 @@ def make_plan(settings: BuildSettings) -> Plan:
         tiling=TilingSection(views=min(settings.views, TILE_VIEWS), rows=_tile_rows(settings, len(source))),
         calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request),
         probe=ProbeSection(pairs=(), libraries={}, tolerance=1.0),
-        environment=_environment(device),
+        environment=_environment(device) | dict(fitted.told),
         digests={},
     )
-    table = SampleTable.from_ids(source.ids, labels)
-    return Plan(settings, source, recipe, forward, table, manifest, _workers(settings, source, device))
+    table = SampleTable.from_ids(source.ids, fitted.labels)
+    workers = _workers(settings, source, device)
+    return Plan(settings, source, recipe, forward, table, manifest, workers, fitted.data_names)
 
 
 def default_recipe(source: ImageSource, preprocessing: Preprocessing) -> Recipe:
@@ -127,37 +138,14 @@ def based_on(recipe: Recipe, usual: Recipe) -> Recipe:
     return recipe.model_copy(update={"base": usual}) if is_open and not isinstance(recipe, Erased) else recipe
 
 
-def check_classes(
-    settings: BuildSettings, source: ImageSource, teacher: Teacher, classes: int
-) -> tuple[NDArray[np.int32] | None, tuple[str, ...] | None]:
-    """Labels and class names that fit the teacher's C logits; :class:`ConfigError` where they cannot."""
-    if classes < 2:
-        raise ConfigError(
-            f"teacher {teacher.spec} has {classes} logit per image, expected one for each of two classes or "
-            "more (a random head has as many as the data set has class folders)"
-        )
-    if teacher.class_names and len(teacher.class_names) != classes:
-        raise ConfigError(
-            f"teacher {teacher.spec} has {classes} logits, its weights name {len(teacher.class_names)} "
-            "classes"
-        )
-    if settings.ignore_labels or not source.class_names:
-        return None, teacher.class_names
-    if len(source.class_names) != classes:
-        raise ConfigError(
-            f"teacher {teacher.spec} has {classes} logits, {settings.data} has {len(source.class_names)} "
-            "classes: take a teacher of these classes, or --ignore-labels to store its logits without labels"
-        )
-    names = teacher.class_names
-    if names and set(names) == set(source.class_names) and names != source.class_names:
-        raise ConfigError(
-            f"teacher {teacher.spec} and {settings.data} have the same class names in another order, so "
-            "every label would be wrong: rename the class folders, or --ignore-labels"
-        )
-    return source.labels, names or source.class_names
+def _head_classes(settings: BuildSettings, source: ImageSource, stored: StoredClasses | None) -> int | None:
+    """Outputs of a head that is made for the data; None where it is not made for it."""
+    if settings.ignore_labels or settings.class_map or not source.class_names:
+        return None
+    return stored.classes if stored else len(source.class_names)
 
 
-def _open_teacher(settings: BuildSettings, source: ImageSource) -> Teacher:
+def _open_teacher(settings: BuildSettings, classes: int | None, source: ImageSource) -> Teacher:
     """The teacher, or the ensemble of several, that sees what the user asked for."""
     weights = settings.weights or ("default",) * len(settings.teacher)
     if len(weights) != len(settings.teacher):
@@ -167,15 +155,16 @@ def _open_teacher(settings: BuildSettings, source: ImageSource) -> Teacher:
         )
     members = []
     for index, (name, origin) in enumerate(zip(settings.teacher, weights, strict=True)):
-        teacher = open_teacher(name, _request(settings, source, origin, index))
+        teacher = open_teacher(name, _request(settings, classes, source, origin, index))
         seen = teacher.preprocessing.overridden(settings.input_size, settings.mean, settings.std)
         members.append(replace(teacher, preprocessing=seen))
     return combined(members)
 
 
-def _request(settings: BuildSettings, source: ImageSource, weights: str, index: int) -> TeacherRequest:
+def _request(
+    settings: BuildSettings, classes: int | None, source: ImageSource, weights: str, index: int
+) -> TeacherRequest:
     """``index``: of the member in an ensemble, so that two random ones of a kind differ."""
-    classes = len(source.class_names) if source.class_names and not settings.ignore_labels else None
     seed = (settings.seed + index) % 2**64
     return TeacherRequest(weights, seed, classes, _fallback(source), settings.input_size)
 

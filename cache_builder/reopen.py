@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache_builder.classes import StoredClasses
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.reader import Cache
 from cache_builder.plan import Plan, make_plan
@@ -72,7 +73,8 @@ def reopened(cache: Cache, wanted: Reopening) -> Plan:
         workers=wanted.workers,
         ignore_labels=bool((cache.labels < 0).all()),
     )
-    plan = make_plan(settings)
+    stored = StoredClasses(cache.ids, cache.labels, manifest.data.classes, manifest.data.class_names)
+    plan = make_plan(settings, stored)
     return replace(plan, recipe=recipe_from(views.recipe))
 
 

@@ -73,6 +73,8 @@ class BuildSettings(Frozen):
     """Rows of a tile, the unit that a killed build loses; None = 4096, less for small data sets."""
     on_error: Literal["fail", "skip"] = "fail"
     """What an unreadable image does: stop the build, or mark its row invalid."""
+    class_map: str | None = None
+    """File that says which of the teacher's classes each class of the data is; None = by their names."""
     ignore_labels: bool = False
     """Store no labels: for a teacher whose classes are not the data set's."""
 

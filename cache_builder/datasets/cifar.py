@@ -7,22 +7,25 @@ from pathlib import Path
 import numpy as np
 import torchvision
 
+from cache_builder.datasets.given_classes import in_given_order
+from cache_builder.datasets.options import split_options
 from cache_builder.datasets.source import ArraySource
 from cache_builder.format.errors import ConfigError, DataError
 
 
 def open_cifar10(argument: str) -> ArraySource:
-    """``cifar10:PATH`` (training part) or ``cifar10:PATH:test``."""
+    """``cifar10:PATH`` (training part) or ``cifar10:PATH:test``; ``?classes=FILE`` orders the classes."""
     return _open("cifar10", torchvision.datasets.CIFAR10, argument)
 
 
 def open_cifar100(argument: str) -> ArraySource:
-    """``cifar100:PATH`` (training part) or ``cifar100:PATH:test``."""
+    """``cifar100:PATH`` (training part) or ``cifar100:PATH:test``; ``?classes=FILE`` orders the classes."""
     return _open("cifar100", torchvision.datasets.CIFAR100, argument)
 
 
 def _open(name: str, kind: type[torchvision.datasets.CIFAR10], argument: str) -> ArraySource:
-    path, part = split_part(argument)
+    location, options = split_options(name, argument, ("classes",))
+    path, part = split_part(location)
     if not path:
         raise ConfigError(f"{name} needs the folder that holds {kind.base_folder!r}: write {name}:PATH")
     try:
@@ -33,8 +36,10 @@ def _open(name: str, kind: type[torchvision.datasets.CIFAR10], argument: str) ->
             f"{name}: {path!r} does not hold the folder {kind.base_folder!r} with all its files intact; "
             f"kdcache downloads nothing: unpack {kind.filename} there"
         ) from error
-    labels = np.array(data.targets, np.int32)
-    return ArraySource(f"{name}:{argument}", data.data, labels, tuple(data.classes))
+    spec = f"{name}:{argument}"
+    found = np.array(data.targets, np.int32)
+    names, labels = in_given_order(spec, tuple(data.classes), found, options.get("classes"))
+    return ArraySource(spec, data.data, labels, names)
 
 
 def split_part(argument: str) -> tuple[str, str]:

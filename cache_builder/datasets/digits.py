@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cache_builder.datasets.given_classes import in_given_order
+from cache_builder.datasets.options import split_options
 from cache_builder.datasets.source import ArraySource
 from cache_builder.format.errors import DataError
 
@@ -12,10 +14,14 @@ from cache_builder.format.errors import DataError
 _TRAIN = 1197
 
 
-def open_digits(part: str) -> ArraySource:
-    """``digits`` (all), ``digits:train`` (first 1,197) or ``digits:test`` (last 600)."""
+def open_digits(argument: str) -> ArraySource:
+    """``digits`` (all), ``digits:train`` (first 1,197) or ``digits:test`` (last 600).
+
+    ``?classes=FILE`` behind it orders or names the classes.
+    """
     from sklearn.datasets import load_digits
 
+    part, options = split_options("digits", argument, ("classes",))
     parts = {"": (0, None), "train": (0, _TRAIN), "test": (_TRAIN, None)}
     if part not in parts:
         raise DataError(f"digits has the parts 'train' and 'test', not {part!r}")
@@ -23,7 +29,8 @@ def open_digits(part: str) -> ArraySource:
     bunch = load_digits()
     grey = np.rint(bunch.images[start:stop] * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=-1)
-    labels = bunch.target[start:stop].astype(np.int32)
-    spec = f"digits:{part}" if part else "digits"
-    names = tuple(str(digit) for digit in range(10))
+    spec = f"digits:{argument}" if argument else "digits"
+    found = bunch.target[start:stop].astype(np.int32)
+    digits = tuple(str(digit) for digit in range(10))
+    names, labels = in_given_order(spec, digits, found, options.get("classes"))
     return ArraySource(spec, images, labels, names, first_id=start, mirrors=False)

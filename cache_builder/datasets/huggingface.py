@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.datasets.decoding import decoded_sample, read_image_file
+from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.labels import Labelled
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.source import Sample
@@ -25,8 +26,8 @@ class HuggingFaceSource:
 
     Sample id = position in the split, unless ``?id=COLUMN`` names a column of unique ids. Image = the column
     of images, label = the column of class labels, else one called ``label``; options ``image=COLUMN`` and
-    ``label=COLUMN`` where there are several (``label=`` reads none), ``classes=FILE`` or ``classes=N`` where
-    the column names no classes. The rows stay on disk, mapped into memory.
+    ``label=COLUMN`` where there are several (``label=`` reads none), ``classes=FILE`` or ``classes=N``
+    (classes that the column names are put in the order of FILE). The rows stay on disk, mapped into memory.
     """
 
     reads_files = True
@@ -189,6 +190,7 @@ def _labels(spec: str, data: Any, column: str | None, classes: str | None) -> La
 
     where = f"{spec}, column {column!r}"
     names = getattr(data.features[column], "names", None)
-    if names is None or classes:
+    if names is None:
         return arrow.labels_of(_column(data, column), where, classes)
-    return tuple(names), arrow.numbers_of(_column(data, column), where, len(names))
+    labels = arrow.numbers_of(_column(data, column), where, len(names))
+    return in_given_order(where, tuple(names), labels, classes)

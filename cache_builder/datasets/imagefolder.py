@@ -10,18 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.datasets.decoding import EXTENSIONS, read_image_file
+from cache_builder.datasets.given_classes import in_given_order
+from cache_builder.datasets.options import split_options
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import IdBuffer, SampleIds
 
 _EXTENSIONS = tuple(extension.encode() for extension in EXTENSIONS)
+# What programs leave beside class folders.
+_NO_CLASSES = frozenset((b"__MACOSX", b"__pycache__", b"@eaDir", b"lost+found"))
 _Identity = tuple[int, int]
 
 
 class ImageFolder:
     """Sample id = path relative to the folder, with ``/``; rows in the byte order of the ids.
 
-    Labels are the sorted names of the first-level folders, as in torchvision's ImageFolder. EXIF
+    Labels are the sorted names of the first-level folders, as in torchvision's ImageFolder; a folder without
+    pictures is a class too. ``?classes=FILE`` gives their order: one name a line. EXIF
     orientation is ignored, as there. Hidden files and folders are left out; linked folders are followed.
     """
 
@@ -31,6 +36,7 @@ class ImageFolder:
 
     def __init__(self, path: str) -> None:
         self.spec = f"imagefolder:{path}"
+        path, options = split_options("imagefolder", path, ("classes",))
         if not path:
             raise ConfigError("imagefolder needs a folder: write imagefolder:PATH")
         self._root = Path(path).expanduser()
@@ -39,17 +45,8 @@ class ImageFolder:
         self._ids, folders = _listed(self._root)
         if not len(self._ids):
             raise DataError(f"image folder {path!r} holds no images ({', '.join(EXTENSIONS)})")
-        self.class_names, self._labels = _classes(self._ids, folders)
-        self._check_folders()
-
-    def _check_folders(self) -> None:
-        """An empty class folder would move every later label by one; a cache built in here is none."""
-        if self.class_names is None:
-            return
-        for folder in sorted(self._root.iterdir()):
-            known = folder.name in self.class_names or folder.name.startswith(".")
-            if folder.is_dir() and not known and not (folder / "zarr.json").exists():
-                raise DataError(f"class folder {folder} holds no images: remove it, or put its images there")
+        names, labels = _classes(self._ids, folders)
+        self.class_names, self._labels = in_given_order(self.spec, names, labels, options.get("classes"))
 
     @property
     def ids(self) -> Sequence[str]:
@@ -78,11 +75,17 @@ def _listed(root: Path) -> tuple[SampleIds, dict[str, int]]:
         before = len(ids)
         if name.endswith(b"/"):
             _collect(path, name, above, ids)
-            if len(ids) > before:
+            if len(ids) > before or _may_be_class(path + b"/" + name):
                 folders[os.fsdecode(name[:-1])] = len(ids) - before
         else:
             ids.append(name)
     return ids.finish(), folders
+
+
+def _may_be_class(folder: bytes) -> bool:
+    """Whether a folder without pictures is a class nobody has a picture of: a cache built in here is none."""
+    is_cache = os.path.exists(folder + b"zarr.json")  # noqa: PTH110  # bytes
+    return not is_cache and os.path.basename(folder[:-1]) not in _NO_CLASSES  # noqa: PTH119  # bytes
 
 
 def _collect(root: bytes, prefix: bytes, above: frozenset[_Identity], ids: IdBuffer) -> None:
@@ -129,7 +132,7 @@ def _classes(
     ids: SampleIds, folders: dict[str, int]
 ) -> tuple[tuple[str, ...] | None, NDArray[np.int32] | None]:
     """Class names and labels by first-level folder; none when all images lie at the top."""
-    if not folders:
+    if not any(folders.values()):
         return None, None
     at_top = len(ids) - sum(folders.values())
     if at_top:

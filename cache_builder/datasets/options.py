@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.names import unknown_name
@@ -15,10 +16,11 @@ _TAIL = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
 def split_options(kind: str, argument: str, known: Collection[str] | None) -> tuple[str, dict[str, str]]:
     """``PATH?name=value&...`` to the path and the options; ``known`` None takes any name.
 
-    Raises :class:`ConfigError` for an unknown or repeated option.
+    A path that exists as it is written has no options. Raises :class:`ConfigError` for an unknown or repeated
+    option.
     """
     tail = _TAIL.search(argument)
-    if tail is None:
+    if tail is None or _is_path(argument):
         return argument, {}
     pairs = [(name, value) for name, _, value in (part.partition("=") for part in tail[1].split("&"))]
     options = dict(pairs)
@@ -28,3 +30,10 @@ def split_options(kind: str, argument: str, known: Collection[str] | None) -> tu
         if known is not None and name not in known:
             raise ConfigError(unknown_name(f"option of {kind}", name, known))
     return argument[: tail.start()], options
+
+
+def _is_path(argument: str) -> bool:
+    try:
+        return Path(argument).expanduser().exists()
+    except (OSError, ValueError):  # too long for a name, or no name at all
+        return False

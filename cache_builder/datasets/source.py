@@ -68,8 +68,8 @@ class ArraySource:
         self,
         spec: str,
         images: NDArray[np.uint8],
-        labels: NDArray[np.int32],
-        class_names: tuple[str, ...],
+        labels: NDArray[np.int32] | None,
+        class_names: tuple[str, ...] | None,
         first_id: int = 0,
         mirrors: bool = True,
     ) -> None:

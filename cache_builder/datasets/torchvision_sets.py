@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache_builder.datasets.decoding import as_rgb
+from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.source import Sample, pixel_sample
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
@@ -36,6 +37,7 @@ class TorchvisionSource:
 
     PATH is the ``root`` of the class, SPLIT its ``split`` (``train`` or ``test`` where it has ``train``);
     other arguments are options, e.g. ``?partition=2``. Without SPLIT, what the class itself takes.
+    ``?classes=FILE`` gives the order of the classes: one name a line.
 
     Sample id = position. The digest is that of the decoded pixels: torchvision gives no file's bytes away.
     """
@@ -48,13 +50,16 @@ class TorchvisionSource:
         if not location:
             raise ConfigError(f"torchvision:{name} needs a folder: write torchvision:{name}:PATH[:SPLIT]")
         path, split = _path_and_split(location)
+        # LSUN has an argument of that name.
+        order = None if "classes" in _parameters(kind) else options.pop("classes", None)
         self._data = _construct(self.spec, kind, path, _arguments(self.spec, kind, split, options))
         if not len(self._data):
             raise DataError(f"{self.spec} has no images")
         self.ids: Sequence[str] = DecimalIds(len(self._data))
         image, target = self._item(0)
-        self.labels = _labels(self.spec, self._data, target)
-        self.class_names = _class_names(self._data, self.labels)
+        labels = _labels(self.spec, self._data, target)
+        names = _class_names(self._data, labels)
+        self.class_names, self.labels = in_given_order(self.spec, names, labels, order)
         self.mirrors = kind.__name__ not in _WRITING
         self.reads_files = not isinstance(getattr(self._data, "data", None), np.ndarray | torch.Tensor)
         self.side: int | None = None if self.reads_files else max(image.shape[:2])

@@ -22,6 +22,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 
@@ -55,6 +57,16 @@ class DataSection(Frozen):
     """C, the number of logits of the teacher."""
     class_names: tuple[str, ...] | None
     """C names in logit order, or null where nobody named them."""
+    own_class_names: tuple[str, ...] | None = None
+    """Names of the data set's own classes where they are not the teacher's, so that no labels are stored.
+
+    The JSON has this key only then, so that every other manifest is what earlier releases write and read.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = serialize(self)
+        return {key: value for key, value in body.items() if key != "own_class_names" or value is not None}
 
 
 class TeacherSection(Frozen):
@@ -403,6 +415,7 @@ def array_digest(array: NDArray[Any]) -> str:
 # What may differ between the command that started a build and the one that resumes it: results of the
 # build itself and a description of the machine.
 _NOT_SETTINGS: dict[str, Any] = {
+    "data": {"own_class_names"},
     "product_version": True,
     "environment": True,
     "codec": True,

@@ -218,11 +218,15 @@ class TestListing:
         with pytest.raises(DataError, match=r"beside the class folders.*preview\.png"):
             ImageFolder(str(tmp_path))
 
-    def test_an_empty_class_folder_is_refused(self, tmp_path: Path) -> None:
+    def test_a_class_folder_without_pictures_keeps_its_number(self, tmp_path: Path) -> None:
+        put(tmp_path / "ant" / "1.png")
         put(tmp_path / "cat" / "1.png")
-        (tmp_path / "bird").mkdir()
-        with pytest.raises(DataError, match="bird holds no images"):
-            ImageFolder(str(tmp_path))
+        (tmp_path / "bee" / ".hidden").mkdir(parents=True)
+        (tmp_path / "__MACOSX").mkdir()
+        source = ImageFolder(str(tmp_path))
+        assert source.class_names == ("ant", "bee", "cat")
+        assert source.labels is not None
+        assert source.labels.tolist() == [0, 2]
 
     def test_a_cache_that_was_built_in_here_is_no_class(self, tmp_path: Path) -> None:
         put(tmp_path / "cat" / "1.png")

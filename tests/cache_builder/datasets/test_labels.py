@@ -43,11 +43,21 @@ def test_no_value_is_no_labels() -> None:
 
 
 def test_numbers_and_names_may_mix_where_the_names_are_given(tmp_path: Path) -> None:
-    (tmp_path / "names").write_text("7\ncat\n\ndog\n", encoding="utf-8")
-    names, column = labels("cat", "7", "2", classes=str(tmp_path / "names"))
-    assert names == ("7", "cat", "dog")
+    (tmp_path / "names").write_text("gnu\ncat\n\ndog\n", encoding="utf-8")
+    names, column = labels("cat", "gnu", "2", classes=str(tmp_path / "names"))
+    assert names == ("gnu", "cat", "dog")
     assert column is not None
     assert column.tolist() == [1, 0, 2]
+
+
+def test_a_number_that_is_a_given_name_is_that_name(tmp_path: Path) -> None:
+    (tmp_path / "names").write_text("10\n2\n1\ncat\n", encoding="utf-8")
+    names, column = labels("1", "10", "2.0", None, "-1", classes=str(tmp_path / "names"))
+    assert names == ("10", "2", "1", "cat")
+    assert column is not None
+    assert column.tolist() == [2, 0, 1, -1, -1]
+    with pytest.raises(DataError, match="label '3' is none of the 4 classes that were named"):
+        labels("1", "3", classes=str(tmp_path / "names"))
 
 
 @pytest.mark.parametrize("text", ["", "a\na\n", None, "\xff"])
