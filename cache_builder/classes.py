@@ -18,6 +18,7 @@ from cache_builder.datasets.class_names import (
     relabelled,
     unknown_classes,
 )
+from cache_builder.datasets.options import with_classes
 from cache_builder.datasets.spellings import Found, Spellings
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.settings import BuildSettings
@@ -251,11 +252,10 @@ class _Matching:
     def _ways(self, ours: str, theirs: str) -> str:
         """What can be done, for a class of the data that is none of the teacher's."""
         data = self._settings.data
-        listing = "" if "?" in data else f", or --data {quote(data + '?classes=FILE')}"
-        if are_numbers(self._names):
-            listing = (
-                f"; where they are its class ids, --data {quote(f'{data}?classes={self._classes}')}, or FILE"
-            )
+        listing = f", or --data {quote(with_classes(data, 'FILE'))}" if "classes=" not in data else ""
+        if are_numbers(self._names) and "classes=" not in data:
+            by_number = quote(with_classes(data, str(self._classes)))
+            listing = f"; where they are its class ids, --data {by_number}, or ?classes=FILE"
         return (
             f"Three ways on:\n"
             f"  they are some of the teacher's classes: rename them, or --class-map FILE with lines such as "

@@ -36,6 +36,23 @@ _BUILD_EPILOG = """
 `kdcache build --teacher vit_l --data imagefolder:/d --out v.zarr --recipe
 randaugment:magnitude=9,num_ops=2,mix.mixup_alpha=0.2,mix.cutmix_alpha=1`  (RandAugment, then mixup or CutMix)
 
+**Whose classes**: where teacher and data both name their classes, labels are matched by name.
+
+`kdcache build --teacher resnet50 --data imagefolder:/data/imagenette2/train --out nette.zarr`  (folders of
+some of ImageNet's classes, called by WordNet id such as n01440764 or by name such as tench; the cache keeps
+all 1,000 logits)
+
+`kdcache build --teacher resnet50 --data imagefolder:/data/parts --out parts.zarr --ignore-labels`  (folders
+such as good and bad, which no teacher knows; then `kdtrain --cache parts.zarr --data imagefolder:/data/parts
+--student resnet18 --classes both --out run`)
+
+`kdcache build --teacher my.models:teacher --data 'imagefolder:/d?classes=order.txt' --out d.zarr`  (order.txt
+has the teacher's classes in its order, one name a line; every kind of data takes it; `?classes=natural` is
+the order that puts 2 before 10)
+
+`kdcache build --teacher resnet50 --data imagefolder:/d --class-map map.txt --out d.zarr`  (map.txt has lines
+such as `my cats = tabby`)
+
 A recipe in TOML: `base = "rrc-flip"`, `strong_views = "odd"` (weak and strong views in turn, as mlkd and crld
 take them), tables `[randaugment] [trivialaugment] [jitter] [erase] [mix]`; the cache keeps the whole of it.
 
@@ -140,8 +157,22 @@ def build(
     on_error: Annotated[
         str, typer.Option(help="An unreadable image: fail, or skip (its row is invalid).")
     ] = "fail",
+    class_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which of the teacher's classes each class of the data is, where their names differ: lines "
+            "such as `my folder = tench` or `my folder = 0`, CSV or TSV with these two columns, or JSON such "
+            'as `{"my folder": "tench"}`.',
+        ),
+    ] = None,
     ignore_labels: Annotated[
-        bool, typer.Option("--ignore-labels", help="The teacher's classes are not the data set's.")
+        bool,
+        typer.Option(
+            "--ignore-labels",
+            help="The teacher's classes are not the data set's: store its logits without labels. The names "
+            "of the data's classes are kept, and kdtrain --classes both learns them with a head of its own.",
+        ),
     ] = False,
 ) -> None:
     """Run a teacher over a data set and write its compressed logits for several views of each sample."""
@@ -176,6 +207,7 @@ def build(
                 "name": name,
                 "tile_rows": tile_rows,
                 "on_error": on_error,
+                "class_map": class_map,
                 "ignore_labels": ignore_labels,
             }
         )

@@ -37,7 +37,7 @@ def run_build(arguments: dict[str, Any]) -> None:
 
 
 def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
-    from cache_builder.inspect import cache_size, statistics_lines
+    from cache_builder.inspect import cache_size, class_facts, statistics_lines
 
     manifest, stats = result.manifest, result.stats
     if manifest.cache_id is None:
@@ -59,7 +59,10 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
         f"{manifest.teacher.input_size} px, {manifest.teacher.precision}",
         f"recipe {manifest.views.recipe.name} {json.dumps(manifest.views.recipe.configuration)}",
     ]
+    lines += [f"{name}: {said}" for name, said in class_facts(manifest).items()]
     lines += statistics_lines(result.statistics)
+    if result.order is not None:
+        lines.append(result.order.warning(manifest.data.spec))
     if manifest.codec.tail_rank:
         lines.append(
             f"top {manifest.codec.top_k} of {manifest.data.classes} classes + rank "

@@ -23,6 +23,9 @@ from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import list_keys, object_sizes, open_store
 
 _BAR = 30
+_OWN_SHOWN = 10
+CLASS_FACTS = ("labels", "class names")
+"""Keys of the manifest's ``environment`` that a build writes: where labels and class names came from."""
 _STEPS = "▁▂▃▄▅▆▇█"
 # Dense logits in memory while accuracy is counted.
 _LOGITS_AT_ONCE = 2**23
@@ -250,6 +253,7 @@ def _facts(description: Description) -> dict[str, str]:
         if complete
         else f"INCOMPLETE: {description.committed} of {description.tiles} tiles committed",
         "data": f"{manifest.data.spec}: {manifest.data.samples:,} samples, {manifest.data.classes:,} classes",
+        **class_facts(manifest),
         "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
         "input": f"{teacher.input_size} px, {teacher.interpolation}, {teacher.precision}",
         "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
@@ -275,6 +279,16 @@ def _facts(description: Description) -> dict[str, str]:
     if description.statistics:
         facts["live"] = "\n".join(statistics_lines(description.statistics))
     return facts
+
+
+def class_facts(manifest: Manifest) -> dict[str, str]:
+    """Where labels and class names came from; the data's own classes where they are not the teacher's."""
+    told = {name: manifest.environment[name] for name in CLASS_FACTS if name in manifest.environment}
+    own = manifest.data.own_class_names
+    if own is not None:
+        some = ", ".join(own[:_OWN_SHOWN]) + (", ..." if len(own) > _OWN_SHOWN else "")
+        told["classes of the data"] = f"{some} ({len(own):,}), not the teacher's; no labels stored"
+    return told
 
 
 def described(configuration: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

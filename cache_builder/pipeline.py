@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -29,6 +29,7 @@ from cache_builder.format.writer import CacheWriter, header_arrays
 from cache_builder.forward import CompilerError
 from cache_builder.lock import Hold, claimed
 from cache_builder.memory import is_exhausted, memory_failures
+from cache_builder.orders import BetterOrder, OrderTally
 from cache_builder.partners import ImagesRead
 from cache_builder.parts import begun_like, of_part, part_tiles
 from cache_builder.plan import Plan, check_output, make_plan
@@ -59,6 +60,8 @@ class BuildResult:
     """The cache was complete before: nothing had to be done."""
     statistics: TeacherStatistics | None
     """What the teacher did on all views of the cache, also those of earlier runs."""
+    order: BetterOrder | None = None
+    """Another order of the classes under which the teacher is far better, on the views of this run."""
 
 
 def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
@@ -87,10 +90,11 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold) -> BuildResult:
     manifest = stored or begun_like(plan) or begin(plan, progress, hold)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()
-    stats = TileRunner(plan, manifest, writer, progress).run()
+    runner = TileRunner(plan, manifest, writer, progress)
+    stats = runner.run()
     if all(map(writer.is_committed, tiles(manifest))):
         manifest = writer.finish()  # a part stays open
-    return _result(plan, manifest, stats, was_finished=False)
+    return replace(_result(plan, manifest, stats, was_finished=False), order=runner.order.better())
 
 
 def _finished(plan: Plan) -> BuildResult | None:
@@ -251,6 +255,8 @@ class TileRunner:
         self._encoder = RecordEncoder(manifest.codec, manifest.basis).to(plan.forward.device)
         self._meter = StatisticsMeter(manifest.data.classes, plan.forward.device)
         self._stats = BuildStats()
+        self.order = OrderTally(plan.data_names, manifest.data.classes, manifest.views.count)
+        """Whether another order of the classes suits the teacher better."""
         self._pending: Future[None] | None = None
         self._unreadable: set[int] = set()
 
@@ -351,6 +357,7 @@ class TileRunner:
         known = (labels >= 0) & np.array([error is None for error in batch.errors])
         self._stats.top1_hits += int((best == labels)[known].sum())
         self._stats.labelled += int(known.sum())
+        self.order.add(labels[known], best[known])
         self._stats.clipped += numpy_codec.saturated(flat, self._manifest.codec)
 
     def _check_unchanged(self, finished: FinishedTile) -> None:

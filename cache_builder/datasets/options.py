@@ -37,3 +37,12 @@ def _is_path(argument: str) -> bool:
         return Path(argument).expanduser().exists()
     except (OSError, ValueError):  # too long for a name, or no name at all
         return False
+
+
+def with_classes(spec: str, value: str) -> str:
+    """A data set's spec with the option ``classes=value``, in place of the one it may have."""
+    tail = _TAIL.search(spec)
+    if tail is None or _is_path(spec.partition(":")[2]):
+        return f"{spec}?classes={value}"
+    others = [part for part in tail[1].split("&") if not part.startswith("classes=")]
+    return spec[: tail.start()] + "?" + "&".join([*others, f"classes={value}"])

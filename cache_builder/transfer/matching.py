@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.datasets import ImageSource, Sample, open_source
+from cache_builder.datasets.class_names import relabelled
+from cache_builder.datasets.options import with_classes
+from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import DecimalIds
+from cache_builder.teachers.imagenet_names import assumed_names
 from cache_builder.transfer.sources import Dump
 
 _NAMED = 3
@@ -34,6 +39,14 @@ class RowSource:
     def read(self, index: int) -> Sample:
         """The sample of a row."""
         return self._source.read(int(self._indices[index]))
+
+
+class Renumbered(Wrapped):
+    """A data set with its labels in another numbering."""
+
+    def __init__(self, source: ImageSource, labels: NDArray[np.int32]) -> None:
+        super().__init__(source)
+        self.labels = labels
 
 
 @dataclass(frozen=True)
@@ -61,12 +74,7 @@ def match(dump: Dump, data: str | None, where: Path) -> Matched:
     if data is None:
         ids = dump.ids if dump.ids is not None else DecimalIds(len(dump))
         return Matched(ids, dump.labels, None, None)
-    source = open_source(data)
-    if source.class_names is not None and len(source.class_names) != dump.classes:
-        raise ConfigError(
-            f"{where} has {dump.classes} classes, {data} has {len(source.class_names)}: its labels would be "
-            "of other classes"
-        )
+    source, class_names = _numbered(open_source(data), dump.classes, where)
     rows = RowSource(source, _indices(dump, source, where))
     if dump.labels is not None and rows.labels is not None:
         differing = np.flatnonzero((dump.labels != rows.labels) & (dump.labels >= 0))
@@ -77,7 +85,28 @@ def match(dump: Dump, data: str | None, where: Path) -> Matched:
                 f"{rows.ids[row]!r}: {dump.labels[row]} and {rows.labels[row]}: other rows, or other classes"
             )
     labels = rows.labels if rows.labels is not None else dump.labels
-    return Matched(rows.ids, labels, source.class_names, rows)
+    return Matched(rows.ids, labels, class_names, rows)
+
+
+def _numbered(source: ImageSource, classes: int, where: Path) -> tuple[ImageSource, tuple[str, ...] | None]:
+    """The data set with labels by the dump's numbering, and the names of the dump's classes.
+
+    A dump names no classes: where it has 1,000 and all of the data's are ImageNet's, they are matched by
+    name, else their number must be the same.
+    """
+    names = source.class_names
+    if names is None or source.labels is None:
+        return source, None
+    assumed = assumed_names(classes, names)
+    if assumed and assumed[1].is_whole:
+        return Renumbered(source, relabelled(source.labels, assumed[1].places)), assumed[0]
+    if len(names) != classes:
+        raise ConfigError(
+            f"{where} has {classes:,} classes, {source.spec} has {len(names):,}: its labels would be "
+            f"of other classes. Give the names of all {classes:,} in the dump's order: --data "
+            f"{quote(with_classes(source.spec, 'FILE'))}, one a line; a class may lack pictures"
+        )
+    return source, names
 
 
 def _indices(dump: Dump, source: ImageSource, where: Path) -> NDArray[np.int64]:

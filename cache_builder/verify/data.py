@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.classes import agreement
 from cache_builder.datasets import ImageSource, LimitedSource
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.reader import Cache
@@ -57,17 +58,20 @@ class DataVerifier:
         return _differs("ids", f"{said}; use the data set the cache was built from")
 
     def _labels(self) -> Check:
-        cached, found = self._cache.labels, self.source.labels
-        if found is None or (cached < 0).all():
-            return skipped("labels", "the data set has none" if found is None else "the cache has none")
-        differing = np.flatnonzero((cached != found) & (cached >= 0))
+        cached, labels = self._cache.labels, self.source.labels
+        if labels is None or (cached < 0).all():
+            return skipped("labels", "the data set has none" if labels is None else "the cache has none")
+        known = self._cache.manifest.data.class_names
+        found = agreement(cached, known, labels, self.source.class_names or ())
+        differing = np.flatnonzero((cached != found.labels) & (cached >= 0))
         if not differing.size:
-            return ok("labels", f"all {len(cached):,} agree")
+            return ok("labels", f"all {len(cached):,} agree, {found.how}")
         row = int(differing[0])
         return _differs(
             "labels",
-            f"{differing.size:,} differ, the first is row {row} ({self._cache.ids[row]!r}): {cached[row]} in "
-            f"the cache, {found[row]} in {self.source.spec}; were class folders renamed, added or removed?",
+            f"{differing.size:,} differ, the first is row {row} ({self._cache.ids[row]!r}): "
+            f"{_class(cached[row], known)} in the cache, {_class(found.labels[row], known)} in "
+            f"{self.source.spec}, {found.how}; were class folders renamed, added or removed?",
         )
 
     def _sources(self) -> Check:
@@ -127,6 +131,13 @@ class DataVerifier:
         return ok(
             "pictures", f"{len(differences)} render as they did, {worst.difference:.2f} levels", **figures
         )
+
+
+def _class(label: int, names: tuple[str, ...] | None) -> str:
+    """A class id with its name; no label in words."""
+    if label < 0:
+        return "no label"
+    return f"{label} ({names[label]!r})" if names and label < len(names) else str(label)
 
 
 def _differs(name: str, said: str) -> Check:
