@@ -174,7 +174,7 @@ class _Matching:
         assumed = None if known or self._is_random() else self._assumed()
         if assumed:
             names, found = assumed
-            return self._found(names, found), names, BY_NAME, _ASSUMED
+            return self._found(names, found), names, BY_NAME, self._assumption()
         if len(self._names) != self._classes:
             raise ConfigError(self._other_number())
         return np.arange(self._classes, dtype=np.int32), known or self._names, BY_POSITION, None
@@ -189,6 +189,12 @@ class _Matching:
 
     def _assumed(self) -> tuple[tuple[str, ...], Found] | None:
         return imagenet_names.assumed_names(self._classes, self._names)
+
+    def _assumption(self) -> str:
+        """Why names that the teacher does not bring are taken for its own."""
+        if self._teacher.spec.startswith(("torchvision:", "timm:")):
+            return "ImageNet-1k's, assumed from the architecture's published weights"
+        return "ImageNet-1k's, assumed from the teacher's 1,000 outputs and the names of the data"
 
     def _found(self, known: Sequence[str], found: Found) -> NDArray[np.int32]:
         if found.unknown:
@@ -210,7 +216,7 @@ class _Matching:
         names = known or self._named_targets(targets)
         ids = [self._target(path, *pair, names) for pair in zip(self._names, targets, strict=True)]
         how = f"matched by {path}"
-        return np.array(ids, np.int32), names, how, _ASSUMED if names and not known else None
+        return np.array(ids, np.int32), names, how, self._assumption() if names and not known else None
 
     def _named_targets(self, targets: Sequence[str]) -> tuple[str, ...] | None:
         """ImageNet's names where a map to a teacher whose classes nobody named uses them."""
@@ -251,22 +257,27 @@ class _Matching:
 
     def _ways(self, ours: str, theirs: str) -> str:
         """What can be done, for a class of the data that is none of the teacher's."""
-        data = self._settings.data
-        listing = f", or --data {quote(with_classes(data, 'FILE'))}" if "classes=" not in data else ""
-        if are_numbers(self._names) and "classes=" not in data:
-            by_number = quote(with_classes(data, str(self._classes)))
-            listing = f"; where they are its class ids, --data {by_number}, or ?classes=FILE"
         return (
             f"Three ways on:\n"
             f"  they are some of the teacher's classes: rename them, or --class-map FILE with lines such as "
-            f"'{ours} = {theirs}'{listing} with the names of all {self._classes:,} in the teacher's order\n"
+            f"'{ours} = {theirs}'{self._listing()}\n"
             f"  they are other classes: --ignore-labels here stores the teacher's logits without labels, and "
             f"kdtrain --classes both trains a student with a head of its own for them\n"
             f"  take a teacher of these classes: another --teacher, or --weights"
         )
 
-
-_ASSUMED = "ImageNet-1k's, assumed: the teacher has 1,000 outputs, and all classes of the data are among them"
+    def _listing(self) -> str:
+        """How the data's spec can say the order of classes that the teacher does not name."""
+        data = self._settings.data
+        if "classes=" in data:
+            return ""
+        if are_numbers(self._names):
+            by_number = quote(with_classes(data, str(self._classes)))
+            return f"; where their names are its class ids, --data {by_number}"
+        if self._teacher.class_names:
+            return ""
+        names = f"the names of all {self._classes:,}, one a line in the teacher's order"
+        return f", or --data {quote(with_classes(data, 'FILE'))} with {names}"
 
 
 def _find(known: tuple[str, ...], names: Sequence[str]) -> Found:

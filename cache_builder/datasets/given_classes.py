@@ -26,7 +26,7 @@ NATURAL = "natural"
 """``?classes=natural``: the names of the data itself, 2 before 10."""
 
 _LINES = re.compile(r"\r\n|\r|\n")
-_EXPECTED = "expected a text file in UTF-8 with one class name a line, the number of classes, or 'natural'"
+_EXPECTED = "expected a text file in UTF-8 with one name a line, the number of classes, or 'natural'"
 
 
 def given_names(classes: str, own: Sequence[str]) -> tuple[str, ...]:
@@ -69,7 +69,9 @@ def _check_once(classes: str, names: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if class_key(name) in seen:
-            raise ConfigError(f"classes={classes}: {name!r} is there twice; expected each class once")
+            raise ConfigError(
+                f"classes={classes}: {name!r} is there twice; expected one name a line, each once"
+            )
         seen.add(class_key(name))
 
 

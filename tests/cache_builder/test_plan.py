@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cache_builder.datasets import ArraySource, open_source
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import CodecRequest
 from cache_builder.plan import LimitedSource, Plan, check_output, default_recipe, make_plan
 from cache_builder.teachers import Preprocessing
@@ -122,7 +122,9 @@ class TestRecipes:
 
 class TestClasses:
     def test_another_number(self, plan: Any) -> None:
-        with pytest.raises(ConfigError, match=r"60 logits, imagefolder:.* has 40 classes.*--ignore-labels"):
+        with pytest.raises(
+            ConfigError, match=r"(?s)60 logits, imagefolder:.* has 40 classes.*--ignore-labels"
+        ):
             plan(teacher=f"{HERE}:fixed_60")
 
     def test_ignore_labels(self, plan: Any) -> None:
@@ -140,17 +142,16 @@ class TestClasses:
     def test_another_order(self, plan: Any, tmp_path: Path) -> None:
         names = [f"class_{label:02d}" for label in range(40)]
         swapped = [names[1], names[0], *names[2:]]
-        with pytest.raises(ConfigError, match="in another order, so every label would be wrong"):
-            plan(weights=self.names(tmp_path, swapped))
-        assert plan(
-            weights=self.names(tmp_path, swapped), ignore_labels=True
-        ).manifest.data.class_names == tuple(swapped)
+        made = plan(weights=self.names(tmp_path, swapped))
+        assert made.manifest.data.class_names == tuple(swapped)
+        assert made.table.labels.tolist() == np.repeat([1, 0, *range(2, 40)], 2).tolist()
+        assert made.manifest.environment["labels"] == "40 classes, matched by name"
 
-    def test_other_names_are_taken_in_label_order(self, plan: Any, tmp_path: Path) -> None:
-        """Folders called n01440764, weights that call it tench."""
-        made = plan(weights=self.names(tmp_path, [f"thing {label}" for label in range(40)]))
-        assert made.manifest.data.class_names[3] == "thing 3"
-        assert made.table.labels.tolist() == np.repeat(np.arange(40), 2).tolist()
+    def test_other_names_are_refused_with_three_ways_on(self, plan: Any, tmp_path: Path) -> None:
+        names = [f"class_{label:02d}" for label in range(39)] + ["thing"]
+        ways = r"(?s)1 of its 40 classes.*'class_39'.*'class_39' here and 'thing' there.*--class-map FILE"
+        with pytest.raises(DataError, match=ways + ".*--ignore-labels.*another --teacher"):
+            plan(weights=self.names(tmp_path, names))
 
     def test_more_names_than_logits(self, plan: Any, tmp_path: Path) -> None:
         card = '{"class_names": ["only", "two"]}'
