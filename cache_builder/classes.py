@@ -18,13 +18,14 @@ from cache_builder.datasets.class_names import (
     relabelled,
     unknown_classes,
 )
-from cache_builder.datasets.options import with_classes
 from cache_builder.datasets.spellings import Found, Spellings
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.names import with_classes
+from cache_builder.orders import BY_POSITION
 from cache_builder.settings import BuildSettings
 from cache_builder.teachers import Teacher, imagenet_names
 
-BY_NAME, BY_POSITION = "matched by name", "matched by position"
+BY_NAME = "matched by name"
 
 
 @dataclass(frozen=True)

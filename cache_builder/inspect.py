@@ -21,6 +21,7 @@ from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import list_keys, object_sizes, open_store
+from cache_builder.orders import BY_POSITION, BetterOrder, OrderTally
 
 _BAR = 30
 _OWN_SHOWN = 10
@@ -91,6 +92,8 @@ class Description:
     statistics: TeacherStatistics | None
     """From the live logits, measured when the cache was built."""
     sample: SampleView | None
+    order: BetterOrder | None = None
+    """Another order of the classes under which the teacher is right on far more stored views."""
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
@@ -111,15 +114,17 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
     row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
+    tally = order_tally(manifest)
     return Description(
         location=location,
         manifest=manifest,
         tiles=len(cache.tiles),
         committed=len(cache.commits),
         size=cache_size(location, manifest),
-        quality=teacher_quality(cache),
+        quality=teacher_quality(cache, tally),
         statistics=cache.statistics(),
         sample=_decode_sample(cache, row, view),
+        order=tally.better(),
     )
 
 
@@ -134,10 +139,17 @@ def cache_size(location: str | Path, manifest: Manifest) -> CacheSize:
     return CacheSize(sum(size or 0 for size in sizes.values()), records, records / counted)
 
 
-def teacher_quality(cache: Cache) -> TeacherQuality | None:
+def order_tally(manifest: Manifest) -> OrderTally:
+    """Of a cache: sorted orders of the class names count only where labels were matched by position."""
+    is_named = not manifest.environment.get("labels", BY_POSITION).endswith(BY_POSITION)
+    names = None if is_named else manifest.data.class_names
+    return OrderTally(names, manifest.data.classes, manifest.views.count)
+
+
+def teacher_quality(cache: Cache, tally: OrderTally | None = None) -> TeacherQuality | None:
     """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels.
 
-    Views that mix samples do not count: a mixture has no single label.
+    Views that mix samples do not count: a mixture has no single label. ``tally`` counts the same records.
     """
     labels = cache.labels
     if not (labels >= 0).any():
@@ -153,7 +165,7 @@ def teacher_quality(cache: Cache) -> TeacherQuality | None:
         at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.data.classes)
         for start in range(0, len(page), at_once):
             rows = slice(start, start + at_once)
-            sums += _count(cache, page[rows], labels[rows])
+            sums += _count(cache, page[rows], labels[rows], tally)
     if sums[3] == 0:
         return None
     top1, top5, nll = (sums[:3] / sums[3]).tolist()
@@ -169,7 +181,9 @@ def _mixes(manifest: Manifest, view: int) -> bool:
     return recipe_from(manifest.views.recipe).mixes(view)
 
 
-def _count(cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+def _count(
+    cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32], tally: OrderTally | None
+) -> NDArray[np.float64]:
     """Top-1 hits, top-5 hits, summed NLL and number of labelled valid records."""
     kept = _stored(cache, records)
     known = (labels >= 0) & np.isfinite(kept.lse)
@@ -177,6 +191,8 @@ def _count(cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32]) 
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
     # The label's rank among decoded logits; the stored order decides within the top K.
     best = kept.classes[known]
+    if tally is not None:
+        tally.add(labels, best[:, 0])
     stored_rank = np.where(best == labels[:, None], np.arange(best.shape[1]), logits.shape[1]).min(axis=1)
     rank = np.minimum(stored_rank, (logits > own[:, None]).sum(axis=1))
     nll = kept.lse[known] - own
@@ -278,6 +294,8 @@ def _facts(description: Description) -> dict[str, str]:
         )
     if description.statistics:
         facts["live"] = "\n".join(statistics_lines(description.statistics))
+    if description.order:
+        facts["order"] = description.order.warning(manifest.data.spec)
     return facts
 
 

@@ -1,8 +1,9 @@
-"""What to say when a name is not known."""
+"""Names as people write them: of data sets, their options and classes; what to say of an unknown one."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 # What `--data` takes, for the help of both programs: they must not load the data sets to show it.
@@ -10,6 +11,11 @@ DATA_KINDS = (
     "imagefolder:PATH, webdataset:PATTERN, hf:PATH[:SPLIT], csv:PATH, parquet:PATH, "
     "torchvision:NAME:PATH, cifar10:PATH[:test], cifar100:PATH[:test] or digits[:train|:test]"
 )
+
+# The options behind a data set's path: only a tail that is nothing but NAME=VALUE, as a glob may hold
+# question marks too.
+OPTIONS = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
+_DIGITS = re.compile(r"(\d+)")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -20,3 +26,21 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
         f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:20])}"
     )
     return f"unknown {kind} {name!r}: {offer}"
+
+
+def natural_key(name: str) -> list[str | int]:
+    """Sort key that puts 2 before 10, as timm's training script orders class folders; letter case is ignored.
+
+    Text and numbers alternate, so that any two keys can be compared.
+    """
+    parts = _DIGITS.split(name.lower())
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
+
+
+def with_classes(spec: str, value: str) -> str:
+    """A data set's spec with the option ``classes=value``, in place of the one it may have."""
+    tail = OPTIONS.search(spec)
+    if tail is None:
+        return f"{spec}?classes={value}"
+    others = [part for part in tail[1].split("&") if not part.startswith("classes=")]
+    return spec[: tail.start()] + "?" + "&".join([*others, f"classes={value}"])

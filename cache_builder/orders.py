@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.datasets.class_names import natural_key
-from cache_builder.datasets.options import with_classes
+from cache_builder.names import natural_key, with_classes
+
+BY_POSITION = "matched by position"
+"""How the summary of a build calls labels that nobody's class names matched."""
 
 # One-sided p = 0.0013 for each of up to five orders.
 _SURE = 3.0

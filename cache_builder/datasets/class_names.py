@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from cache_builder.format.errors import DataError
 
 _NAMED = 5
-_DIGITS = re.compile(r"(\d+)")
 
 
 def places_of(names: Sequence[str], known: Sequence[str] | Mapping[str, int]) -> NDArray[np.int32]:
@@ -42,15 +40,6 @@ def unique_places(named: Iterable[tuple[int, str]]) -> dict[str, int]:
 def class_key(name: str) -> str:
     """A name without what no reader sees: its Unicode form (NFC or NFD) and blanks around it."""
     return unicodedata.normalize("NFC", name).strip()
-
-
-def natural_key(name: str) -> list[str | int]:
-    """Sort key that puts 2 before 10, as timm's training script orders class folders; letter case is ignored.
-
-    Text and numbers alternate, so that any two keys can be compared.
-    """
-    parts = _DIGITS.split(name.lower())
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def is_numbering(names: Sequence[str]) -> bool:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from cache_builder.datasets.class_names import (
     class_key,
     is_numbering,
-    natural_key,
     relabelled,
     require_known,
 )
 from cache_builder.format.errors import ConfigError
+from cache_builder.names import natural_key
 
 Labelled = tuple[tuple[str, ...] | None, NDArray[np.int32] | None]
 """Class names and labels [N]."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.names import unknown_name
-
-# Only a tail that is nothing but NAME=VALUE: a glob may hold question marks too.
-_TAIL = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
+from cache_builder.names import OPTIONS, unknown_name
 
 
 def split_options(kind: str, argument: str, known: Collection[str] | None) -> tuple[str, dict[str, str]]:
@@ -19,7 +15,7 @@ def split_options(kind: str, argument: str, known: Collection[str] | None) -> tu
     A path that exists as it is written has no options. Raises :class:`ConfigError` for an unknown or repeated
     option.
     """
-    tail = _TAIL.search(argument)
+    tail = OPTIONS.search(argument)
     if tail is None or _is_path(argument):
         return argument, {}
     pairs = [(name, value) for name, _, value in (part.partition("=") for part in tail[1].split("&"))]
@@ -37,12 +33,3 @@ def _is_path(argument: str) -> bool:
         return Path(argument).expanduser().exists()
     except (OSError, ValueError):  # too long for a name, or no name at all
         return False
-
-
-def with_classes(spec: str, value: str) -> str:
-    """A data set's spec with the option ``classes=value``, in place of the one it may have."""
-    tail = _TAIL.search(spec)
-    if tail is None or _is_path(spec.partition(":")[2]):
-        return f"{spec}?classes={value}"
-    others = [part for part in tail[1].split("&") if not part.startswith("classes=")]
-    return spec[: tail.start()] + "?" + "&".join([*others, f"classes={value}"])

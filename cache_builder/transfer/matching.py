@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cache_builder.datasets import ImageSource, Sample, open_source
 from cache_builder.datasets.class_names import relabelled
-from cache_builder.datasets.options import with_classes
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import DecimalIds
+from cache_builder.names import with_classes
 from cache_builder.teachers.imagenet_names import assumed_names
 from cache_builder.transfer.sources import Dump
 
