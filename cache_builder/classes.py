@@ -79,7 +79,7 @@ class StoredClasses:
     class_names: tuple[str, ...] | None
 
 
-def fit_stored(stored: StoredClasses, source: ImageSource, classes: int) -> FittedLabels:
+def fit_stored(stored: StoredClasses, source: ImageSource) -> FittedLabels:
     """The labels of a data set by the numbering of a cache, which may have matched them by a file."""
     if (stored.labels < 0).all() or source.labels is None or not source.class_names:
         return FittedLabels(None, stored.class_names)

@@ -82,7 +82,7 @@ def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> P
     _check_views(settings.views, recipe)
     forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision)
     classes = forward.classes(wanted.input_size)
-    fitted = fit_stored(stored, source, classes) if stored else fit_labels(settings, source, teacher, classes)
+    fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
     request = _codec_request(settings, classes)
     manifest = Manifest(
         product_version=version("kdcache"),

@@ -41,6 +41,9 @@ def open_source(spec: str) -> ImageSource:
     Raises :class:`ConfigError` for an unknown kind and :class:`DataError` for a missing or empty one.
     """
     kind, _, argument = spec.partition(":")
+    bare, mark, options = spec.partition("?")
+    if bare in DATASETS:  # options of a kind that needs no path
+        kind, argument = bare, mark + options
     if kind not in DATASETS:
         if spec and Path(spec).exists():
             raise ConfigError(f"data {spec!r} names no kind: write {_likely_kind(Path(spec))}:{spec}")
