@@ -102,7 +102,7 @@ class TestImageNet:
         assert f"ImageNet-1k's, assumed from {origin}" in found.told["class names"]
 
     def test_assumed_names_refuse_nobodys_own_thousand(self) -> None:
-        own = tuple(f"thing {number}" for number in range(999)) + ("tench",)
+        own = (*tuple(f"thing {number}" for number in range(999)), "tench")
         found = fitted(source(*own), None, 1000, "timm:resnet10t")
         assert labels(found) == list(range(1000))
         assert found.class_names == own
