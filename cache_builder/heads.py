@@ -62,8 +62,15 @@ class DualHead(nn.Module):
     begin with ``aux_head.``.
     """
 
-    def __init__(self, network: nn.Module, spec: HeadSpec, classes: int) -> None:
+    def __init__(
+        self, network: nn.Module, spec: HeadSpec, classes: int, aux_classes: int | None = None
+    ) -> None:
+        """``classes``: of the network; ``aux_classes``: of the head, None = as many."""
         super().__init__()
+        if spec.mix and aux_classes not in (None, classes):
+            raise ConfigError(
+                f"the heads have {classes} and {aux_classes} classes: their answers cannot be mixed (mix=0)"
+            )
         linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
         classifiers = [module for module in linear if module.out_features == classes]
         if not classifiers:
@@ -75,7 +82,7 @@ class DualHead(nn.Module):
             raise ConfigError(f"{type(network).__name__} has an aux_head of its own: rename that")
         self.spec = spec
         self.network = network
-        self.aux_head = spec.layers(classifiers[-1].in_features, classes)
+        self.aux_head = spec.layers(classifiers[-1].in_features, aux_classes or classes)
         self._features: Tensor | None = None
         classifiers[-1].register_forward_pre_hook(self._keep)
         self._rename_weights()

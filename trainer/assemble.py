@@ -12,9 +12,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from cache_builder.datasets import open_source
-from cache_builder.format import ConfigError, DataError
+from cache_builder.format import ConfigError
 from cache_builder.heads import HeadSpec
 from cache_builder.views.recipes import Plain
+from trainer.classes import Restricted, held_out_labels, plan_classes
 from trainer.client import TeacherCache
 from trainer.config import RunConfig, TrainConfig, Triple
 from trainer.data import ViewDataset, Views, require_labels
@@ -25,8 +26,8 @@ from trainer.objective import Objective
 from trainer.optim import make_optimizer
 from trainer.order import BatchPlan
 from trainer.requirements import check_objective
-from trainer.resolve import resolve
-from trainer.training_data import class_counts, split, training_data
+from trainer.resolve import learns_labels, resolve
+from trainer.training_data import class_counts, split, training_data, training_source
 
 
 @dataclass
@@ -78,6 +79,7 @@ class Run:
             "interpolation": self.config.interpolation,
             "crop_fraction": settings.eval_crop,
             "aux_head": None if self.head is None else self.head.model_dump(),
+            "aux_classes": self.config.teacher_classes,
         }
 
 
@@ -93,8 +95,10 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
         stack.enter_context(TeacherCache.open(location, patience_s=settings.patience_s))
         for location in settings.cache
     )
-    dataset = training_data(settings, caches)
-    config = resolve(settings, caches, dataset, device, precision)
+    source = training_source(settings)
+    classes = plan_classes(settings.classes, caches, source, learns_labels(settings))
+    dataset = training_data(settings, caches, source, classes.choice)
+    config = resolve(settings, caches, dataset, classes, device, precision)
     settings = config.settings
     set_aside = None
     if config.set_aside:
@@ -114,7 +118,7 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
         set_aside=set_aside,
         held_out=held_out,
         objective=objective,
-        decoders=nn.ModuleList(RecordDecoder(cache.manifest) for cache in taught_by).to(accelerator.device),
+        decoders=_decoders(taught_by, config).to(accelerator.device),
         head=head_of(settings),
         normalise=Normalise(_triple(settings.mean), _triple(settings.std)).to(accelerator.device),
         model=model,
@@ -123,13 +127,21 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
     )
 
 
+def _decoders(caches: tuple[TeacherCache, ...], config: RunConfig) -> nn.ModuleList:
+    """One a cache, of the teacher's classes that the student has."""
+    decoders: list[nn.Module] = [RecordDecoder(cache.manifest) for cache in caches]
+    if config.columns:
+        decoders = [Restricted(*pair) for pair in zip(decoders, config.columns, strict=True)]
+    return nn.ModuleList(decoders)
+
+
 def _student_and_optimizer(
     config: RunConfig, objective: Objective, accelerator: Accelerator
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The student on its device, wrapped for precision and several processes, and what trains it."""
     settings = config.settings
     torch.manual_seed(settings.seed)
-    student = build_student(settings, config.classes, settings.image_size or 0)
+    student = build_student(settings, config.classes, settings.image_size or 0, config.teacher_classes)
     _seed_ranks(settings.seed, accelerator.process_index)
     _check_output(student, config)
     if accelerator.device.type == "cuda":
@@ -171,16 +183,12 @@ def evaluation_data(spec: str, config: RunConfig) -> ViewDataset:
     Raises :class:`DataError` where its classes are not the student's.
     """
     source = open_source(spec)
-    if source.class_names is not None and len(source.class_names) != config.classes:
-        raise DataError(
-            f"{source.spec} has {len(source.class_names)} classes, the student has {config.classes}: "
-            "evaluate on data of the same classes"
-        )
+    labels = held_out_labels(source, config)
     settings = config.settings
     assert settings.eval_crop is not None
     assert settings.image_size is not None
     views = Views(Plain(crop_fraction=settings.eval_crop), 0, 1, config.interpolation)
-    return ViewDataset(source, views, settings.image_size)
+    return ViewDataset(source, views, settings.image_size, labels=labels)
 
 
 def _check_output(student: nn.Module, config: RunConfig) -> None:

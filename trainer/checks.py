@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache_builder.datasets import ImageSource
+from cache_builder.datasets.class_names import relabelled
 from cache_builder.format import DataError, UnknownSampleError
 from cache_builder.views import recipe_from
 from cache_builder.views.probe import ProbeDifference, probe_differences
+from trainer.classes import teacher_ids
 from trainer.client import TeacherCache
 
 # Samples whose digest is checked before training; the loader checks the others as it reads them.
@@ -76,8 +78,9 @@ def check_against_cache(
     drift_folder: Path,
 ) -> None:
     """Classes, labels, some digests and the render probe; raises :class:`DataError` naming what differs."""
-    _check_classes(cache, source)
-    _check_labels(cache, source, rows, indices)
+    ids = teacher_ids(cache, source)
+    if ids is not None and source.labels is not None and (ids < 0).all():
+        log.info("%s: none of its classes is the teacher's; its labels are not the teacher's", source.spec)
     _check_digests(cache, source, rows, indices)
     _check_rendering(cache, source, allow_render_drift, drift_folder)
 
@@ -87,30 +90,14 @@ def usable_labels(
 ) -> NDArray[np.int32]:
     """Labels of the given samples, -1 where none is known: the cache's, else those of the source.
 
-    The source's count only where its classes are the teacher's: a cache built with ``--ignore-labels`` is of
-    a teacher that names other classes.
+    The source's are turned into the teacher's class ids; those of classes that are not the teacher's are not
+    used.
     """
     cached = cache.labels[rows]
-    if source.labels is None or not _same_classes(cache, source):
+    ids = teacher_ids(cache, source)
+    if source.labels is None or ids is None:
         return cached
-    return np.where(cached >= 0, cached, source.labels[indices])
-
-
-def _same_classes(cache: TeacherCache, source: ImageSource) -> bool:
-    return source.class_names is None or len(source.class_names) == cache.manifest.data.classes
-
-
-def _check_classes(cache: TeacherCache, source: ImageSource) -> None:
-    if _same_classes(cache, source):
-        return
-    expected, found = cache.manifest.data.classes, len(source.class_names or ())
-    what = f"{source.spec} has {found} classes, the teacher of cache {cache.manifest.name!r} has {expected}"
-    if (cache.labels >= 0).any():
-        raise DataError(
-            f"{what}: use the data set the cache was built from ({cache.manifest.data.spec}), with all its "
-            "class folders"
-        )
-    log.warning("%s: its labels are not used", what)
+    return np.where(cached >= 0, cached, relabelled(source.labels[indices], ids))
 
 
 def _what_to_do(cache: TeacherCache, source: ImageSource) -> str:
@@ -128,22 +115,6 @@ def _log_missing(cache: TeacherCache, source: ImageSource, rows: NDArray[np.int6
             "%s has %d of the %d cached samples; without %s%s",
             *(source.spec, len(rows), cache.manifest.data.samples, named),
             " and others" if missing.size > _NAMED else "",
-        )
-
-
-def _check_labels(
-    cache: TeacherCache, source: ImageSource, rows: NDArray[np.int64], indices: NDArray[np.int64]
-) -> None:
-    if source.labels is None or not _same_classes(cache, source):
-        return
-    cached, found = cache.labels[rows], source.labels[indices]
-    differs = np.flatnonzero((cached != found) & (cached >= 0) & (found >= 0))
-    if differs.size:
-        first = int(differs[0])
-        raise DataError(
-            f"{source.spec}: the labels of {differs.size} samples differ from the cache's, e.g. "
-            f"{source.ids[int(indices[first])]!r} has {found[first]} and was {cached[first]}: were class "
-            "folders renamed, added or removed?"
         )
 
 

@@ -99,6 +99,18 @@ def train(
             rich_help_panel=STUDENT,
         ),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="teacher|data|both",
+            help="Whose classes the student has. `teacher`: all of the teacher's; labels of the data are "
+            "found among them by name. `data`: those of the data alone, which are some of the teacher's; of "
+            "its logits only these are looked at. `both`: the data's classes are other ones; the student "
+            "learns its labels with its own head and the teacher's logits with a second head, and is "
+            "evaluated on the labels. Default: both where no label of the data is a class of the teacher and "
+            "a loss learns labels, else teacher.",
+        ),
+    ] = None,
     published: Published = "auto",
     epochs: Epochs = 30,
     batch_size: BatchSize = 128,

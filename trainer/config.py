@@ -36,6 +36,8 @@ class TrainConfig(Frozen):
     """A method's name (its published objective), an expression, JSON or TOML, or a file of either."""
     aux_head: str | None = None
     """Auxiliary head: ``linear`` or ``mlp``, as in ``linear(mix=0.5)``; None = the method's own, if any."""
+    classes: Literal["teacher", "data", "both"] | None = None
+    """Whose classes the student has (``trainer.classes``); None = by the data."""
     published: Literal["auto", "imagenet", "cifar100"] = "auto"
     """Whose published settings a method's name alone means; auto = cifar100 up to 64 pixels."""
     epochs: int = Field(default=30, ge=1)
@@ -134,8 +136,16 @@ class RunConfig(Frozen):
     objective_benchmark: Benchmark
     """Whose settings a method's name alone stands for here."""
     classes: int
-    """C, outputs of the student."""
+    """Outputs of the student's main head."""
     class_names: tuple[str, ...] | None
+    class_choice: Literal["teacher", "data", "both"] = "teacher"
+    """Whose they are: the teacher's, the data's alone, or the data's beside a head for the teacher's."""
+    columns: tuple[tuple[int, ...], ...] = ()
+    """Of each cache: the teacher's class ids that the student has, where it has the data's alone."""
+    teacher_classes: int | None = None
+    """Outputs of the head that learns the teacher's logits, where that is one of its own."""
+    label_names: dict[str, int] = Field(default_factory=dict)
+    """Names that labels may come under, those of the data's classes, with the class ids that they mean."""
     samples: int
     """Training samples."""
     set_aside: int = 0

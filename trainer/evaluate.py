@@ -12,6 +12,7 @@ from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError
 from trainer.assemble import evaluation_data
 from trainer.checkpoint import load_weights
+from trainer.classes import Restricted
 from trainer.client import TeacherCache
 from trainer.config import RunConfig
 from trainer.data import ReplayDataset, require_labels
@@ -88,7 +89,7 @@ class _Student:
         device = resolve_device(device)
         self._accelerator = make_accelerator(device, resolve_precision("auto", device))
         self._device = self._accelerator.device
-        student = build_student(settings, config.classes, settings.image_size)
+        student = build_student(settings, config.classes, settings.image_size, config.teacher_classes)
         load_weights(file, student)
         # For evaluation: no DDP around it, only the precision.
         prepared = self._accelerator.prepare_model(student.eval().to(self._device), evaluation_mode=True)
@@ -105,22 +106,40 @@ class _Student:
 
     def against_teacher(self, data: str, location: str, view: int, limit: int | None) -> EvaluationResult:
         with TeacherCache.open(location) as cache:
-            classes = cache.manifest.data.classes
-            if classes != self._config.classes:
-                raise ConfigError(
-                    f"cache {location} has {classes} classes, the student has {self._config.classes}"
-                )
+            columns = self._comparable(cache)
             size, drift = self._config.settings.image_size, self._config.settings.out / DRIFT
             source = open_source(data)
             if limit is not None:
                 source = LimitedSource(source, limit)
             dataset = ReplayDataset(cache, source, size, drift_folder=drift)
-            agreeing = self._count_agreeing(dataset, cache, view)
+            agreeing = self._count_agreeing(dataset, cache, view, columns)
         share = agreeing / len(dataset)
         return EvaluationResult(str(self._file), data, len(dataset), view=view, agreement=share)
 
-    def _count_agreeing(self, dataset: ReplayDataset, cache: TeacherCache, view: int) -> int:
-        decoder = RecordDecoder(cache.manifest).to(self._device)
+    def _comparable(self, cache: TeacherCache) -> tuple[int, ...] | None:
+        """The teacher's classes that the student has, None = all; :class:`ConfigError` where none compare."""
+        config, classes = self._config, cache.manifest.data.classes
+        if config.teacher_classes is not None:
+            raise ConfigError(
+                "this student answers with the data's own classes, which are none of the teacher's, so there "
+                "is no agreement to count; leave --cache out to evaluate it on labels"
+            )
+        ids = [facts.cache_id for facts in config.caches]
+        if config.columns:
+            if cache.cache_id not in ids:
+                raise ConfigError(f"this student was not trained from cache {cache.location}")
+            return config.columns[ids.index(cache.cache_id)]
+        if classes != config.classes:
+            raise ConfigError(
+                f"cache {cache.location} has {classes} classes, the student has {config.classes}"
+            )
+        return None
+
+    def _count_agreeing(
+        self, dataset: ReplayDataset, cache: TeacherCache, view: int, columns: tuple[int, ...] | None
+    ) -> int:
+        decoder: nn.Module = RecordDecoder(cache.manifest)
+        decoder = (Restricted(decoder, columns) if columns else decoder).to(self._device)
         pairs = [(position, view) for position in range(len(dataset))]
         batches = [pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH)]
         agreeing = 0

@@ -35,6 +35,8 @@ class Outcome(NamedTuple):
     """Each term before its weight, detached."""
     answer: Tensor
     """Logits of what the student would answer, [n B, C], detached."""
+    taught: Tensor
+    """Logits of the head that learns the teacher's, [n B, teacher's C], detached; mostly the answer."""
 
 
 def to_device(run: Run, batch: Batch) -> DeviceBatch:
@@ -59,7 +61,8 @@ def outcome_of(run: Run, model: Callable[[Tensor], Any], batch: DeviceBatch, epo
     aux_by_view = None if aux is None else by_view(aux, views)
     total, values = run.objective(by_view(main, views), batch.teacher, batch.labels, epoch, aux_by_view)
     answer = answer_of(run, main.detach(), None if aux is None else aux.detach())
-    return Outcome(total, values, answer)
+    own_head = run.config.teacher_classes is not None and aux is not None
+    return Outcome(total, values, answer, aux.detach() if own_head and aux is not None else answer)
 
 
 def both_heads(run: Run, output: Any) -> tuple[Tensor, Tensor | None]:

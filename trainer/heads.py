@@ -42,8 +42,10 @@ def head_of(settings: TrainConfig) -> HeadSpec | None:
     return None if settings.aux_head is None else parse_head(settings.aux_head)
 
 
-def build_student(settings: TrainConfig, classes: int, image_size: int) -> nn.Module:
+def build_student(
+    settings: TrainConfig, classes: int, image_size: int, aux_classes: int | None = None
+) -> nn.Module:
     """A fresh student [B, 3, S, S] to [B, C], with its auxiliary head where the run has one."""
     student = make_student(settings.student, classes, image_size)
     spec = head_of(settings)
-    return student if spec is None else DualHead(student, spec, classes)
+    return student if spec is None else DualHead(student, spec, classes, aux_classes)

@@ -158,7 +158,9 @@ def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
     on_device = to_device(run, batch)
     outcome = outcome_of(run, run.model, on_device, epoch)
     run.objective.note(outcome.values)
-    meter.add(outcome.total, outcome.values, outcome.answer, *per_image(run, on_device))
+    meter.add(
+        outcome.total, outcome.values, outcome.answer, *per_image(run, on_device), taught=outcome.taught
+    )
     return outcome.total
 
 

@@ -35,9 +35,11 @@ class TrainMeter:
         logits: Tensor,
         labels: Tensor | None,
         teacher: Tensor | None,
+        taught: Tensor | None = None,
     ) -> None:
         """One micro-batch: the objective, its terms, student logits [n, C], what there is to compare with.
 
+        ``taught``: the student's logits of the teacher's classes where another head has those.
         ``labels`` [n]: -1 where there is none; such samples do not count for the accuracy.
         """
         count = len(logits)
@@ -50,7 +52,10 @@ class TrainMeter:
             self._accumulate("train_top1", (guess == labels).sum())
             self._accumulate("labelled", (labels >= 0).sum())
         if teacher is not None:
-            self._accumulate("train_agreement", (guess == teacher.argmax(1)).sum())
+            self._accumulate(
+                "train_agreement",
+                ((logits if taught is None else taught).detach().argmax(1) == teacher.argmax(1)).sum(),
+            )
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """Means per sample over all ranks; accuracies in 0..1, losses in nats.

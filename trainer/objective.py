@@ -188,6 +188,8 @@ def _head(term: Term, student: Tensor, aux: Tensor | None) -> Tensor:
 def _term_value(
     term: Term, loss: Loss, student: Tensor, teacher: Tensor | None, labels: Tensor | None
 ) -> Tensor:
+    if not loss.needs_teacher:
+        teacher = None  # its classes may be others than those of this head
     if teacher is not None and teacher.ndim > student.ndim and not loss.takes_ensemble:
         teacher = combined_teachers(teacher)
     if term.samples == "labelled":

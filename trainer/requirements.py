@@ -109,5 +109,7 @@ def _try_once(objective: Objective, config: RunConfig) -> None:
     samples, classes = 4, config.classes
     generator = torch.Generator().manual_seed(0)  # the global one is the student's
     shape = (samples, classes) if objective.views == 1 else (2, samples, classes)
-    student, teacher, aux = (torch.randn(shape, generator=generator) for _ in range(3))
+    taught = (*shape[:-1], config.teacher_classes or classes)
+    student = torch.randn(shape, generator=generator)
+    teacher, aux = (torch.randn(taught, generator=generator) for _ in range(2))
     objective(student, teacher, torch.arange(samples) % classes, 0, aux)

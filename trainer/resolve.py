@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from cache_builder.datasets import ImageSource
 from cache_builder.format import ConfigError
 from cache_builder.views import named
+from trainer.classes import ClassPlan
 from trainer.client import TeacherCache
 from trainer.config import CacheFacts, Precision, RunConfig, TrainConfig, Triple
 from trainer.data import ViewDataset
 from trainer.device import default_workers
+from trainer.losses import Loss
 from trainer.losses.recipes import Benchmark, Published
-from trainer.objective import Objective, with_label_smoothing
+from trainer.objective import Objective, Term, Terms, with_label_smoothing
 from trainer.training_data import count_set_aside
 from trainer.written_objective import benchmark_for, parse_objective, published
 
@@ -27,6 +28,7 @@ def resolve(
     settings: TrainConfig,
     caches: Sequence[TeacherCache],
     dataset: ViewDataset,
+    classes: ClassPlan,
     device: str,
     precision: Precision,
 ) -> RunConfig:
@@ -36,17 +38,22 @@ def resolve(
         benchmark = settings.published
     terms = with_label_smoothing(parse_objective(settings.loss, benchmark), settings.label_smoothing)
     recipe = published(settings.loss, benchmark)
+    if classes.choice == "both":
+        terms = for_two_heads(terms)
     objective = Objective(terms)
     set_aside = count_set_aside(dataset.labelled) if objective.held_out_losses else 0
-    classes, class_names = _classes(caches, dataset.source)
     return RunConfig(
         product_version=version("kdcache"),
-        settings=_decided(settings, caches, dataset, device, precision, recipe),
+        settings=_decided(settings, caches, dataset, device, precision, recipe, classes),
         objective=terms,
         objective_source=recipe.source if recipe else None,
         objective_benchmark=benchmark,
-        classes=classes,
-        class_names=class_names,
+        classes=classes.count,
+        class_names=classes.names,
+        class_choice=classes.choice,
+        columns=classes.columns,
+        teacher_classes=classes.teacher_classes,
+        label_names=dict(classes.label_names),
         samples=len(dataset) - set_aside,
         set_aside=set_aside,
         labelled=dataset.labelled,
@@ -66,6 +73,7 @@ def _decided(
     device: str,
     precision: Precision,
     recipe: Published | None,
+    classes: ClassPlan,
 ) -> TrainConfig:
     """The settings with every None and auto replaced."""
     teacher = caches[0].manifest.teacher if caches else None
@@ -79,7 +87,8 @@ def _decided(
         "mean": teacher.mean if teacher else IMAGENET_MEAN,
         "std": teacher.std if teacher else IMAGENET_STD,
         "workers": default_workers(device, dataset.image_size),
-        "aux_head": recipe.aux_head if recipe else None,
+        "aux_head": (recipe.aux_head if recipe else None) or ("linear" if classes.choice == "both" else None),
+        "classes": classes.choice if caches else None,
     }
     if not caches:
         defaults["views"] = dataset.views.count
@@ -88,13 +97,34 @@ def _decided(
     return settings.model_copy(update=update)
 
 
-def _classes(caches: Sequence[TeacherCache], source: ImageSource) -> tuple[int, tuple[str, ...] | None]:
-    if caches:
-        named_ones = [cache.manifest.data.class_names for cache in caches]
-        return caches[0].manifest.data.classes, next(filter(None, [*named_ones, source.class_names]), None)
-    if source.class_names is None:
-        raise ConfigError(f"{source.spec} has no classes to learn: use a folder per class, or a cache")
-    return len(source.class_names), source.class_names
+def learns_labels(settings: TrainConfig) -> bool:
+    """Whether a loss looks at labels alone, so that the student learns the data's own classes by it."""
+    terms = parse_objective(settings.loss, "imagenet")
+    return any(loss.needs_labels and not loss.needs_teacher for loss in Objective(terms).losses)
+
+
+def for_two_heads(terms: Terms) -> Terms:
+    """The terms with the head each looks at: the teacher's classes are not those of the labels.
+
+    Raises :class:`ConfigError` for a loss that looks at both at once, and where nothing trains the main head.
+    """
+    placed = [_placed(term, loss) for term, loss in zip(terms, Objective(terms).losses, strict=True)]
+    if all(term.head == "aux" for term in placed):
+        raise ConfigError(
+            "--classes both: nothing trains the head of the data's own classes; add a loss of the labels, as "
+            f"in --loss 'ce*1 + {placed[0].name}*1'"
+        )
+    return tuple(placed)
+
+
+def _placed(term: Term, loss: Loss) -> Term:
+    if loss.needs_teacher and loss.needs_labels:
+        raise ConfigError(
+            f"--classes both: loss {loss.name!r} compares labels with the teacher's logits, but the labels "
+            "are none of the teacher's classes; use one of the teacher alone beside ce, as in "
+            "--loss 'ce*1 + kd*1'"
+        )
+    return term.model_copy(update={"head": "aux" if loss.needs_teacher else "main"})
 
 
 def _facts(cache: TeacherCache) -> CacheFacts:

@@ -16,6 +16,7 @@ from cache_builder.format import ConfigError
 from cache_builder.views import parse_recipe
 from trainer.agreement import check_caches_agree
 from trainer.checks import check_against_cache, usable_labels
+from trainer.classes import ClassChoice
 from trainer.client import TeacherCache
 from trainer.config import TrainConfig
 from trainer.data import ReplayDataset, ViewDataset, Views, natural_size
@@ -27,16 +28,27 @@ _ORDER_OF_LABELS, _ORDER_OF_SET_ASIDE = 2**64 - 1, 2**64 - 2
 _SET_ASIDE_SHARE = 0.1
 
 
-def training_data(settings: TrainConfig, caches: Sequence[TeacherCache]) -> ViewDataset:
+def training_source(settings: TrainConfig) -> ImageSource:
+    """The data set that ``--data`` and ``--limit`` name."""
+    source = open_source(settings.data)
+    return source if settings.limit is None else LimitedSource(source, settings.limit)
+
+
+def training_data(
+    settings: TrainConfig,
+    caches: Sequence[TeacherCache],
+    source: ImageSource,
+    choice: ClassChoice = "teacher",
+) -> ViewDataset:
     """The training samples in the views of the caches, or in views that are drawn here.
 
+    ``choice``: labels are the teacher's class ids, unless it is ``data`` or ``both``: then the data's own.
     Every cache is checked against the data. Raises :class:`ConfigError` for caches that do not agree with
     each other, and :class:`DataError` for one that does not fit the data.
     """
-    source = open_source(settings.data)
-    if settings.limit is not None:
-        source = LimitedSource(source, settings.limit)
     dataset = _taught(settings, caches, source) if caches else _untaught(settings, source)
+    if caches and choice != "teacher" and source.labels is not None:
+        dataset = dataset.subset(np.arange(len(dataset)), labels=source.labels[dataset.indices])
     if settings.labelled is not None:
         dataset = _partly_labelled(dataset, settings.labelled, settings.seed)
     return dataset

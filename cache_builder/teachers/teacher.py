@@ -99,7 +99,7 @@ def _with_head(model: nn.Module, path: Path, metadata: dict[str, Any]) -> nn.Mod
         spec, classes = HeadSpec.model_validate(metadata["aux_head"]), int(metadata["classes"])
     except (ValidationError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
-    return DualHead(model, spec, classes)
+    return DualHead(model, spec, classes, metadata.get("aux_classes"))
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -13,7 +13,7 @@ from cache_builder.format import ConfigError, DataError
 from tests.trainer.replay import write_replay_cache
 from tests.trainer.runs import SAMPLES, config, write_digits_cache
 from trainer.client import TeacherCache
-from trainer.training_data import class_counts, count_set_aside, split, training_data
+from trainer.training_data import class_counts, count_set_aside, split, training_data, training_source
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def cache(tmp_path_factory):
 def data_of(tmp_path, *caches, **settings):
     with ExitStack() as stack:
         opened = [stack.enter_context(TeacherCache.open(str(path))) for path in caches]
-        return training_data(config(tmp_path / "out", caches, **settings), opened)
+        wanted = config(tmp_path / "out", caches, **settings)
+        return training_data(wanted, opened, training_source(wanted))
 
 
 def test_several_caches_teach_what_all_of_them_can(cache, tmp_path):
