@@ -78,9 +78,7 @@ def check_against_cache(
     drift_folder: Path,
 ) -> None:
     """Classes, labels, some digests and the render probe; raises :class:`DataError` naming what differs."""
-    ids = teacher_ids(cache, source)
-    if ids is not None and source.labels is not None and (ids < 0).all():
-        log.info("%s: none of its classes is the teacher's; its labels are not the teacher's", source.spec)
+    _tell_unused_labels(cache, source)
     _check_digests(cache, source, rows, indices)
     _check_rendering(cache, source, allow_render_drift, drift_folder)
 
@@ -98,6 +96,16 @@ def usable_labels(
     if source.labels is None or ids is None:
         return cached
     return np.where(cached >= 0, cached, relabelled(source.labels[indices], ids))
+
+
+def _tell_unused_labels(cache: TeacherCache, source: ImageSource) -> None:
+    ids = teacher_ids(cache, source)
+    if source.labels is not None and ids is not None and (ids < 0).all():
+        log.warning(
+            "%s: none of its %d classes is among the %d of the teacher of cache %r: for that teacher "
+            "its labels are not used",
+            *(source.spec, len(ids), cache.manifest.data.classes, cache.manifest.name),
+        )
 
 
 def _what_to_do(cache: TeacherCache, source: ImageSource) -> str:

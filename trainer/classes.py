@@ -1,8 +1,9 @@
 """Which classes a student has, and how labels and the teacher's logits meet them: always by name.
 
-``teacher``: the teacher's C classes; labels of the data are turned into its class ids. ``data``: the C' classes
-of the data alone; of the teacher's logits those columns are looked at, as they are. ``both``: the classes have
-nothing to do with each other; the main head learns the data's labels, a second one the teacher's logits.
+``teacher``: the teacher's C classes; labels of the data are turned into its class ids. ``data``: the C'
+classes of the data alone; of the teacher's logits those columns are looked at, as they are. ``both``: the
+classes have nothing to do with each other; the main head learns the data's labels, a second one the teacher's
+logits.
 """
 
 from __future__ import annotations

@@ -98,8 +98,13 @@ def _decided(
 
 
 def learns_labels(settings: TrainConfig) -> bool:
-    """Whether a loss looks at labels alone, so that the student learns the data's own classes by it."""
+    """Whether a loss looks at labels alone, so that the student learns the data's own classes by it.
+
+    Not where heads are the method's own business.
+    """
     terms = parse_objective(settings.loss, "imagenet")
+    if settings.aux_head or any(term.head == "aux" for term in terms):
+        return False
     return any(loss.needs_labels and not loss.needs_teacher for loss in Objective(terms).losses)
 
 

@@ -68,12 +68,13 @@ def test_everything_is_left_in_the_folder(finished):
     with Image.open(out / "curves.png") as curves:
         assert curves.size[0] > 600
     assert list((out / "tensorboard").glob("events.*"))
-    checkpoints = list((out / "checkpoints").iterdir())
-    assert [path.name for path in checkpoints] == [f"step-{3 * STEPS_PER_EPOCH:08d}"]
+    checkpoints = sorted((out / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == [f"step-{n * STEPS_PER_EPOCH:08d}" for n in (1, 2, 3)]
     assert {path.name for path in checkpoints[0].iterdir()} == {
         "weights.safetensors",
         "state.pt",
         "config.json",
+        "checksums.json",
     }
 
 
