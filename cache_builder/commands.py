@@ -96,25 +96,24 @@ def run_serve(caches: list[str], host: str, port: int, workers: int) -> None:
 
 def run_show(cache: str, sample: str, view: int, data: str | None, out: str | None) -> None:
     """Write the picture of one record."""
-    from pathlib import Path
-
+    from cache_builder.format.locations import local_output
     from cache_builder.show import show_view
 
-    path = show_view(cache, sample, view, data, Path(out) if out else None)
+    path = show_view(cache, sample, view, data, None if out is None else local_output(out))
     Console().print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def run_inspect(cache: str, sample: str | None, view: int, as_json: bool, picture: str | None) -> None:
     """Describe a cache, for people or as JSON; ``picture``: where its rate-distortion table is drawn."""
-    from pathlib import Path
-
+    from cache_builder.format.locations import local_output
     from cache_builder.inspect import describe, show
 
+    path = None if picture is None else local_output(picture, "--calibration")
     description = describe(cache, sample, view)
-    if picture is not None:
+    if path is not None:
         from cache_builder.calibration.rate_distortion import plot
 
-        plot(description.manifest.calibration, description.manifest.name, Path(picture))
+        plot(description.manifest.calibration, description.manifest.name, path)
     if as_json:
         sys.stdout.write(json.dumps(description.as_json()) + "\n")
     else:

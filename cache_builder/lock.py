@@ -69,7 +69,7 @@ class LocalHold:
             if error.errno not in _READ_ONLY:
                 raise
             raise ConfigError(
-                f"{out} is not finished, or not by these settings, and nothing can be written to "
+                f"{out} has yet to be {doing} as this command says, and nothing can be written to "
                 f"{self._path.parent} ({error.strerror}): make it writable, or choose another --out"
             ) from error
         self._write()
