@@ -19,6 +19,7 @@ _CLIPPED_WORTH_TELLING = 0.05
 
 def run_build(arguments: dict[str, Any]) -> None:
     """Build or continue a cache and print a summary."""
+    from cache_builder.launch import Launch
     from cache_builder.pipeline import BuildResult, build
     from cache_builder.progress import BuildProgress
     from cache_builder.settings import BuildSettings
@@ -29,10 +30,13 @@ def run_build(arguments: dict[str, Any]) -> None:
         problem = error.errors()[0]
         flag = "--" + str(problem["loc"][0]).replace("_", "-")
         raise ConfigError(f"{flag} {problem['input']!r}: {problem['msg']}") from error
-    console = Console()
+    launch = Launch.from_environment()
+    console = Console(quiet=launch.rank > 0)  # rank 0 speaks for all
     started = time.monotonic()
     with BuildProgress(console) as progress:
-        result: BuildResult = build(settings, progress)
+        result: BuildResult = build(settings, progress, launch)
+    if launch.rank > 0:
+        return
     _summary(console, settings.out, result, time.monotonic() - started)
 
 

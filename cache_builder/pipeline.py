@@ -19,7 +19,7 @@ from cache_builder.calibration import calibrate
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.creation import check_unclaimed, create, header_digests
-from cache_builder.format.errors import ConfigError, DataError, KDCacheError
+from cache_builder.format.errors import ConfigError, DataError, IncompleteCacheError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest, differing_settings
@@ -27,7 +27,8 @@ from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter, header_arrays
 from cache_builder.forward import CompilerError
-from cache_builder.lock import Hold, claimed
+from cache_builder.launch import ALONE, Launch
+from cache_builder.lock import Hold, JoinedHold, claimed
 from cache_builder.memory import is_exhausted, memory_failures
 from cache_builder.orders import BetterOrder, OrderTally
 from cache_builder.partners import ImagesRead
@@ -47,6 +48,8 @@ from cache_builder.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.views.probe import render_probe
 
 _NAMED_IN_ERRORS = 5
+_POLL_S = 0.5
+_PATIENCE_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -64,37 +67,96 @@ class BuildResult:
     """Another order of the classes under which the teacher is far better, on the views of this run."""
 
 
-def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
+def build(settings: BuildSettings, progress: BuildProgress, launch: Launch = ALONE) -> BuildResult:
     """Build or continue a cache. Committed tiles survive whatever happens.
 
-    Raises :class:`ConfigError` when the output holds a cache of other settings, or something else, and while
-    another process builds it.
+    ``launch``: the processes that build it together. Raises :class:`ConfigError` when the output holds a
+    cache of other settings, or something else, and while another process builds it.
     """
-    check_output(settings.out)
+    device = launch.device(settings.device, torch.cuda.device_count())
+    settings = settings.model_copy(update={"device": device})
+    if launch.rank == 0:
+        check_output(settings.out)
     with memory_failures(settings.batch_size):
         plan = of_part(make_plan(settings))
+        if launch.rank:
+            return _join(plan, progress, launch)
         # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other
         # settings, somebody may be building it now, which is for the lock to say.
-        with suppress(ConfigError):
-            finished = _finished(plan)
-            if finished is not None:
-                return finished
-        with claimed(settings.out) as hold:
-            return _finished(plan) or _build(plan, progress, hold)
+        finished = _finished_by_these_settings(plan)
+        if finished is not None:
+            return finished
+        with claimed(settings.out, launch.name) as hold:
+            return _finished(plan) or _build(plan, progress, hold, launch)
 
 
-def _build(plan: Plan, progress: BuildProgress, hold: Hold) -> BuildResult:
+def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> BuildResult:
     stored = _resumed(plan)
     if plan.settings.compile:
         _compile(plan, progress)
     manifest = stored or begun_like(plan) or begin(plan, progress, hold)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()
-    runner = TileRunner(plan, manifest, writer, progress)
+    hold.ready()
+    began = time.monotonic()
+    runner = TileRunner(plan, manifest, writer, progress, launch)
     stats = runner.run()
+    if launch.world > 1:
+        _await_others(plan, manifest, writer, progress, time.monotonic() - began)
     if all(map(writer.is_committed, tiles(manifest))):
         manifest = writer.finish()  # a part stays open
     return replace(_result(plan, manifest, stats, was_finished=False), order=runner.order.better())
+
+
+def _join(plan: Plan, progress: BuildProgress, launch: Launch) -> BuildResult:
+    """The share of another process than rank 0, once that has created the store."""
+    assert launch.name is not None
+    hold = JoinedHold(plan.settings.out, launch.name)
+    hold.wait(lambda: _finished_by_these_settings(plan) is not None)
+    finished = _finished(plan)
+    if finished is not None:
+        return finished
+    if plan.settings.compile:
+        _compile(plan, progress)
+    manifest = _resumed(plan)
+    if manifest is None:
+        raise KDCacheError(
+            f"{plan.settings.out}: rank 0 said that it is begun, and there is none: does it lie on a "
+            "disk that all ranks share?"
+        )
+    writer = CacheWriter(plan.settings.out, manifest, hold.check)
+    stats = TileRunner(plan, manifest, writer, progress, launch).run()
+    return BuildResult(manifest, stats, was_finished=False, statistics=None)
+
+
+def _await_others(
+    plan: Plan, manifest: Manifest, writer: CacheWriter, progress: BuildProgress, own_s: float
+) -> None:
+    """Until the other processes of the launch have committed their tiles, or nothing comes for long.
+
+    ``own_s``: seconds that this process took for its share, as the others should.
+    """
+    missing = [tile for tile in part_tiles(manifest, plan.settings.rows) if not writer.is_committed(tile)]
+    if missing:
+        progress.say(f"waiting for the other ranks: {len(missing)} tiles")
+    until = time.monotonic() + own_s + _PATIENCE_S
+    while missing:
+        time.sleep(_POLL_S)
+        left = [tile for tile in missing if not writer.is_committed(tile)]
+        if len(left) < len(missing):
+            until = time.monotonic() + own_s + _PATIENCE_S
+        elif time.monotonic() > until:
+            raise IncompleteCacheError(
+                f"{plan.settings.out}: the other ranks committed nothing for {own_s + _PATIENCE_S:.0f} s, "
+                f"{len(left)} tiles are missing: look at what they said and run the same command again"
+            )
+        missing = left
+
+
+def _finished_by_these_settings(plan: Plan) -> BuildResult | None:
+    with suppress(ConfigError):
+        return _finished(plan)
+    return None
 
 
 def _finished(plan: Plan) -> BuildResult | None:
@@ -247,8 +309,16 @@ def _named(rows: list[int], plan: Plan) -> str:
 class TileRunner:
     """Runs the uncommitted tiles of a cache, one writer thread behind the teacher."""
 
-    def __init__(self, plan: Plan, manifest: Manifest, writer: CacheWriter, progress: BuildProgress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        manifest: Manifest,
+        writer: CacheWriter,
+        progress: BuildProgress,
+        launch: Launch = ALONE,
+    ) -> None:
         self._plan = plan
+        self._launch = launch
         self._manifest = manifest
         self._writer = writer
         self._progress = progress
@@ -261,8 +331,8 @@ class TileRunner:
         self._unreadable: set[int] = set()
 
     def run(self) -> BuildStats:
-        """Run and commit every missing tile."""
-        everything = part_tiles(self._manifest, self._plan.settings.rows)
+        """Run and commit every missing tile of this process."""
+        everything = self._launch.share(part_tiles(self._manifest, self._plan.settings.rows))
         todo = [tile for tile in everything if not self._writer.is_committed(tile)]
         total = sum(tile.count for tile in everything)
         before = total - sum(tile.count for tile in todo)
