@@ -31,7 +31,8 @@ def run_build(arguments: dict[str, Any]) -> None:
         flag = "--" + str(problem["loc"][0]).replace("_", "-")
         raise ConfigError(f"{flag} {problem['input']!r}: {problem['msg']}") from error
     launch = Launch.from_environment()
-    console = Console(quiet=launch.rank > 0)  # rank 0 speaks for all
+    console = Console()
+    console.quiet = launch.rank > 0  # rank 0 speaks for all
     started = time.monotonic()
     with BuildProgress(console) as progress:
         result: BuildResult = build(settings, progress, launch)

@@ -14,7 +14,6 @@ import pytest
 
 from cache_builder import lease as module
 from cache_builder.format import ConfigError, KDCacheError
-from cache_builder.format.conditional import create_object, read_tagged, replace_object
 from cache_builder.format.owned import LEASE_KEY
 from cache_builder.format.store import list_keys, open_store, read_bytes, write_durably
 from cache_builder.holder import Holder
@@ -44,21 +43,6 @@ def left(out: str, holder: Holder, age_s: float) -> None:
     """The lease of a builder whose last sign of life was so long ago."""
     store = open_store(out, read_only=False)
     write_durably(store, LEASE_KEY, LeaseState(holder, "token", time.time() - age_s).to_bytes())
-
-
-def test_conditional_puts(out: str) -> None:
-    """What all of this rests on."""
-    store = open_store(out, read_only=False)
-    first = create_object(store, "k", b"1")
-    assert first is not None
-    assert create_object(store, "k", b"2") is None
-    assert create_object(store, "k", b"1") == first  # a put that is repeated after a lost answer
-    second = replace_object(store, "k", b"3", first)
-    assert second is not None
-    assert replace_object(store, "k", b"4", first) is None
-    assert replace_object(store, "gone", b"4", first) is None
-    assert read_tagged(store, "k") == second
-    assert read_tagged(store, "gone") is None
 
 
 def test_one_at_a_time_and_nothing_is_left(out: str) -> None:
