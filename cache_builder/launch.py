@@ -7,12 +7,18 @@ write; each runs the row blocks whose number is its rank modulo their number; ra
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, IncompleteCacheError
 from cache_builder.format.layout import Tile
+from cache_builder.format.writer import CacheWriter
+
+_POLL_S = 0.5
+_PATIENCE_S = 900.0
+"""For how long others may commit nothing, beside the time of one's own share."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,30 @@ class Launch:
 
 
 ALONE = Launch()
+
+
+def await_others(
+    out: str, part: list[Tile], writer: CacheWriter, say: Callable[[str], None], own_s: float
+) -> None:
+    """Until the other processes of the launch have committed their tiles, or nothing comes for long.
+
+    ``own_s``: seconds that this process took for its share, as the others should.
+    """
+    missing = [tile for tile in part if not writer.is_committed(tile)]
+    if missing:
+        say(f"waiting for the other ranks: {len(missing)} tiles")
+    until = time.monotonic() + own_s + _PATIENCE_S
+    while missing:
+        time.sleep(_POLL_S)
+        left = [tile for tile in missing if not writer.is_committed(tile)]
+        if len(left) < len(missing):
+            until = time.monotonic() + own_s + _PATIENCE_S
+        elif time.monotonic() > until:
+            raise IncompleteCacheError(
+                f"{out}: the other ranks committed nothing for {own_s + _PATIENCE_S:.0f} s, {len(left)} "
+                "tiles are missing: look at what they said and run the same command again"
+            )
+        missing = left
 
 
 def _number(given: Mapping[str, str], name: str) -> int:

@@ -19,7 +19,7 @@ from cache_builder.calibration import calibrate
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.creation import check_unclaimed, create, header_digests
-from cache_builder.format.errors import ConfigError, DataError, IncompleteCacheError, KDCacheError
+from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest, differing_settings
@@ -27,7 +27,7 @@ from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter, header_arrays
 from cache_builder.forward import CompilerError
-from cache_builder.launch import ALONE, Launch
+from cache_builder.launch import ALONE, Launch, await_others
 from cache_builder.lock import Hold, JoinedHold, claimed
 from cache_builder.memory import is_exhausted, memory_failures
 from cache_builder.orders import BetterOrder, OrderTally
@@ -48,8 +48,6 @@ from cache_builder.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.views.probe import render_probe
 
 _NAMED_IN_ERRORS = 5
-_POLL_S = 0.5
-_PATIENCE_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,8 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> B
     runner = TileRunner(plan, manifest, writer, progress, launch)
     stats = runner.run()
     if launch.world > 1:
-        _await_others(plan, manifest, writer, progress, time.monotonic() - began)
+        part = part_tiles(manifest, plan.settings.rows)
+        await_others(plan.settings.out, part, writer, progress.say, time.monotonic() - began)
     if all(map(writer.is_committed, tiles(manifest))):
         manifest = writer.finish()  # a part stays open
     return replace(_result(plan, manifest, stats, was_finished=False), order=runner.order.better())
@@ -127,30 +126,6 @@ def _join(plan: Plan, progress: BuildProgress, launch: Launch) -> BuildResult:
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     stats = TileRunner(plan, manifest, writer, progress, launch).run()
     return BuildResult(manifest, stats, was_finished=False, statistics=None)
-
-
-def _await_others(
-    plan: Plan, manifest: Manifest, writer: CacheWriter, progress: BuildProgress, own_s: float
-) -> None:
-    """Until the other processes of the launch have committed their tiles, or nothing comes for long.
-
-    ``own_s``: seconds that this process took for its share, as the others should.
-    """
-    missing = [tile for tile in part_tiles(manifest, plan.settings.rows) if not writer.is_committed(tile)]
-    if missing:
-        progress.say(f"waiting for the other ranks: {len(missing)} tiles")
-    until = time.monotonic() + own_s + _PATIENCE_S
-    while missing:
-        time.sleep(_POLL_S)
-        left = [tile for tile in missing if not writer.is_committed(tile)]
-        if len(left) < len(missing):
-            until = time.monotonic() + own_s + _PATIENCE_S
-        elif time.monotonic() > until:
-            raise IncompleteCacheError(
-                f"{plan.settings.out}: the other ranks committed nothing for {own_s + _PATIENCE_S:.0f} s, "
-                f"{len(left)} tiles are missing: look at what they said and run the same command again"
-            )
-        missing = left
 
 
 def _finished_by_these_settings(plan: Plan) -> BuildResult | None:
