@@ -56,6 +56,8 @@ such as `my cats = tabby`)
 A recipe in TOML: `base = "rrc-flip"`, `strong_views = "odd"` (weak and strong views in turn, as mlkd and crld
 take them), tables `[randaugment] [trivialaugment] [jitter] [erase] [mix]`; the cache keeps the whole of it.
 
+`torchrun --nproc-per-node 8 $(which kdcache) build ...`  (eight processes, a GPU each, build one cache)
+
 The same command continues a build that was interrupted. A folder without sub-folders has no labels.
 """
 
@@ -74,7 +76,10 @@ def build(
         str,
         typer.Option(help=f"{DATA_KINDS}."),
     ],
-    out: Annotated[str, typer.Option(help="Folder of the cache, usually NAME.zarr.")],
+    out: Annotated[
+        str,
+        typer.Option(help="Folder of the cache, usually NAME.zarr, or a URL such as s3://bucket/NAME.zarr."),
+    ],
     views: Annotated[int, typer.Option(min=1, help="Recorded augmented views of each sample.")] = 8,
     recipe: Annotated[
         str | None,

@@ -19,6 +19,7 @@ _CLIPPED_WORTH_TELLING = 0.05
 
 def run_build(arguments: dict[str, Any]) -> None:
     """Build or continue a cache and print a summary."""
+    from cache_builder.launch import Launch
     from cache_builder.pipeline import BuildResult, build
     from cache_builder.progress import BuildProgress
     from cache_builder.settings import BuildSettings
@@ -29,10 +30,14 @@ def run_build(arguments: dict[str, Any]) -> None:
         problem = error.errors()[0]
         flag = "--" + str(problem["loc"][0]).replace("_", "-")
         raise ConfigError(f"{flag} {problem['input']!r}: {problem['msg']}") from error
+    launch = Launch.from_environment()
     console = Console()
+    console.quiet = launch.rank > 0  # rank 0 speaks for all
     started = time.monotonic()
     with BuildProgress(console) as progress:
-        result: BuildResult = build(settings, progress)
+        result: BuildResult = build(settings, progress, launch)
+    if launch.rank > 0:
+        return
     _summary(console, settings.out, result, time.monotonic() - started)
 
 
@@ -96,25 +101,24 @@ def run_serve(caches: list[str], host: str, port: int, workers: int) -> None:
 
 def run_show(cache: str, sample: str, view: int, data: str | None, out: str | None) -> None:
     """Write the picture of one record."""
-    from pathlib import Path
-
+    from cache_builder.format.locations import local_output
     from cache_builder.show import show_view
 
-    path = show_view(cache, sample, view, data, Path(out) if out else None)
+    path = show_view(cache, sample, view, data, None if out is None else local_output(out))
     Console().print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def run_inspect(cache: str, sample: str | None, view: int, as_json: bool, picture: str | None) -> None:
     """Describe a cache, for people or as JSON; ``picture``: where its rate-distortion table is drawn."""
-    from pathlib import Path
-
+    from cache_builder.format.locations import local_output
     from cache_builder.inspect import describe, show
 
+    path = None if picture is None else local_output(picture, "--calibration")
     description = describe(cache, sample, view)
-    if picture is not None:
+    if path is not None:
         from cache_builder.calibration.rate_distortion import plot
 
-        plot(description.manifest.calibration, description.manifest.name, Path(picture))
+        plot(description.manifest.calibration, description.manifest.name, path)
     if as_json:
         sys.stdout.write(json.dumps(description.as_json()) + "\n")
     else:

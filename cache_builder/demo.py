@@ -8,6 +8,7 @@ same pixels in the same order; one learns from hard labels, the other from the t
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -26,8 +27,11 @@ from rich.console import Console
 
 from cache_builder.demo_report import Outcome, StudentRun, print_outcome, read_run, write_report
 from cache_builder.format.errors import ConfigError, KDCacheError, ServerError
+from cache_builder.format.locations import followed, local_output
 
 _MARK = ".kdcache-demo"
+_MADE = r"\.kdcache-demo|logs|teacher|runs|digits\.zarr|report\.md|curves\.png|\.(digits\.zarr|teacher)[-.].*"
+"""The names of what a demo makes, also of what a killed one leaves."""
 _SAMPLES = 300
 _VIEWS = 8
 _RECIPE = "rrc-flip:min_area=0.5,flip=0"
@@ -100,7 +104,7 @@ class Demo:
 
 def run_demo(out: str, seeds: int) -> None:
     """Run everything into ``out``. Raises :class:`ConfigError` when that holds something else."""
-    folder = _fresh_folder(Path(out))
+    folder = _fresh_folder(followed(local_output(out)))
     demo = Demo(folder, Console())
     cache = folder / "digits.zarr"
     with demo.step("Train the teacher on 1,197 digits"):
@@ -173,14 +177,25 @@ def _run_name(method: str, seed: int) -> str:
 
 
 def _fresh_folder(folder: Path) -> Path:
-    """An empty folder with our mark; an earlier demo is replaced, anything else is left alone."""
+    """An empty folder with our mark; what an earlier demo made is replaced, anything else is left alone."""
     if folder.exists():
         if not (folder / _MARK).exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder} exists and is no earlier demo; choose another --out")
-        shutil.rmtree(folder)
+        _remove_demo(folder)
     (folder / "logs").mkdir(parents=True)
-    (folder / _MARK).write_text("made by `kdcache demo`, which may replace this folder\n")
+    (folder / _MARK).write_text("made by `kdcache demo`, which may replace what it made in this folder\n")
     return folder
+
+
+def _remove_demo(folder: Path) -> None:
+    others = sorted(path.name for path in folder.iterdir() if not re.fullmatch(_MADE, path.name))
+    if others:
+        raise ConfigError(f"{folder} holds {', '.join(others[:3])}, which no demo made; choose another --out")
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _program(words: tuple[str, ...]) -> list[str]:

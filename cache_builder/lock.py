@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,7 @@ from typing import Protocol
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.store import open_store
-from cache_builder.lease import Lease
+from cache_builder.lease import Lease, read_state
 
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -27,6 +28,12 @@ class Hold(Protocol):
 
     def ready(self) -> None:
         """Tell the other processes of the launch that they may write."""
+
+
+_POLL_S = 0.5
+_PATIENCE_S = 900.0
+"""How long a process of a launch waits for rank 0, which may still be importing, to take the lock."""
+_READY = "ready"
 
 
 @contextmanager
@@ -69,7 +76,7 @@ class LocalHold:
             if error.errno not in _READ_ONLY:
                 raise
             raise ConfigError(
-                f"{out} is not finished, or not by these settings, and nothing can be written to "
+                f"{out} has yet to be {doing} as this command says, and nothing can be written to "
                 f"{self._path.parent} ({error.strerror}): make it writable, or choose another --out"
             ) from error
         self._write()
@@ -85,7 +92,7 @@ class LocalHold:
 
     def ready(self) -> None:
         """Say so in the lock's file."""
-        self._write("ready\n")
+        self._write(f"{_READY}\n")
 
     def _write(self, more: str = "") -> None:
         text = f"process {os.getpid()} on {socket.gethostname()}\n"
@@ -102,6 +109,73 @@ class LocalHold:
             with suppress(OSError):
                 self._path.unlink()
         os.close(self._descriptor)
+
+
+class JoinedHold:
+    """The lock of rank 0, as another process of the same launch sees it."""
+
+    def __init__(self, out: str, launch: str) -> None:
+        self._out, self._launch = out, launch
+        self._store = open_store(out, read_only=True) if is_remote(out) else None
+
+    def wait(self, is_finished: Callable[[], bool]) -> None:
+        """Until rank 0 says that the store is there and may be written to, or the cache is finished.
+
+        Raises :class:`KDCacheError` where rank 0 ended before, or does not come.
+        """
+        until, began = time.monotonic() + _PATIENCE_S, False
+        while (state := self._state()) != _READY:
+            if not state and is_finished():
+                return
+            if not state and (began or time.monotonic() > until):
+                what = "ended" if began else "did not come"
+                raise KDCacheError(
+                    f"{self._out}: rank 0 of this launch {what} before the cache was begun: see what it said"
+                )
+            began = began or bool(state)
+            time.sleep(_POLL_S)
+
+    def check(self) -> None:
+        """Raise where rank 0 does not hold the lock any more."""
+        if self._state() != _READY:
+            raise KDCacheError(
+                f"{self._out}: rank 0 of this launch has ended, or lost the output; what was committed is "
+                "kept and the same command continues"
+            )
+
+    def ready(self) -> None:
+        """Rank 0 says so."""
+
+    def _state(self) -> str:
+        """``ready``, ``preparing``, or nothing where the launch does not hold the lock."""
+        if self._store is None:
+            return _launch_state(lock_path(followed(local_path(self._out))), self._launch)
+        state = read_state(self._store)
+        if state is None or state.launch != self._launch or state.holder.is_gone:
+            return ""
+        return _READY if state.is_ready else "preparing"
+
+
+def _launch_state(path: Path, launch: str) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return ""
+    try:
+        lines = os.pread(descriptor, 1000, 0).decode(errors="replace").splitlines()
+        if f"launch {launch}" not in lines or not _is_held(descriptor):
+            return ""
+        return _READY if lines[-1] == _READY else "preparing"
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(descriptor: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    return False  # the lock ends with the descriptor
 
 
 def _locked(path: Path, out: str | Path, doing: str) -> int:

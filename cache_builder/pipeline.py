@@ -27,7 +27,8 @@ from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter, header_arrays
 from cache_builder.forward import CompilerError
-from cache_builder.lock import Hold, claimed
+from cache_builder.launch import ALONE, Launch, await_others
+from cache_builder.lock import Hold, JoinedHold, claimed
 from cache_builder.memory import is_exhausted, memory_failures
 from cache_builder.orders import BetterOrder, OrderTally
 from cache_builder.partners import ImagesRead
@@ -64,37 +65,73 @@ class BuildResult:
     """Another order of the classes under which the teacher is far better, on the views of this run."""
 
 
-def build(settings: BuildSettings, progress: BuildProgress) -> BuildResult:
+def build(settings: BuildSettings, progress: BuildProgress, launch: Launch = ALONE) -> BuildResult:
     """Build or continue a cache. Committed tiles survive whatever happens.
 
-    Raises :class:`ConfigError` when the output holds a cache of other settings, or something else, and while
-    another process builds it.
+    ``launch``: the processes that build it together. Raises :class:`ConfigError` when the output holds a
+    cache of other settings, or something else, and while another process builds it.
     """
-    check_output(settings.out)
+    device = launch.device(settings.device, torch.cuda.device_count())
+    settings = settings.model_copy(update={"device": device})
+    if launch.rank == 0:
+        check_output(settings.out)
     with memory_failures(settings.batch_size):
         plan = of_part(make_plan(settings))
+        if launch.rank:
+            return _join(plan, progress, launch)
         # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other
         # settings, somebody may be building it now, which is for the lock to say.
-        with suppress(ConfigError):
-            finished = _finished(plan)
-            if finished is not None:
-                return finished
-        with claimed(settings.out) as hold:
-            return _finished(plan) or _build(plan, progress, hold)
+        finished = _finished_by_these_settings(plan)
+        if finished is not None:
+            return finished
+        with claimed(settings.out, launch.name) as hold:
+            return _finished(plan) or _build(plan, progress, hold, launch)
 
 
-def _build(plan: Plan, progress: BuildProgress, hold: Hold) -> BuildResult:
+def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> BuildResult:
     stored = _resumed(plan)
     if plan.settings.compile:
         _compile(plan, progress)
     manifest = stored or begun_like(plan) or begin(plan, progress, hold)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()
-    runner = TileRunner(plan, manifest, writer, progress)
+    hold.ready()
+    began = time.monotonic()
+    runner = TileRunner(plan, manifest, writer, progress, launch)
     stats = runner.run()
+    if launch.world > 1:
+        part = part_tiles(manifest, plan.settings.rows)
+        await_others(plan.settings.out, part, writer, progress.say, time.monotonic() - began)
     if all(map(writer.is_committed, tiles(manifest))):
         manifest = writer.finish()  # a part stays open
     return replace(_result(plan, manifest, stats, was_finished=False), order=runner.order.better())
+
+
+def _join(plan: Plan, progress: BuildProgress, launch: Launch) -> BuildResult:
+    """The share of another process than rank 0, once that has created the store."""
+    assert launch.name is not None
+    hold = JoinedHold(plan.settings.out, launch.name)
+    hold.wait(lambda: _finished_by_these_settings(plan) is not None)
+    finished = _finished(plan)
+    if finished is not None:
+        return finished
+    if plan.settings.compile:
+        _compile(plan, progress)
+    manifest = _resumed(plan)
+    if manifest is None:
+        raise KDCacheError(
+            f"{plan.settings.out}: rank 0 said that it is begun, and there is none: does it lie on a "
+            "disk that all ranks share?"
+        )
+    writer = CacheWriter(plan.settings.out, manifest, hold.check)
+    stats = TileRunner(plan, manifest, writer, progress, launch).run()
+    return BuildResult(manifest, stats, was_finished=False, statistics=None)
+
+
+def _finished_by_these_settings(plan: Plan) -> BuildResult | None:
+    with suppress(ConfigError):
+        return _finished(plan)
+    return None
 
 
 def _finished(plan: Plan) -> BuildResult | None:
@@ -247,8 +284,16 @@ def _named(rows: list[int], plan: Plan) -> str:
 class TileRunner:
     """Runs the uncommitted tiles of a cache, one writer thread behind the teacher."""
 
-    def __init__(self, plan: Plan, manifest: Manifest, writer: CacheWriter, progress: BuildProgress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        manifest: Manifest,
+        writer: CacheWriter,
+        progress: BuildProgress,
+        launch: Launch = ALONE,
+    ) -> None:
         self._plan = plan
+        self._launch = launch
         self._manifest = manifest
         self._writer = writer
         self._progress = progress
@@ -261,8 +306,8 @@ class TileRunner:
         self._unreadable: set[int] = set()
 
     def run(self) -> BuildStats:
-        """Run and commit every missing tile."""
-        everything = part_tiles(self._manifest, self._plan.settings.rows)
+        """Run and commit every missing tile of this process."""
+        everything = self._launch.share(part_tiles(self._manifest, self._plan.settings.rows))
         todo = [tile for tile in everything if not self._writer.is_committed(tile)]
         total = sum(tile.count for tile in everything)
         before = total - sum(tile.count for tile in todo)

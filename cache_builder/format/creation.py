@@ -34,7 +34,7 @@ from cache_builder.format.conditional import (
     read_tagged,
     replace_object,
 )
-from cache_builder.format.errors import ConfigError, FormatError
+from cache_builder.format.errors import ConfigError, FormatError, KDCacheError
 from cache_builder.format.layout import ROOT_ATTRIBUTE, ArraySpec, digest_array, header_specs, record_arrays
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import Manifest, array_digest, differing_settings
@@ -234,13 +234,20 @@ def _check_surroundings(store: Store, location: str | Path) -> None:
     if is_object(store):
         raise ConfigError(f"{location} is an object, so no cache can lie below it: choose another --out")
     for parent in parent_stores(store):
-        marks = [
-            key for key, data in zip(_STORE_MARKS, read_many(parent, list(_STORE_MARKS)), strict=True) if data
-        ]
-        if marks:
+        mark = _mark_of_store(parent)
+        if mark is not None:
             raise ConfigError(
-                f"{location} lies within another Zarr store ({parent} has {marks[0]}): choose another --out"
+                f"{location} lies within another Zarr store ({parent} has {mark}): choose another --out"
             )
+
+
+def _mark_of_store(store: Store) -> str | None:
+    """What says that a folder is a Zarr store, or will be one; None also where we may not look."""
+    try:
+        found = read_many(store, list(_STORE_MARKS))
+    except (OSError, KDCacheError):
+        return None  # often only the prefix itself is ours to read; where that fails, its own listing tells
+    return next((mark for mark, data in zip(_STORE_MARKS, found, strict=True) if data is not None), None)
 
 
 def _check_nothing_else(store: Store, location: str | Path, own: Collection[str]) -> None:

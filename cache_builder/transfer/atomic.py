@@ -9,26 +9,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.locations import followed
+from cache_builder.format.owned import partials_beside
 from cache_builder.format.store import fsync_folder
+from cache_builder.lock import claimed
 
 
 @contextmanager
 def replaced(out: Path, force: bool) -> Iterator[Path]:
     """A temporary name beside ``out`` to write to; it becomes ``out`` when the block ends without an error.
 
-    Raises :class:`ConfigError` where ``out`` is there already and is not to be overwritten.
+    What a process that was killed left of the same file is removed. A link stays one: the file that it leads
+    to is written. Raises :class:`ConfigError` where ``out`` is there already and is not to be overwritten.
     """
     check_free(out, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    fsync_folder(out.parent)
+    file = followed(out)
+    with claimed(file, doing="written") as hold:
+        for stale in partials_beside(file):
+            stale.unlink(missing_ok=True)
+        partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+        try:
+            yield partial
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            hold.check()
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+        fsync_folder(file.parent)
 
 
 def check_free(out: Path, force: bool) -> None:

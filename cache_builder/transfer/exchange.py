@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 from pathlib import Path
 
+from cache_builder.format.owned import remove, removed
 from cache_builder.format.store import fsync_folder
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
 
 
-def replace_folder(new: Path, old: Path) -> None:
-    """``new`` takes the name of ``old``, whose content is removed. Both lie in one folder.
+def replace_folder(new: Path, old: Path) -> Path | None:
+    """``new`` takes the name of ``old``, a cache that is removed. Both lie in one folder.
+
+    Gives the folder that stays, if somebody put anything into it that is none of a cache.
 
     Where the file system can, both names change hands in one step. Else there is a moment with the old
     content under :func:`aside` alone; a process that dies then leaves it to :func:`recover`.
     """
     if _exchanged(new, old):
         fsync_folder(old.parent)
-        _removed(new)
-        return
+        return new if removed(new) else None
     old.rename(aside(old))
     new.rename(old)
     fsync_folder(old.parent)
-    _removed(aside(old))
+    return aside(old) if removed(aside(old)) else None
 
 
 def aside(old: Path) -> Path:
@@ -40,7 +41,7 @@ def recover(old: Path) -> None:
     if not waiting.exists():
         return
     if old.exists():  # it died while it removed the old content
-        _removed(waiting)
+        remove(waiting)
     else:
         waiting.rename(old)
         fsync_folder(old.parent)
@@ -54,7 +55,3 @@ def _exchanged(new: Path, old: Path) -> bool:
         return False
     names = os.fsencode(new), os.fsencode(old)
     return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0)
-
-
-def _removed(folder: Path) -> None:
-    shutil.rmtree(folder)

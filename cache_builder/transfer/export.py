@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.locations import local_output
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.progress import BuildProgress
 from cache_builder.transfer.atomic import check_free, replaced
@@ -50,7 +51,7 @@ def run_export(settings: ExportSettings) -> None:
     console = Console()
     with BuildProgress(console) as progress:
         count = export(settings, progress)
-    size = Path(settings.out).stat().st_size
+    size = local_output(settings.out).stat().st_size
     said = f"{settings.out}: {count:,} records, {size / 1e6:.2f} MB"
     console.print(said, highlight=False, soft_wrap=True, markup=False)
 
@@ -62,7 +63,7 @@ def export(settings: ExportSettings, progress: BuildProgress) -> int:
     """
     if settings.form not in FORMS:
         raise ConfigError(f"--format {settings.form} is not one of {', '.join(FORMS)}")
-    out = Path(settings.out)
+    out = local_output(settings.out)
     check_free(out, settings.force)
     cache = open_cache(settings.cache)
     views, rows = chosen_views(cache, settings.views), chosen_rows(cache, settings.rows)

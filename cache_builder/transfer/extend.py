@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,18 +16,20 @@ from cache_builder.format import codec
 from cache_builder.format.codec import Fields
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
+from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import Manifest, build_digest
+from cache_builder.format.owned import foreign, remove
 from cache_builder.format.reader import Cache, open_cache, read_body
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.writer import CacheWriter
-from cache_builder.lock import claimed
+from cache_builder.lock import Hold, claimed
 from cache_builder.memory import memory_failures
 from cache_builder.parts import NO_RESULTS, copy_begun
 from cache_builder.pipeline import TileRunner
 from cache_builder.plan import Plan
 from cache_builder.progress import BuildProgress
 from cache_builder.reopen import Reopening, check_samples, check_teacher, reopened
-from cache_builder.transfer.exchange import recover, replace_folder
+from cache_builder.transfer.exchange import aside, recover, replace_folder
 from cache_builder.transfer.tiles import copy_tile
 from cache_builder.views import recipe_from
 from cache_builder.views.probe import probe_differences
@@ -60,27 +61,44 @@ def extend(settings: ExtendSettings, progress: BuildProgress) -> Manifest:
     The same call continues after any death. Raises :class:`ConfigError` for another teacher or fewer views,
     :class:`DataError` for another data set or one that renders differently.
     """
-    if "://" in settings.cache:
+    if is_remote(settings.cache):
         raise ConfigError(
             f"{settings.cache}: an object store cannot exchange two caches in one step; copy it to a disk, "
             "extend it there, and copy it back"
         )
-    root = Path(settings.cache).absolute()
-    with claimed(settings.cache), memory_failures(settings.reopening.batch_size):
-        recover(root)
+    root = followed(local_path(settings.cache))
+    making = root.with_name(f".{root.name}.extending")
+    if not making.exists() and not aside(root).exists():
         cache = open_cache(settings.cache)
-        making = root.with_name(f".{root.name}.extending")
         if settings.views == cache.manifest.views.count:
-            shutil.rmtree(making, ignore_errors=True)  # what an extension that died at its very end left
+            return cache.manifest  # without the lock: it may lie on a disk that cannot be written to
+    with claimed(settings.cache, doing="extended") as hold, memory_failures(settings.reopening.batch_size):
+        recover(root)
+        cache = open_cache(root)
+        if settings.views == cache.manifest.views.count:
+            remove(making)  # what an extension that died at its very end left
             return cache.manifest
+        _check_nothing_else(root)
         _check_views(cache, settings.views)
         plan = _plan(cache, settings, making)
-        writer = _begun(cache, plan, making)
+        writer = _begun(cache, plan, making, hold)
         _copy_old(cache, writer, progress)
         TileRunner(plan, writer.manifest, writer, progress).run()
         manifest = writer.finish()
-        replace_folder(making, root)
+        stays = replace_folder(making, root)
+        if stays is not None:
+            progress.say(f"{stays} holds what was in {root} and is none of a cache: look, and move it away")
         return manifest
+
+
+def _check_nothing_else(root: Path) -> None:
+    """The old cache is removed at the end, and with it nothing that somebody else put there."""
+    others = foreign(root)
+    if others:
+        raise ConfigError(
+            f"{root} holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}, which no cache has "
+            "and which could not stay when the extended one takes its place: move it away and run again"
+        )
 
 
 def _check_views(cache: Cache, views: int) -> None:
@@ -130,13 +148,13 @@ def _check_pictures(cache: Cache, plan: Plan) -> None:
             )
 
 
-def _begun(cache: Cache, plan: Plan, making: Path) -> ExtendingWriter:
+def _begun(cache: Cache, plan: Plan, making: Path, hold: Hold) -> ExtendingWriter:
     """A writer of the extended store, which is created, or was begun by the same command before."""
     body = read_body(making) if making.exists() else None
     if body is None or build_digest(body) != build_digest(plan.manifest.model_dump(mode="json")):
-        shutil.rmtree(making, ignore_errors=True)
+        remove(making)
         copy_begun(cache, str(making), plan.manifest)
-    writer = ExtendingWriter(cache, making, plan.manifest)
+    writer = ExtendingWriter(cache, making, plan.manifest, hold.check)
     writer.sweep()
     return writer
 
@@ -155,8 +173,8 @@ def _copy_old(cache: Cache, writer: CacheWriter, progress: BuildProgress) -> Non
 class ExtendingWriter(CacheWriter):
     """Writes tiles of which some views are in another cache already: their records are taken from there."""
 
-    def __init__(self, old: Cache, location: Path, manifest: Manifest) -> None:
-        super().__init__(location, manifest)
+    def __init__(self, old: Cache, location: Path, manifest: Manifest, check: Callable[[], None]) -> None:
+        super().__init__(location, manifest, check)
         self._old = old
 
     def write_tile(

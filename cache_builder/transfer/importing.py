@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,10 @@ from cache_builder.calibration import calibrate
 from cache_builder.calibration.calibrate import Calibration
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
+from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import Tile, index_bits, tiles
+from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import (
     CalibrationSection,
     CodecRequest,
@@ -30,10 +31,13 @@ from cache_builder.format.manifest import (
     TeacherSection,
     TilingSection,
     ViewsSection,
+    build_digest,
 )
+from cache_builder.format.owned import creations_beside, removed
+from cache_builder.format.reader import open_cache, read_body, read_manifest
 from cache_builder.format.store import fsync_folder
-from cache_builder.format.writer import CacheWriter, SampleTable, create, header_arrays, header_digests
-from cache_builder.lock import claimed
+from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
+from cache_builder.lock import Hold, claimed
 from cache_builder.plan import check_output
 from cache_builder.progress import BuildProgress
 from cache_builder.reopen import UNKNOWN_DIGEST
@@ -94,14 +98,16 @@ def import_dump(settings: ImportSettings, progress: BuildProgress) -> Manifest:
     dump that is damaged or not of this data set.
     """
     check_output(settings.out)
+    _check_free(settings.out)
     if settings.form not in SOURCES:
         raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
     dump = SOURCES[settings.form](settings.request)
     matched = match(dump, settings.data, settings.request.source)
     views = imported_views(dump.views, dump.own_views, settings, matched)
-    with claimed(settings.out), _appearing(settings.out) as making:
+    with claimed(settings.out, doing="imported") as hold, _appearing(settings.out, hold) as making:
         manifest = _begin(making, dump, matched, views, settings, progress)
-        writer = CacheWriter(making, manifest)
+        writer = CacheWriter(making, manifest, hold.check)
+        writer.sweep()
         _write_tiles(dump, matched, manifest, writer, progress)
         return writer.finish()
 
@@ -141,8 +147,20 @@ def _begin(
     table = SampleTable.from_ids(matched.ids, matched.labels)
     arrays = header_arrays(manifest, table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
-    create(making, manifest, arrays)
-    return manifest
+    begun = _begun_before(making, manifest)
+    if begun is None:
+        create(making, manifest, arrays)
+    return begun or manifest
+
+
+def _begun_before(making: str, manifest: Manifest) -> Manifest | None:
+    """What the same import left on an object store, to go on with; :class:`ConfigError` for another's."""
+    body = read_body(making)
+    if body is None:
+        return None
+    if build_digest(body) != build_digest(manifest.model_dump(mode="json")):
+        raise ConfigError(f"{making} holds a cache that another import or build began: choose another --out")
+    return open_cache(making, allow_partial=True).manifest
 
 
 def _account(dump: Dump, settings: ImportSettings, matched: Matched, views: ViewsSection) -> dict[str, str]:
@@ -215,9 +233,10 @@ def _write_tiles(
     dump: Dump, matched: Matched, manifest: Manifest, writer: CacheWriter, progress: BuildProgress
 ) -> None:
     total = manifest.views.count * manifest.data.samples
-    done = 0
-    progress.start("importing", total, unit="records")
-    for tile in tiles(manifest):
+    todo = [tile for tile in tiles(manifest) if not writer.is_committed(tile)]
+    done = total - sum(tile.count for tile in todo)
+    progress.start("importing", total, done, unit="records")
+    for tile in todo:
         digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
         writer.write_tile(tile, _fields(dump, manifest, tile), digests)
         done += tile.count
@@ -239,22 +258,28 @@ def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
     return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
 
 
+def _check_free(out: str) -> None:
+    """A finished cache is not imported again; one that was begun is on an object store only."""
+    manifest = read_manifest(out)
+    if manifest is not None and (not is_remote(out) or manifest.cache_id is not None):
+        raise ConfigError(f"{out} exists already: choose another --out or remove it")
+
+
 @contextmanager
-def _appearing(out: str) -> Iterator[str]:
+def _appearing(out: str, hold: Hold) -> Iterator[str]:
     """A name to make a cache under; a local one becomes ``out`` in one rename at the end."""
-    if "://" in out:
+    if is_remote(out):
         yield out
         return
-    root = Path(out)
-    if root.exists() and any(root.iterdir()):
-        raise ConfigError(f"{out} exists already: choose another --out or remove it")
+    root = followed(local_path(out))
+    for dead in creations_beside(root):  # of imports that were killed: we hold the lock
+        removed(dead)
     making = root.with_name(f".{root.name}.{uuid.uuid4().hex}.creating")
     try:
         yield str(making)
-        if root.exists():
-            root.rmdir()
+        hold.check()
         making.rename(root)
     except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
+        removed(making)
         raise
-    fsync_folder(root.absolute().parent)
+    fsync_folder(root.parent)

@@ -14,7 +14,7 @@ from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest, build_digest, differing_settings
 from cache_builder.format.reader import Cache, open_cache, read_body
 from cache_builder.format.writer import CacheWriter
-from cache_builder.lock import claimed
+from cache_builder.lock import Hold, claimed
 from cache_builder.parts import NO_RESULTS, called, copy_begun
 from cache_builder.plan import check_output
 from cache_builder.progress import BuildProgress
@@ -63,8 +63,11 @@ def merge(settings: MergeSettings, progress: BuildProgress) -> Manifest:
     owners = _owners(parts)
     name = settings.name or Path(settings.out.rstrip("/")).name.removesuffix(".zarr")
     manifest = first.manifest.model_copy(update={**NO_RESULTS, "name": name})
-    with claimed(settings.out):
-        writer = _begun(first, settings.out, manifest)
+    merged = _finished(settings.out, manifest)
+    if merged is not None:
+        return merged  # without the lock: it may lie on a disk that cannot be written to
+    with claimed(settings.out, doing="merged") as hold:
+        writer = _begun(first, settings.out, manifest, hold)
         _copy(first, owners, writer, progress)
         return writer.finish()
 
@@ -134,14 +137,25 @@ def _owners(parts: Sequence[Cache]) -> dict[Tile, Cache]:
     return owners
 
 
-def _begun(first: Cache, out: str, manifest: Manifest) -> CacheWriter:
+def _finished(out: str, manifest: Manifest) -> Manifest | None:
+    """The manifest of a merge that is whole already."""
+    body = read_body(out)
+    if body is None or build_digest(body) != build_digest(manifest.model_dump(mode="json")):
+        return None
+    cache = open_cache(out, allow_partial=True)
+    whole = cache.manifest.cache_id is not None and len(cache.commits) == len(cache.tiles)
+    return cache.manifest if whole else None
+
+
+def _begun(first: Cache, out: str, manifest: Manifest, hold: Hold) -> CacheWriter:
     """A writer of the output, which is created, or was begun by the same merge before."""
     body = read_body(out)
     if body is None:
+        hold.check()
         copy_begun(first, out, manifest)
     elif build_digest(body) != build_digest(manifest.model_dump(mode="json")):
         raise ConfigError(f"{out} holds another cache already: choose another --out or remove it")
-    writer = CacheWriter(out, manifest)
+    writer = CacheWriter(out, manifest, hold.check)
     writer.sweep()
     return writer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.lock import claimed, lock_path
 from tests.cache_builder.command import ROOT, arguments, run, start, wait_for
 
@@ -74,10 +74,34 @@ def test_nothing_is_left_afterwards(tmp_path: Path) -> None:
         assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_an_object_store_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store_has_no_lock_on_this_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with claimed("memory://bucket/a.zarr"), claimed("memory://bucket/a.zarr"):
+    with claimed("memory://bucket/a.zarr"):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_and_what_it_leads_to_are_one_output(tmp_path: Path) -> None:
+    (tmp_path / "real.zarr").mkdir()
+    (tmp_path / "link.zarr").symlink_to("real.zarr")
+    with (
+        held_elsewhere(tmp_path / "real.zarr"),
+        pytest.raises(ConfigError, match=r"link\.zarr is being built by"),
+        claimed(str(tmp_path / "link.zarr")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("how", ["removed", "another disk"])
+def test_a_folder_that_went_away_is_told_and_not_made_again(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "mounted"
+    with claimed(folder / "a.zarr") as hold:
+        hold.check()
+        folder.rename(tmp_path / "elsewhere")
+        if how == "another disk":
+            folder.mkdir()
+        with pytest.raises(KDCacheError, match="mounted removed, renamed or unmounted"):
+            hold.check()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"] + ["mounted"] * folder.exists()
 
 
 def test_two_builds_of_one_output(tmp_path: Path, photos: Path) -> None:

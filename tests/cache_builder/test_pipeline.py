@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,15 +249,19 @@ class TestResume:
         self, run_build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         self.interrupted(run_build, monkeypatch)
+        unique = uuid.uuid4().hex
         leftovers = [
-            tmp_path / "cache.zarr" / "commits" / "g00000-b0000002.json.abc.partial",
-            tmp_path / "cache.zarr" / "records" / "lse" / "c" / "0" / "2.abc.partial",
+            tmp_path / "cache.zarr" / "commits" / f"g00000-b0000002.json.{unique}.partial",
+            tmp_path / "cache.zarr" / "records" / "lse" / "c" / "0" / f"2.{unique}.partial",
         ]
+        foreign = tmp_path / "cache.zarr" / "my.partial"
+        foreign.write_text("precious")
         for path in leftovers:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"half")
-        (tmp_path / ".cache.zarr.abc.creating").mkdir()
+        (tmp_path / f".cache.zarr.{unique}.creating").mkdir()
         run_build(top_k=40, name=NAME)
+        assert foreign.read_text() == "precious"
         assert not any(path.exists() for path in leftovers)
         assert sorted(path.name for path in tmp_path.iterdir() if "cache" in path.name) == ["cache.zarr"]
 

@@ -216,7 +216,7 @@ class TestOutput:
         (tmp_path / "empty").mkdir()
         for out in ("new.zarr", "new.zarr/", "deep/er/new.zarr", "empty"):
             check_output(str(tmp_path / out))
-        check_output("s3://bucket/x.zarr")
+        check_output("memory://plan/x.zarr")
 
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "x").write_text("mine")

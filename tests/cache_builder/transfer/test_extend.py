@@ -171,6 +171,33 @@ class TestRefusals:
         assert "is being built by" in ran.stderr
 
 
+class TestWhereItLies:
+    def test_a_link_stays_one_and_what_it_leads_to_has_the_views(self, own: Path, tmp_path: Path) -> None:
+        (tmp_path / "others").mkdir()
+        link = tmp_path / "others" / "link.zarr"
+        link.symlink_to(own)
+        assert extended(link, 11).views.count == open_cache(own).manifest.views.count == 11
+        assert link.is_symlink()
+        assert [path.name for path in link.parent.iterdir()] == ["link.zarr"]
+        assert not list(tmp_path.glob(".c.zarr*"))
+
+    def test_what_somebody_put_into_it_is_named_and_stays(self, own: Path) -> None:
+        (own / "README.md").write_text("precious")
+        with pytest.raises(ConfigError, match=r"holds README\.md, which no cache has"):
+            extended(own, 11)
+        assert (own / "README.md").read_text() == "precious"
+        assert open_cache(own).manifest.views.count == 10
+
+    def test_somebodys_folder_of_the_temporary_name_stays(self, own: Path) -> None:
+        making = own.with_name(".c.zarr.extending")
+        making.mkdir()
+        (making / "photo.jpg").write_text("precious")
+        for views in (10, 11):
+            with pytest.raises(ConfigError, match=r"photo\.jpg\): nothing was removed"):
+                extended(own, views)
+        assert (making / "photo.jpg").read_text() == "precious"
+
+
 class TestDeath:
     """Wherever it happens: the old cache is whole, and the same command goes on."""
 
@@ -244,7 +271,7 @@ class TestDeath:
             if step == "replace":
                 patch.setattr(module, "replace_folder", die)
             if step == "rmtree":
-                patch.setattr(exchange, "_removed", die)
+                patch.setattr(exchange, "removed", die)
             if "rename" in step:
                 patch.setattr(Path, "rename", counted)
             with pytest.raises(KeyboardInterrupt):

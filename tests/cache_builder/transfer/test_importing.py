@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from rich.console import Console
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import open_cache
+from cache_builder.format.store import delete_object, open_store
+from cache_builder.format.writer import CacheWriter
 from cache_builder.progress import BuildProgress
 from cache_builder.transfer.importing import ImportSettings, import_dump, run_import
 from cache_builder.transfer.sources import DumpRequest
@@ -364,3 +367,28 @@ def test_a_remote_cache(tmp_path: Path) -> None:
     with BuildProgress(Console(file=io.StringIO())) as progress:
         manifest: Manifest = import_dump(ImportSettings(request, "dense", "memory://import/o.zarr"), progress)
     assert open_cache("memory://import/o.zarr").manifest.cache_id == manifest.cache_id
+
+
+def test_a_remote_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = "memory://import-killed/o.zarr"
+    settings = ImportSettings(DumpRequest(saved(tmp_path)), "dense", out)
+    seal = CacheWriter.finish
+
+    def die(self: CacheWriter) -> Manifest:
+        raise KeyboardInterrupt
+
+    with BuildProgress(Console(file=io.StringIO())) as progress:
+        monkeypatch.setattr(CacheWriter, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            import_dump(settings, progress)
+        begun = open_cache(out, allow_partial=True)
+        (tile, *_) = begun.tiles
+        delete_object(open_store(out, read_only=False), tile.key)
+        monkeypatch.setattr(CacheWriter, "finish", seal)
+        with pytest.raises(ConfigError, match="another import or build began"):
+            import_dump(replace(settings, teacher="other"), progress)
+        manifest = import_dump(settings, progress)
+        whole = import_dump(replace(settings, out=str(tmp_path / "o.zarr")), progress)
+        assert manifest.cache_id == whole.cache_id == open_cache(out).manifest.cache_id
+        with pytest.raises(ConfigError, match="exists already"):
+            import_dump(settings, progress)
