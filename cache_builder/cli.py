@@ -93,7 +93,9 @@ def build(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="default (published), random, or a FILE: safetensors or a state dict, no code in it is run. "
+            help="default (published), random, or a FILE or folder: safetensors or a state dict, no code in "
+            "it is run. Of raw and averaged (EMA) weights in a file the averaged ones are taken; FILE#ENTRY "
+            "takes another entry, FILE#by-order the tensors by their order, whatever they are called. "
             "Of an ensemble: once for each teacher, in the same order. Default: default."
         ),
     ] = None,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.memory import is_exhausted
+from cache_builder.teachers.outputs import logits_of
 from cache_builder.views import normalise
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -105,11 +106,7 @@ class TeacherForward:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         dtype = _AUTOCAST.get(self._precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = model(pixels)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ConfigError(f"the teacher returned {found}, expected logits of shape [batch, classes]")
-        return logits
+            return logits_of(model(pixels))
 
     def classes(self, input_size: int) -> int:
         """C, from one forward pass over a black image; :class:`ConfigError` for a size the model refuses."""

@@ -25,8 +25,8 @@ from cache_builder.orders import BY_POSITION, BetterOrder, OrderTally
 
 _BAR = 30
 _OWN_SHOWN = 10
-CLASS_FACTS = ("labels", "class names")
-"""Keys of the manifest's ``environment`` that a build writes: where labels and class names came from."""
+CLASS_FACTS = ("labels", "class names", "pictures")
+"""Keys of the manifest's ``environment`` where a build says what labels, names, pictures came from."""
 _STEPS = "▁▂▃▄▅▆▇█"
 # Dense logits in memory while accuracy is counted.
 _LOGITS_AT_ONCE = 2**23

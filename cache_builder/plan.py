@@ -109,7 +109,7 @@ def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> P
         tiling=TilingSection(views=min(settings.views, TILE_VIEWS), rows=_tile_rows(settings, len(source))),
         calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request),
         probe=ProbeSection(pairs=(), libraries={}, tolerance=1.0),
-        environment=_environment(device) | dict(fitted.told),
+        environment=_environment(device) | dict(fitted.told) | {"pictures": wanted.in_words()},
         digests={},
     )
     table = SampleTable.from_ids(source.ids, fitted.labels)

@@ -11,6 +11,7 @@ import xxhash
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.teachers.outputs import logits_of
 from cache_builder.teachers.preprocessing import Preprocessing
 from cache_builder.teachers.teacher import Teacher
 
@@ -29,7 +30,9 @@ class Ensemble(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits [B, C] of pixels that are normalised for the first member."""
-        answers = [member(pixels) for member in self.members]
+        answers = [
+            logits_of(member(pixels), name) for member, name in zip(self.members, self._names, strict=True)
+        ]
         self._check_shapes(answers)
         # float32 also where autocast computes the members: half precision loses the tail of a mean.
         with torch.autocast(pixels.device.type, enabled=False):
@@ -37,17 +40,13 @@ class Ensemble(nn.Module):
             return log_p.logsumexp(dim=0) - math.log(len(answers))
 
     def _check_shapes(self, answers: list[Tensor]) -> None:
-        shapes = [_shape(answer) for answer in answers]
-        if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+        classes = [answer.shape[1] for answer in answers]
+        if len(set(classes)) > 1:
             found = "; ".join(
-                f"{name} gives {' x '.join(map(str, shape[1:])) or 'no logits'} for a picture"
-                for name, shape in zip(self._names, shapes, strict=True)
+                f"{name} gives {count} for a picture"
+                for name, count in zip(self._names, classes, strict=True)
             )
             raise ConfigError(f"the members of an ensemble must have the same classes: {found}")
-
-
-def _shape(answer: object) -> tuple[int, ...]:
-    return tuple(answer.shape) if isinstance(answer, Tensor) else ()
 
 
 class Renormalised(nn.Module):

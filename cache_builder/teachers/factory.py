@@ -6,14 +6,17 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.teachers.described_files import described_by
+from cache_builder.teachers.preprocessing import Preprocessing, described
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, with_state
 from cache_builder.teachers.weights import read_weights
 
@@ -26,11 +29,13 @@ def open_factory(name: str, request: TeacherRequest) -> Teacher:
     torch.manual_seed(request.seed)
     if request.weights in ("default", "random"):
         what = "the factory's own" if request.weights == "default" else f"random (seed {request.seed})"
-        return freeze(name, _call(name, factory, request.data_classes), what, request.fallback, None)
-    state, metadata = read_weights(request.weights_path)
-    class_names = metadata.get("class_names")
-    model = _call(name, factory, len(class_names) if class_names else request.data_classes)
-    return with_state(name, model, state, request.weights_path, request.fallback, metadata)
+        model, wanted = _made(name, factory, request.data_classes, request.fallback)
+        return freeze(name, model, what, wanted, None)
+    weights = read_weights(request.weights)
+    class_names = weights.metadata.get("class_names")
+    classes = len(class_names) if class_names else request.data_classes
+    model, wanted = _made(name, factory, classes, request.fallback)
+    return with_state(name, model, weights, wanted)
 
 
 def import_factory(name: str) -> Factory:
@@ -49,14 +54,55 @@ def import_factory(name: str) -> Factory:
     return cast("Factory", factory)
 
 
-def _call(name: str, factory: Factory, classes: int | None) -> nn.Module:
+def _made(
+    name: str, factory: Factory, classes: int | None, usual: Preprocessing
+) -> tuple[nn.Module, Preprocessing]:
+    """The factory's model, and how it wants its pictures where it or the model says so.
+
+    A factory returns a model, or (model, preprocessing); a model may carry ``preprocessing``, or timm's
+    ``pretrained_cfg``. Preprocessing is a ``Preprocessing``, a mapping of its fields or of timm's, or a
+    torchvision preset as ``weights.transforms()`` gives.
+    """
+    made = _call(name, factory, classes)
+    model, said = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{name!r} returned {type(model).__name__}, expected a torch.nn.Module")
+    origin = "from what the factory returned"
+    for attribute in ("preprocessing", "pretrained_cfg", "default_cfg"):
+        if said is None and getattr(model, attribute, None) is not None:
+            said, origin = getattr(model, attribute), f"from the model's {attribute}"
+    try:
+        return model, usual if said is None else _as_preprocessing(said, usual, origin)
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise ConfigError(f"{name!r}: its preprocessing cannot be understood: {error}") from error
+
+
+def _as_preprocessing(said: Any, usual: Preprocessing, origin: str) -> Preprocessing:
+    if isinstance(said, Preprocessing):
+        return replace(said, origin=origin)
+    if isinstance(said, Mapping):
+        known = {key: said[key] for key in vars(usual) if key in said}
+        fields = described_by(said) or known
+        size = fields.get("input_size")
+        if isinstance(size, list | tuple):
+            fields = fields | {"input_size": size[-1]}
+        return described(usual, fields | {"origin": origin})
+    crop, resize = said.crop_size[0], said.resize_size[0]  # a preset of torchvision
+    fields = {
+        "input_size": crop,
+        "mean": said.mean,
+        "std": said.std,
+        "interpolation": said.interpolation.value,
+    }
+    return described(usual, fields | {"crop_fraction": min(1.0, crop / resize), "origin": origin})
+
+
+def _call(name: str, factory: Factory, classes: int | None) -> object:
     try:
         takes_classes = "num_classes" in inspect.signature(factory).parameters
         model = factory(num_classes=classes) if takes_classes and classes else factory()
     except Exception as error:
         raise ConfigError(f"{name!r} failed: {_told(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"{name!r} returned {type(model).__name__}, expected a torch.nn.Module")
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cache_builder.format.errors import ConfigError
@@ -26,6 +26,8 @@ class Preprocessing:
     """nearest, bilinear or bicubic."""
     crop_fraction: float = 0.875
     """Crop side over resized side in the teacher's evaluation preprocessing."""
+    origin: str = field(default="ImageNet's mean and std, assumed", compare=False)
+    """Who says so, for people."""
 
     def overridden(
         self,
@@ -34,12 +36,21 @@ class Preprocessing:
         std: tuple[float, ...] | None = None,
     ) -> Preprocessing:
         """The same with what the user set by hand. Raises :class:`ConfigError` for impossible values."""
+        flags = {"--input-size": input_size, "--mean": mean, "--std": std}
+        given = " and ".join(flag for flag, value in flags.items() if value is not None)
+        whole = all(value is not None for value in flags.values())
         return replace(
             self,
             input_size=input_size or self.input_size,
             mean=_three("--mean", mean, low=0.0) or self.mean,
             std=_three("--std", std, low=1e-6) or self.std,
+            origin=f"by {given}" + ("" if whole else f"; the rest {self.origin}") if given else self.origin,
         )
+
+    def in_words(self) -> str:
+        """Size, resampling, normalisation and who says so."""
+        mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        return f"{self.input_size} px, {self.interpolation}, mean {mean}, std {std}: {self.origin}"
 
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")

@@ -12,7 +12,7 @@ from torch import nn
 from cache_builder.format.errors import DataError
 from cache_builder.heads import DualHead, HeadSpec
 from cache_builder.teachers.preprocessing import Preprocessing, described
-from cache_builder.teachers.weights import StateDict, load_into, weights_digest
+from cache_builder.teachers.weights import Weights, load_into, weights_digest
 
 
 @dataclass(frozen=True)
@@ -68,39 +68,36 @@ def wake_head(model: nn.Module) -> nn.Module:
     return model
 
 
-def with_state(
-    spec: str,
-    model: nn.Module,
-    state: StateDict,
-    path: Path,
-    preprocessing: Preprocessing,
-    metadata: dict[str, Any],
-) -> Teacher:
-    """A teacher with weights from a file.
+def with_state(spec: str, model: nn.Module, weights: Weights, preprocessing: Preprocessing) -> Teacher:
+    """A teacher with weights from a file. ``preprocessing``: the architecture's own.
 
     A file written by kdtrain also says what the model wants to see, and whether it has an auxiliary head:
     then the teacher answers as that student does, with both heads mixed.
     """
-    model = _with_head(model, path, metadata)
-    load_into(model, state, path)
+    metadata = weights.metadata
+    model = _with_head(model, weights.origin, metadata)
+    load_into(model, weights)
     names = metadata.get("class_names")
     try:
-        wanted = described(preprocessing, metadata)
+        wanted = described(preprocessing, weights.beside)
+        wanted = described(wanted, metadata | {"origin": "from the weights file"} if metadata else {})
         class_names = tuple(str(name) for name in names) if names else None
     except (TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-    return freeze(spec, model, path.name, wanted, class_names)
+        raise _damaged(weights.origin, error) from error
+    return freeze(spec, model, weights.origin, wanted, class_names)
 
 
-def _with_head(model: nn.Module, path: Path, metadata: dict[str, Any]) -> nn.Module:
+def _with_head(model: nn.Module, origin: str, metadata: dict[str, Any]) -> nn.Module:
     if metadata.get("aux_head") is None:
         return model
     try:
         spec, classes = HeadSpec.model_validate(metadata["aux_head"]), int(metadata["classes"])
     except (ValidationError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(origin, error) from error
     return DualHead(model, spec, classes, metadata.get("aux_classes"))
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"the kdcache metadata of weights file {path} is damaged: {error}")
+def _damaged(origin: str, error: Exception) -> DataError:
+    return DataError(
+        f"what is said of weights {origin} is damaged (kdcache's metadata, or a file beside): {error}"
+    )

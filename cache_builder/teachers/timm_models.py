@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.names import unknown_name
 from cache_builder.teachers.preprocessing import INTERPOLATIONS, Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
-from cache_builder.teachers.weights import classes_in, read_weights
+from cache_builder.teachers.weights import StateDict, classes_in, read_weights
 
 PREFIX = "timm:"
 
@@ -34,17 +36,31 @@ def _opened(timm: ModuleType, name: str, request: TeacherRequest) -> Teacher:
     torch.manual_seed(request.seed)
     if request.weights == "random":
         model = wake_head(_build(timm, name, request.data_classes))
-        weights = f"random (seed {request.seed})"
-        return freeze(spec, model, weights, _preprocessing(timm, model, name), None)
-    state, metadata = read_weights(request.weights_path)
+        origin = f"random (seed {request.seed})"
+        return freeze(spec, model, origin, _preprocessing(timm, model, name), None)
+    weights = read_weights(request.weights)
     model = _build(timm, name, None)
     usual = int(cast("Any", model).num_classes)
-    classes = classes_in(state, model, usual)
+    weights = weights.fitted(model)
+    classes = classes_in(weights.state, model, usual)
     if classes not in (None, usual):
         model = _build(timm, name, classes)
-    _set_input_size(model, metadata.get("input_size"))
+    side = weights.metadata.get("input_size") or _side_of(weights.state, model)
+    resized = _set_input_size(model, side)
     wanted = _preprocessing(timm, model, name)
-    return with_state(spec, model, state, request.weights_path, wanted, metadata)
+    if resized and isinstance(side, int):
+        wanted = replace(wanted, input_size=side)
+    return with_state(spec, model, weights, wanted)
+
+
+def _side_of(state: StateDict, model: nn.Module) -> int | None:
+    """Side of the pictures that a transformer was saved for, where it is not the model's own."""
+    own, stored = getattr(model, "pos_embed", None), state.get("pos_embed")
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if own is None or stored is None or stored.ndim != 3 or stored.shape == own.shape or not patch:
+        return None
+    across = math.isqrt(stored.shape[1] - int(getattr(model, "num_prefix_tokens", 1)))
+    return int(across * patch[0])
 
 
 def _timm(spec: str) -> ModuleType:
@@ -117,6 +133,7 @@ def _preprocessing(timm: ModuleType, model: nn.Module, name: str) -> Preprocessi
         std=_three(config["std"]),
         interpolation=config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic",
         crop_fraction=min(1.0, float(config["crop_pct"])),
+        origin="from timm's configuration of this model",
     )
 
 

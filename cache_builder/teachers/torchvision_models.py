@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,7 +14,7 @@ from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.names import unknown_name
 from cache_builder.teachers.preprocessing import Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
-from cache_builder.teachers.weights import LOADING_ERRORS, classes_in, read_weights
+from cache_builder.teachers.weights import LOADING_ERRORS, StateDict, classes_in, read_weights
 
 # Short names; every torchvision classifier also goes by its own name.
 ALIASES: dict[str, str] = {
@@ -52,18 +54,42 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
         torch.manual_seed(request.seed)
         model = wake_head(_build(resolved, request.data_classes or IMAGENET_CLASSES))
         return freeze(spec, model, f"random (seed {request.seed})", preprocessing, None)
-    state, metadata = read_weights(request.weights_path)
+    weights = read_weights(request.weights)
     model = _build(resolved, IMAGENET_CLASSES)
-    classes = classes_in(state, model, IMAGENET_CLASSES)
-    if classes not in (None, IMAGENET_CLASSES):
-        model = _build(resolved, classes)
-    return with_state(spec, model, state, request.weights_path, preprocessing, metadata)
+    weights = weights.fitted(model)
+    classes = classes_in(weights.state, model, IMAGENET_CLASSES) or IMAGENET_CLASSES
+    side = _side_of(weights.state, model, preprocessing.input_size)
+    if classes != IMAGENET_CLASSES or side != preprocessing.input_size:
+        model = _build(resolved, classes, side)
+    preprocessing = replace(preprocessing, input_size=side)
+    if resolved in _RENORMALISING and "student" not in weights.metadata:
+        weights = replace(weights, origin=f"{weights.origin} ({_RENORMALISED})")
+        cast("Any", model).transform_input = True
+    return with_state(spec, model, weights, preprocessing)
 
 
-def _build(name: str, classes: int) -> nn.Module:
+# torchvision's published weights of these expect pictures that the model normalises once more; a state dict
+# does not say so. kdtrain's own students are built without, and say that they are students.
+_RENORMALISING = ("googlenet", "inception_v3")
+_RENORMALISED = "transform_input=True, as torchvision builds it for published weights"
+
+
+def _build(name: str, classes: int, side: int | None = None) -> nn.Module:
     # GoogLeNet and Inception warn about their own initialisation unless told.
-    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, Any] = {"init_weights": True} if name in _RENORMALISING else {}
+    if side is not None and name.startswith("vit_"):
+        options["image_size"] = side
     return cast("nn.Module", models.get_model(name, weights=None, num_classes=classes, **options))
+
+
+def _side_of(state: StateDict, model: nn.Module, usual: int) -> int:
+    """Side of the pictures that a vision transformer was saved for, from its places; else the usual one."""
+    places = state.get("encoder.pos_embedding")
+    patch = getattr(model, "patch_size", None)
+    if places is None or places.ndim != 3 or not isinstance(patch, int):
+        return usual
+    across = math.isqrt(places.shape[1] - 1)
+    return across * patch if across * across == places.shape[1] - 1 else usual
 
 
 def _preprocessing(weights: Any) -> Preprocessing:
@@ -74,6 +100,7 @@ def _preprocessing(weights: Any) -> Preprocessing:
         std=tuple(preset.std),
         interpolation=preset.interpolation.value,
         crop_fraction=min(1.0, preset.crop_size[0] / preset.resize_size[0]),
+        origin="from torchvision's published weights of this model",
     )
 
 

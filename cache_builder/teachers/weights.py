@@ -1,92 +1,124 @@
-"""Weights of a teacher: loading a file safely, and the digest that names a teacher."""
+"""Weights of a teacher: a file's state dict into the model it was saved from; the digest that names it."""
 
 from __future__ import annotations
 
-import json
-import pickle
-import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import xxhash
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
-from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.errors import ConfigError
+from cache_builder.teachers.described_files import described_beside
+from cache_builder.teachers.state_dicts import StateDict, fitted_names, inner_state, mismatch
+from cache_builder.teachers.weight_files import LOADING_ERRORS, read_file
 
-StateDict = dict[str, Tensor]
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
-# What data parallelism and torch.compile put before every name.
-_PREFIXES = ("module.", "_orig_mod.")
-# What reading a file that is no weights file raises.
-LOADING_ERRORS = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError,
-    AttributeError, IndexError,
+__all__ = [
+    "LOADING_ERRORS",
+    "StateDict",
+    "Weights",
+    "classes_in",
+    "load_into",
+    "read_weights",
+    "weights_digest",
+]
+
+_BY_ORDER = "by-order"
+# Heads that help to train and never answer: torchvision's published weights come with and without them.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+# What models work out for themselves, or what only counts.
+_DERIVED = (
+    "num_batches_tracked", "relative_position_index", "relative_coords_table", "attn_mask", "position_ids",
 )  # fmt: skip
 
 
-def read_weights(path: Path) -> tuple[StateDict, dict[str, Any]]:
-    """State dict and kdcache's own metadata (``{}`` where the file has none) of a weights file.
+@dataclass(frozen=True)
+class Weights:
+    """What a weights file gave."""
 
-    safetensors, or anything ``torch.load(weights_only=True)`` accepts: no code in the file is run.
+    state: StateDict
+    metadata: dict[str, Any]
+    """kdcache's own, ``{}`` where the file has none."""
+    origin: str
+    """What to call them: the file's name, with the entry that was taken."""
+    beside: dict[str, Any]
+    """What files beside them say of the pictures, with ``origin``; ``{}`` where there are none."""
+    by_order: bool = False
+    """Whether names do not count, only the order of the tensors: the user said so."""
+
+    def fitted(self, model: nn.Module) -> Weights:
+        """With names that are the model's, where a prefix is all that differs."""
+        wanted = model.state_dict()
+        if self.by_order:
+            return replace(self, state=_in_order(self.state, wanted, self.origin))
+        return replace(self, state=fitted_names(self.state, wanted, self.origin))
+
+
+def read_weights(text: str | Path) -> Weights:
+    """Weights of ``FILE``, ``FOLDER`` or ``FILE#ENTRY``; no code in it is run.
+
+    ``ENTRY``: which of several state dicts; ``by-order``: take the tensors by their order, whatever they are
+    called. Raises :class:`DataError` for what cannot be read, with what to do.
     """
-    if not path.is_file():
-        raise DataError(f"weights file {path} does not exist (--weights takes default, random or a FILE)")
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch makes of odd files is told by its error
-            return _unwrap(torch.load(path, map_location="cpu", weights_only=True)), {}
-    except LOADING_ERRORS as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"weights file {path} is neither safetensors nor a plain state dict: {first_line}"
-        ) from error
+    path, entry = Path(text).expanduser(), None
+    if not path.exists() and "#" in str(text):
+        file, _, entry = str(text).rpartition("#")
+        path = Path(file).expanduser()
+    loaded, metadata = read_file(path)
+    by_order = entry == _BY_ORDER
+    state, origin = inner_state(loaded, None if by_order else entry, path.name)
+    if by_order:
+        origin += " (tensors by their order)"
+    return Weights(state, metadata, origin, described_beside(path), by_order)
 
 
-def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any]]:
-    with safe_open(path, framework="pt") as file:
-        metadata = json.loads((file.metadata() or {}).get("kdcache", "{}"))
-        if not isinstance(metadata, dict):
-            raise ValueError("its kdcache metadata is no JSON object")
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+def _in_order(state: StateDict, wanted: dict[str, Any], origin: str) -> StateDict:
+    shapes = [tuple(value.shape) for value in state.values()]
+    if shapes != [tuple(value.shape) for value in wanted.values()]:
+        raise ConfigError(
+            f"weights {origin}: the file has {len(shapes)} tensors and the model {len(wanted)}, or their "
+            "shapes differ on the way, so their order says nothing"
+        )
+    return dict(zip(wanted, state.values(), strict=True))
 
 
-def _unwrap(loaded: object) -> StateDict:
-    """The state dict inside the wrappers that training scripts put around it."""
-    while isinstance(loaded, dict) and not all(isinstance(value, Tensor) for value in loaded.values()):
-        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), None)
-        if inner is None:
-            raise ValueError(f"no state dict among its keys {', '.join(map(str, list(loaded)[:6]))}")
-        loaded = inner
-    if not isinstance(loaded, dict) or not loaded:
-        raise ValueError("it holds no tensors")
-    return {_bare(str(name)): value for name, value in loaded.items()}
+def load_into(model: nn.Module, weights: Weights) -> None:
+    """Load all that answers depend on; :class:`ConfigError` says by names and shapes what does not fit.
 
-
-def _bare(name: str) -> str:
-    while name.startswith(_PREFIXES):
-        name = name.partition(".")[2]
-    return name
-
-
-def load_into(model: nn.Module, state: StateDict, path: Path) -> None:
-    """Load strictly; a mismatch is told by the names and shapes that differ."""
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    problems = [f"missing {name}" for name in wanted if name not in found]
-    problems += [f"unexpected {name}" for name in found if name not in wanted]
-    problems += [
-        f"{name} is {list(found[name])}, the model has {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise ConfigError(f"weights {path} do not fit the teacher: {'; '.join(problems[:4])}{more}")
+    Counters and tables that a model works out itself may be missing or left over; so may auxiliary heads.
+    """
+    state = dict(weights.fitted(model).state)
+    _settle_auxiliary_heads(model, state)
+    own = model.state_dict()
+    for name in own:
+        if name.endswith(_DERIVED) and name not in state:
+            state[name] = own[name]
+    for name in [name for name in state if name not in own and name.endswith(_DERIVED)]:
+        del state[name]
+    problem = mismatch(state, {name: tuple(value.shape) for name, value in own.items()})
+    if problem:
+        shapes = [[tuple(value.shape) for value in one.values()] for one in (weights.state, own)]
+        hint = ""
+        if shapes[0] == shapes[1]:
+            hint = "; the shapes are the same in the same order: if it is the same model, write FILE#by-order"
+        raise ConfigError(f"weights {weights.origin} do not fit the teacher: {problem}{hint}")
     model.load_state_dict(state)
+
+
+def _settle_auxiliary_heads(model: nn.Module, state: StateDict) -> None:
+    """Leave out heads that only the model has, and weights of heads that only the file has."""
+    for prefix in _AUXILIARY:
+        head = prefix.removesuffix(".")
+        has = isinstance(getattr(model, head, None), nn.Module)
+        stored = any(name.startswith(prefix) for name in state)
+        if has and not stored:
+            setattr(model, head, None)
+            cast("Any", model).aux_logits = False
+        if stored and not has:
+            for name in [name for name in state if name.startswith(prefix)]:
+                del state[name]
 
 
 def classes_in(state: StateDict, model: nn.Module, classes: int) -> int | None:

@@ -71,7 +71,7 @@ def test_a_damaged_card_and_another_architecture_are_refused(tmp_path: Path) -> 
     student = DualHead(small(CLASSES), HeadSpec(kind="linear"), CLASSES)
     for aux_head in ({"kind": "cubic"}, "linear", {}):
         weights = write(tmp_path / "w.safetensors", student, aux_head)
-        with pytest.raises(DataError, match=r"kdcache metadata of weights file .*w\.safetensors is damaged"):
+        with pytest.raises(DataError, match=r"what is said of weights w\.safetensors is damaged"):
             open_teacher(f"{__name__}:small", TeacherRequest(weights=weights))
     weights = write(tmp_path / "w.safetensors", student, {"kind": "linear"})
     with pytest.raises(ConfigError, match="Sequential has no Linear layer with 3 outputs"):

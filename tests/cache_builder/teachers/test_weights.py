@@ -149,14 +149,14 @@ class TestRefused:
         "content", [{"epoch": 3}, {}, [1, 2], 7, {"optimizer": {"lr": 1}}, {"a": {"b": 1}, 5: 6}], ids=str
     )
     def test_no_state_dict(self, tmp_path: Path, content: object) -> None:
-        with pytest.raises(DataError, match="neither safetensors nor a plain state dict"):
+        with pytest.raises(DataError, match=r"a\.pt hold no state dict"):
             read_weights(save(tmp_path / "a.pt", content))
 
     @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
     @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(100)])
     def test_other_files(self, tmp_path: Path, name: str, content: bytes) -> None:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match="neither safetensors nor a plain state dict"):
+        with pytest.raises(DataError, match=r"is empty|neither safetensors nor|whole|hold no state dict"):
             read_weights(tmp_path / name)
 
     def test_truncated_safetensors(self, state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, how: str
         path.write_bytes(pickle.dumps({"weight": _Touch(mark)}))
     else:
         torch.save({"weight": _Touch(mark)}, path)
-    with pytest.raises(DataError, match="neither safetensors nor a plain state dict"):
+    with pytest.raises(DataError, match=r"neither safetensors nor|no code of a file is run"):
         read_weights(path)
     assert not mark.exists()
     if how == "pickle":
