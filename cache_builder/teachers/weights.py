@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import xxhash
-from torch import nn
+from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.teachers.described_files import described_beside
@@ -75,13 +76,17 @@ def read_weights(text: str | Path) -> Weights:
 
 
 def _in_order(state: StateDict, wanted: dict[str, Any], origin: str) -> StateDict:
-    shapes = [tuple(value.shape) for value in state.values()]
-    if shapes != [tuple(value.shape) for value in wanted.values()]:
+    if _axes(state) != _axes(wanted):
         raise ConfigError(
-            f"weights {origin}: the file has {len(shapes)} tensors and the model {len(wanted)}, or their "
-            "shapes differ on the way, so their order says nothing"
+            f"weights {origin}: the file has {len(state)} tensors and the model {len(wanted)}, or they are of "
+            "other kinds on the way, so their order says nothing"
         )
     return dict(zip(wanted, state.values(), strict=True))
+
+
+def _axes(state: Mapping[str, Tensor]) -> list[tuple[int, ...]]:
+    """What tensors that belong to each other have in common, also where the number of classes is another."""
+    return [tuple(value.shape[1:]) for value in state.values()]
 
 
 def load_into(model: nn.Module, weights: Weights) -> None:
@@ -99,10 +104,9 @@ def load_into(model: nn.Module, weights: Weights) -> None:
         del state[name]
     problem = mismatch(state, {name: tuple(value.shape) for name, value in own.items()})
     if problem:
-        shapes = [[tuple(value.shape) for value in one.values()] for one in (weights.state, own)]
         hint = ""
-        if shapes[0] == shapes[1]:
-            hint = "; the shapes are the same in the same order: if it is the same model, write FILE#by-order"
+        if not weights.by_order and _axes(weights.state) == _axes(own):
+            hint = "; the tensors are alike in the same order: if it is the same model, write FILE#by-order"
         raise ConfigError(f"weights {weights.origin} do not fit the teacher: {problem}{hint}")
     model.load_state_dict(state)
 
