@@ -173,6 +173,14 @@ def build(
             'as `{"my folder": "tench"}`.',
         ),
     ] = None,
+    allow_unrepeatable: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unrepeatable",
+            help="Store a teacher that gives the same picture different answers. Without it such a teacher "
+            "is refused before anything is written.",
+        ),
+    ] = False,
     ignore_labels: Annotated[
         bool,
         typer.Option(
@@ -215,6 +223,7 @@ def build(
                 "tile_rows": tile_rows,
                 "on_error": on_error,
                 "class_map": class_map,
+                "allow_unrepeatable": allow_unrepeatable,
                 "ignore_labels": ignore_labels,
             }
         )

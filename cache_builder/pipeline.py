@@ -45,6 +45,7 @@ from cache_builder.rendering import (
 )
 from cache_builder.settings import BuildSettings
 from cache_builder.statistics import INVALID, NO_LABEL, StatisticsMeter
+from cache_builder.teacher_check import PICTURES, check_teacher
 from cache_builder.views.probe import render_probe
 
 _NAMED_IN_ERRORS = 5
@@ -92,6 +93,8 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> B
     stored = _resumed(plan)
     if plan.settings.compile:
         _compile(plan, progress)
+    if stored is None:
+        _check_teacher(plan, progress)
     manifest = stored or begun_like(plan) or begin(plan, progress, hold)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()
@@ -190,6 +193,20 @@ def _resumed(plan: Plan) -> Manifest | None:
                 "restore the data set, or use another --out"
             )
     return cache.manifest
+
+
+def _check_teacher(plan: Plan, progress: BuildProgress) -> None:
+    """Look at a few views before the first of hours; what is odd is told, what is wrong refused."""
+    rows = sorted(set(np.linspace(0, len(plan.source) - 1, PICTURES).astype(int).tolist()))
+    tasks = [RenderTask(row, 0, 1) for row in rows]
+    for batch in _rendered(replace(plan, workers=0), [tasks]):
+        readable = [index for index, error in enumerate(batch.errors) if error is None]
+        if readable:
+            images = batch.images.flatten(0, 1)[readable]
+            with teacher_failures(plan, batch.rows):
+                told = check_teacher(plan.forward, images, plan.settings.allow_unrepeatable)
+            for line in told:
+                progress.say(line)
 
 
 def begin(plan: Plan, progress: BuildProgress, hold: Hold) -> Manifest:

@@ -75,6 +75,8 @@ class BuildSettings(Frozen):
     """What an unreadable image does: stop the build, or mark its row invalid."""
     class_map: str | None = None
     """File that says which of the teacher's classes each class of the data is; None = by their names."""
+    allow_unrepeatable: bool = False
+    """Store a teacher that answers differently to the same picture."""
     ignore_labels: bool = False
     """Store no labels: for a teacher whose classes are not the data set's."""
 

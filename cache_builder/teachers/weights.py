@@ -78,8 +78,8 @@ def read_weights(text: str | Path) -> Weights:
 def _in_order(state: StateDict, wanted: dict[str, Any], origin: str) -> StateDict:
     if _axes(state) != _axes(wanted):
         raise ConfigError(
-            f"weights {origin}: the file has {len(state)} tensors and the model {len(wanted)}, or they are of "
-            "other kinds on the way, so their order says nothing"
+            f"weights {origin}: the file has {len(state)} tensors and the model {len(wanted)}, or they are "
+            "of other kinds on the way, so their order says nothing"
         )
     return dict(zip(wanted, state.values(), strict=True))
 
@@ -106,7 +106,7 @@ def load_into(model: nn.Module, weights: Weights) -> None:
     if problem:
         hint = ""
         if not weights.by_order and _axes(weights.state) == _axes(own):
-            hint = "; the tensors are alike in the same order: if it is the same model, write FILE#by-order"
+            hint = "; the tensors are alike in the same order: if it is the same model, say FILE#by-order"
         raise ConfigError(f"weights {weights.origin} do not fit the teacher: {problem}{hint}")
     model.load_state_dict(state)
 

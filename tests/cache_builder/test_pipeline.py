@@ -361,6 +361,10 @@ class TestLogits:
         np.testing.assert_allclose(logits(open_cache(tmp_path / "cache.zarr"), 0), 0, atol=1e-5)
 
 
+BEFORE = 5
+"""Forward passes before the first batch: one of the plan, four that look at the teacher."""
+
+
 class TestFailingTeacher:
     @pytest.fixture
     def fail_at(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
@@ -379,13 +383,13 @@ class TestFailingTeacher:
         settings = {"teacher": f"{HERE}:failing", "top_k": 40, "name": NAME}
         fail_at()
         run_build(out=tmp_path / "whole.zarr", **settings)
-        # 5 rows a batch; tiles of 32, 32 and 16 rows take 7, 7 and 4 batches, after one pass of the plan.
+        # 5 rows a batch; tiles of 32, 32 and 16 rows take 7, 7 and 4 batches.
         batch = int(np.random.default_rng(seed).integers(18))
         tile, within = (batch // 7, batch % 7) if batch < 14 else (2, batch - 14)
         first = 32 * tile + 5 * within
         rows = range(first, min(first + 5, 32 * (tile + 1)))
         ids = ", ".join(open_cache(tmp_path / "whole.zarr").ids[row] for row in rows)
-        fail_at(batch + 2)
+        fail_at(BEFORE + batch + 1)
         with pytest.raises(KDCacheError) as caught:
             run_build(**settings)
         assert str(caught.value) == (
@@ -401,7 +405,7 @@ class TestFailingTeacher:
         assert result.statistics == open_cache(tmp_path / "whole.zarr").statistics()
 
     def test_while_calibrating(self, run_build: Build, fail_at: Callable[..., None], tmp_path: Path) -> None:
-        fail_at(3)
+        fail_at(BEFORE + 2)
         with pytest.raises(KDCacheError, match=r"failed on a batch of 16 sample\(s\), class_.*does not like"):
             run_build(teacher=f"{HERE}:failing")
         assert not (tmp_path / "cache.zarr").exists()
