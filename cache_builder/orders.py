@@ -16,8 +16,8 @@ from cache_builder.names import natural_key, with_classes
 BY_POSITION = "matched by position"
 """How the summary of a build calls labels that nobody's class names matched."""
 
-# One-sided p = 0.0013 for each of up to five orders.
-_SURE = 3.0
+# One-sided p = 0.00003 for each of up to five orders: a teacher that guesses passes three deviations too often.
+_SURE = 4.0
 # Far better: this share of all records more.
 _GAIN = 0.05
 _SHOWN = 12
@@ -109,7 +109,7 @@ class OrderTally:
         """The best other order, where it is far better.
 
         A sign test (McNemar) on the records that are right under one order only: their difference is more
-        than three standard deviations of what chance gives. All views of a sample count as one observation,
+        than four standard deviations of what chance gives. All views of a sample count as one observation,
         so the deviation is that of V times fewer records. It must also be a twentieth of all records.
         """
         told = max(self._orders, key=self._difference, default=None)
