@@ -16,7 +16,8 @@ from cache_builder.names import natural_key, with_classes
 BY_POSITION = "matched by position"
 """How the summary of a build calls labels that nobody's class names matched."""
 
-# One-sided p = 0.00003 for each of up to five orders: a teacher that guesses passes three deviations too often.
+# One-sided p = 0.00003 for each of up to five orders: a teacher that guesses passes three deviations too
+# often.
 _SURE = 4.0
 # Far better: this share of all records more.
 _GAIN = 0.05

@@ -15,7 +15,11 @@ from torch import Tensor
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import DataError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+# Those of torchvision's ImageFolder, and other names of the same formats: browsers save JPEGs as .jfif.
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".pnm",
+)  # fmt: skip
 
 
 def read_image_file(path: Path, where: str = "") -> Sample:

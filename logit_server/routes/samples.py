@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from logit_server.decoded import DecodedRecord, decode_records
@@ -19,6 +20,21 @@ from logit_server.wire import JSON, check_accepted, entity_tag
 router = APIRouter(tags=["records"])
 
 
+class _Anything(Convertor[str]):
+    """The rest of a path as it is: an id may hold newlines, before which ``path`` ends."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", _Anything())
+
+
 class SampleQuery(BaseModel):
     """What of a sample to show. Unknown keys are refused: with a typo every view would be view 0."""
 
@@ -29,7 +45,7 @@ class SampleQuery(BaseModel):
 
 
 @router.get(
-    "/v1/caches/{name}/samples/{sample_id:path}",
+    "/v1/caches/{name}/samples/{sample_id:anything}",
     response_model=DecodedRecord,
     responses=responses(404, 406, 422, 500, 503),
 )

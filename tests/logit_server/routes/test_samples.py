@@ -30,13 +30,17 @@ def test_fewer_classes_can_be_asked_for(client: httpx2.Client) -> None:
     assert part["tail_mass"] == whole["tail_mass"]
 
 
-# A path cannot hold a line break: such an id is found by POST only.
-@pytest.mark.parametrize("row", [row for row, odd in enumerate(ODD_IDS) if "\n" not in odd])
+@pytest.mark.parametrize("row", range(len(ODD_IDS)))
 def test_odd_ids_are_found_when_they_are_escaped(row: int, client: httpx2.Client) -> None:
     escaped = urllib.parse.quote(ODD_IDS[row], safe="")
     response = client.get(f"/v1/caches/odd/samples/{escaped}")
     assert response.status_code == 200, response.text
     assert (response.json()["row"], response.json()["sample_id"]) == (row, ODD_IDS[row])
+
+
+def test_a_line_break_more_is_another_id(client: httpx2.Client) -> None:
+    for more in ("%0A", "%0D", "/", "%00"):
+        assert client.get(f"{BASE}/dir/img_00042.png{more}").status_code == 404
 
 
 def test_slashes_need_no_escape(client: httpx2.Client) -> None:
