@@ -93,10 +93,14 @@ def _spellings(state: StateDict, wanted: Mapping[str, object]) -> Iterator[tuple
     yield "", state
     bare = {_without_inside(name): value for name, value in state.items()}
     yield "", bare
-    for prefix in sorted(_leads(bare), key=len):
+    for prefix in sorted(_leads(bare), key=_by_length):
         yield prefix, {name[len(prefix) :]: bare[name] for name in bare if name.startswith(prefix)}
-    for prefix in sorted(_leads(wanted), key=len):
+    for prefix in sorted(_leads(wanted), key=_by_length):
         yield prefix, {prefix + name: value for name, value in bare.items()}
+
+
+def _by_length(prefix: str) -> tuple[int, str]:
+    return len(prefix), prefix
 
 
 def _without_inside(name: str) -> str:
