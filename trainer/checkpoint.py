@@ -8,6 +8,7 @@ best.safetensors  last.safetensors               the weights alone, for use else
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
 import os
@@ -22,14 +23,16 @@ from typing import Any
 
 import torch
 import xxhash
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from cache_builder.format import DataError, KDCacheError
 from cache_builder.format.store import fsync_folder
+from cache_builder.payload import PAYLOAD_KEY, tensors_digest
 
 WEIGHTS, STATE, CONFIG, CHECKSUMS = "weights.safetensors", "state.pt", "config.json", "checksums.json"
+_SUMMED = (WEIGHTS, STATE, CONFIG)
 METADATA_KEY = "kdcache"
 KEPT = 3
 """Checkpoints of a run that are kept: one that rots on the disk must not be the only one."""
@@ -59,16 +62,20 @@ class Checkpoint:
 
         A checkpoint of an older release has no checksums: only that its files are there can be told.
         """
-        path = self.folder / CHECKSUMS
-        if not path.exists():
+        if not self.has_checksums:
             missing = [name for name in (WEIGHTS, STATE) if not (self.folder / name).exists()]
             return f"{missing[0]} is missing" if missing else None
         try:
-            expected: dict[str, str] = json.loads(path.read_text())
-            wrong = [name for name, digest in expected.items() if file_digest(self.folder / name) != digest]
-        except (OSError, ValueError, AttributeError) as error:
-            return _first_line(error)
+            expected = json.loads((self.folder / CHECKSUMS).read_text())
+            wrong = [name for name in _SUMMED if file_digest(self.folder / name) != expected[name]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{CHECKSUMS} or a file it names cannot be read: {_first_line(error)}"
         return f"{' and '.join(wrong)}: the bytes are not those that were written" if wrong else None
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether damage can be told; not for a checkpoint of an older release."""
+        return (self.folder / CHECKSUMS).exists()
 
     def load_state(self) -> dict[str, Any]:
         """Everything but the weights. Tensors and plain values only: no code in the file is run."""
@@ -97,6 +104,8 @@ class Checkpoints:
         for checkpoint in reversed(found):
             problem = checkpoint.damage()
             if problem is None:
+                if not checkpoint.has_checksums:
+                    log.warning("checkpoint %s has no checksums, so it is taken unchecked", checkpoint.folder)
                 return checkpoint
             log.warning("checkpoint %s is damaged (%s): it is not used", checkpoint.folder, problem)
         if found:
@@ -111,20 +120,22 @@ class Checkpoints:
         """Give damaged checkpoints another name, so that the run can write those steps again."""
         for checkpoint in self._all():
             if checkpoint.damage() is not None:
-                aside = checkpoint.folder.with_name(f"damaged-{checkpoint.folder.name}")
-                if not aside.exists():
-                    checkpoint.folder.rename(aside)
+                _set_aside(checkpoint)
 
     def write(
         self, step: int, student: nn.Module, card: dict[str, Any], state: dict[str, Any], config: str
     ) -> Checkpoint:
         """Write a checkpoint, then remove all but the last few. ``card``: what users of the weights want.
 
+        One of this step that is there and whole is kept: a resumed run that was stopped before its first step
+        has nothing new.
         Raises :class:`KDCacheError` where the disk is full or away; those that were written before stay.
         """
         final = Checkpoint(self._folder / f"step-{step:08d}", step)
-        if final.folder.exists():  # a resumed run that was stopped before its first step: nothing is new
-            return final
+        if final.folder.exists():
+            if final.damage() is None:
+                return final
+            _set_aside(final)
         making = self._folder / f".step-{step:08d}.partial"
         with _write_errors(making):
             shutil.rmtree(making, ignore_errors=True)
@@ -155,9 +166,22 @@ class Checkpoints:
         fsync_folder(self._run)
 
     def _remove_old(self) -> None:
-        old = [checkpoint.folder for checkpoint in self._all()[: -self._kept]]
-        for path in [*old, *self._folder.glob(".step-*.partial")]:
+        for checkpoint in self._all()[: -self._kept]:
+            problem = checkpoint.damage()
+            if problem is not None:
+                log.warning(
+                    "checkpoint %s was damaged (%s): is the disk failing?", checkpoint.folder, problem
+                )
+            shutil.rmtree(checkpoint.folder)
+        for path in self._folder.glob(".step-*.partial"):
             shutil.rmtree(path)
+
+
+def _set_aside(checkpoint: Checkpoint) -> None:
+    """Give a damaged one a name that no other has."""
+    names = (f"damaged-{count}-{checkpoint.folder.name}" for count in itertools.count(1))
+    free = (checkpoint.folder.with_name(name) for name in names)
+    checkpoint.folder.rename(next(path for path in free if not path.exists()))
 
 
 def file_digest(path: Path) -> str:
@@ -178,10 +202,9 @@ def _write_files(
     save_weights(folder / WEIGHTS, student, card)
     # safetensors lets only the owner read; these weights are for whoever may read the run.
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
-    names = (WEIGHTS, STATE, CONFIG)
-    for name in names:
+    for name in _SUMMED:
         _fsync(folder / name)
-    checksums = {name: file_digest(folder / name) for name in names}
+    checksums = {name: file_digest(folder / name) for name in _SUMMED}
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
     _fsync(folder / CHECKSUMS)
     fsync_folder(folder)
@@ -198,35 +221,53 @@ def _write_errors(making: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         why = _why_not_written(making, error)
         shutil.rmtree(making, ignore_errors=True)
-        if why is None:
-            raise
         raise KDCacheError(
             f"checkpoint {making.parent}/{making.stem.lstrip('.')} could not be written: {why}; the ones "
             "before are kept, and the same command with --resume goes on from the last"
         ) from error
 
 
-def _why_not_written(making: Path, error: BaseException) -> str | None:
+def _why_not_written(making: Path, error: BaseException) -> str:
     run = making.parent.parent
     if not run.is_dir():
         return f"the folder {run} is gone: put it back (was its disk unmounted?)"
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     if full or shutil.disk_usage(run).free < _NO_ROOM_BYTES:
         return "the disk is full: free some space"
-    return str(error) if isinstance(error, OSError) else None
+    return _first_line(error)
 
 
 def save_weights(path: Path, student: nn.Module, card: dict[str, Any]) -> None:
-    """Weights as safetensors; the card travels in the file's metadata, as JSON under ``kdcache``."""
-    save_model(student, str(path), metadata={METADATA_KEY: json.dumps(card)})
+    """Weights as safetensors; the card travels in the file's metadata, as JSON under ``kdcache``.
+
+    With it the digest of the numbers, which safetensors itself does not keep.
+    """
+    making = path.with_name(f".{path.name}.partial")
+    save_model(student, str(making))  # settles which of tied weights is kept
+    tensors = load_file(making)
+    card = card | {PAYLOAD_KEY: tensors_digest(tensors)}
+    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(card)})
+    making.unlink()
 
 
 def load_weights(path: Path, student: nn.Module) -> None:
-    """Weights of a file into a student of the same shape; raises :class:`DataError` where they do not fit."""
+    """Weights of a file into a student of the same shape.
+
+    Raises :class:`DataError` where they do not fit, or are not the numbers that were written.
+    """
     try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        expected = card.get(PAYLOAD_KEY)
+        is_whole = expected is None or tensors_digest(load_file(path)) == expected
         load_model(student, str(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise DataError(f"weights {path} do not fit the student: {_first_line(error)}") from error
+    if not is_whole:
+        raise DataError(
+            f"weights {path} are damaged: the numbers are not those that were written; take another file of "
+            "the run (checkpoints/, last.safetensors), or restore it from a copy"
+        )
 
 
 def random_state() -> dict[str, Any]:

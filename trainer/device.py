@@ -17,8 +17,13 @@ _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.
 _ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER", "TP", "FP8")
 # What `accelerate launch` says always, or what changes no number.
-_HARMLESS = {"MIXED_PRECISION": ("no",), "DYNAMO_BACKEND": ("no",), "GRADIENT_ACCUMULATION_STEPS": ("1",)}
-_NOT_NUMBERS = ("USE_CPU", "CPU_AFFINITY", "DEBUG_MODE", "TORCH_DEVICE", "LOG_LEVEL", "DISABLE_RICH")
+_HARMLESS = {
+    "MIXED_PRECISION": ("no",),
+    "DYNAMO_BACKEND": ("no",),
+    "DYNAMO_MODE": ("default",),
+    "GRADIENT_ACCUMULATION_STEPS": ("1",),
+}
+_NOT_NUMBERS = ("CPU_AFFINITY", "DEBUG_MODE", "TORCH_DEVICE", "LOG_LEVEL", "ENABLE_RICH")
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +35,7 @@ def make_accelerator(device: str, precision: Precision) -> Accelerator:
     them changes a run: they are taken out of the environment, those that would have changed its numbers are
     named in the log, and one that asks for another engine is a :class:`ConfigError`.
     """
-    _take_out_variables()
+    _take_out_variables(device)
     # accelerate keeps one state per process; a second run in this process may want another device.
     AcceleratorState._reset_state(reset_partial_state=True)
     if device.startswith("cuda:"):
@@ -40,7 +45,7 @@ def make_accelerator(device: str, precision: Precision) -> Accelerator:
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
-def _take_out_variables() -> None:
+def _take_out_variables(device: str) -> None:
     given = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_PREFIX)}
     for name, value in given.items():
         short = name.removeprefix(_PREFIX)
@@ -50,6 +55,8 @@ def _take_out_variables() -> None:
                 f"the environment has {name}={value}, which asks accelerate for another engine; kdtrain "
                 "trains with plain or distributed data parallelism: unset it, or change `accelerate config`"
             )
+        if short == "USE_CPU" and device == "cpu":
+            continue
         if short not in _NOT_NUMBERS and value not in _HARMLESS.get(short, ()) and is_on:
             log.warning(
                 "%s=%s in the environment changes nothing here: kdtrain's own flags say how it trains",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -49,11 +50,13 @@ def train(settings: TrainConfig, *, resume: bool = False, display: Display | Non
     the :class:`KDCacheError` of whatever is wrong; checkpoints stay good whatever happens.
     """
     folder = RunFolder(settings.out, settings.keep_checkpoints)
-    folder.check_free(resume)
     with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":
+            # Before anything is looked at: what a second run sees must not change under it.
+            stack.enter_context(claimed(settings.out, doing="trained"))
+        folder.check_free(resume)
         run = assemble(settings, stack)
         if run.accelerator.is_main_process:
-            stack.enter_context(claimed(settings.out, doing="trained"))
             folder.begin(run.config)
         run.accelerator.wait_for_everyone()
         meter = TrainMeter(run.accelerator.device)

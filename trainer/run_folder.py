@@ -21,6 +21,8 @@ from trainer.config import RunConfig, differing_fields
 CONFIG, METRICS, TENSORBOARD, REPORT = "config.json", "metrics.jsonl", "tensorboard", "report.md"
 BEST, LAST = "best.safetensors", "last.safetensors"
 DRIFT = "render-drift"
+# Of cache_builder.lock, where the folder above cannot be written to.
+_LOCK = ".lock"
 Row = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class RunFolder:
                 raise ConfigError(
                     f"{self.path} already holds a run: add --resume to go on, or choose another --out"
                 )
-        elif self.path.exists() and any(item.name != DRIFT for item in self.path.iterdir()):
+        elif self.path.exists() and any(item.name not in (DRIFT, _LOCK) for item in self.path.iterdir()):
             raise ConfigError(f"{self.path} is not empty and holds no run: choose another --out")
         elif resume:
             # Jobs that may be stopped at any time pass --resume always; a mistyped --out must still be seen.
@@ -70,7 +72,7 @@ class RunFolder:
             return None
         try:
             return RunConfig.model_validate_json(path.read_text())
-        except ValidationError as error:
+        except (ValidationError, UnicodeDecodeError) as error:
             raise DataError(f"{path} is not the configuration of a run of this release: {error}") from error
 
     def read_metrics(self) -> list[Row]:

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cache_builder.format.errors import DataError
+from cache_builder.payload import PAYLOAD_KEY, tensors_digest
 
 # What reading a file that is no weights file raises.
 LOADING_ERRORS = (
@@ -116,7 +117,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         metadata = json.loads((file.metadata() or {}).get("kdcache", "{}"))
         if not isinstance(metadata, dict):
             raise ValueError("its kdcache metadata is no JSON object")
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.get(PAYLOAD_KEY, expected := tensors_digest(tensors)) != expected:
+        raise ValueError("its numbers are not those that were written (their digest differs)")
+    return tensors, metadata
 
 
 def _read_parts(index: Path) -> dict[str, Any]:

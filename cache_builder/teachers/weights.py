@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-import xxhash
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.payload import tensors_digest
 from cache_builder.teachers.described_files import described_beside
 from cache_builder.teachers.state_dicts import StateDict, fitted_names, inner_state, mismatch
 from cache_builder.teachers.weight_files import LOADING_ERRORS, read_file
@@ -137,9 +136,5 @@ def classes_in(state: StateDict, model: nn.Module, classes: int) -> int | None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """xxh64 (hex) over names, types, shapes and bytes of the state dict, in name order."""
-    digest = xxhash.xxh64()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    """``tensors_digest`` of the state dict: names a teacher."""
+    return tensors_digest(model.state_dict())

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cache_builder.format import DataError, KDCacheError
+from cache_builder.teachers.weights import read_weights
 from trainer.checkpoint import Checkpoints, load_weights, random_state, restore_random_state, save_weights
 from trainer.students import cnn3
 
@@ -76,13 +77,51 @@ def test_a_damaged_step_can_be_written_again_and_stays_beside_it(tmp_path):
     checkpoints.set_damaged_aside()
     checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
     assert checkpoints.newest().step == 2
-    assert names(tmp_path) == ["damaged-step-00000002", "step-00000001", "step-00000002"]
+    assert names(tmp_path) == ["damaged-1-step-00000002", "step-00000001", "step-00000002"]
 
 
-def test_a_checkpoint_of_an_older_release_has_no_checksums_and_is_taken(tmp_path):
+def test_a_step_that_is_damaged_again_is_written_again(tmp_path):
+    """Returned as it lay it would be published."""
+    checkpoints = Checkpoints(tmp_path)
+    for _ in range(3):
+        written = checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
+        assert written.damage() is None
+        _flip(written.weights)
+    checkpoints.set_damaged_aside()
+    assert names(tmp_path) == [f"damaged-{count}-step-00000002" for count in (1, 2, 3)]
+
+
+def test_an_old_one_that_rotted_is_named_when_it_goes(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path, kept=1)
+    _flip(checkpoints.write(1, cnn3(width=4), {}, {}, "{}").weights)
+    checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
+    assert "step-00000001 was damaged" in caplog.text
+
+
+@pytest.mark.parametrize("sums", ["{}", "[]", "3", '{"weights.safetensors": "0"}'])
+def test_checksums_that_leave_files_out_vouch_for_nothing(tmp_path, sums):
+    written = Checkpoints(tmp_path).write(1, cnn3(width=4), {}, {}, "{}")
+    (written.folder / "checksums.json").write_text(sums)
+    assert written.damage() is not None
+
+
+def test_a_flipped_bit_in_published_weights_is_told(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.publish(checkpoints.write(1, cnn3(width=4), {}, {}, "{}"), "best.safetensors")
+    data = bytearray((tmp_path / "best.safetensors").read_bytes())
+    data[-3] ^= 64
+    (tmp_path / "best.safetensors").write_bytes(data)
+    with pytest.raises(DataError, match=r"best\.safetensors are damaged"):
+        load_weights(tmp_path / "best.safetensors", cnn3(width=4))
+    with pytest.raises(DataError, match="not those that were written"):
+        read_weights(tmp_path / "best.safetensors")
+
+
+def test_a_checkpoint_of_an_older_release_has_no_checksums_and_is_taken(tmp_path, caplog):
     written = Checkpoints(tmp_path).write(1, cnn3(width=4), {}, {}, "{}")
     (written.folder / "checksums.json").unlink()
     assert Checkpoints(tmp_path).newest().step == 1
+    assert "has no checksums" in caplog.text
 
 
 def test_a_write_that_fails_keeps_the_ones_before_and_says_how_to_go_on(tmp_path, monkeypatch):
@@ -152,7 +191,9 @@ def test_the_card_travels_in_the_file(tmp_path):
 
     save_weights(tmp_path / "w.safetensors", cnn3(width=4), {"input_size": 8})
     with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["kdcache"]) == {"input_size": 8}
+        card = json.loads(file.metadata()["kdcache"])
+    assert card.pop("payload_xxh64")
+    assert card == {"input_size": 8}
 
 
 def test_tied_weights_survive(tmp_path):

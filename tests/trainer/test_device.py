@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 
 from cache_builder.format import ConfigError
 from cache_builder.views import normalise
-from trainer.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
+from trainer.device import (
+    _ENGINES,
+    Normalise,
+    _take_out_variables,
+    default_workers,
+    make_accelerator,
+    resolve_device,
+    resolve_precision,
+)
 
 
 def test_pixels_are_normalised_as_for_the_teacher():
@@ -66,6 +77,38 @@ def test_variables_of_accelerate_change_nothing_and_are_told(monkeypatch, caplog
     assert accelerator.state.dynamo_plugin.backend.value == "NO"
     assert name in caplog.text
     assert name not in os.environ
+
+
+def variables_of_accelerate():
+    folder = Path(accelerate.__file__).parent
+    text = "".join(path.read_text() for path in folder.rglob("*.py"))
+    return sorted(set(re.findall(r"ACCELERATE_[A-Z0-9_]*[A-Z0-9]", text)))
+
+
+def numbers(accelerator):
+    state = accelerator.state
+    return (
+        accelerator.gradient_accumulation_steps, accelerator.mixed_precision, state.dynamo_plugin.backend,
+        state.distributed_type, accelerator.device, accelerator.num_processes, accelerator.fp8_backend,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", variables_of_accelerate())
+def test_no_variable_that_accelerate_reads_changes_a_run(monkeypatch, name):
+    expected = numbers(make_accelerator("cpu", "fp32"))
+    for value in ("true", "7"):
+        monkeypatch.setenv(name, value)
+        if name.removeprefix("ACCELERATE_USE_") in _ENGINES:
+            with pytest.raises(ConfigError, match=name):
+                make_accelerator("cpu", "fp32")
+        else:
+            assert numbers(make_accelerator("cpu", "fp32")) == expected
+
+
+def test_a_launcher_that_asks_for_the_cpu_is_told_where_it_is_not_heeded(caplog, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    _take_out_variables("cuda")
+    assert "ACCELERATE_USE_CPU" in caplog.text
 
 
 @pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])

@@ -54,6 +54,12 @@ def test_a_configuration_of_something_else_is_refused(tmp_path):
         RunFolder(tmp_path).stored_config()
 
 
+def test_a_configuration_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"{\xff}")
+    with pytest.raises(DataError, match="not the configuration of a run"):
+        RunFolder(tmp_path).stored_config()
+
+
 def test_a_damaged_line_of_metrics_costs_that_line_alone(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"st\xffp": 2}\n3\n{"step": 4}\n')
     assert RunFolder(tmp_path).read_metrics() == [{"step": 1}, {"step": 4}]
