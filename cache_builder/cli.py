@@ -173,6 +173,13 @@ def build(
             'as `{"my folder": "tench"}`.',
         ),
     ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            help="Read every byte of a cache that is there, and write the tiles that are damaged anew. What "
+            "is whole stays."
+        ),
+    ] = False,
     allow_unrepeatable: Annotated[
         bool,
         typer.Option(
@@ -223,6 +230,7 @@ def build(
                 "tile_rows": tile_rows,
                 "on_error": on_error,
                 "class_map": class_map,
+                "repair": repair,
                 "allow_unrepeatable": allow_unrepeatable,
                 "ignore_labels": ignore_labels,
             }

@@ -22,7 +22,7 @@ from cache_builder.format.creation import check_unclaimed, create, header_digest
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
-from cache_builder.format.manifest import Manifest, differing_settings
+from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter, header_arrays
@@ -33,7 +33,7 @@ from cache_builder.memory import is_exhausted, memory_failures
 from cache_builder.orders import BetterOrder, OrderTally
 from cache_builder.partners import ImagesRead
 from cache_builder.parts import begun_like, of_part, part_tiles
-from cache_builder.plan import Plan, check_output, make_plan
+from cache_builder.plan import Plan, check_output, check_settings, make_plan
 from cache_builder.progress import BuildProgress, BuildStats
 from cache_builder.rendering import (
     RenderedBatch,
@@ -43,6 +43,7 @@ from cache_builder.rendering import (
     in_pairs,
     render_batches,
 )
+from cache_builder.repair import withdraw_damaged
 from cache_builder.settings import BuildSettings
 from cache_builder.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.teacher_check import PICTURES, check_teacher
@@ -72,6 +73,8 @@ def build(settings: BuildSettings, progress: BuildProgress, launch: Launch = ALO
     ``launch``: the processes that build it together. Raises :class:`ConfigError` when the output holds a
     cache of other settings, or something else, and while another process builds it.
     """
+    if settings.repair and launch.world > 1:
+        raise ConfigError("--repair is for one process: run it without torchrun, then build as before")
     device = launch.device(settings.device, torch.cuda.device_count())
     settings = settings.model_copy(update={"device": device})
     if launch.rank == 0:
@@ -82,10 +85,12 @@ def build(settings: BuildSettings, progress: BuildProgress, launch: Launch = ALO
             return _join(plan, progress, launch)
         # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other
         # settings, somebody may be building it now, which is for the lock to say.
-        finished = _finished_by_these_settings(plan)
+        finished = None if settings.repair else _finished_by_these_settings(plan)
         if finished is not None:
             return finished
         with claimed(settings.out, launch.name) as hold:
+            if settings.repair:
+                _repair(plan, progress, hold)
             return _finished(plan) or _build(plan, progress, hold, launch)
 
 
@@ -108,6 +113,17 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> B
     if all(map(writer.is_committed, tiles(manifest))):
         manifest = writer.finish()  # a part stays open
     return replace(_result(plan, manifest, stats, was_finished=False), order=runner.order.better())
+
+
+def _repair(plan: Plan, progress: BuildProgress, hold: Hold) -> None:
+    stored = read_manifest(plan.settings.out)
+    if stored is not None:
+        check_settings(plan, stored)
+        damaged = withdraw_damaged(plan.settings.out, hold.check, progress)
+        named = "; ".join(map(str, damaged[:_NAMED_IN_ERRORS]))
+        progress.say(
+            f"{len(damaged)} damaged tile(s) will be written anew: {named}" if damaged else "no damage"
+        )
 
 
 def _join(plan: Plan, progress: BuildProgress, launch: Launch) -> BuildResult:
@@ -178,13 +194,7 @@ def _resumed(plan: Plan) -> Manifest | None:
         if is_remote(out):
             check_unclaimed(out, plan.manifest)
         return None
-    differing = differing_settings(stored, plan.manifest)
-    if differing:
-        raise ConfigError(
-            f"{out} holds a cache of other settings (stored -> asked for):\n  "
-            + "\n  ".join(differing)
-            + "\nuse the stored settings to continue it, or another --out"
-        )
+    check_settings(plan, stored)
     cache = open_cache(out, allow_partial=True)
     for path, wanted in plan.table.arrays().items():
         if not np.array_equal(cache.header_array(path), wanted):

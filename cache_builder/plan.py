@@ -25,6 +25,7 @@ from cache_builder.format.manifest import (
     TeacherSection,
     TilingSection,
     ViewsSection,
+    differing_settings,
 )
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.writer import SampleTable
@@ -262,3 +263,14 @@ def check_output(out: str) -> None:
         raise ConfigError(f"--out {out}: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"--out {out}: {there} cannot be written to (permissions, or a read-only disk)")
+
+
+def check_settings(plan: Plan, stored: Manifest) -> None:
+    """Raise :class:`ConfigError` where the cache that is there was built by other settings."""
+    differing = differing_settings(stored, plan.manifest)
+    if differing:
+        raise ConfigError(
+            f"{plan.settings.out} holds a cache of other settings (stored -> asked for):\n  "
+            + "\n  ".join(differing)
+            + "\nuse the stored settings to continue it, or another --out"
+        )

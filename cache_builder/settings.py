@@ -77,6 +77,8 @@ class BuildSettings(Frozen):
     """File that says which of the teacher's classes each class of the data is; None = by their names."""
     allow_unrepeatable: bool = False
     """Store a teacher that answers differently to the same picture."""
+    repair: bool = False
+    """Read every byte of the cache, and write the tiles that are damaged anew."""
     ignore_labels: bool = False
     """Store no labels: for a teacher whose classes are not the data set's."""
 

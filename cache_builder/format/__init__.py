@@ -8,6 +8,7 @@ from cache_builder.format.errors import (
     IncompleteCacheError,
     KDCacheError,
     ServerError,
+    StorageError,
     UnknownSampleError,
 )
 from cache_builder.format.layout import RecordLayout
@@ -25,6 +26,7 @@ __all__ = [
     "Manifest",
     "RecordLayout",
     "ServerError",
+    "StorageError",
     "UnknownSampleError",
     "open_cache",
 ]

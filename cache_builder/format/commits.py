@@ -14,6 +14,9 @@ from cache_builder.format.manifest import Frozen, Manifest, canonical_json
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import read_many
 
+REPAIR = "restore the file, or run the same `kdcache build` command with --repair: it writes that tile anew"
+"""What to do about a damaged tile: nothing is to be deleted by hand, least of all what is whole."""
+
 
 class Shard(Frozen):
     """What one stored object must be."""
@@ -89,8 +92,7 @@ def parse_commit(data: bytes, manifest: Manifest, build: str, tile: Tile, where:
         check_commit(commit, manifest, build, tile)
     except (ValidationError, ValueError) as error:
         raise CorruptCacheError(
-            f"{where}: {tile.key} ({tile}) is damaged or of another build: {error}; "
-            "delete it and run the same `kdcache build` command again"
+            f"{where}: {tile.key} ({tile}) is damaged or of another build: {error}; {REPAIR}"
         ) from error
     return commit
 

@@ -6,15 +6,19 @@ of fsspec are asked for an exclusive creation; a replacement there compares what
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore
 
+from cache_builder.format.errors import StorageError
+from cache_builder.format.remote import RemoteStore, storage_failures
 from cache_builder.format.store import read_bytes
+
+_T = TypeVar("_T")
 
 _REFUSED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _UNKNOWN_CONDITION = {"NotImplemented", "501"}
@@ -33,8 +37,8 @@ class Tagged:
 def create_object(store: Store, key: str, data: bytes) -> Tagged | None:
     """Write an object where there is none; None, and nothing is changed, where there is one."""
     try:
-        tag = sync(_put_new(store, key, data))
-    except OSError as error:
+        tag = _answer(store, key, _put_new(store, key, data))
+    except (OSError, StorageError) as error:
         return _unless_ours(store, key, data, error)
     return Tagged(data, tag)
 
@@ -43,7 +47,7 @@ def replace_object(store: Store, key: str, data: bytes, seen: Tagged) -> Tagged 
     """Write an object in place of the version that was seen; None where it is another one by now, or gone."""
     try:
         if _is_s3(store) and seen.tag is not None:
-            tag = sync(_put_s3(store, key, data, IfMatch=seen.tag))
+            tag = _answer(store, key, _put_s3(store, key, data, IfMatch=seen.tag))
         elif read_bytes(store, key) != seen.data:
             return None
         else:
@@ -51,7 +55,7 @@ def replace_object(store: Store, key: str, data: bytes, seen: Tagged) -> Tagged 
             tag = None
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, StorageError) as error:
         return _unless_ours(store, key, data, error)
     return Tagged(data, tag)
 
@@ -62,7 +66,7 @@ def read_tagged(store: Store, key: str) -> Tagged | None:
         data = read_bytes(store, key)
         return None if data is None else Tagged(data, None)
     try:
-        return sync(_get_s3(store, key))
+        return _answer(store, key, _get_s3(store, key))
     except FileNotFoundError:
         return None
 
@@ -72,28 +76,36 @@ def first_keys(store: Store, most: int) -> list[str]:
 
     An object that only stands for the folder itself, as S3 consoles make them, is left out.
     """
-    keys = sync(_list_s3(store, most + 1) if _is_s3(store) else _list(store))
+    keys = _answer(store, "", _list_s3(store, most + 1) if _is_s3(store) else _list(store))
     return sorted(key for key in keys if key.strip("/"))[:most]
 
 
 def is_object(store: Store) -> bool:
     """Whether the root of a remote store is itself an object, so that nothing should lie below it."""
-    if not isinstance(store, FsspecStore):
+    if not isinstance(store, RemoteStore):
         return False
-    return bool(sync(store.fs._isfile(store.path)))
+    return bool(_answer(store, "", store.fs._isfile(store.path)))
 
 
 def parent_stores(store: Store) -> list[Store]:
     """The stores of all folders above the root of a remote one, the bucket first."""
-    if not isinstance(store, FsspecStore):
+    if not isinstance(store, RemoteStore):
         return []
     parts = [part for part in store.path.split("/") if part]
     lead = "/" if store.path.startswith("/") else ""
     above = [lead + "/".join(parts[:count]) for count in range(1, len(parts))]
-    return [FsspecStore(store.fs, read_only=True, path=path) for path in above]
+    return [RemoteStore(store.fs, read_only=True, path=path) for path in above]
 
 
-def _unless_ours(store: Store, key: str, data: bytes, error: OSError) -> Tagged | None:
+def _answer(store: Store, key: str, asking: Coroutine[Any, Any, _T]) -> _T:
+    """What a file system answers; a remote one that fails is a :class:`StorageError`."""
+    if not isinstance(store, RemoteStore):
+        return sync(asking)
+    with storage_failures(lambda: store.url(key)):
+        return sync(asking)
+
+
+def _unless_ours(store: Store, key: str, data: bytes, error: OSError | StorageError) -> Tagged | None:
     """What a put that failed came to: one that is repeated after a lost answer finds its own object."""
     found = read_tagged(store, key)
     if found is not None and found.data == data:
@@ -103,18 +115,23 @@ def _unless_ours(store: Store, key: str, data: bytes, error: OSError) -> Tagged 
     raise error
 
 
-def _code(error: OSError) -> str:
-    """S3's word for what is wrong."""
-    response: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
+def _code(error: BaseException) -> str:
+    """S3's word for what is wrong, which lies at the beginning of the chain."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response: dict[str, Any] = getattr(cause, "response", None) or {}
+        if response:
+            return str(response.get("Error", {}).get("Code", ""))
+        cause = cause.__cause__
+    return ""
 
 
 def _is_s3(store: Store) -> bool:
-    return isinstance(store, FsspecStore) and hasattr(store.fs, "_call_s3")
+    return isinstance(store, RemoteStore) and hasattr(store.fs, "_call_s3")
 
 
 def _s3_address(store: Store, key: str) -> tuple[Any, str, str]:
-    assert isinstance(store, FsspecStore)
+    assert isinstance(store, RemoteStore)
     bucket, path, _ = store.fs.split_path(f"{store.path}/{key}")
     return store.fs, bucket, path
 
@@ -130,7 +147,7 @@ async def _put_new(store: Store, key: str, data: bytes) -> str | None:
         if await store.exists(key):
             raise FileExistsError(key)
         return await _put_s3(store, key, data)
-    if not isinstance(store, FsspecStore):
+    if not isinstance(store, RemoteStore):
         if await store.exists(key):
             raise FileExistsError(key)
         await store.set(key, default_buffer_prototype().buffer.from_bytes(data))

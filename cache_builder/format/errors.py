@@ -46,5 +46,16 @@ class CorruptCacheError(KDCacheError):
     """Stored bytes fail their checksum or are missing: restore the file or rebuild the tile."""
 
 
+class StorageError(KDCacheError):
+    """A disk or an object store did not answer. It says nothing about the data: the next time it may."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, waiting_helps: bool = True) -> None:
+        """``waiting_helps``: whether the same request may be answered later; not without credentials."""
+        self.waiting_helps = waiting_helps
+        super().__init__(message)
+
+
 class ServerError(KDCacheError):
     """A logit server did not answer as it should."""

@@ -17,8 +17,22 @@ from pydantic import ValidationError
 
 from cache_builder.format import codec
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
-from cache_builder.format.commits import Commit, Shard, identity_bytes, parse_commit, read_commit_bytes
-from cache_builder.format.errors import CorruptCacheError, DataError, FormatError, IncompleteCacheError
+from cache_builder.format.commits import (
+    REPAIR,
+    Commit,
+    Shard,
+    identity_bytes,
+    parse_commit,
+    read_commit_bytes,
+)
+from cache_builder.format.errors import (
+    CorruptCacheError,
+    DataError,
+    FormatError,
+    IncompleteCacheError,
+    KDCacheError,
+    StorageError,
+)
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
@@ -279,11 +293,20 @@ class Cache:
         sizes = object_sizes(self._store, [key for _, key, _ in wanted])
         for (tile, key, shard), size in zip(wanted, sizes, strict=True):
             if size != shard.bytes:
+                self.check_reachable()
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise CorruptCacheError(
                     f"{self.location}: shard {key} ({tile}) {found}, its commit says {shard.bytes} bytes; "
-                    f"{_remedy([tile])}"
+                    f"{REPAIR}"
                 )
+
+    def check_reachable(self) -> None:
+        """Raise :class:`StorageError` where the whole store is away: what is missing then is not damaged."""
+        if read_bytes(self._store, "zarr.json") is None:
+            raise StorageError(
+                f"{self.location} is out of reach: nothing is there any more. Was it unmounted, renamed or "
+                "removed? Bring it back; what was opened before goes on with it"
+            )
 
     def _committed_shards(
         self, of_tiles: list[Tile], specs: list[ArraySpec] | None = None
@@ -311,21 +334,24 @@ class Cache:
         try:
             return np.asarray(self._arrays[spec.path][selection])
         except DECODING_ERRORS as error:
-            shards = self._committed_shards(of_tiles, [spec])
-            damaged = [(tile, key) for tile, key, shard in shards if not self._is_intact(key, shard)]
-            where = ", ".join(f"shard {key} ({tile})" for tile, key in damaged[:_NAMED_IN_ERRORS])
-            raise CorruptCacheError(
-                f"{self.location}: {where or f'array {spec.path}'} fails its checksum ({error}); "
-                f"{_remedy([tile for tile, _ in damaged])}"
-            ) from error
+            raise self._undecodable(spec, of_tiles, error) from error
+
+    def _undecodable(self, spec: ArraySpec, of_tiles: list[Tile], error: Exception) -> KDCacheError:
+        """What it means that bytes did not decode: each shard is read once more and compared."""
+        self.check_reachable()
+        shards = list(self._committed_shards(of_tiles, [spec]))
+        damaged = [(tile, key) for tile, key, shard in shards if not self._is_intact(key, shard)]
+        if shards and not damaged:
+            return StorageError(
+                f"{self.location}: array {spec.path} came with wrong bytes ({error}), though what is stored "
+                "is whole: the disk, the network or a proxy changes what is read; try again"
+            )
+        where = ", ".join(f"shard {key} ({tile})" for tile, key in damaged[:_NAMED_IN_ERRORS])
+        remedy = REPAIR if damaged else "restore the file or rebuild the cache"
+        return CorruptCacheError(
+            f"{self.location}: {where or f'array {spec.path}'} fails its checksum ({error}); {remedy}"
+        )
 
     def _is_intact(self, key: str, shard: Shard) -> bool:
         data = read_bytes(self._store, key)
         return data is not None and len(data) == shard.bytes and zlib.crc32(data) == shard.crc32
-
-
-def _remedy(damaged: list[Tile]) -> str:
-    if not damaged:
-        return "restore the file or rebuild the cache"
-    commits = ", ".join(tile.key for tile in damaged[:_NAMED_IN_ERRORS])
-    return f"restore the file, or delete {commits} and run the same `kdcache build` command again"

@@ -13,10 +13,11 @@ from typing import TypeVar
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import is_remote, local_path
+from cache_builder.format.remote import RemoteStore, storage_error, storage_failures
 
 _T = TypeVar("_T")
 
@@ -27,17 +28,27 @@ _CONCURRENCY = 32
 def open_store(location: str | Path, *, read_only: bool) -> Store:
     """A Zarr store for a local path or an fsspec URL such as ``s3://bucket/cache.zarr``.
 
-    Raises :class:`ConfigError` for a URL whose protocol is unknown or not installed.
+    Raises :class:`ConfigError` for a URL whose protocol is unknown or not installed. A remote store raises
+    :class:`StorageError` for all that goes wrong later.
     """
     text = str(location)
     if is_remote(text):
         try:
-            return FsspecStore.from_url(text, read_only=read_only)
+            return RemoteStore.from_url(text, read_only=read_only)
         except (ImportError, ValueError) as error:
             raise ConfigError(
-                f"{text} cannot be opened: {error}; for s3:// install kdcache[s3], or give a local path"
+                f"{text} cannot be opened: {error}; {_what_to_install(text)}, or give a local path"
             ) from error
+        except Exception as error:
+            raise storage_error(text, error) from error
     return LocalStore(local_path(text), read_only=read_only)
+
+
+def _what_to_install(url: str) -> str:
+    protocol = url.partition("://")[0]
+    return (
+        "install kdcache[s3]" if protocol in ("s3", "s3a") else f"install fsspec's package for {protocol}://"
+    )
 
 
 def local_root(store: Store) -> Path | None:
@@ -107,8 +118,9 @@ def list_keys(store: Store, prefix: str) -> list[str]:
 
 def delete_object(store: Store, key: str) -> None:
     """Remove the object under exactly this ``key``; nothing happens where there is none."""
-    if isinstance(store, FsspecStore):
-        with suppress(FileNotFoundError):  # Zarr would expand the characters * ? [ in a key
+    if isinstance(store, RemoteStore):
+        # Zarr would expand the characters * ? [ in a key.
+        with suppress(FileNotFoundError), storage_failures(f"{store.path}/{key}"):
             sync(store.fs._rm_file(f"{store.path}/{key}"))
     else:
         sync(store.delete(key))

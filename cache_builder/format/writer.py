@@ -178,6 +178,11 @@ class CacheWriter:
                 write_durably(self._store, spec.shard_key(tile), objects[spec.path])
             write_durably(self._store, tile.key, own.to_bytes())
 
+    def withdraw(self, tile: Tile) -> None:
+        """Take the commit of a tile away: it is to be written anew."""
+        with self._rewriting(tile):
+            pass
+
     @contextmanager
     def _rewriting(self, tile: Tile) -> Iterator[None]:
         """Who writes still may, finds the store where it was, and leaves no commit of other shards."""

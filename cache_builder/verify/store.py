@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import ValidationError
 
-from cache_builder.format.commits import Commit, Shard, check_commit, identity_bytes, read_commit_bytes
+from cache_builder.format.commits import (
+    REPAIR,
+    Commit,
+    Shard,
+    check_commit,
+    identity_bytes,
+    read_commit_bytes,
+)
 from cache_builder.format.errors import CorruptCacheError, FormatError
 from cache_builder.format.layout import Tile, tile_arrays
 from cache_builder.format.manifest import Manifest, build_digest, cache_digest
@@ -19,7 +26,6 @@ from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 
 # Decoded logits in memory at once.
 _LOGITS_AT_ONCE = 2**23
-_REBUILD = "restore the file, or delete the tile's commit and run the same `kdcache build` command again"
 
 
 class StoreVerifier:
@@ -124,7 +130,7 @@ class StoreVerifier:
     def _tiles(self, cache: Cache, problems: dict[str, str]) -> Check:
         if problems:
             said = named([f"{key}: {problem}" for key, problem in problems.items()], 2)
-            return _damaged("tiles", f"damaged commit {said}; {_REBUILD}")
+            return _damaged("tiles", f"damaged commit {said}; {REPAIR}")
         missing = [tile for tile in cache.tiles if tile.key not in self._raw]
         if not missing and self._parsed.cache_id is not None:
             return ok("tiles", f"all {len(cache.tiles)} are committed", tiles=len(cache.tiles))
@@ -154,7 +160,7 @@ class StoreVerifier:
                 problems.append(f"{key} ({tile}) {problem}")
             self._progress.update(done, f"{len(problems)} damaged", last=done == len(wanted))
         if problems:
-            return _damaged("shards", f"{len(problems)} of {len(wanted)}: {named(problems, 3)}; {_REBUILD}")
+            return _damaged("shards", f"{len(problems)} of {len(wanted)}: {named(problems, 3)}; {REPAIR}")
         return ok("shards", f"{len(wanted)} match their checksums, {size / 1e6:.2f} MB", bytes=size)
 
     def _committed(self, cache: Cache) -> Iterator[tuple[Tile, str, Shard]]:

@@ -1,0 +1,65 @@
+"""``--repair``: damaged tiles lose their commit, so that the build writes them anew. Whole ones are kept."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from cache_builder.format.commits import Commit, parse_commit, read_commit_bytes
+from cache_builder.format.errors import CorruptCacheError
+from cache_builder.format.layout import Tile, tile_arrays, tiles
+from cache_builder.format.manifest import Manifest, build_digest
+from cache_builder.format.reader import read_manifest
+from cache_builder.format.store import open_store, read_bytes
+from cache_builder.format.writer import CacheWriter
+from cache_builder.progress import BuildProgress
+
+_LOOKS = 2
+"""Readings that must all differ before a shard counts as damaged: one may have gone wrong on the way."""
+
+
+def withdraw_damaged(location: str, check: Callable[[], None], progress: BuildProgress) -> list[Tile]:
+    """Take the commits of damaged tiles away, and give those tiles; reads every byte of the cache.
+
+    ``check`` raises where the right to write was lost. Nothing is touched where there is no cache. Raises
+    :class:`StorageError` where the store is out of reach: then nothing is known to be damaged.
+    """
+    manifest = read_manifest(location)
+    if manifest is None:
+        return []
+    damaged = _damaged_tiles(location, manifest, progress)
+    if damaged:
+        writer = CacheWriter(location, manifest, check)
+        for tile in damaged:
+            writer.withdraw(tile)
+    return damaged
+
+
+def _damaged_tiles(location: str, manifest: Manifest, progress: BuildProgress) -> list[Tile]:
+    store, everything = open_store(location, read_only=True), list(tiles(manifest))
+    commits = read_commit_bytes(store, everything)
+    build = build_digest(manifest.model_dump(mode="json"))
+    progress.start("looking for damage", len(everything), unit="tiles")
+    damaged = []
+    for done, tile in enumerate(everything, 1):
+        if tile.key in commits and not _is_whole(location, manifest, build, tile, commits[tile.key]):
+            damaged.append(tile)
+        progress.update(done, f"{len(damaged)} damaged", last=done == len(everything))
+    return damaged
+
+
+def _is_whole(location: str, manifest: Manifest, build: str, tile: Tile, commit: bytes) -> bool:
+    try:
+        parsed = parse_commit(commit, manifest, build, tile, location)
+    except CorruptCacheError:
+        return False
+    return any(_matches(location, manifest, tile, parsed) for _ in range(_LOOKS))
+
+
+def _matches(location: str, manifest: Manifest, tile: Tile, commit: Commit) -> bool:
+    store = open_store(location, read_only=True)
+    for spec in tile_arrays(manifest, tile):
+        data, shard = read_bytes(store, spec.shard_key(tile)), commit.shards[spec.path]
+        if data is None or (len(data), zlib.crc32(data)) != (shard.bytes, shard.crc32):
+            return False
+    return True
