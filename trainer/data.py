@@ -245,8 +245,8 @@ class ReplayDataset(ViewDataset):
         allow_render_drift: bool = False,
         drift_folder: Path | str = "render-drift",
     ) -> None:
-        source = open_source(data) if isinstance(data, str) else data
         manifest = cache.manifest
+        source = open_source(data, manifest.data.decoding) if isinstance(data, str) else data
         rows, indices = match_rows(cache, source)
         check_partners(cache, source, rows)
         check_against_cache(cache, source, rows, indices, allow_render_drift, Path(drift_folder))
