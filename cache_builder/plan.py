@@ -21,7 +21,6 @@ from cache_builder.format.manifest import (
     CalibrationSection,
     CodecRequest,
     DataSection,
-    Decoding,
     Manifest,
     ProbeSection,
     TeacherSection,
@@ -74,7 +73,7 @@ def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> P
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
-    source = open_source(settings.data, settings.decoding or _decoding_there(settings))
+    source = open_source(settings.data, settings.decoding or NEWEST)
     if settings.limit:
         source = LimitedSource(source, settings.limit)
     teacher = _open_teacher(settings, _head_classes(settings, source, stored), source)
@@ -120,13 +119,13 @@ def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> P
     return Plan(settings, source, recipe, forward, table, manifest, workers, fitted.data_names)
 
 
-def _decoding_there(settings: BuildSettings) -> Decoding:
-    """That of the cache which is continued, or of the part that this one is like; else the newest."""
-    for location in filter(None, (settings.out, settings.like)):
-        stored = read_manifest(location)
-        if stored is not None:
-            return stored.data.decoding
-    return NEWEST
+def as_there(settings: BuildSettings) -> BuildSettings:
+    """Settings that decode as the cache that is continued, or the part that this one is like, unless said."""
+    if settings.decoding is not None:
+        return settings
+    stored = (read_manifest(location) for location in (settings.out, settings.like) if location)
+    found = next((manifest.data.decoding for manifest in stored if manifest is not None), None)
+    return settings.model_copy(update={"decoding": found})
 
 
 def _told(source: ImageSource, seen: Preprocessing) -> dict[str, str]:

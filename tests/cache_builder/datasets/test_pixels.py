@@ -1,4 +1,4 @@
-"""Any picture becomes the right 8-bit RGB, upright, by one rule for all kinds of data; or an error names it."""
+"""Any picture becomes the right 8-bit RGB, upright, for all kinds of data alike; or an error names it."""
 
 from __future__ import annotations
 
