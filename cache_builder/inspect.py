@@ -28,8 +28,8 @@ _OWN_SHOWN = 10
 CLASS_FACTS = ("labels", "class names", "pictures", "left out")
 """Keys of the manifest's ``environment``: where labels, names, pictures came from, what was left out."""
 _DECODINGS = {
-    1: "1: pictures as they are stored, EXIF orientation ignored",
-    2: "2: pictures turned upright by their EXIF orientation, 16-bit and float ones scaled to 8 bits",
+    1: "rule 1, pictures as they are stored, EXIF orientation ignored",
+    2: "rule 2, pictures turned upright by their EXIF orientation, 16-bit and float ones scaled to 8 bits",
 }
 _OF_FILES = ("imagefolder:", "webdataset:", "hf:", "csv:", "parquet:")
 _STEPS = "▁▂▃▄▅▆▇█"
