@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -29,10 +30,22 @@ def read_image_file(path: Path, where: str = "", decoding: Decoding = NEWEST) ->
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read image {path}{where}: {error.strerror}") from error
+        raise DataError(f"cannot read image {path}{where}: {error.strerror}{_other_form(path)}") from error
     except ValueError as error:  # a zero byte in a path
         raise DataError(f"cannot read image {str(path)!r}{where}: {error}") from error
     return decoded_sample(data, f"{path}{where}", decoding)
+
+
+def _other_form(path: Path) -> str:
+    """A clause where a file is there under the same letters in another Unicode normal form."""
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    found = next((other for other in forms if other != path and other.exists()), None)
+    if found is None:
+        return ""
+    return (
+        f"; a file of the same letters in another Unicode normal form is there, {str(found)!a} and not "
+        f"{str(path)!a}: write both in one form"
+    )
 
 
 def decoded_sample(data: bytes, name: str, decoding: Decoding = NEWEST) -> Sample:

@@ -55,9 +55,8 @@ class Accuracy:
             return warning + "are these the rows of these samples, and their classes in this order?"
         measured = ", ".join(f"{share:.1%} by --order {name}" for name, share in self.rows.items())
         return (
-            warning
-            + f"the rows are probably in another order. In the first view they are right on {measured}; "
-            "--order file:LIST takes any other"
+            f"{warning}the rows, or the classes, are probably in another order. The first view is right on "
+            f"{measured}; --order file:LIST takes any other"
         )
 
 

@@ -23,12 +23,13 @@ def read_ids(flag: str, path: Path, rows: int) -> list[str]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{flag} is UTF-16: save it as UTF-8; {_EXPECTED}")
     text = content.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
-    ids = _of_json(flag, text) if path.suffix.lower() == ".json" else _of_lines(text)
+    ids = _of_json(flag, text) if path.suffix.lower() == ".json" else lines_of(text)
     _check(flag, ids, rows)
     return ids
 
 
-def _of_lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, with whatever blanks they begin and end with."""
     # Not str.splitlines: it breaks at characters that file names may have, such as U+2028.
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
