@@ -7,6 +7,7 @@ To add one: a class with ``ImageSource``'s members, a line below, and its form i
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 from cache_builder.datasets.cifar import open_cifar10, open_cifar100
@@ -22,7 +23,7 @@ from cache_builder.datasets.source import (
     decoding_of,
     left_out_of,
 )
-from cache_builder.datasets.tables import open_csv, open_parquet
+from cache_builder.datasets.tables import TableSource, open_csv, open_parquet
 from cache_builder.datasets.torchvision_sets import TorchvisionSource
 from cache_builder.datasets.webdataset import WebDataset
 from cache_builder.format.errors import ConfigError
@@ -41,6 +42,8 @@ DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "cifar100": open_cifar100,
 }
 
+_DECODING = (ImageFolder, WebDataset, HuggingFaceSource, TableSource, TorchvisionSource)
+
 __all__ = [
     "DATASETS",
     "ArraySource",
@@ -48,6 +51,7 @@ __all__ = [
     "ImageSource",
     "LimitedSource",
     "Sample",
+    "decoded_by",
     "decoding_of",
     "left_out_of",
     "open_source",
@@ -72,6 +76,22 @@ def open_source(spec: str, decoding: Decoding = NEWEST) -> ImageSource:
     if decoding_of(source) is not None:
         source.decoding = decoding  # type: ignore[attr-defined]  # only those that decode have it
     return source
+
+
+def decoded_by(source: ImageSource, decoding: Decoding) -> ImageSource:
+    """The same data set with its files decoded by a rule; a copy where it has another one.
+
+    Data sets of other classes than those here stay as they are.
+    """
+    if decoding_of(source) in (None, decoding):
+        return source
+    if isinstance(source, LimitedSource):
+        return LimitedSource(decoded_by(source.whole, decoding), len(source))
+    if not isinstance(source, _DECODING):
+        return source
+    copied = copy(source)
+    copied.decoding = decoding
+    return copied
 
 
 def _likely_kind(path: Path) -> str:

@@ -124,7 +124,7 @@ class LimitedSource:
     """The first N samples of a data set, classes and all."""
 
     def __init__(self, source: ImageSource, limit: int) -> None:
-        self._source = source
+        self.whole = source
         self.spec = source.spec
         self.class_names = source.class_names
         self.reads_files, self.side, self.mirrors = source.reads_files, source.side, source.mirrors
@@ -137,4 +137,4 @@ class LimitedSource:
 
     def read(self, index: int) -> Sample:
         """As the whole data set does."""
-        return self._source.read(index)
+        return self.whole.read(index)

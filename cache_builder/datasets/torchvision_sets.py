@@ -14,7 +14,6 @@ import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache_builder.datasets.decoding import decode_image
 from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST, as_rgb
@@ -58,8 +57,9 @@ class TorchvisionSource:
         # LSUN has an argument of that name.
         order = None if "classes" in _parameters(kind) else options.pop("classes", None)
         arguments = _arguments(self.spec, kind, split, options)
-        if "loader" in _parameters(kind):
-            arguments["loader"] = self._load
+        self._is_raw = "loader" in _parameters(kind)
+        if self._is_raw:
+            arguments["loader"] = _load
         self._data = _construct(self.spec, kind, path, arguments)
         if not len(self._data):
             raise DataError(f"{self.spec} has no images")
@@ -85,16 +85,18 @@ class TorchvisionSource:
         try:
             item = self._data[index]
             image, target = item[:2] if isinstance(item, tuple) else (item, None)
+            if self._is_raw and self.decoding == 1:
+                image = image.convert("RGB")  # as torchvision's loader does
             return _pixels(image, self.decoding or NEWEST), target
         except Exception as error:  # whatever a decoder raises
             raise DataError(f"cannot read image {index} of {self.spec}: {error}") from error
 
-    def _load(self, path: str) -> Image.Image | torch.Tensor:
-        """In place of torchvision's own loader, whose conversion cuts 16 bits off at 255."""
-        if self.decoding == 1:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        return decode_image(Path(path).read_bytes())
+
+def _load(path: str) -> Image.Image:
+    """In place of torchvision's own loader, whose conversion cuts 16 bits off at 255 and drops the EXIF."""
+    image = Image.open(path)
+    image.load()
+    return image
 
 
 def _kind(name: str) -> type[Any]:

@@ -49,7 +49,7 @@ _IMPORT_EPILOG = """
 **Examples**
 
 `kdcache import logits.npy --format dense --data imagefolder:/data/train --order torchvision --recipe plain
---input-size 224 --decoding 1 --out teacher.zarr` ([N, C], the rows a PyTorch script got from torchvision's
+--input-size 224 --out teacher.zarr` ([N, C], the rows a PyTorch script got from torchvision's
 ImageFolder, one centre crop of each, EXIF orientation ignored as there: students can be trained from it)
 
 `kdcache import logits/ --format tinyvit --classes 21841 --out tinyvit.zarr` (a view for each epoch)
@@ -102,7 +102,10 @@ def import_(
     decoding: Annotated[
         int | None,
         typer.Option(
-            min=1, max=2, help="How picture files became pixels, as for build: 1 ignores EXIF orientation."
+            min=1,
+            max=2,
+            help="How picture files became pixels, as for build. Default: 1, EXIF orientation "
+            "ignored, with --order torchvision, as it does; else 2.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="With which kdcache drew the views.")] = None,

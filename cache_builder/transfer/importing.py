@@ -82,7 +82,7 @@ class ImportSettings:
     order: str | None = None
     """Of the rows, where the dump does not name them: ``torchvision``, ``path`` or ``file:LIST``."""
     decoding: Decoding | None = None
-    """The rule by which files become pixels; None = the newest."""
+    """The rule by which files became pixels; None = that of torchvision with its order, else the newest."""
     name: str | None = None
 
 
@@ -131,7 +131,8 @@ def import_and_measure(settings: ImportSettings, progress: BuildProgress) -> Imp
     if settings.form not in SOURCES:
         raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
     dump = SOURCES[settings.form](settings.request)
-    matched = match(dump, settings.data, settings.request.source, settings.order, settings.decoding or NEWEST)
+    decoding = settings.decoding or (1 if settings.order == "torchvision" else NEWEST)
+    matched = match(dump, settings.data, settings.request.source, settings.order, decoding)
     views = imported_views(dump.views, dump.own_views, settings, matched)
     with claimed(settings.out, doing="imported") as hold, _appearing(settings.out, hold) as making:
         manifest = _begin(making, dump, matched, views, settings, progress)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from cache_builder.datasets import open_source
+from cache_builder.datasets import LimitedSource, open_source
+from cache_builder.datasets.source import Wrapped
 from cache_builder.format import ConfigError, DataError, open_cache
 from cache_builder.format.manifest import DataSection
 from cache_builder.format.reader import read_body
@@ -70,12 +71,22 @@ def test_a_student_sees_what_the_teacher_saw(caches: dict[int, Path], lying: Pat
             assert np.abs(dataset[row, view].image.numpy().astype(int) - stored).max() <= 2
 
 
-def test_an_open_source_of_another_rule_is_refused(caches: dict[int, Path], lying: Path) -> None:
+def test_an_open_source_is_decoded_by_the_caches_rule(caches: dict[int, Path], lying: Path) -> None:
+    source = open_source(f"imagefolder:{lying}")
+    with TeacherCache.open(str(caches[1])) as cache:
+        for given in (source, LimitedSource(source, 6)):
+            dataset = ReplayDataset(cache, given)
+            assert dataset.source.read(0).image.shape == (3, 30, 60)
+    assert source.read(0).image.shape == (3, 60, 30)
+
+
+def test_a_data_set_of_ones_own_with_another_rule_is_refused(caches: dict[int, Path], lying: Path) -> None:
+    own = Wrapped(open_source(f"imagefolder:{lying}"))
     with (
         TeacherCache.open(str(caches[1])) as cache,
         pytest.raises(DataError, match=r"rule 2, .* decoding=1\)"),
     ):
-        ReplayDataset(cache, open_source(f"imagefolder:{lying}"))
+        ReplayDataset(cache, own)  # type: ignore[arg-type]
 
 
 def test_teachers_of_two_rules_do_not_teach_together(caches: dict[int, Path]) -> None:

@@ -152,7 +152,21 @@ def test_an_order_beside_ids_or_without_data_is_refused(
 def test_the_cache_keeps_how_it_was_done(
     tmp_path: Path, folders: Path, by_torchvision: NDArray[np.float32]
 ) -> None:
-    run(tmp_path, by_torchvision, folders, order="torchvision", decoding=1)
+    run(tmp_path, by_torchvision, folders, order="torchvision")
     manifest = open_cache(tmp_path / "o.zarr").manifest
     assert manifest.environment["imported.rows"] == "in torchvision's order"
-    assert manifest.data.decoding == 1
+
+
+@pytest.mark.parametrize(
+    ("order", "said", "decoding"), [("torchvision", None, 1), ("path", None, 2), ("torchvision", 2, 2)]
+)
+def test_pictures_are_decoded_as_whoever_gave_the_order_does(
+    tmp_path: Path,
+    folders: Path,
+    by_torchvision: NDArray[np.float32],
+    order: str,
+    said: int | None,
+    decoding: int,
+) -> None:
+    run(tmp_path, by_torchvision, folders, order=order, decoding=said)
+    assert open_cache(tmp_path / "o.zarr").manifest.data.decoding == decoding
