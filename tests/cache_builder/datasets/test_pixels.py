@@ -110,6 +110,16 @@ class TestEveryKind:
         for found in self.read_all(sources):
             np.testing.assert_array_equal(found, np.dstack([GREY] * 3))
 
+    def test_torchvisions_own_loaders_keep_the_note(self, tmp_path: Path) -> None:
+        for name in ("negative", "positive"):
+            folder = tmp_path / "rendered-sst2" / "train" / name
+            folder.mkdir(parents=True)
+            (folder / "a.png").write_bytes(turned(6, "PNG"))
+        spec = f"torchvision:RenderedSST2:{tmp_path}:train"
+        for decoding, wanted in ((1, PHOTO), (2, PHOTO[::-1].swapaxes(0, 1))):
+            (found, *_) = self.read_all([open_source(spec, decoding)])
+            np.testing.assert_array_equal(found, wanted)
+
     def test_pixels_that_no_file_holds_have_no_rule(self) -> None:
         assert decoding_of(open_source("digits", 1)) is None
 
