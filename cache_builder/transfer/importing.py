@@ -130,6 +130,7 @@ def import_and_measure(settings: ImportSettings, progress: BuildProgress) -> Imp
     _check_free(settings.out)
     if settings.form not in SOURCES:
         raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
+    _check_files(settings)
     dump = SOURCES[settings.form](settings.request)
     decoding = settings.decoding or (1 if settings.order == "torchvision" else NEWEST)
     matched = match(dump, settings.data, settings.request.source, settings.order, decoding)
@@ -306,6 +307,16 @@ def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
     records = np.concatenate(packed, axis=1)
     flat = numpy_codec.unpack(records.reshape(height * width, -1), manifest.codec)
     return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
+
+
+def _check_files(settings: ImportSettings) -> None:
+    """Only dense dumps leave it to others to name their rows."""
+    for flag, path in (("--ids", settings.request.ids), ("--labels", settings.request.labels)):
+        if path is not None and settings.form != "dense":
+            raise ConfigError(
+                f"{flag} {path}: a {settings.form} dump names its rows itself, so it would not be looked at; "
+                "leave it out (labels come with --data)"
+            )
 
 
 def _check_free(out: str) -> None:

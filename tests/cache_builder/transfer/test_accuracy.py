@@ -170,3 +170,10 @@ def test_pictures_are_decoded_as_whoever_gave_the_order_does(
 ) -> None:
     run(tmp_path, by_torchvision, folders, order=order, decoding=said)
     assert open_cache(tmp_path / "o.zarr").manifest.data.decoding == decoding
+
+
+@pytest.mark.parametrize("flag", ["ids", "labels"])
+def test_a_file_that_nobody_would_look_at_is_refused(tmp_path: Path, flag: str) -> None:
+    request = DumpRequest(tmp_path, 1000, **{flag: tmp_path / "list"})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"--{flag} .*would not be looked at"):
+        run_import(ImportSettings(request, "tinyvit", str(tmp_path / "o.zarr")))
