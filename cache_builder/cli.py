@@ -164,6 +164,17 @@ def build(
     on_error: Annotated[
         str, typer.Option(help="An unreadable image: fail, or skip (its row is invalid).")
     ] = "fail",
+    decoding: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2,
+            help="How picture files become pixels, for every kind of data. 2 (default): turned upright by "
+            "their EXIF orientation; of 16 bits the upper 8, floats of 0 to 1 times 255; numbers of which "
+            "nothing says what is white are refused; alpha is dropped. 1: EXIF orientation ignored, as in "
+            "earlier releases and torchvision's ImageFolder. The cache keeps it and kdtrain decodes by it.",
+        ),
+    ] = None,
     class_map: Annotated[
         str | None,
         typer.Option(
@@ -229,6 +240,7 @@ def build(
                 "name": name,
                 "tile_rows": tile_rows,
                 "on_error": on_error,
+                "decoding": decoding,
                 "class_map": class_map,
                 "repair": repair,
                 "allow_unrepeatable": allow_unrepeatable,

@@ -25,8 +25,13 @@ from cache_builder.orders import BY_POSITION, BetterOrder, OrderTally
 
 _BAR = 30
 _OWN_SHOWN = 10
-CLASS_FACTS = ("labels", "class names", "pictures")
-"""Keys of the manifest's ``environment`` where a build says what labels, names, pictures came from."""
+CLASS_FACTS = ("labels", "class names", "pictures", "left out")
+"""Keys of the manifest's ``environment``: where labels, names, pictures came from, what was left out."""
+_DECODINGS = {
+    1: "rule 1, pictures as they are stored, EXIF orientation ignored",
+    2: "rule 2, pictures turned upright by their EXIF orientation, 16-bit and float ones scaled to 8 bits",
+}
+_OF_FILES = ("imagefolder:", "webdataset:", "hf:", "csv:", "parquet:")
 _STEPS = "▁▂▃▄▅▆▇█"
 # Dense logits in memory while accuracy is counted.
 _LOGITS_AT_ONCE = 2**23
@@ -302,6 +307,8 @@ def _facts(description: Description) -> dict[str, str]:
 def class_facts(manifest: Manifest) -> dict[str, str]:
     """Where labels and class names came from; the data's own classes where they are not the teacher's."""
     told = {name: manifest.environment[name] for name in CLASS_FACTS if name in manifest.environment}
+    if manifest.data.decoding > 1 or manifest.data.spec.startswith(_OF_FILES):
+        told["decoding"] = _DECODINGS[manifest.data.decoding]
     own = manifest.data.own_class_names
     if own is not None:
         some = ", ".join(own[:_OWN_SHOWN]) + (", ..." if len(own) > _OWN_SHOWN else "")

@@ -33,7 +33,7 @@ from cache_builder.memory import is_exhausted, memory_failures
 from cache_builder.orders import BetterOrder, OrderTally
 from cache_builder.partners import ImagesRead
 from cache_builder.parts import begun_like, of_part, part_tiles
-from cache_builder.plan import Plan, check_output, check_settings, make_plan
+from cache_builder.plan import Plan, as_there, check_output, check_settings, make_plan
 from cache_builder.progress import BuildProgress, BuildStats
 from cache_builder.rendering import (
     RenderedBatch,
@@ -80,7 +80,7 @@ def build(settings: BuildSettings, progress: BuildProgress, launch: Launch = ALO
     if launch.rank == 0:
         check_output(settings.out)
     with memory_failures(settings.batch_size):
-        plan = of_part(make_plan(settings))
+        plan = of_part(make_plan(as_there(settings)))
         if launch.rank:
             return _join(plan, progress, launch)
         # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other
@@ -100,6 +100,8 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> B
         _compile(plan, progress)
     if stored is None:
         _check_teacher(plan, progress)
+    if left_out := plan.manifest.environment.get("left out"):
+        progress.say(f"{plan.settings.data} leaves out {left_out}")
     manifest = stored or begun_like(plan) or begin(plan, progress, hold)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()

@@ -12,7 +12,8 @@ import torch
 
 from cache_builder.calibration import calibrate
 from cache_builder.classes import StoredClasses, fit_labels, fit_stored
-from cache_builder.datasets import ImageSource, LimitedSource, open_source
+from cache_builder.datasets import ImageSource, LimitedSource, decoding_of, left_out_of, open_source
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format.creation import check_unclaimed
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import followed, is_remote, local_path
@@ -73,7 +74,7 @@ def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> P
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
-    source = open_source(settings.data)
+    source = open_source(settings.data, settings.decoding or NEWEST)
     if settings.limit:
         source = LimitedSource(source, settings.limit)
     teacher = _open_teacher(settings, _head_classes(settings, source, stored), source)
@@ -94,6 +95,7 @@ def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> P
             classes=classes,
             class_names=fitted.class_names,
             own_class_names=fitted.own_class_names,
+            decoding=decoding_of(source) or 1,
         ),
         teacher=TeacherSection(
             spec=teacher.spec,
@@ -110,12 +112,27 @@ def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> P
         tiling=TilingSection(views=min(settings.views, TILE_VIEWS), rows=_tile_rows(settings, len(source))),
         calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request),
         probe=ProbeSection(pairs=(), libraries={}, tolerance=1.0),
-        environment=_environment(device) | dict(fitted.told) | {"pictures": wanted.in_words()},
+        environment=_environment(device) | dict(fitted.told) | _told(source, wanted),
         digests={},
     )
     table = SampleTable.from_ids(source.ids, fitted.labels)
     workers = _workers(settings, source, device)
     return Plan(settings, source, recipe, forward, table, manifest, workers, fitted.data_names)
+
+
+def as_there(settings: BuildSettings) -> BuildSettings:
+    """Settings that decode as the cache that is continued, or the part that this one is like, unless said."""
+    if settings.decoding is not None:
+        return settings
+    stored = (read_manifest(location) for location in (settings.out, settings.like) if location)
+    found = next((manifest.data.decoding for manifest in stored if manifest is not None), None)
+    return settings.model_copy(update={"decoding": found})
+
+
+def _told(source: ImageSource, seen: Preprocessing) -> dict[str, str]:
+    """For the manifest's ``environment``: what was done with the pictures, and which there are none of."""
+    left_out = left_out_of(source)
+    return {"pictures": seen.in_words()} | ({"left out": left_out} if left_out else {})
 
 
 def default_recipe(source: ImageSource, preprocessing: Preprocessing) -> Recipe:

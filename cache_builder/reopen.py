@@ -71,6 +71,7 @@ def reopened(cache: Cache, wanted: Reopening) -> Plan:
         device=wanted.device,
         batch_size=wanted.batch_size,
         workers=wanted.workers,
+        decoding=manifest.data.decoding,
         ignore_labels=bool((cache.labels < 0).all()),
     )
     stored = StoredClasses(cache.ids, cache.labels, manifest.data.classes, manifest.data.class_names)

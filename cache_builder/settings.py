@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.manifest import Decoding, Frozen
 
 
 def _listed(value: object) -> object:
@@ -73,6 +73,8 @@ class BuildSettings(Frozen):
     """Rows of a tile, the unit that a killed build loses; None = 4096, less for small data sets."""
     on_error: Literal["fail", "skip"] = "fail"
     """What an unreadable image does: stop the build, or mark its row invalid."""
+    decoding: Decoding | None = None
+    """Rule by which picture files become pixels; None = that of the cache that is there, else the newest."""
     class_map: str | None = None
     """File that says which of the teacher's classes each class of the data is; None = by their names."""
     allow_unrepeatable: bool = False

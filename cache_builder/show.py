@@ -146,7 +146,7 @@ class _Images:
 
 def _opened(cache: Cache, data: str | None) -> ImageSource:
     try:
-        return open_source(data or cache.manifest.data.spec)
+        return open_source(data or cache.manifest.data.spec, cache.manifest.data.decoding)
     except (ConfigError, DataError) as error:
         hint = "" if data else "; say where the images are with --data"
         raise type(error)(f"{error}{hint}") from error

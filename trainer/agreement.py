@@ -25,7 +25,7 @@ def check_caches_agree(caches: Sequence[TeacherCache]) -> None:
         if difference is not None:
             raise ConfigError(
                 f"caches {caches[0].location} and {cache.location} cannot teach together: {difference}; "
-                "build both from the same data with the same --limit, --recipe and --seed"
+                "build both from the same data with the same --limit, --recipe, --seed and --decoding"
             )
 
 
@@ -34,6 +34,7 @@ _FACTS: tuple[tuple[str, Callable[[TeacherCache], object]], ...] = (
     ("numbers of classes", lambda cache: cache.manifest.data.classes),
     ("view recipes", lambda cache: cache.manifest.views.recipe),
     ("view seeds", lambda cache: cache.manifest.views.seed),
+    ("rules of decoding pictures", lambda cache: cache.manifest.data.decoding),
     ("interpolations", lambda cache: cache.manifest.teacher.interpolation),
 )
 

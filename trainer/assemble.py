@@ -27,7 +27,7 @@ from trainer.optim import make_optimizer
 from trainer.order import BatchPlan
 from trainer.requirements import check_objective
 from trainer.resolve import learns_labels, resolve
-from trainer.training_data import class_counts, split, training_data, training_source
+from trainer.training_data import class_counts, decoding_for, split, training_data, training_source
 
 
 @dataclass
@@ -95,7 +95,7 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
         stack.enter_context(TeacherCache.open(location, patience_s=settings.patience_s))
         for location in settings.cache
     )
-    source = training_source(settings)
+    source = training_source(settings, decoding_for(settings, caches))
     classes = plan_classes(settings.classes, caches, source, learns_labels(settings))
     dataset = training_data(settings, caches, source, classes.choice)
     config = resolve(settings, caches, dataset, classes, device, precision)
@@ -182,7 +182,7 @@ def evaluation_data(spec: str, config: RunConfig) -> ViewDataset:
 
     Raises :class:`DataError` where its classes are not the student's.
     """
-    source = open_source(spec)
+    source = open_source(spec, config.decoding)
     labels = held_out_labels(source, config)
     settings = config.settings
     assert settings.eval_crop is not None

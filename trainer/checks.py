@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache_builder.datasets import ImageSource
+from cache_builder.datasets import ImageSource, decoding_of
 from cache_builder.datasets.class_names import relabelled
 from cache_builder.format import DataError, UnknownSampleError
 from cache_builder.views import recipe_from
@@ -77,7 +77,8 @@ def check_against_cache(
     allow_render_drift: bool,
     drift_folder: Path,
 ) -> None:
-    """Classes, labels, some digests and the render probe; raises :class:`DataError` naming what differs."""
+    """Decoding, labels, some digests and the render probe; raises :class:`DataError` naming what differs."""
+    _check_decoding(cache, source)
     _tell_unused_labels(cache, source)
     _check_digests(cache, source, rows, indices)
     _check_rendering(cache, source, allow_render_drift, drift_folder)
@@ -96,6 +97,16 @@ def usable_labels(
     if source.labels is None or ids is None:
         return cached
     return np.where(cached >= 0, cached, relabelled(source.labels[indices], ids))
+
+
+def _check_decoding(cache: TeacherCache, source: ImageSource) -> None:
+    found, wanted = decoding_of(source), cache.manifest.data.decoding
+    if found is not None and found != wanted:
+        raise DataError(
+            f"{source.spec} was opened with decoding rule {found}, cache {cache.manifest.name!r} was built "
+            f"by rule {wanted}, and they differ in orientation and in 16-bit pictures: open it with "
+            f"open_source({source.spec!r}, decoding={wanted})"
+        )
 
 
 def _tell_unused_labels(cache: TeacherCache, source: ImageSource) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, field_validator
 
 from cache_builder.format.locations import local_output
-from cache_builder.format.manifest import Frozen, NamedConfiguration
+from cache_builder.format.manifest import Decoding, Frozen, NamedConfiguration
 from trainer.losses import LOSSES
 from trainer.losses.recipes import Benchmark
 from trainer.objective import Terms
@@ -162,6 +162,8 @@ class RunConfig(Frozen):
     """The augmentation policy of the views."""
     interpolation: str
     """Resampling of training and evaluation images."""
+    decoding: Decoding = 1
+    """The rule by which picture files become pixels; 1 in runs of releases that had no other."""
     caches: tuple[CacheFacts, ...]
     """One per teacher; the first one's size and normalisation are the student's by default."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cache_builder.datasets import ImageSource, open_source
+from cache_builder.datasets import ImageSource, decoded_by, open_source
 from cache_builder.format import ConfigError, DataError, Manifest
 from cache_builder.views import Recipe, Rendered, recipe_from, render_views
 from cache_builder.views.pairing import Pairing
@@ -245,8 +245,9 @@ class ReplayDataset(ViewDataset):
         allow_render_drift: bool = False,
         drift_folder: Path | str = "render-drift",
     ) -> None:
-        source = open_source(data) if isinstance(data, str) else data
         manifest = cache.manifest
+        rule = manifest.data.decoding
+        source = open_source(data, rule) if isinstance(data, str) else decoded_by(data, rule)
         rows, indices = match_rows(cache, source)
         check_partners(cache, source, rows)
         check_against_cache(cache, source, rows, indices, allow_render_drift, Path(drift_folder))

@@ -108,7 +108,7 @@ class _Student:
         with TeacherCache.open(location) as cache:
             columns = self._comparable(cache)
             size, drift = self._config.settings.image_size, self._config.settings.out / DRIFT
-            source = open_source(data)
+            source = open_source(data, cache.manifest.data.decoding)
             if limit is not None:
                 source = LimitedSource(source, limit)
             dataset = ReplayDataset(cache, source, size, drift_folder=drift)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from cache_builder.datasets import decoding_of
 from cache_builder.format import ConfigError
 from cache_builder.views import named
 from trainer.classes import ClassPlan
@@ -62,6 +63,7 @@ def resolve(
         view_seed=dataset.views.seed,
         view_recipe=named(dataset.views.recipe),
         interpolation=dataset.views.interpolation,
+        decoding=caches[0].manifest.data.decoding if caches else decoding_of(dataset.source) or 1,
         caches=tuple(map(_facts, caches)),
     )
 

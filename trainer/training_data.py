@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError
+from cache_builder.format.manifest import Decoding
 from cache_builder.views import parse_recipe
 from trainer.agreement import check_caches_agree
 from trainer.checks import check_against_cache, usable_labels
@@ -21,17 +23,25 @@ from trainer.client import TeacherCache
 from trainer.config import TrainConfig
 from trainer.data import ReplayDataset, ViewDataset, Views, natural_size
 from trainer.order import epoch_order
-from trainer.run_folder import DRIFT
+from trainer.run_folder import DRIFT, RunFolder
 
 # Epochs that no run reaches: choices that are made once have an order of their own.
 _ORDER_OF_LABELS, _ORDER_OF_SET_ASIDE = 2**64 - 1, 2**64 - 2
 _SET_ASIDE_SHARE = 0.1
 
 
-def training_source(settings: TrainConfig) -> ImageSource:
-    """The data set that ``--data`` and ``--limit`` name."""
-    source = open_source(settings.data)
+def training_source(settings: TrainConfig, decoding: Decoding = NEWEST) -> ImageSource:
+    """The data set that ``--data`` and ``--limit`` name; ``decoding``: how its files become pixels."""
+    source = open_source(settings.data, decoding)
     return source if settings.limit is None else LimitedSource(source, settings.limit)
+
+
+def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decoding:
+    """That of the caches; without any that of the run which is continued, else the newest."""
+    if caches:
+        return caches[0].manifest.data.decoding
+    stored = RunFolder(settings.out).stored_config()
+    return NEWEST if stored is None else stored.decoding
 
 
 def training_data(

@@ -7,17 +7,27 @@ To add one: a class with ``ImageSource``'s members, a line below, and its form i
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 from cache_builder.datasets.cifar import open_cifar10, open_cifar100
 from cache_builder.datasets.digits import open_digits
 from cache_builder.datasets.huggingface import HuggingFaceSource
 from cache_builder.datasets.imagefolder import ImageFolder
-from cache_builder.datasets.source import ArraySource, ImageSource, LimitedSource, Sample
-from cache_builder.datasets.tables import open_csv, open_parquet
+from cache_builder.datasets.pixels import NEWEST
+from cache_builder.datasets.source import (
+    ArraySource,
+    ImageSource,
+    LimitedSource,
+    Sample,
+    decoding_of,
+    left_out_of,
+)
+from cache_builder.datasets.tables import TableSource, open_csv, open_parquet
 from cache_builder.datasets.torchvision_sets import TorchvisionSource
 from cache_builder.datasets.webdataset import WebDataset
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.manifest import Decoding
 from cache_builder.names import unknown_name
 
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
@@ -32,12 +42,26 @@ DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "cifar100": open_cifar100,
 }
 
-__all__ = ["DATASETS", "ArraySource", "ImageFolder", "ImageSource", "LimitedSource", "Sample", "open_source"]
+_DECODING = (ImageFolder, WebDataset, HuggingFaceSource, TableSource, TorchvisionSource)
+
+__all__ = [
+    "DATASETS",
+    "ArraySource",
+    "ImageFolder",
+    "ImageSource",
+    "LimitedSource",
+    "Sample",
+    "decoded_by",
+    "decoding_of",
+    "left_out_of",
+    "open_source",
+]
 
 
-def open_source(spec: str) -> ImageSource:
+def open_source(spec: str, decoding: Decoding = NEWEST) -> ImageSource:
     """Open a data set, e.g. ``imagefolder:/data/train``, ``digits:train``, ``cifar10:/data:test``.
 
+    ``decoding``: the rule by which files become pixels; for the samples of a cache, the one it records.
     Raises :class:`ConfigError` for an unknown kind and :class:`DataError` for a missing or empty one.
     """
     kind, _, argument = spec.partition(":")
@@ -48,7 +72,26 @@ def open_source(spec: str) -> ImageSource:
         if spec and Path(spec).exists():
             raise ConfigError(f"data {spec!r} names no kind: write {_likely_kind(Path(spec))}:{spec}")
         raise ConfigError(unknown_name("data set kind", kind, DATASETS) + " (write KIND:PATH)")
-    return DATASETS[kind](argument)
+    source = DATASETS[kind](argument)
+    if decoding_of(source) is not None:
+        source.decoding = decoding  # type: ignore[attr-defined]  # only those that decode have it
+    return source
+
+
+def decoded_by(source: ImageSource, decoding: Decoding) -> ImageSource:
+    """The same data set with its files decoded by a rule; a copy where it has another one.
+
+    Data sets of other classes than those here stay as they are.
+    """
+    if decoding_of(source) in (None, decoding):
+        return source
+    if isinstance(source, LimitedSource):
+        return LimitedSource(decoded_by(source.whole, decoding), len(source))
+    if not isinstance(source, _DECODING):
+        return source
+    copied = copy(source)
+    copied.decoding = decoding
+    return copied
 
 
 def _likely_kind(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +13,10 @@ import xxhash
 from PIL import Image
 from torch import Tensor
 
+from cache_builder.datasets.pixels import NEWEST, as_rgb
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import DataError
+from cache_builder.format.manifest import Decoding
 
 # Those of torchvision's ImageFolder, and other names of the same formats: browsers save JPEGs as .jfif.
 EXTENSIONS = (
@@ -22,48 +25,47 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
-def read_image_file(path: Path, where: str = "") -> Sample:
+def read_image_file(path: Path, where: str = "", decoding: Decoding = NEWEST) -> Sample:
     """Read and decode a file; errors name its path, and ``where`` it was named."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read image {path}{where}: {error.strerror}") from error
+        raise DataError(f"cannot read image {path}{where}: {error.strerror}{_other_form(path)}") from error
     except ValueError as error:  # a zero byte in a path
         raise DataError(f"cannot read image {str(path)!r}{where}: {error}") from error
-    return decoded_sample(data, f"{path}{where}")
+    return decoded_sample(data, f"{path}{where}", decoding)
 
 
-def decoded_sample(data: bytes, name: str) -> Sample:
+def _other_form(path: Path) -> str:
+    """A clause where a file is there under the same letters in another Unicode normal form."""
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    found = next((other for other in forms if other != path and other.exists()), None)
+    if found is None:
+        return ""
+    return (
+        f"; a file of the same letters in another Unicode normal form is there, {str(found)!a} and not "
+        f"{str(path)!a}: write both in one form"
+    )
+
+
+def decoded_sample(data: bytes, name: str, decoding: Decoding = NEWEST) -> Sample:
     """The sample that is in the bytes of an image file; the error of one that is not calls it ``name``."""
     try:
-        return Sample(decode_image(data), xxhash.xxh64_intdigest(data))
+        return Sample(decode_image(data, decoding), xxhash.xxh64_intdigest(data))
     except Exception as error:  # Pillow's decoders raise anything for damaged bytes
         # Pillow names the buffer it was given, which says nothing.
         why = "not an image that Pillow knows" if "BytesIO" in str(error) else error
         raise DataError(f"cannot read image {name} ({len(data):,} bytes): {why}") from error
 
 
-def decode_image(data: bytes) -> Tensor:
-    """Any image file Pillow knows to uint8 [3, H, W]: grey, palette, alpha and 16-bit become RGB.
+def decode_image(data: bytes, decoding: Decoding = NEWEST) -> Tensor:
+    """Any image file Pillow knows to uint8 [3, H, W]: grey, palette, alpha, 16-bit and float become RGB.
 
-    EXIF orientation is ignored, as in torchvision's data sets.
+    ``decoding``: the rule, as a cache records it; by the newest one pictures are turned upright.
     """
     with warnings.catch_warnings():
         # Odd metadata is no news; a picture that cannot be decoded raises.
         warnings.simplefilter("ignore")
         with Image.open(BytesIO(data)) as image:
-            pixels = np.array(as_rgb(image))
+            pixels = np.array(as_rgb(image, decoding))
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's to RGB."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling.
-        grey = np.asarray(image, np.int64).clip(0, 65535) >> 8
-        image = Image.fromarray(grey.astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    # Pillow's conversion of what is RGB already is a copy: a photograph of 500 px took 1.02 ms with it and
-    # 0.86 ms without, one of 2,000 px 27 and 14 ms (AMD EPYC, 2026-11-25).
-    return image if image.mode == "RGB" else image.convert("RGB")

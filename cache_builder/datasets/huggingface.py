@@ -14,9 +14,11 @@ from cache_builder.datasets.decoding import decoded_sample, read_image_file
 from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.labels import Labelled
 from cache_builder.datasets.options import split_options
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import DecimalIds
+from cache_builder.format.manifest import Decoding
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
@@ -33,6 +35,7 @@ class HuggingFaceSource:
     reads_files = True
     side: int | None = None
     mirrors = True
+    decoding: Decoding = NEWEST
 
     def __init__(self, argument: str) -> None:
         self.spec = f"hf:{argument}"
@@ -62,11 +65,11 @@ class HuggingFaceSource:
             raise DataError(f"cannot read image {name}: {error}") from error
         content = value.get("bytes") if isinstance(value, Mapping) else value
         if content:
-            return decoded_sample(content, name)
+            return decoded_sample(content, name, self.decoding)
         path = value.get("path") if isinstance(value, Mapping) else None
         if not path:
             raise DataError(f"cannot read image {name}: the row holds neither bytes nor a path")
-        return read_image_file(Path(path), f" {name}")
+        return read_image_file(Path(path), f" {name}", self.decoding)
 
 
 class _Columns:

@@ -12,6 +12,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from cache_builder.datasets.left_out import LeftOut
 from cache_builder.format.errors import ConfigError, DataError
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -95,17 +96,20 @@ def _expand_glob(pattern: str) -> list[Path]:
     return [Path(found) for found in sorted(glob.glob(str(path), recursive=True), key=os.fsencode)]  # noqa: PTH207
 
 
-def samples_of(shard: Path) -> Iterator[tuple[str, list[Member], FileIO]]:
+def samples_of(shard: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, list[Member], FileIO]]:
     """The members of each sample, by key, and the open file; only headers have been read.
 
-    A sample's members stand one behind the other. Raises :class:`DataError` naming the shard where it is
-    compressed, damaged or cut off.
+    A sample's members stand one behind the other; members that belong to none go to ``left_out``. Raises
+    :class:`DataError` naming the shard where it is compressed, damaged or cut off.
     """
     try:
         # Unbuffered: the payloads are jumped over, so that whatever a buffer read ahead would be thrown away.
         with shard.open("rb", buffering=0) as file:
             _refuse_compressed(shard, file.read(8))
-            for key, members in groupby(_members(shard, file), key=lambda member: member.key):
+            for key, members in groupby(
+                _members(shard, file, LeftOut() if left_out is None else left_out),
+                key=lambda member: member.key,
+            ):
                 yield key, list(members), file
     except OSError as error:
         raise DataError(f"cannot read shard {shard}: {error.strerror}") from error
@@ -120,7 +124,7 @@ def _refuse_compressed(shard: Path, start: bytes) -> None:
         )
 
 
-def _members(shard: Path, file: FileIO) -> Iterator[Member]:
+def _members(shard: Path, file: FileIO, left_out: LeftOut) -> Iterator[Member]:
     """Files that belong to samples; hidden ones and those without an extension do not."""
     file.seek(0)
     try:
@@ -130,14 +134,29 @@ def _members(shard: Path, file: FileIO) -> Iterator[Member]:
                 named = _key_and_extension(info.name)
                 if named and info.isreg() and not info.issparse():
                     yield Member(*named, info.offset_data, info.size)
+                elif not info.isdir():
+                    _note(shard, info.name, info.isreg(), left_out)
                 if not tar.pax_headers:  # these change the members behind them
-                    tar.offset = yield from _plain_members(file, tar.offset)
+                    tar.offset = yield from _plain_members(shard, file, tar.offset, left_out)
             _check_end(shard, file, tar.offset)
     except tarfile.TarError as error:
         raise DataError(f"shard {shard} is damaged, or not a tar file: {error}") from error
 
 
-def _plain_members(file: FileIO, offset: int) -> Generator[Member, None, int]:
+def _note(shard: Path, name: str, is_file: bool, left_out: LeftOut) -> None:
+    """Count a member that belongs to no sample."""
+    hidden = name.rpartition("/")[2].startswith(".")
+    kind = (
+        "hidden member"
+        if hidden
+        else "member without an ending"
+        if is_file
+        else "member that is no plain file"
+    )
+    left_out.add(kind, f"{shard.name}/{name}")
+
+
+def _plain_members(shard: Path, file: FileIO, offset: int, left_out: LeftOut) -> Generator[Member, None, int]:
     """Members from ``offset`` on whose header says all: returns where the first other one is, for tarfile.
 
     tarfile alone takes 25 s for 1,000,000 members, with this it is 8 s (AMD EPYC, 2026-11-25).
@@ -147,6 +166,8 @@ def _plain_members(file: FileIO, offset: int) -> Generator[Member, None, int]:
         named = _key_and_extension(name.decode(errors="surrogateescape"))
         if named:
             yield Member(*named, offset + _BLOCK, size)
+        else:
+            _note(shard, name.decode(errors="replace"), True, left_out)
         offset += _BLOCK + -(-size // _BLOCK) * _BLOCK
     return offset
 

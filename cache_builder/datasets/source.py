@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.format.ids import DecimalIds
+from cache_builder.format.manifest import Decoding
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class ImageSource(Protocol):
 
     def read(self, index: int) -> Sample:
         """Decode one sample. Raises :class:`DataError` naming it when that fails."""
+
+
+def decoding_of(source: object) -> Decoding | None:
+    """The rule by which a data set decodes files; None where its pictures are pixels already.
+
+    Data sets that decode have it as ``decoding``, which ``open_source`` sets.
+    """
+    found: Decoding | None = getattr(source, "decoding", None)
+    return found
+
+
+def left_out_of(source: object) -> str:
+    """What a data set's folder or shards hold and it leaves out (its ``left_out``); empty for nothing."""
+    found: str = getattr(source, "left_out", "")
+    return found
 
 
 def pixel_sample(pixels: NDArray[np.uint8]) -> Sample:
@@ -108,10 +124,11 @@ class LimitedSource:
     """The first N samples of a data set, classes and all."""
 
     def __init__(self, source: ImageSource, limit: int) -> None:
-        self._source = source
+        self.whole = source
         self.spec = source.spec
         self.class_names = source.class_names
         self.reads_files, self.side, self.mirrors = source.reads_files, source.side, source.mirrors
+        self.decoding, self.left_out = decoding_of(source), left_out_of(source)
         self.ids: Sequence[str] = source.ids[:limit]
         self.labels: NDArray[np.int32] | None = None if source.labels is None else source.labels[:limit]
 
@@ -120,4 +137,4 @@ class LimitedSource:
 
     def read(self, index: int) -> Sample:
         """As the whole data set does."""
-        return self._source.read(index)
+        return self.whole.read(index)

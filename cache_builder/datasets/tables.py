@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from cache_builder.datasets.decoding import read_image_file
 from cache_builder.datasets.labels import LabelBuffer, Labelled
+from cache_builder.datasets.left_out import LeftOut
 from cache_builder.datasets.options import split_options
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import IdBuffer, SampleIds
+from cache_builder.format.manifest import Decoding
 
 _OPTIONS = ("path", "label", "id", "classes")
 
@@ -35,6 +38,7 @@ class _Content(NamedTuple):
     paths: SampleIds
     ids: SampleIds | None
     labelled: Labelled
+    left_out: str = ""
 
 
 class TableSource:
@@ -49,6 +53,7 @@ class TableSource:
     reads_files = True
     side: int | None = None
     mirrors = True
+    decoding: Decoding = NEWEST
 
     def __init__(self, kind: str, argument: str, read: Callable[[Path, dict[str, str]], _Content]) -> None:
         self.spec = f"{kind}:{argument}"
@@ -63,6 +68,7 @@ class TableSource:
             raise DataError(f"table {self._table} has no rows")
         self._paths = content.paths
         self.ids: Sequence[str] = content.paths if content.ids is None else content.ids
+        self.left_out = content.left_out
         self.class_names: tuple[str, ...] | None
         self.labels: NDArray[np.int32] | None
         self.class_names, self.labels = content.labelled
@@ -72,9 +78,8 @@ class TableSource:
 
     def read(self, index: int) -> Sample:
         """Read and decode one file; errors name its path and its row."""
-        return read_image_file(
-            self._table.parent / self._paths[index], f" (row {index} of {self._table}, the first is 0)"
-        )
+        where = f" (row {index} of {self._table}, the first is 0)"
+        return read_image_file(self._table.parent / self._paths[index], where, self.decoding)
 
 
 def open_csv(argument: str) -> TableSource:
@@ -94,10 +99,11 @@ def _read_csv(table: Path, options: dict[str, str]) -> _Content:
             raise DataError(f"table {table} is empty, expected a header line such as path,label")
         columns = _columns(table, header, options)
         places = [None if name is None else header.index(name) for name in columns]
-        buffers = IdBuffer(), LabelBuffer(), IdBuffer()
+        buffers, left_out = (IdBuffer(), LabelBuffer(), IdBuffer()), LeftOut()
         for fields in reader:
             if not fields:
-                continue  # an empty line
+                left_out.add("empty line", f"line {reader.line_num}")
+                continue
             if len(fields) != len(header):
                 raise DataError(
                     f"table {table}, line {reader.line_num}: {len(fields)} fields, but "
@@ -109,6 +115,7 @@ def _read_csv(table: Path, options: dict[str, str]) -> _Content:
         paths.finish(),
         None if columns.id is None else ids.finish(),
         labels.finish(f"table {table}", options.get("classes")),
+        left_out.in_words(),
     )
 
 
@@ -119,14 +126,22 @@ def _append(
     places: list[int | None],
     buffers: tuple[IdBuffer, LabelBuffer, IdBuffer],
 ) -> None:
-    path, label, sample_id = (None if place is None else fields[place].strip() for place in places)
+    # A label is a name for people; a path and an id are what they are, blanks and all.
+    path, label, sample_id = (None if place is None else fields[place] for place in places)
+    path = _without_separator(table, path or "")
     if not path or sample_id == "":
         raise DataError(f"table {table}, line {line}: an empty {'id' if path else 'path'}")
     paths, labels, ids = buffers
     paths.append(path.encode())
-    labels.append(label)
+    labels.append(label.strip() if label else None)
     if sample_id is not None:
         ids.append(sample_id.encode())
+
+
+def _without_separator(table: Path, path: str) -> str:
+    """A path as it is, but for blanks around it that no file has: ``a.png , cat``."""
+    bare = path.strip()
+    return bare if bare != path and not (table.parent / path).exists() else path
 
 
 @contextmanager

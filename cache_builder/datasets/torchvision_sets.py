@@ -14,12 +14,13 @@ import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache_builder.datasets.decoding import as_rgb
 from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.options import split_options
+from cache_builder.datasets.pixels import NEWEST, as_rgb
 from cache_builder.datasets.source import Sample, pixel_sample
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.ids import DecimalIds
+from cache_builder.format.manifest import Decoding
 from cache_builder.names import unknown_name
 
 # Where a mirrored image is another class, or none at all.
@@ -42,7 +43,10 @@ class TorchvisionSource:
     Sample id = position. The digest is that of the decoded pixels: torchvision gives no file's bytes away.
     """
 
+    decoding: Decoding | None
+
     def __init__(self, argument: str) -> None:
+        self.decoding = NEWEST
         self.spec = f"torchvision:{argument}"
         name, _, rest = argument.partition(":")
         location, options = split_options("torchvision", rest, None)
@@ -52,7 +56,11 @@ class TorchvisionSource:
         path, split = _path_and_split(location)
         # LSUN has an argument of that name.
         order = None if "classes" in _parameters(kind) else options.pop("classes", None)
-        self._data = _construct(self.spec, kind, path, _arguments(self.spec, kind, split, options))
+        arguments = _arguments(self.spec, kind, split, options)
+        self._is_raw = "loader" in _parameters(kind)
+        if self._is_raw:
+            arguments["loader"] = _load
+        self._data = _construct(self.spec, kind, path, arguments)
         if not len(self._data):
             raise DataError(f"{self.spec} has no images")
         self.ids: Sequence[str] = DecimalIds(len(self._data))
@@ -62,6 +70,8 @@ class TorchvisionSource:
         self.class_names, self.labels = in_given_order(self.spec, names, labels, order)
         self.mirrors = kind.__name__ not in _WRITING
         self.reads_files = not isinstance(getattr(self._data, "data", None), np.ndarray | torch.Tensor)
+        if not self.reads_files:
+            self.decoding = None
         self.side: int | None = None if self.reads_files else max(image.shape[:2])
 
     def __len__(self) -> int:
@@ -75,9 +85,18 @@ class TorchvisionSource:
         try:
             item = self._data[index]
             image, target = item[:2] if isinstance(item, tuple) else (item, None)
-            return _pixels(image), target
+            if self._is_raw and self.decoding == 1:
+                image = image.convert("RGB")  # as torchvision's loader does
+            return _pixels(image, self.decoding or NEWEST), target
         except Exception as error:  # whatever a decoder raises
             raise DataError(f"cannot read image {index} of {self.spec}: {error}") from error
+
+
+def _load(path: str) -> Image.Image:
+    """In place of torchvision's own loader, whose conversion cuts 16 bits off at 255 and drops the EXIF."""
+    image = Image.open(path)
+    image.load()
+    return image
 
 
 def _kind(name: str) -> type[Any]:
@@ -199,7 +218,7 @@ def _first_sentence(error: Exception) -> str:
     return str(error).split(". ")[0].split(" You can")[0].rstrip(".") or type(error).__name__
 
 
-def _pixels(image: object) -> NDArray[np.uint8]:
+def _pixels(image: object, decoding: Decoding) -> NDArray[np.uint8]:
     """Whatever an item holds, as uint8 [H, W, 3]."""
     if isinstance(image, torch.Tensor):
         array = image.numpy()
@@ -210,7 +229,7 @@ def _pixels(image: object) -> NDArray[np.uint8]:
         image = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     if not isinstance(image, Image.Image):
         raise KDCacheError(f"it holds {type(image).__name__}, expected an image")
-    return np.array(as_rgb(image))  # a copy that may be written to, as tensors expect
+    return np.array(as_rgb(image, decoding))  # a copy that may be written to, as tensors expect
 
 
 def _labels(spec: str, data: Any, first: object) -> NDArray[np.int32] | None:

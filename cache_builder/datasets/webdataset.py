@@ -16,11 +16,14 @@ import numpy as np
 
 from cache_builder.datasets.decoding import EXTENSIONS, decoded_sample
 from cache_builder.datasets.labels import LabelBuffer
+from cache_builder.datasets.left_out import LeftOut
 from cache_builder.datasets.options import split_options
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.shards import Member, find_shards, samples_of
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import IdBuffer
+from cache_builder.format.manifest import Decoding
 
 _IMAGES = tuple(extension.removeprefix(".") for extension in EXTENSIONS)
 # A sample is a few hundred bytes of label; more is not one.
@@ -45,6 +48,7 @@ class WebDataset:
     reads_files = True
     side: int | None = None
     mirrors = True
+    decoding: Decoding = NEWEST
 
     def __init__(self, argument: str) -> None:
         self.spec = f"webdataset:{argument}"
@@ -70,6 +74,7 @@ class WebDataset:
             )
         self.ids: Sequence[str] = ids
         self.class_names, self.labels = index.labels.finish(self.spec, options.get("classes"))
+        self.left_out = index.left_out.in_words()
         self._first_rows = np.array(index.first_rows, np.int64)
         self._offsets = np.array(index.offsets, np.int64)
         self._sizes = np.array(index.sizes, np.int64)
@@ -79,7 +84,7 @@ class WebDataset:
 
     def read(self, index: int) -> Sample:
         """Read and decode one member; errors name its shard and key."""
-        return decoded_sample(self.fetch(index), self._name(index))
+        return decoded_sample(self.fetch(index), self._name(index), self.decoding)
 
     def fetch(self, index: int) -> bytes:
         """The bytes of one image; errors name its shard and key."""
@@ -128,6 +133,7 @@ class _Index:
     def __init__(self, options: dict[str, str]) -> None:
         self.ids = IdBuffer()
         self.labels = LabelBuffer()
+        self.left_out = LeftOut()
         self.offsets = array("q")
         self.sizes = array("q")
         self.first_rows: list[int] = []
@@ -140,12 +146,19 @@ class _Index:
         """All samples of one tar file."""
         self.first_rows.append(len(self.ids))
         prefix = "" if self._keys_alone else f"{_stem(shard)}/"
-        for key, members, file in samples_of(shard):
+        for key, members, file in samples_of(shard, self.left_out):
             image = self._find_image(shard, key, members)
             self.ids.append((prefix + key).encode(errors="surrogateescape"))
             self.offsets.append(image.offset)
             self.sizes.append(image.size)
-            self._add_label(shard, key, members, file)
+            read = self._add_label(shard, key, members, file)
+            self._note_others(shard, key, members, {image.extension, read})
+
+    def _note_others(self, shard: Path, key: str, members: list[Member], read: set[str]) -> None:
+        """Count the members of a sample that nobody looks at, such as captions."""
+        for member in members:
+            if member.extension not in read:
+                self.left_out.add_file("member beside a picture", f"{_stem(shard)}/{key}.{member.extension}")
 
     def _find_image(self, shard: Path, key: str, members: list[Member]) -> Member:
         wanted = (self._image,) if self._image else _IMAGES
@@ -162,8 +175,10 @@ class _Index:
             )
         return found[0]
 
-    def _add_label(self, shard: Path, key: str, members: list[Member], file: FileIO) -> None:
-        value = None if self._label == "" else self._read_label(f"{key!r} of shard {shard}", members, file)
+    def _add_label(self, shard: Path, key: str, members: list[Member], file: FileIO) -> str:
+        """Returns the extension of the member that was read."""
+        name = f"{key!r} of shard {shard}"
+        value, read = (None, "") if self._label == "" else self._read_label(name, members, file)
         has_label = value is not None
         if self._labelled not in (None, has_label):
             raise DataError(
@@ -172,14 +187,18 @@ class _Index:
             )
         self._labelled = has_label
         self.labels.append(value)
+        return read
 
-    def _read_label(self, name: str, members: list[Member], file: FileIO) -> str | None:
+    def _read_label(self, name: str, members: list[Member], file: FileIO) -> tuple[str | None, str]:
+        """A label, and the extension of the member that was read for it."""
         by_extension = {member.extension: member for member in members}
         number = by_extension.get(self._label or "cls")
         if number is not None:
-            return _number(name, _payload(name, number, file))
+            return _number(name, _payload(name, number, file)), number.extension
         document = by_extension.get("json")
-        return None if document is None else _json_label(name, _payload(name, document, file), self._label)
+        if document is None:
+            return None, ""
+        return _json_label(name, _payload(name, document, file), self._label), "json"
 
 
 def _payload(name: str, member: Member, file: FileIO) -> bytes:

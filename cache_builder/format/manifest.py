@@ -32,6 +32,9 @@ from cache_builder.format.errors import FormatError
 FORMAT_VERSION: Literal[2] = 2
 """What this release writes; it reads version 1 as well."""
 
+Decoding = Literal[1, 2]
+"""A rule by which files become pixels (FORMAT.md, section 8)."""
+
 
 class Frozen(BaseModel):
     """A value object: immutable, no unknown keys, a docstring under each field."""
@@ -62,11 +65,17 @@ class DataSection(Frozen):
 
     The JSON has this key only then, so that every other manifest is what earlier releases write and read.
     """
+    decoding: Decoding = 1
+    """The rule by which the data set's files become pixels, for whoever replays the views.
+
+    The JSON lacks this key where it is 1: in caches of earlier releases, and of data that is pixels already.
+    """
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         body: dict[str, Any] = serialize(self)
-        return {key: value for key, value in body.items() if key != "own_class_names" or value is not None}
+        absent = {"own_class_names": None, "decoding": 1}
+        return {key: value for key, value in body.items() if key not in absent or value != absent[key]}
 
 
 class TeacherSection(Frozen):

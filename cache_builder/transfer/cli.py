@@ -48,8 +48,9 @@ def export(
 _IMPORT_EPILOG = """
 **Examples**
 
-`kdcache import logits.npy --format dense --data imagefolder:/data/train --recipe plain --input-size 224
---out teacher.zarr` ([N, C], row i is sample i; one centre crop of each: students can be trained from it)
+`kdcache import logits.npy --format dense --data imagefolder:/data/train --order torchvision --recipe plain
+--input-size 224 --out teacher.zarr` ([N, C], the rows a PyTorch script got from torchvision's
+ImageFolder, one centre crop of each, EXIF orientation ignored as there: students can be trained from it)
 
 `kdcache import logits/ --format tinyvit --classes 21841 --out tinyvit.zarr` (a view for each epoch)
 
@@ -57,6 +58,12 @@ _IMPORT_EPILOG = """
 
 `kdcache import top5.parquet --format topk-parquet --classes 1000 --out top5.zarr` (columns sample_id, top_ids
 and probs, logprobs, or logits with lse; optional view and label: what `kdcache export` writes)
+
+Rows without ids need an order. `torchvision`: as torchvision's ImageFolder goes through the class folders.
+`path`: as kdcache does, by the bytes of the whole path, or by the rows of the table, shard or data set.
+`file:LIST`: a text file with the path or id of each row, one a line (paths may lie below another folder; a
+.json file is a list of strings). Where torchvision and path are one order, none need be said. Where there are
+labels, the accuracy of what was imported is told, and of each order when it is no better than chance.
 
 Without `--recipe` nobody knows what pictures the teacher saw. Such a cache can be looked at, exported and
 served, and kdtrain refuses it. A recipe with random views is true only of views that kdcache drew (`--seed`).
@@ -73,7 +80,15 @@ def import_(
         str | None, typer.Option(help="What a dense dump holds: logits (default), logprobs or probs.")
     ] = None,
     ids: Annotated[
-        str | None, typer.Option(help="Text file, the sample id of each row of a dense dump.")
+        str | None, typer.Option(help="Text file (or .json list), the sample id of each row of a dense dump.")
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORDER",
+            help="Of rows without ids: torchvision (its ImageFolder's), path (kdcache's own), or file:LIST "
+            "(a path or id a line).",
+        ),
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Text or .npy file, the label of each row of a dense dump.")
@@ -83,6 +98,15 @@ def import_(
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="How the views were drawn, as for build. Default: nobody knows.")
+    ] = None,
+    decoding: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2,
+            help="How picture files became pixels, as for build. Default: 1, EXIF orientation "
+            "ignored, with --order torchvision, as it does; else 2.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="With which kdcache drew the views.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Name of the teacher, for people.")] = None,
@@ -117,6 +141,8 @@ def import_(
                 interpolation=interpolation,
                 bytes_per_view=bytes_per_view,
                 name=name,
+                order=order,
+                decoding=decoding,  # type: ignore[arg-type]  # 1 or 2, by its limits
             )
         )
 

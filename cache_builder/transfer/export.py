@@ -127,6 +127,10 @@ def _write_npz(
     kind = np.dtype(np.float16 if settings.half else np.float32)
     shape = (len(views), len(rows))
     needed = shape[0] * shape[1] * (8 * top + 4 + (kind.itemsize * classes if settings.dense else 0))
+    # NumPy gives every string the room of the longest, four bytes a letter.
+    needed += (
+        4 * len(rows) * max((len(sample_id) for sample_id in cache.ids[rows.start : rows.stop]), default=0)
+    )
     if needed > _MOST_NPZ_BYTES:
         raise ConfigError(
             f"an .npz of {needed / 1e9:.1f} GB would be made in memory, at most {_MOST_NPZ_BYTES / 1e9:.1f} "

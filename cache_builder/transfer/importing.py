@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +15,8 @@ from rich.console import Console
 
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.calibrate import Calibration
+from cache_builder.classes import BY_NAME
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
 from cache_builder.format.creation import create, header_digests
@@ -26,6 +28,7 @@ from cache_builder.format.manifest import (
     CodecRequest,
     CodecSection,
     DataSection,
+    Decoding,
     Manifest,
     ProbeSection,
     TeacherSection,
@@ -37,15 +40,17 @@ from cache_builder.format.owned import creations_beside, removed
 from cache_builder.format.reader import open_cache, read_body, read_manifest
 from cache_builder.format.store import fsync_folder
 from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
+from cache_builder.inspect import class_facts
 from cache_builder.lock import Hold, claimed
 from cache_builder.plan import check_output
 from cache_builder.progress import BuildProgress
 from cache_builder.reopen import UNKNOWN_DIGEST
 from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from cache_builder.transfer.accuracy import Accuracy, AccuracyTally
 from cache_builder.transfer.matching import Matched, match
 from cache_builder.transfer.recipes import imported_views
 from cache_builder.transfer.sources import SOURCES, Dump, DumpRequest
-from cache_builder.views.configuration import UNKNOWN_VIEWS
+from cache_builder.views.configuration import UNKNOWN_VIEWS, recipe_from
 from cache_builder.views.probe import render_probe
 
 _TILE_VIEWS, _MANY_VIEWS = 8, 64
@@ -74,17 +79,36 @@ class ImportSettings:
     interpolation: str = "bilinear"
     bytes_per_view: float | None = None
     """Of dense dumps, as for a build."""
+    order: str | None = None
+    """Of the rows, where the dump does not name them: ``torchvision``, ``path`` or ``file:LIST``."""
+    decoding: Decoding | None = None
+    """The rule by which files became pixels; None = that of torchvision with its order, else the newest."""
     name: str | None = None
 
 
+@dataclass(frozen=True)
+class Imported:
+    """A finished import."""
+
+    manifest: Manifest
+    rows: str
+    """How the samples of the rows were found; empty where nobody looked."""
+    accuracy: Accuracy | None
+    """None without labels."""
+
+
 def run_import(settings: ImportSettings) -> None:
-    """Import, and say what came of it and what it lacks."""
+    """Import, and say what came of it, how right it is and what it lacks."""
     console = Console()
     with BuildProgress(console) as progress:
-        manifest = import_dump(settings, progress)
+        found = import_and_measure(settings, progress)
+    manifest = found.manifest
+    measured = found.accuracy.lines(found.rows, settings.data or "DATA") if found.accuracy else []
     lines = [
         f"{settings.out}: {manifest.data.samples:,} samples x {manifest.views.count} views, "
         f"{manifest.data.classes:,} classes; cache_id {manifest.cache_id}",
+        *(measured or ([f"rows {found.rows}"] if found.rows else [])),
+        *(f"{name}: {said}" for name, said in class_facts(manifest).items() if settings.data),
         *(f"lacks {lack}" for lack in manifest.environment["imported.lacks"].split("\n") if lack),
     ]
     for line in lines:
@@ -92,7 +116,12 @@ def run_import(settings: ImportSettings) -> None:
 
 
 def import_dump(settings: ImportSettings, progress: BuildProgress) -> Manifest:
-    """Write the cache; it appears when it is whole.
+    """As :func:`import_and_measure`; gives the manifest alone."""
+    return import_and_measure(settings, progress).manifest
+
+
+def import_and_measure(settings: ImportSettings, progress: BuildProgress) -> Imported:
+    """Write the cache, which appears when it is whole, and compare what it holds with the labels.
 
     Raises :class:`ConfigError` for settings that would let the cache be misused, :class:`DataError` for a
     dump that is damaged or not of this data set.
@@ -101,15 +130,25 @@ def import_dump(settings: ImportSettings, progress: BuildProgress) -> Manifest:
     _check_free(settings.out)
     if settings.form not in SOURCES:
         raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
+    _check_files(settings)
     dump = SOURCES[settings.form](settings.request)
-    matched = match(dump, settings.data, settings.request.source)
+    decoding = settings.decoding or (1 if settings.order == "torchvision" else NEWEST)
+    matched = match(dump, settings.data, settings.request.source, settings.order, decoding)
     views = imported_views(dump.views, dump.own_views, settings, matched)
     with claimed(settings.out, doing="imported") as hold, _appearing(settings.out, hold) as making:
         manifest = _begin(making, dump, matched, views, settings, progress)
         writer = CacheWriter(making, manifest, hold.check)
         writer.sweep()
-        _write_tiles(dump, matched, manifest, writer, progress)
-        return writer.finish()
+        tally = AccuracyTally(matched, manifest, _mixing(views))
+        _write_tiles(dump, matched, manifest, writer, progress, tally)
+        return Imported(writer.finish(), matched.told, tally.result())
+
+
+def _mixing(views: ViewsSection) -> Callable[[int], bool]:
+    """Whether a view mixes samples; nobody knows of views that another program drew."""
+    if views.recipe.name == UNKNOWN_VIEWS:
+        return lambda view: False
+    return recipe_from(views.recipe).mixes
 
 
 def _begin(
@@ -134,6 +173,7 @@ def _begin(
             samples=len(dump),
             classes=dump.classes,
             class_names=matched.class_names,
+            decoding=1 if matched.source is None else matched.source.decoding or 1,
         ),
         teacher=teacher,
         views=views,
@@ -172,8 +212,12 @@ def _account(dump: Dump, settings: ImportSettings, matched: Matched, views: View
         lacks.append("digests of the samples: no --data was given to compare with")
     if not settings.teacher:
         lacks.append("the teacher's name (--teacher)")
+    left_out = "" if matched.source is None else matched.source.left_out
     return {
         "imported.format": settings.form,
+        **({"imported.rows": matched.told} if matched.told else {}),
+        **({"left out": left_out} if left_out else {}),
+        **({"labels": BY_NAME} if matched.by_name else {}),
         "imported.source": str(settings.request.source),
         "imported.lacks": "\n".join(dict.fromkeys(lacks)),
         "numpy": version("numpy"),
@@ -230,7 +274,12 @@ def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) 
 
 
 def _write_tiles(
-    dump: Dump, matched: Matched, manifest: Manifest, writer: CacheWriter, progress: BuildProgress
+    dump: Dump,
+    matched: Matched,
+    manifest: Manifest,
+    writer: CacheWriter,
+    progress: BuildProgress,
+    tally: AccuracyTally,
 ) -> None:
     total = manifest.views.count * manifest.data.samples
     todo = [tile for tile in tiles(manifest) if not writer.is_committed(tile)]
@@ -238,7 +287,9 @@ def _write_tiles(
     progress.start("importing", total, done, unit="records")
     for tile in todo:
         digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
-        writer.write_tile(tile, _fields(dump, manifest, tile), digests)
+        fields = _fields(dump, manifest, tile)
+        tally.add(tile, fields["topk_index"][..., 0])
+        writer.write_tile(tile, fields, digests)
         done += tile.count
         progress.update(done, last=done == total)
 
@@ -256,6 +307,16 @@ def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
     records = np.concatenate(packed, axis=1)
     flat = numpy_codec.unpack(records.reshape(height * width, -1), manifest.codec)
     return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
+
+
+def _check_files(settings: ImportSettings) -> None:
+    """Only dense dumps leave it to others to name their rows."""
+    for flag, path in (("--ids", settings.request.ids), ("--labels", settings.request.labels)):
+        if path is not None and settings.form != "dense":
+            raise ConfigError(
+                f"{flag} {path}: a {settings.form} dump names its rows itself, so it would not be looked at; "
+                "leave it out (labels come with --data)"
+            )
 
 
 def _check_free(out: str) -> None:

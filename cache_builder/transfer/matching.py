@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.datasets import ImageSource, Sample, open_source
+from cache_builder.datasets import ImageSource, Sample, decoding_of, left_out_of, open_source
 from cache_builder.datasets.class_names import relabelled
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import DecimalIds
+from cache_builder.format.manifest import Decoding
 from cache_builder.names import with_classes
 from cache_builder.teachers.imagenet_names import assumed_names
+from cache_builder.transfer.id_search import find_samples
+from cache_builder.transfer.row_order import RowOrder, listed_ids, order_rows, plausible_orders
 from cache_builder.transfer.sources import Dump
-
-_NAMED = 3
 
 
 class RowSource:
@@ -30,6 +32,7 @@ class RowSource:
         self.spec = source.spec
         self.class_names = source.class_names
         self.reads_files, self.side, self.mirrors = source.reads_files, source.side, source.mirrors
+        self.decoding, self.left_out = decoding_of(source), left_out_of(source)
         self.ids: Sequence[str] = [source.ids[int(index)] for index in indices]
         self.labels: NDArray[np.int32] | None = None if source.labels is None else source.labels[indices]
 
@@ -58,6 +61,12 @@ class Matched:
     class_names: tuple[str, ...] | None
     source: RowSource | None
     """The data set by rows, where one was given."""
+    told: str = ""
+    """How the rows were found, for people."""
+    by_name: bool = False
+    """Whether the classes were matched by their names."""
+    orders: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    """Labels [N] that the rows would have by each plausible order of them, under the names of ``--order``."""
 
     def digests(self, rows: range) -> NDArray[np.uint64]:
         """Of the samples of consecutive rows; 0 where nobody can look."""
@@ -66,81 +75,87 @@ class Matched:
         return np.array([self.source.read(row).digest for row in rows], np.uint64)
 
 
-def match(dump: Dump, data: str | None, where: Path) -> Matched:
+def match(
+    dump: Dump, data: str | None, where: Path, order: str | None = None, decoding: Decoding = NEWEST
+) -> Matched:
     """Names of the rows: the data set's where one is given, else the dump's, else decimal numbers.
 
-    Raises :class:`DataError` naming rows that the data set does not have, or labels that contradict it.
+    ``order``: of the rows, where the dump does not name them. Raises :class:`DataError` naming rows that the
+    data set does not have, or labels that contradict it, and :class:`ConfigError` for rows without an order.
     """
+    if order is not None and dump.ids is not None:
+        raise ConfigError(
+            f"--order {order}: the rows have ids (of the dump, or by --ids), which say it already"
+        )
     if data is None:
-        ids = dump.ids if dump.ids is not None else DecimalIds(len(dump))
-        return Matched(ids, dump.labels, None, None)
-    source, class_names = _numbered(open_source(data), dump.classes, where)
-    rows = RowSource(source, _indices(dump, source, where))
+        return _unseen(dump, order)
+    source, class_names, by_name = _numbered(open_source(data, decoding), dump.classes, where)
+    found = _ordered(dump, source, where, order)
+    rows = RowSource(source, found.indices)
+    orders = _labels_by_order(dump, source) if found.by_position else {}
     if dump.labels is not None and rows.labels is not None:
-        differing = np.flatnonzero((dump.labels != rows.labels) & (dump.labels >= 0))
-        if differing.size:
-            row = int(differing[0])
-            raise DataError(
-                f"{differing.size} labels of {where} are not those of {data}, the first is of "
-                f"{rows.ids[row]!r}: {dump.labels[row]} and {rows.labels[row]}: other rows, or other classes"
-            )
+        _check_labels(dump.labels, rows, orders, where)
     labels = rows.labels if rows.labels is not None else dump.labels
-    return Matched(rows.ids, labels, class_names, rows)
+    return Matched(rows.ids, labels, class_names, rows, found.told, by_name, orders)
 
 
-def _numbered(source: ImageSource, classes: int, where: Path) -> tuple[ImageSource, tuple[str, ...] | None]:
-    """The data set with labels by the dump's numbering, and the names of the dump's classes.
+def _unseen(dump: Dump, order: str | None) -> Matched:
+    """Rows of no data set."""
+    if order in ("torchvision", "path"):
+        raise ConfigError(f"--order {order} is one of the samples of a data set: add --data, or give --ids")
+    ids = dump.ids if dump.ids is not None else listed_ids(order, len(dump))
+    return Matched(DecimalIds(len(dump)) if ids is None else ids, dump.labels, None, None)
+
+
+def _ordered(dump: Dump, source: ImageSource, where: Path, order: str | None) -> RowOrder:
+    if dump.ids is None:
+        return order_rows(order, len(dump), source, str(where))
+    indices = find_samples(dump.ids, source.ids, str(where), source.spec)
+    return RowOrder(indices, "by their ids", by_position=False)
+
+
+def _labels_by_order(dump: Dump, source: ImageSource) -> dict[str, NDArray[np.int32]]:
+    labels = source.labels
+    if labels is None:
+        return {}
+    return {name: labels[indices] for name, indices in plausible_orders(len(dump), source).items()}
+
+
+def _check_labels(
+    given: NDArray[np.int32], rows: RowSource, orders: Mapping[str, NDArray[np.int32]], where: Path
+) -> None:
+    """Raise :class:`DataError` where the dump's labels are not those of its rows, saying whose they are."""
+    assert rows.labels is not None
+    differing = np.flatnonzero((given != rows.labels) & (given >= 0))
+    if not differing.size:
+        return
+    row = int(differing[0])
+    fitting = [name for name, labels in orders.items() if ((given == labels) | (given < 0)).all()]
+    hint = f"they are those of --order {fitting[0]}" if fitting else "other rows, or other classes"
+    raise DataError(
+        f"{differing.size} labels of {where} are not those of {rows.spec}, the first is of "
+        f"{rows.ids[row]!r}: {given[row]} and {rows.labels[row]}: {hint}"
+    )
+
+
+def _numbered(
+    source: ImageSource, classes: int, where: Path
+) -> tuple[ImageSource, tuple[str, ...] | None, bool]:
+    """The data set with labels by the dump's numbering, the names of its classes, and whether names matched.
 
     A dump names no classes: where it has 1,000 and all of the data's are ImageNet's, they are matched by
     name, else their number must be the same.
     """
     names = source.class_names
     if names is None or source.labels is None:
-        return source, None
+        return source, None, False
     assumed = assumed_names(classes, names)
     if assumed and assumed[1].is_whole:
-        return Renumbered(source, relabelled(source.labels, assumed[1].places)), assumed[0]
+        return Renumbered(source, relabelled(source.labels, assumed[1].places)), assumed[0], True
     if len(names) != classes:
         raise ConfigError(
             f"{where} has {classes:,} classes, {source.spec} has {len(names):,}: its labels would be "
             f"of other classes. Give the names of all {classes:,} in the dump's order: --data "
             f"{quote(with_classes(source.spec, 'FILE'))}, one a line; a class may lack pictures"
         )
-    return source, names
-
-
-def _indices(dump: Dump, source: ImageSource, where: Path) -> NDArray[np.int64]:
-    """The sample of each row: by id, by id without suffix, or by position where the dump has no ids."""
-    if dump.ids is None:
-        if len(dump) != len(source):
-            raise DataError(
-                f"{where} has {len(dump)} rows and no ids, {source.spec} {len(source)} samples: which row is "
-                "which sample? give --ids"
-            )
-        return np.arange(len(dump))
-    by_id = {sample_id: index for index, sample_id in enumerate(source.ids)}
-    found = [by_id.get(key, -1) for key in dump.ids]
-    if min(found) < 0:
-        stems = _by_stem(source.ids)
-        found = [
-            index if index >= 0 else stems.get(key, -1) for key, index in zip(dump.ids, found, strict=True)
-        ]
-    unknown = [key for key, index in zip(dump.ids, found, strict=True) if index < 0]
-    if unknown:
-        raise DataError(
-            f"{len(unknown)} of {len(dump)} samples of {where} are not in {source.spec}: "
-            f"{', '.join(repr(key) for key in unknown[:_NAMED])}"
-        )
-    return np.array(found, np.int64)
-
-
-def _by_stem(ids: Sequence[str]) -> dict[str, int]:
-    """Ids without suffix; those that several samples share are left out."""
-    stems: dict[str, int] = {}
-    twice = set()
-    for index, sample_id in enumerate(ids):
-        stem = PurePosixPath(sample_id).with_suffix("").as_posix() if sample_id.strip("/.") else sample_id
-        if stem in stems:
-            twice.add(stem)
-        stems[stem] = index
-    return {stem: index for stem, index in stems.items() if stem not in twice}
+    return source, names, False

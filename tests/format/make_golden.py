@@ -56,7 +56,7 @@ def write(path: Path, manifest: Manifest, logits: NDArray[np.float32], basis: Ta
 
 
 def main(folder: Path) -> None:
-    """``tail.zarr``: uint16 ids, all widths, partial tiles; two sketches; ``exact.zarr``: K = C."""
+    """``tail.zarr``: all widths, partial tiles; two sketches; ``exact.zarr``, ``upright.zarr``: K = C."""
     zarr.config.set({"json_indent": None})  # small files
     logits = synthetic_logits(views=3, rows=3, classes=257, seed=2) * 3
     logits[:, 0, 256] = logits[:, 0].max(axis=1) + 2  # an id that needs the second byte
@@ -77,6 +77,8 @@ def main(folder: Path) -> None:
     logits = synthetic_logits(views=1, rows=3, classes=5, seed=3)
     manifest = synthetic_manifest(views=1, rows=3, classes=5, top_k=5, tile_views=8, tile_rows=4096)
     write(folder / "exact.zarr", manifest, logits, codec.no_tail(5))
+    upright = manifest.data.model_copy(update={"decoding": 2})
+    write(folder / "upright.zarr", manifest.model_copy(update={"data": upright}), logits, codec.no_tail(5))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ CACHE_IDS = {
     "v1/exact.zarr": "65405a47313d92ebc8262b75e486b292",
     "v2/tail.zarr": "1e0d8079488b674b35ec32c1fa4b10b6",
     "v2/exact.zarr": "2e11f258835a50aab94a11d1cb00ce8d",
+    "v2/upright.zarr": "90283157d999049b1ec284ccb20e0979",
     "v2/sketch.zarr": "4cbfe137fcb1ee077bdef0d7f38620aa",
     "v2/sketch-16.zarr": "87fb22dac4c297d37fceef6451bc4b9f",
 }
@@ -54,6 +55,11 @@ def test_its_samples_are_the_same(name: str) -> None:
     assert cache.manifest.invalid_rows == (1,)
     assert np.isnan(cache.decode(cache.read_page(0))[1]).all()
     assert cache.probe_pixels[0, 2, 7, 7] == 191
+
+
+@pytest.mark.parametrize("name", CACHE_IDS)
+def test_its_pictures_are_decoded_by_the_rule_of_then(name: str) -> None:
+    assert open_cache(GOLDEN / name).manifest.data.decoding == (2 if name == "v2/upright.zarr" else 1)
 
 
 def test_the_tail_cache_has_every_kind_of_field() -> None:

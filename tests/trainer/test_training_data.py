@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 
 import numpy as np
@@ -9,11 +10,20 @@ import pytest
 import torch
 
 from cache_builder.datasets import DATASETS, LimitedSource, open_source
+from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError, DataError
 from tests.trainer.replay import write_replay_cache
 from tests.trainer.runs import SAMPLES, config, write_digits_cache
+from tests.trainer.test_report import run_config
 from trainer.client import TeacherCache
-from trainer.training_data import class_counts, count_set_aside, split, training_data, training_source
+from trainer.training_data import (
+    class_counts,
+    count_set_aside,
+    decoding_for,
+    split,
+    training_data,
+    training_source,
+)
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +154,15 @@ def test_classes_are_counted_where_there_is_a_label(cache, tmp_path):
     assert (counts.shape, counts.dtype, int(counts.sum())) == ((12,), torch.int64, 16)
     assert counts[3] == (dataset.labels == 3).sum()
     assert counts[10:].tolist() == [0, 0]
+
+
+def test_pictures_are_decoded_by_the_caches_rule_or_that_of_the_run_which_goes_on(cache, tmp_path):
+    wanted = config(tmp_path / "out", None)
+    assert decoding_for(wanted, ()) == NEWEST
+    with TeacherCache.open(str(cache)) as opened:
+        assert decoding_for(wanted, (opened,)) == opened.manifest.data.decoding == 1
+    (tmp_path / "out").mkdir()
+    body = run_config(tmp_path / "out").model_dump(mode="json")
+    del body["decoding"]  # as earlier releases wrote it
+    (tmp_path / "out" / "config.json").write_text(json.dumps(body))
+    assert decoding_for(wanted, ()) == 1

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.transfer.id_lists import read_ids
 from cache_builder.transfer.sources.contract import NO_SCALE, DumpRequest, Values
 
 _LEAST = 1e-30
@@ -28,7 +29,9 @@ class DenseDump:
         self._path = request.source
         self._array = _opened(request.source)
         self.views, self._rows, self.classes = (int(size) for size in self._array.shape)
-        self.ids: Sequence[str] | None = _lines(request.ids, self._rows) if request.ids else None
+        self.ids: Sequence[str] | None = (
+            read_ids(f"--ids {request.ids}", request.ids, self._rows) if request.ids else None
+        )
         self.labels = _labels(request.labels, self._rows) if request.labels else None
         self._values = self._checked_values(request.values)
         self.lacks = [NO_SCALE] if self._values != "logits" else []
@@ -103,16 +106,6 @@ def _tensor(loaded: object, path: Path) -> torch.Tensor:
     if len(tensors) != 1:
         raise DataError(f"{path} holds {len(tensors)} tensors, expected one with logits")
     return tensors[0]
-
-
-def _lines(path: Path, rows: int) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--ids {path} cannot be read: {error}") from error
-    if len(lines) != rows:
-        raise DataError(f"--ids {path} has {len(lines)} lines, the dump {rows} rows")
-    return lines
 
 
 def _labels(path: Path, rows: int) -> NDArray[np.int32]:

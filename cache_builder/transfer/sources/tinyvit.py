@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.transfer.id_lists import lines_of
 from cache_builder.transfer.sources.contract import NO_SCALE, NO_TAIL_SHAPE, DumpRequest
 from cache_builder.transfer.sources.even_tail import even_tail
 
@@ -69,7 +70,7 @@ class _Epoch:
         """Position of each key in all files one after the other; of keys in several files, the first."""
         first = 0
         for keys_file in sorted(folder.glob("rank*-keys.txt"), key=_rank):
-            keys = [line.strip() for line in keys_file.read_text(encoding="utf-8").splitlines()]
+            keys = lines_of(keys_file.read_text(encoding="utf-8"))
             self._parts.append(_values(keys_file, len(keys), record))
             for position, key in enumerate(keys, start=first):
                 self.places.setdefault(key, position)

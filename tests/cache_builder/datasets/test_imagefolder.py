@@ -102,12 +102,6 @@ class TestDecode:
         data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
         np.testing.assert_array_equal(decoded(data), np.asarray(frames[0].convert("RGB")))
 
-    def test_exif_orientation_is_ignored_as_in_torchvision(self) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        data = encoded(Image.fromarray(PHOTO), "JPEG", exif=exif)
-        assert decoded(data).shape == PHOTO.shape
-
 
 class TestRead:
     def test_digest_is_of_the_files_bytes(self, photos: Path) -> None:

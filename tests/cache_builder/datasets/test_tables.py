@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 from pathlib import Path
@@ -180,3 +181,47 @@ class TestParquet:
         monkeypatch.delattr(cache_builder.datasets, "arrow")
         with pytest.raises(ConfigError, match=r"pip install 'kdcache\[parquet\]'"):
             open_source(spec)
+
+
+class TestOddIds:
+    """Ids are bytes that nobody trims or rewrites."""
+
+    ODD = (
+        " a",
+        "a ",
+        "\ta",
+        '"a"',
+        "a,b",
+        "a\nb",
+        "a\r\nb",
+        "\n",
+        "x" * 65_536,
+        "\u00e9",
+        "e\u0301",
+        "a/../b",
+    )
+
+    def test_csv_keeps_them(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(jpeg(0))
+        with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path", "id"), *(("a.jpg", sample_id) for sample_id in self.ODD)])
+        assert tuple(open_source(f"csv:{tmp_path}/t.csv").ids) == self.ODD
+
+    def test_parquet_keeps_them(self, tmp_path: Path) -> None:
+        spec = parquet_of(tmp_path, path=["a.jpg"] * len(self.ODD), id=list(self.ODD))
+        assert tuple(open_source(spec).ids) == self.ODD
+
+    def test_a_path_with_blanks_is_that_file_and_blanks_behind_a_comma_are_none(self, tmp_path: Path) -> None:
+        for name in (" odd .jpg", "a.jpg"):
+            (tmp_path / name).write_bytes(jpeg(0))
+        source = open_source(csv_of(tmp_path, "label,path\ncat, odd .jpg\ncat, a.jpg \n"))
+        assert list(source.ids) == [" odd .jpg", "a.jpg"]
+        assert source.read(0).digest == source.read(1).digest
+
+    def test_a_file_in_another_normal_form_is_named_as_such(self, tmp_path: Path) -> None:
+        (tmp_path / "cafe\u0301.jpg").write_bytes(jpeg(0))
+        source = open_source(csv_of(tmp_path, "path\ncaf\u00e9.jpg\n"))
+        with pytest.raises(
+            DataError, match=r"another Unicode normal form is there, '.*cafe\\u0301\.jpg' and not"
+        ):
+            source.read(0)
