@@ -26,6 +26,7 @@ def reported() -> Iterator[None]:
     """Run a command's work and turn what goes wrong into a message and an exit code."""
     try:
         with _sigterm_raises():
+            _look_at_environment()
             yield
     except KeyboardInterrupt as error:
         code = _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
@@ -43,6 +44,14 @@ def reported() -> Iterator[None]:
         if not isinstance(error, KDCacheError):
             raise
         _end(str(error), error.exit_code)
+
+
+def _look_at_environment() -> None:
+    # Imported here: the format package brings NumPy and Zarr, for which --help should not wait.
+    from cache_builder.environment import check_variables, spare_loopback
+
+    check_variables()
+    spare_loopback()
 
 
 def describe_os_error(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import itertools
 import re
 import secrets
@@ -10,8 +11,9 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from logit_server.errors import REQUEST_ID_KEY, OverloadedError, respond_to
+from logit_server.errors import REQUEST_ID_KEY, OverloadedError, UnauthorizedError, respond_to
 from logit_server.state import HEAD_KEY, SCOPE_KEY, State
+from logit_server.wire import check_no_key_twice
 
 _PROGRESS = "kdcache.progress"
 _CACHES = "/v1/caches/"
@@ -36,6 +38,8 @@ class Envelope:
         self._shortcuts = shortcuts
         self._in_flight = 0
         self._limit = state.settings.max_in_flight
+        token = state.settings.token
+        self._token = token.get_secret_value().encode() if token else None
         self._run_id = secrets.token_hex(4)
         self._count = itertools.count(1)
 
@@ -52,6 +56,9 @@ class Envelope:
         self._in_flight += 1
         try:
             self._check_room(scope["path"])
+            self._check_token(scope)
+            if b"&" in scope["query_string"]:
+                check_no_key_twice(scope["query_string"])
             app = self._shortcuts.get((scope["method"], scope["path"]), self.app)
             await app(scope, receive, send)
         except ClientDisconnect:
@@ -75,6 +82,17 @@ class Envelope:
             raise OverloadedError(
                 f"{self._in_flight} requests at once, the limit of this worker is {self._limit}; "
                 "try again in a second"
+            )
+
+    def _check_token(self, scope: Scope) -> None:
+        if self._token is None or scope["path"] in _HEALTH:
+            return
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, token = given.partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+            raise UnauthorizedError(
+                "this server answers only with its token: send it as `Authorization: Bearer TOKEN` "
+                "(kdtrain takes it from KDCACHE_TOKEN)"
             )
 
     def _stamping(self, scope: Scope, send: Send) -> Send:

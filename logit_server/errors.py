@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cache_builder.format import CorruptCacheError, KDCacheError, UnknownSampleError
+from cache_builder.format import CorruptCacheError, KDCacheError, StorageError, UnknownSampleError
 
 REQUEST_ID_KEY = "kdcache.request_id"
 
@@ -47,15 +47,21 @@ class OverloadedError(KDCacheError):
     """More requests at once than this server takes."""
 
 
-class StorageError(KDCacheError):
-    """A disk or an object store did not answer; it may the next time."""
+class UnauthorizedError(KDCacheError):
+    """The request carries no token of this server."""
+
+
+class ReplacedCacheError(KDCacheError):
+    """Another cache lies by now where the served one was."""
 
 
 STATUSES: dict[type[Exception], int] = {
+    UnauthorizedError: 401,
     UnknownCacheError: 404,
     UnknownArrayError: 404,
     UnknownSampleError: 404,
     NotAcceptableError: 406,
+    ReplacedCacheError: 410,
     TooLargeError: 413,
     MediaTypeError: 415,
     RequestError: 422,
@@ -88,6 +94,8 @@ def error_response(error: Exception) -> Response:
     headers = {"cache-control": "no-store"}
     if status == 503:
         headers["retry-after"] = str(RETRY_AFTER_S)
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, HTTPException):
         headers |= dict(error.headers or {})
     body = json.dumps({"error": name, "detail": detail}, ensure_ascii=False).encode()
@@ -99,8 +107,9 @@ async def respond_to(request: Request, error: Exception) -> Response:
     if status_of(error) >= 500 and not isinstance(error, OverloadedError):
         request_id = request.scope.get(REQUEST_ID_KEY)
         unforeseen = None if isinstance(error, KDCacheError) else error
+        cause = error.__cause__ if isinstance(error.__cause__, KDCacheError) else error
         logger.error(
-            "request %s, %s %s: %s", request_id, request.method, request.url.path, error, exc_info=unforeseen
+            "request %s, %s %s: %s", request_id, request.method, request.url.path, cause, exc_info=unforeseen
         )
     return error_response(error)
 

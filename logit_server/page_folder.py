@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.format import StorageError
 from logit_server.catalog import ServedCache
-from logit_server.errors import StorageError
 from logit_server.storage import read_page
 
 

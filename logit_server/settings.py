@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cache_builder.environment import check_variables
 from cache_builder.format import ConfigError
 
 ENVIRONMENT_PREFIX = "KDCACHE_"
@@ -29,10 +30,13 @@ class Settings(BaseSettings):
     """Paths or fsspec URLs, or NAME=PATH to serve one under another name than its manifest's.
     In the environment: separated by commas, or a JSON list."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 or :: for every one. Nobody is asked for a password: mind who can
-    reach it."""
+    """Address to listen on; 0.0.0.0 or :: for every one. Without a token everybody who can reach it is
+    answered."""
     port: int = Field(8000, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
+    token: SecretStr | None = None
+    """Whoever asks must send it as ``Authorization: Bearer TOKEN``; only /healthz and /readyz answer without.
+    kdtrain sends what its own KDCACHE_TOKEN says."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that answer requests. They share one set of pages."""
     page_dir: Path | None = None
@@ -64,9 +68,21 @@ class Settings(BaseSettings):
             return json.loads(value)
         return tuple(item.strip() for item in value.split(",") if item.strip())
 
+    @field_validator("token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        if value is not None and not (text and text.isascii() and text.isprintable() and " " not in text):
+            raise ValueError("a token is made of visible ASCII characters, without spaces")
+        return value
+
     @classmethod
     def checked(cls, **arguments: object) -> Self:
-        """Settings from arguments and environment; what is wrong with them as a :class:`ConfigError`."""
+        """Settings from arguments and environment; what is wrong with them as a :class:`ConfigError`.
+
+        So is a variable that means nothing here: a misspelt limit would be no limit.
+        """
+        check_variables()
         try:
             return cls(**arguments)  # type: ignore[arg-type]
         except ValidationError as error:
@@ -77,7 +93,8 @@ class Settings(BaseSettings):
 
 
 def _explain(field: str, message: str, found: object) -> str:
-    return f"{field} (or {ENVIRONMENT_PREFIX}{field.upper()}) is {found!r}: {message}"
+    shown = "not shown" if field == "token" else repr(found)
+    return f"{field} (or {ENVIRONMENT_PREFIX}{field.upper()}) is {shown}: {message}"
 
 
 def described() -> str:

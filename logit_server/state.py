@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -21,6 +22,8 @@ class State:
     settings: Settings
     catalog: Catalog
     pages: Pages | None = None
+    look: asyncio.Task[None] | None = None
+    """At the stores, begun last (see ``/readyz``)."""
 
     @property
     def running_pages(self) -> Pages:

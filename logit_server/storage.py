@@ -9,27 +9,46 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format import CorruptCacheError, KDCacheError
+from cache_builder.format import CorruptCacheError, KDCacheError, Manifest, StorageError
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.reader import read_manifest
 from logit_server.catalog import ServedCache
-from logit_server.errors import StorageError
+from logit_server.errors import ReplacedCacheError
 
 
 def read_page(served: ServedCache, view: int) -> NDArray[np.uint8]:
     """The records of a view, uint8 [N, record_bytes].
 
-    Raises :class:`CorruptCacheError` (naming the tile) or :class:`StorageError`.
+    Raises :class:`CorruptCacheError` (naming the tile), :class:`StorageError` or :class:`ReplacedCacheError`.
     """
     with storage_errors(served, f"view {view}"):
-        records = served.cache.read_page(view)
+        try:
+            records = served.cache.read_page(view)
+        except CorruptCacheError:
+            _check_same(served, read_manifest(served.cache.location))  # the records of another cache
+            raise
         now = read_manifest(served.cache.location)
-    if now is None or now.cache_id != served.cache_id:
-        raise CorruptCacheError(
-            f"cache {served.name!r} was replaced or removed while it was served: its id was "
-            f"{served.cache_id}; restart the server"
-        )
+        _check_same(served, now)
     return records
+
+
+def check_reachable(served: ServedCache) -> None:
+    """Look whether the store of a cache is there, and still holds that cache.
+
+    Raises :class:`StorageError` or :class:`ReplacedCacheError`.
+    """
+    with storage_errors(served, "its manifest"):
+        _check_same(served, read_manifest(served.cache.location))
+
+
+def _check_same(served: ServedCache, now: Manifest | None) -> None:
+    if now is None:
+        served.cache.check_reachable()
+    elif now.cache_id != served.cache_id:
+        raise ReplacedCacheError(
+            f"cache {served.name!r} was replaced while it was served: its id was {served.cache_id}; put it "
+            "back, or restart the server"
+        )
 
 
 @contextlib.contextmanager
@@ -37,6 +56,11 @@ def storage_errors(served: ServedCache, what: str) -> Iterator[None]:
     """Turn what a read raises into errors for clients: they name cache and tile, not the server's folders."""
     try:
         yield
+    except ReplacedCacheError:
+        raise
+    except StorageError as error:
+        # The log has the whole of it; clients need not know where the store is.
+        raise StorageError(f"cache {served.name!r}, {what}: its store is out of reach just now") from error
     except KDCacheError as error:
         raise CorruptCacheError(
             str(error).replace(served.cache.location, f"cache {served.name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Annotated, Self
+from urllib.parse import unquote_plus
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +166,16 @@ def parse_view(query: bytes) -> int:
     if not (view.isascii() and view.isdigit() and len(view) <= 9):
         raise RequestError(f"view is {shorten(view)}: it must be a whole number from 0")
     return int(view)
+
+
+def check_no_key_twice(query: bytes) -> None:
+    """Raise :class:`RequestError` for a key that is given twice: of two views, one would be dropped."""
+    keys = [unquote_plus(pair.partition("=")[0]) for pair in query.decode("latin-1").split("&") if pair]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise RequestError(
+            f"query parameter {shorten(twice)} is given {keys.count(twice)} times; give it once"
+        )
 
 
 def entity_tag(*parts: object) -> str:

@@ -62,13 +62,13 @@ class TeacherCache:
         """Open ``http(s)://host/v1/caches/NAME``, a local path, or an fsspec URL such as ``s3://…``.
 
         ``token``: bearer token for the server, by default the environment's ``KDCACHE_TOKEN``.
-        ``patience_s``: how long a server may be away before a request gives up.
+        ``patience_s``: how long a server, or a store that was opened, may be away before a request gives up.
         Raises :class:`ServerError` where no server answers, and the errors of ``open_cache`` for a path.
         """
         if url.startswith(("http://", "https://")):
             source: Source = RemoteSource(url, token or os.environ.get(TOKEN_VARIABLE), patience_s)
         else:
-            source = StoreSource(url)
+            source = StoreSource(url, patience_s)
         try:
             source.manifest()
         except BaseException:

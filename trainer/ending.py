@@ -18,9 +18,12 @@ INTERRUPTED, TERMINATED = 130, 143
 def reported() -> Iterator[None]:
     """Run a command's work and turn what goes wrong into a message and an exit code."""
     # Imported here: the format package brings NumPy and Zarr, for which --help should not wait.
+    from cache_builder.environment import check_variables, spare_loopback
     from cache_builder.format.errors import KDCacheError
 
     try:
+        check_variables()
+        spare_loopback()
         yield
     except KDCacheError as error:
         _end(str(error), error.exit_code)

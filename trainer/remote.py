@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
-import logging
-import random
 import threading
-import time
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.environment import is_loopback, proxy_for
 from cache_builder.format import ConfigError, CorruptCacheError, Manifest, RecordLayout, ServerError
+from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
+from cache_builder.format.content_digest import matches
 from cache_builder.format.manifest import array_digest
 from cache_builder.format.reader import parse_manifest
+from trainer.patience import Patience
 
 ID_HEADER = "X-KDCache-Id"
 ROWS_TYPE = "application/vnd.kdcache.rows"
@@ -24,26 +26,19 @@ RECORDS_TYPE = "application/vnd.kdcache.records"
 
 ROWS_PER_REQUEST = 16_384
 """Rows asked for at once: one request stays small enough to be repeated without regret."""
-FIRST_DELAY_S = 0.25
-LONGEST_DELAY_S = 8.0
 _TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 # What a server that starts, drains, is overloaded or has lost its disk for a moment may answer.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _REFUSED = {401, 403}
 
-# Its own generator: the global one may belong to the student's training, which must be repeatable.
-_jitter = random.Random()
-
-log = logging.getLogger(__name__)
-
 
 class RemoteSource:
     """One cache of one server. Every method may be called from several threads.
 
-    Requests that fail on the way, or find the server starting, overloaded or gone, are repeated with
-    exponential backoff and jitter for ``patience_s`` seconds. An answer for another cache_id, a refusal and
-    a damaged tile end it at once. All of these raise :class:`ServerError`, a damaged tile
-    :class:`CorruptCacheError`.
+    Requests that fail on the way, or find the server starting, overloaded or gone, or come back damaged, are
+    repeated with exponential backoff and jitter for ``patience_s`` seconds. An answer for another cache_id,
+    a refusal and a damaged tile end it at once. All of these raise :class:`ServerError`, a damaged tile
+    :class:`CorruptCacheError`. This machine itself is never asked through a proxy.
     """
 
     def __init__(self, url: str, token: str | None, patience_s: float) -> None:
@@ -52,7 +47,9 @@ class RemoteSource:
         self._closed = threading.Event()
         self._cache_id: str | None = None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT)
+        self._proxy = proxy_for(self.location)
+        is_here = is_loopback(urlsplit(self.location).hostname or "")
+        self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, trust_env=not is_here)
         self._manifest: Manifest | None = None
 
     def manifest(self) -> Manifest:
@@ -130,7 +127,7 @@ class RemoteSource:
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         """Send until there is an answer worth having; raise what waiting cannot mend."""
-        waiting = _Patience(self.location, self._patience_s, self._closed)
+        waiting = Patience(self.location, self._patience_s, self._closed)
         while True:
             retry_after = None
             try:
@@ -141,12 +138,22 @@ class RemoteSource:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 self._check_identity(response)
-                if response.status_code == HTTPStatus.OK:
+                is_good = response.status_code == HTTPStatus.OK
+                if is_good and matches(response.content, response.headers.get(DIGEST_HEADER)) is not False:
                     waiting.over()
                     return response
                 problem = self._refuse_unless_passing(response)
                 retry_after = response.headers.get("Retry-After")
-            waiting.wait(problem, retry_after)
+            waiting.wait(problem + self._way(), retry_after)
+
+    def _way(self) -> str:
+        """The proxy that was asked in the server's place, where the environment names one."""
+        if self._proxy is None:
+            return ""
+        return (
+            f" (asked through the proxy {self._proxy} of the environment; to go without it, add the server's "
+            "host to no_proxy)"
+        )
 
     def _check_identity(self, response: httpx2.Response) -> None:
         found = response.headers.get(ID_HEADER)
@@ -154,7 +161,7 @@ class RemoteSource:
             if response.status_code == HTTPStatus.OK:
                 raise ServerError(
                     f"{response.url} answered without {ID_HEADER}: this is not a cache of a kdcache server; "
-                    "the URL should look like http://host:8000/v1/caches/NAME"
+                    f"the URL should look like http://host:8000/v1/caches/NAME{self._way()}"
                 )
         elif self._cache_id is not None and found != self._cache_id:
             raise ServerError(
@@ -164,6 +171,8 @@ class RemoteSource:
 
     def _refuse_unless_passing(self, response: httpx2.Response) -> str:
         """What to say while waiting; raises for an answer that waiting will not change."""
+        if response.status_code == HTTPStatus.OK:
+            return "the answer is damaged: its bytes are not those that its checksum was made of"
         error, detail = _error_body(response)
         problem = f"HTTP {response.status_code} {detail}".strip()
         if error == CorruptCacheError.__name__:
@@ -174,38 +183,7 @@ class RemoteSource:
             problem += "; set KDCACHE_TOKEN to a token of this server"
         if response.status_code == HTTPStatus.NOT_FOUND and self._cache_id is None:
             problem += "; the URL should look like http://host:8000/v1/caches/NAME"
-        raise ServerError(f"{response.url}: {problem}")
-
-
-class _Patience:
-    """How long one request may wait, and how long until the next try."""
-
-    def __init__(self, location: str, patience_s: float, closed: threading.Event) -> None:
-        self._location = location
-        self._patience_s = patience_s
-        self._closed = closed
-        self._began: float | None = None
-        self._delay_s = FIRST_DELAY_S
-
-    def wait(self, problem: str, retry_after: str | None) -> None:
-        now = time.monotonic()
-        if self._began is None:
-            self._began = now
-            log.warning("%s: %s; trying again for %.0f s", self._location, problem, self._patience_s)
-        left_s = self._began + self._patience_s - now
-        if left_s <= 0:
-            raise ServerError(f"{self._location} did not answer for {self._patience_s:.0f} s: {problem}")
-        # Jitter, so that many trainers do not return to a restarted server at the same instant.
-        delay_s = _jitter.uniform(0.5, 1.0) * self._delay_s
-        if retry_after is not None and retry_after.isdigit():
-            delay_s = max(delay_s, float(retry_after))
-        self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
-        if self._closed.wait(min(delay_s, left_s)):
-            raise ServerError(f"{self._location}: the cache was closed while a request waited")
-
-    def over(self) -> None:
-        if self._began is not None:
-            log.warning("%s answers again after %.0f s", self._location, time.monotonic() - self._began)
+        raise ServerError(f"{response.url}: {problem}{self._way()}")
 
 
 def _error_body(response: httpx2.Response) -> tuple[str, str]:

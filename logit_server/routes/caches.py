@@ -13,6 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from cache_builder.format import Manifest
+from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
+from cache_builder.format.content_digest import content_digest
 from logit_server.catalog import ServedCache
 from logit_server.errors import UnknownArrayError
 from logit_server.routes.answers import caching_headers, not_modified
@@ -67,7 +69,10 @@ async def read_manifest(request: Request, name: str) -> Response:
     """The manifest, as the store has it. ``name``: the cache's name or its cache_id."""
     served = cache_of(request)
     headers = caching_headers(request, served, entity_tag(served.cache_id, "manifest"))
-    return not_modified(request, headers) or Response(served.manifest_json, 200, headers, JSON)
+    if fresh := not_modified(request, headers):
+        return fresh
+    headers[DIGEST_HEADER] = content_digest(served.manifest_json)
+    return Response(served.manifest_json, 200, headers, JSON)
 
 
 @router.get(
@@ -81,8 +86,10 @@ async def read_array(request: Request, name: str, path: str) -> Response:
     check_accepted(request, NPY)
     _check_path(served, path)
     headers = caching_headers(request, served, entity_tag(served.cache_id, "array", path.replace("/", ".")))
-    fresh = not_modified(request, headers)
-    return fresh or Response(await run_in_threadpool(_npy, served, path), 200, headers, NPY)
+    if fresh := not_modified(request, headers):
+        return fresh
+    content = await run_in_threadpool(_npy, served, path)
+    return Response(content, 200, headers | {DIGEST_HEADER: content_digest(content)}, NPY)
 
 
 def _check_path(served: ServedCache, path: str) -> None:

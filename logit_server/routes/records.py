@@ -14,6 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
+from cache_builder.format.content_digest import content_digest
 from logit_server.catalog import ServedCache
 from logit_server.decoded import DecodedRecords, decode_records
 from logit_server.errors import RequestError
@@ -41,6 +43,7 @@ router = APIRouter(tags=["records"])
 plain_router = APIRouter(tags=["records"], route_class=PlainRoute)
 
 _CHUNK_BYTES = 2**20
+_DIGEST = DIGEST_HEADER.lower().encode()
 
 
 @plain_router.post(
@@ -48,7 +51,7 @@ _CHUNK_BYTES = 2**20
     operation_id="post_records",
     response_model=None,
     responses=responses(
-        404, 406, 413, 415, 422, 500, 503,
+        404, 406, 410, 413, 415, 422, 500, 503,
         content={RECORDS: BINARY}, model=DecodedRecords,
     ),
     openapi_extra={
@@ -116,7 +119,11 @@ class RecordsOf:
 
 
 async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
-    headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))]
+    headers = [
+        (b"content-type", media_type.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (_DIGEST, content_digest(body).encode()),
+    ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -156,7 +163,7 @@ class RangeQuery(BaseModel):
 @router.get(
     "/v1/caches/{name}/views/{view}/records",
     response_class=Response,
-    responses=responses(404, 406, 422, 500, 503, content={RECORDS: BINARY}),
+    responses=responses(404, 406, 410, 422, 500, 503, content={RECORDS: BINARY}),
 )
 async def read_range(
     request: Request,
@@ -179,7 +186,9 @@ async def read_range(
         return fresh
     headers["content-length"] = str((end - start) * served.record_bytes)
     page = await pages_of(request).get(served, view)
-    return StreamingResponse(_chunks(page.records[start:end], is_head(request)), 200, headers, RECORDS)
+    records = page.records[start:end]
+    headers[DIGEST_HEADER] = await run_in_threadpool(content_digest, records.reshape(-1).data)
+    return StreamingResponse(_chunks(records, is_head(request)), 200, headers, RECORDS)
 
 
 async def _chunks(records: NDArray[np.uint8], head: bool) -> AsyncIterator[bytes]:

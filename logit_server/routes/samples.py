@@ -44,10 +44,26 @@ class SampleQuery(BaseModel):
     top: int | None = Field(None, description="Classes to show; default: all that are stored")
 
 
+class IdQuery(SampleQuery):
+    """Which sample, and what of it to show."""
+
+    id: str = Field(description="The sample's id, exactly")
+
+
+@router.get(
+    "/v1/caches/{name}/samples",
+    response_model=DecodedRecord,
+    responses=responses(404, 406, 410, 422, 500, 503),
+)
+async def read_sample_of_id(request: Request, name: str, asked: Annotated[IdQuery, Query()]) -> Response:
+    """As with the id in the path: for ids such as ``..``, that clients and proxies would tidy away there."""
+    return await _answer(request, asked.id, asked)
+
+
 @router.get(
     "/v1/caches/{name}/samples/{sample_id:anything}",
     response_model=DecodedRecord,
-    responses=responses(404, 406, 422, 500, 503),
+    responses=responses(404, 406, 410, 422, 500, 503),
 )
 async def read_sample(
     request: Request,
@@ -56,6 +72,10 @@ async def read_sample(
     asked: Annotated[SampleQuery, Query()],
 ) -> Response:
     """What the teacher said about one sample in one view, with class names."""
+    return await _answer(request, sample_id, asked)
+
+
+async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Response:
     served = cache_of(request)
     check_accepted(request, JSON)
     view, top = served.check_view(asked.view), asked.top

@@ -174,3 +174,20 @@ def test_head_is_get_inside_and_head_outside(cache_path: Path) -> None:
 
     answers(app, cache_path, "HEAD")
     assert seen == ["GET"]
+
+
+def test_a_server_with_a_token_answers_nobody_without(cache_path: Path) -> None:
+    paths = ["/v1/caches", "/v1/caches/synthetic", "/v1/caches/synthetic/ids", "/nothing", "/openapi.json"]
+    wrong = [None, "Bearer wrong", "Bearer", "Basic c2VjcmV0", "secret", "Bearer secrets"]
+    with serving(Settings.checked(caches=(str(cache_path),), port=0, token="secret")) as base:
+        for path in paths:
+            for given in wrong:
+                response = httpx2.get(base + path, headers={"Authorization": given} if given else {})
+                assert (response.status_code, response.json()["error"]) == (401, "UnauthorizedError")
+                assert response.headers["www-authenticate"] == "Bearer"
+        rows = {"Content-Type": "application/vnd.kdcache.rows"}
+        url = f"{base}/v1/caches/synthetic/records"
+        assert httpx2.post(url, content=b"\0" * 4, headers=rows).status_code == 401
+        rows["Authorization"] = "bearer secret"
+        assert httpx2.post(url, content=b"\0" * 4, headers=rows).status_code == 200
+        assert httpx2.get(f"{base}/healthz").status_code == httpx2.get(f"{base}/readyz").status_code == 200

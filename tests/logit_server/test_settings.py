@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from cache_builder.environment import VARIABLES
 from cache_builder.format import ConfigError
 from logit_server.settings import Settings
 
@@ -54,3 +55,27 @@ def test_what_is_wrong_is_a_sentence_that_names_the_variable(
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="prot"):
         Settings.checked(prot=80)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "ü", "tab\t", "line\n"])
+def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
+    with pytest.raises(ConfigError, match="visible ASCII"):
+        Settings.checked(token=token)
+
+
+def test_a_token_is_not_shown() -> None:
+    assert "secret" not in repr(Settings.checked(token="secret"))
+    with pytest.raises(ConfigError) as caught:
+        Settings.checked(token="my secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_every_setting_is_a_known_variable_and_the_other_way_round() -> None:
+    of_server = {f"KDCACHE_{name.upper()}" for name in Settings.model_fields}
+    assert of_server == {name for name, reader in VARIABLES.items() if "server" in reader}
+
+
+def test_a_variable_that_means_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDCACHE_MAX_INFLIGHT", "1")
+    with pytest.raises(ConfigError, match=r"KDCACHE_MAX_INFLIGHT.*did you mean KDCACHE_MAX_IN_FLIGHT"):
+        Settings.checked()

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_builder.format import CorruptCacheError
+from cache_builder.format import CorruptCacheError, StorageError
 from logit_server.catalog import ServedCache, open_catalog
-from logit_server.errors import StorageError
+from logit_server.errors import ReplacedCacheError
 from logit_server.settings import Settings
-from logit_server.storage import read_page
+from logit_server.storage import check_reachable, read_page
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 
@@ -59,7 +59,7 @@ def test_another_cache_at_the_same_path_is_noticed(own_cache: Path) -> None:
     served = served_from(own_cache)
     shutil.rmtree(own_cache)
     write_synthetic_cache(own_cache, synthetic_logits(3, 100, 40, seed=1))
-    with pytest.raises(CorruptCacheError):
+    with pytest.raises(ReplacedCacheError):
         read_page(served, 0)
 
 
@@ -70,13 +70,19 @@ def test_a_manifest_that_changed_is_noticed_where_all_records_are_readable(own_c
     assert served.cache_id in text
     with (
         changed(root, text.replace(served.cache_id, "0" * 32).encode()),
-        pytest.raises(CorruptCacheError, match=r"was replaced or removed.*restart the server"),
+        pytest.raises(ReplacedCacheError, match=r"was replaced.*restart the server"),
     ):
         read_page(served, 0)
 
 
-def test_a_cache_that_was_removed_is_noticed(own_cache: Path) -> None:
+def test_a_cache_that_is_away_is_out_of_reach_and_not_damaged(own_cache: Path) -> None:
     served = served_from(own_cache)
-    shutil.rmtree(own_cache)
-    with pytest.raises(CorruptCacheError):
-        read_page(served, 0)
+    expected = read_page(served, 0).tobytes()
+    own_cache.rename(own_cache.with_name("elsewhere"))
+    for look in (lambda: read_page(served, 1), lambda: check_reachable(served)):
+        with pytest.raises(StorageError, match="out of reach") as caught:
+            look()
+        assert str(own_cache.parent) not in str(caught.value)
+    own_cache.with_name("elsewhere").rename(own_cache)
+    check_reachable(served)
+    assert read_page(served, 0).tobytes() == expected

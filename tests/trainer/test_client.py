@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 
@@ -16,10 +17,12 @@ from cache_builder.format import (
     DataError,
     FormatError,
     ServerError,
+    StorageError,
     UnknownSampleError,
     codec,
     open_cache,
 )
+from cache_builder.format.content_digest import matches
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.trainer.servers import free_port, server
 from trainer import remote
@@ -209,3 +212,43 @@ def test_a_damaged_tile_is_named_and_not_asked_for_again(tmp_path):
         shard.write_bytes(damaged)
         with pytest.raises(CorruptCacheError, match="rows 0-31"):
             cache.fetch(0, [0])
+
+
+@pytest.mark.parametrize("way", ["http", "path"])
+def test_a_store_that_is_away_is_waited_for(tmp_path, caplog, way):
+    path = tmp_path / "c.zarr"
+    write_synthetic_cache(path, synthetic_logits(VIEWS, ROWS, CLASSES))
+    expected = open_cache(path).read_page(1)
+    with server(path) as url, TeacherCache.open(url if way == "http" else str(path)) as cache:
+        path.rename(tmp_path / "elsewhere")
+        timer = threading.Timer(1, lambda: (tmp_path / "elsewhere").rename(path))
+        timer.start()
+        np.testing.assert_array_equal(cache.fetch_page(1), expected)
+        timer.join()
+    assert "out of reach" in caplog.text
+    assert "answers again" in caplog.text
+
+
+def test_a_store_that_stays_away_is_a_storage_error(tmp_path):
+    path = tmp_path / "c.zarr"
+    write_synthetic_cache(path, synthetic_logits(VIEWS, ROWS, CLASSES))
+    with TeacherCache.open(str(path), patience_s=0.1) as cache:
+        path.rename(tmp_path / "elsewhere")
+        with pytest.raises(StorageError, match="out of reach"):
+            cache.fetch(0, [0])
+
+
+def test_records_carry_a_checksum(url):
+    rows = np.arange(5, dtype="<u4").tobytes()
+    headers = {"Content-Type": "application/vnd.kdcache.rows", "Accept": "application/vnd.kdcache.records"}
+    answers = [
+        httpx2.post(f"{url}/records", content=rows, headers=headers),
+        httpx2.get(f"{url}/views/0/records", params={"start": 3, "stop": 9}),
+        httpx2.get(f"{url}/arrays/samples/digest"),
+        httpx2.get(url),
+    ]
+    for answer in answers:
+        assert matches(answer.content, answer.headers["Content-Digest"])
+        assert not matches(
+            answer.content[:-1] + bytes([answer.content[-1] ^ 1]), answer.headers["Content-Digest"]
+        )

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from cache_builder.format import ServerError, codec
+from cache_builder.format.content_digest import content_digest
 from tests.caches import synthetic_manifest
-from trainer.remote import FIRST_DELAY_S, ID_HEADER, LONGEST_DELAY_S, RemoteSource, _Patience
+from trainer.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
+from trainer.remote import ID_HEADER, RemoteSource
 
 MANIFEST = synthetic_manifest().model_copy(update={"cache_id": "a" * 32}).with_basis(codec.no_tail(40))
 BODY = json.dumps(MANIFEST.model_dump(mode="json")).encode()
@@ -106,7 +108,7 @@ class Recorder(threading.Event):
 
 def test_waits_grow_to_a_limit_with_jitter():
     recorder = Recorder()
-    patience = _Patience("somewhere", 120.0, recorder)
+    patience = Patience("somewhere", 120.0, recorder)
     for _ in range(12):
         patience.wait("gone", None)
     longest = [min(FIRST_DELAY_S * 2**n, LONGEST_DELAY_S) for n in range(12)]
@@ -116,14 +118,14 @@ def test_waits_grow_to_a_limit_with_jitter():
 
 def test_the_server_says_how_long_to_wait():
     recorder = Recorder()
-    _Patience("somewhere", 120.0, recorder).wait("busy", "30")
+    Patience("somewhere", 120.0, recorder).wait("busy", "30")
     assert recorder.waits == [30.0]
 
 
 def test_patience_ends():
     recorder = Recorder()
     with pytest.raises(ServerError, match="did not answer for 0 s: gone"):
-        _Patience("somewhere", 0.0, recorder).wait("gone", None)
+        Patience("somewhere", 0.0, recorder).wait("gone", None)
     assert recorder.waits == []
 
 
@@ -181,3 +183,47 @@ def test_a_url_that_is_none_is_refused():
 
     with source("http://") as remote, pytest.raises(ConfigError, match="is not a URL"):
         remote.manifest()
+
+
+def test_a_damaged_answer_is_asked_for_again():
+    """A proxy, a cable or a memory that flips one bit: the length is right, the checksum is not."""
+    whole = {ID_HEADER: "a" * 32, "Content-Digest": content_digest(BODY)}
+
+    def answer(_, number):
+        damaged = bytearray(BODY)
+        damaged[len(damaged) // 2] ^= number < 2
+        return 200, whole, bytes(damaged)
+
+    with canned(answer) as url, source(url) as remote:
+        assert remote.manifest().model_dump() == MANIFEST.model_dump()
+
+
+def test_answers_that_stay_damaged_are_never_believed():
+    headers = {ID_HEADER: "a" * 32, "Content-Digest": content_digest(BODY + b"x")}
+    with (
+        canned(lambda *_: (200, headers, BODY)) as url,
+        source(url, patience_s=0.1) as remote,
+        pytest.raises(ServerError, match="the answer is damaged"),
+    ):
+        remote.manifest()
+
+
+def test_this_machine_is_not_asked_through_a_proxy(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with canned(lambda *_: OK) as url, source(url, patience_s=0) as remote:
+        assert remote.manifest().name == "synthetic"
+
+
+def test_a_proxy_that_fails_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://me:pass@127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        source("http://cache.example.org:8000/v1/caches/c", patience_s=0) as remote,
+        pytest.raises(ServerError, match=r"proxy http://127\.0\.0\.1:9 of the environment") as caught,
+    ):
+        remote.manifest()
+    assert "pass" not in str(caught.value)

@@ -81,3 +81,21 @@ def test_a_sample_has_an_entity_tag_of_its_own(client: httpx2.Client) -> None:
     assert len(tags) == 3
     tag = client.get(path).headers["etag"]
     assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+
+
+@pytest.mark.parametrize("row", range(len(ODD_IDS)))
+def test_an_id_as_a_query_is_the_id_exactly(row: int, client: httpx2.Client) -> None:
+    body = client.get("/v1/caches/odd/samples", params={"id": ODD_IDS[row], "view": 0}).json()
+    assert (body["row"], body["sample_id"]) == (row, ODD_IDS[row])
+
+
+@pytest.mark.parametrize("other", [".", "..", "../x", "dir/img_00042.png\n", "dir//img_00042.png", ""])
+def test_an_id_as_a_query_that_is_not_there_is_404(other: str, client: httpx2.Client) -> None:
+    assert client.get(BASE, params={"id": other}).status_code == 404
+
+
+def test_a_query_without_an_id_or_with_two_is_refused(client: httpx2.Client) -> None:
+    assert client.get(BASE).status_code == 422
+    for query in ("id=dir/img_00042.png&id=dir/img_00043.png", "id=dir/img_00042.png&view=0&v%69ew=1"):
+        response = client.get(f"{BASE}?{query}")
+        assert (response.status_code, "given 2 times" in response.json()["detail"]) == (422, True)

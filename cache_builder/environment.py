@@ -1,0 +1,90 @@
+"""The environment: kdcache's own variables, and proxies that must not stand before this machine itself."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from cache_builder.format.errors import ConfigError
+
+PREFIX = "KDCACHE_"
+_KINDS = ("http", "https", "all")
+
+VARIABLES = {
+    "KDCACHE_ACCESS_LOG": "server",
+    "KDCACHE_CACHES": "server",
+    "KDCACHE_DRAIN_S": "server",
+    "KDCACHE_HOST": "server",
+    "KDCACHE_KEEP_ALIVE_S": "server",
+    "KDCACHE_MAX_BODY_BYTES": "server",
+    "KDCACHE_MAX_IDS": "server",
+    "KDCACHE_MAX_IN_FLIGHT": "server",
+    "KDCACHE_MAX_JSON_RECORDS": "server",
+    "KDCACHE_PAGE_BYTES": "server",
+    "KDCACHE_PAGE_DIR": "server",
+    "KDCACHE_PORT": "server",
+    "KDCACHE_TOKEN": "server and trainer",
+    "KDCACHE_WORKERS": "server",
+    "KDCACHE_FOLDER": "docker/compose.yaml",
+    "KDCACHE_GLYPHS": "tests",
+}
+"""Every variable of kdcache, and who reads it."""
+
+
+def check_variables(environment: Mapping[str, str] | None = None) -> None:
+    """Raise :class:`ConfigError` for a ``KDCACHE_`` variable that nobody reads: it is misspelt."""
+    given = os.environ if environment is None else environment
+    known = set(VARIABLES)
+    for name in sorted(given):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), sorted(known), n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"the environment has {name}, which kdcache does not know: {meant}Unset it, or take one of "
+                + ", ".join(name for name, reader in VARIABLES.items() if reader != "tests")
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost")
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL, without its password; None where there is none.
+
+    None also for this machine itself, whatever ``http_proxy`` and ``no_proxy`` say.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    return without_password(found) if found else None
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def spare_loopback() -> None:
+    """Add this machine to ``no_proxy``, for libraries that read the environment themselves.
+
+    Call once, when a command starts. Nothing is changed where no proxy is set.
+    """
+    if not set(getproxies()) & set(_KINDS):
+        return
+    for name in ("no_proxy", "NO_PROXY"):
+        entries = [entry.strip() for entry in os.environ.get(name, "").split(",") if entry.strip()]
+        more = [host for host in ("localhost", "127.0.0.1", "::1") if host not in entries]
+        os.environ[name] = ",".join(entries + more)

@@ -1,0 +1,59 @@
+"""Waiting for a server or a store that is away, without all trainers returning at one instant."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+
+from cache_builder.format import KDCacheError, ServerError
+
+FIRST_DELAY_S = 0.25
+LONGEST_DELAY_S = 8.0
+
+# Its own generator: the global one may belong to the student's training, which must be repeatable.
+_jitter = random.Random()
+
+log = logging.getLogger(__name__)
+
+
+class Patience:
+    """How long one request may wait, and how long until the next try."""
+
+    def __init__(
+        self,
+        location: str,
+        patience_s: float,
+        closed: threading.Event,
+        failure: type[KDCacheError] = ServerError,
+    ) -> None:
+        """``closed``: set when nobody wants the answer any more; ``failure``: what is raised in the end."""
+        self._failure = failure
+        self._location = location
+        self._patience_s = patience_s
+        self._closed = closed
+        self._began: float | None = None
+        self._delay_s = FIRST_DELAY_S
+
+    def wait(self, problem: str, retry_after: str | None = None) -> None:
+        """Wait a while because of a problem; raises ``failure`` where patience is at its end."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+            log.warning("%s: %s; trying again for %.0f s", self._location, problem, self._patience_s)
+        left_s = self._began + self._patience_s - now
+        if left_s <= 0:
+            raise self._failure(f"{self._location} did not answer for {self._patience_s:.0f} s: {problem}")
+        # Jitter, so that many trainers do not return to a restarted server at the same instant.
+        delay_s = _jitter.uniform(0.5, 1.0) * self._delay_s
+        if retry_after is not None and retry_after.isdigit():
+            delay_s = max(delay_s, float(retry_after))
+        self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
+        if self._closed.wait(min(delay_s, left_s)):
+            raise self._failure(f"{self._location}: the cache was closed while a request waited")
+
+    def over(self) -> None:
+        """There is an answer."""
+        if self._began is not None:
+            log.warning("%s answers again after %.0f s", self._location, time.monotonic() - self._began)
