@@ -72,5 +72,5 @@ class Masks:
         count, classes = int(self.throughout.sum()), len(self.throughout)
         return [
             f"masked classes: {count} of {classes} in every view; they cost nothing and decode to "
-            f"their constant, not below {LOWEST:g}. Logits that only some views mask are kept as {self.floor:.4g}"
+            f"their constant, not below {LOWEST:g}; what only some views mask is kept as {self.floor:.4g}"
         ]

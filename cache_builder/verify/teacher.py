@@ -240,7 +240,7 @@ def _repeatable(noise: float, live: Logits) -> Check:
     return Check(
         "repeatable",
         Outcome.DIFFERS,
-        f"the teacher does not repeat itself: {said}, so nothing can be said of the cache; repair the teacher "
+        f"the teacher does not repeat itself: {said}, so nothing can be said of the cache; repair it "
         "(dropout or sampling that ignores eval(), batch statistics)",
         {"live_against_live_rms": noise, "live_std": spread},
     )
