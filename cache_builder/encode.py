@@ -60,7 +60,7 @@ class RecordEncoder(nn.Module):
         """As ``masking.unmasked``."""
         if self.codec.masks is None:
             return logits
-        ordinary = logits.amax(dim=1, keepdim=True) > ORDINARY
+        ordinary = logits.amax(dim=1, keepdim=True).abs() < ORDINARY
         masked = logits.isneginf() | ((logits <= MASKED_BELOW) & ordinary)
         raised = logits.masked_fill(masked, self.codec.masks.floor)
         constant = torch.where(masked, self.mean, torch.nan)

@@ -134,7 +134,7 @@ def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
         found = _all_but_masked(masks, request, len(logits))
     else:
         found = _fit(left, request)
-    update = {"index_bits": index_bits(classes), "masks": masks.section}
+    update: dict[str, object] = {"index_bits": index_bits(classes), "masks": masks.section}
     if isinstance(found.codec, SketchSection):
         update["index_coding"] = "rank" if classes <= RANKED_UP_TO else "class"
     codec = found.codec.model_copy(update=update)

@@ -29,7 +29,7 @@ class Masks:
     def of(cls, logits: NDArray[np.float32]) -> Masks:
         """Look at calibration logits; :class:`DataError` where fewer than two classes are left."""
         masked = is_masked(logits)
-        throughout = masked.all(axis=0)
+        throughout: NDArray[np.bool_] = np.asarray(masked.all(axis=0))
         if (~throughout).sum() < 2:
             raise DataError(
                 f"the teacher masks {int(throughout.sum())} of {logits.shape[1]} classes in every view "

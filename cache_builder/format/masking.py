@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from cache_builder.format.manifest import Codec, TailBasis
 
 MASKED_BELOW = -5000.0
-"""Logits of this or less, in a row whose largest is above ``ORDINARY``, are masks: -1e4 also in bfloat16."""
-ORDINARY = -1000.0
+"""Logits of this or less, in a row whose largest is within ``ORDINARY`` of 0, are masks: -1e4 also in bf16."""
+ORDINARY = 1000.0
 LOWEST = -1e4
 """No mask decodes to less: at any usual temperature its probability is 0, and squares stay finite."""
 
@@ -17,8 +17,9 @@ LOWEST = -1e4
 def is_masked(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which of the logits [n, C] are masks."""
     masked: NDArray[np.bool_] = np.isneginf(logits)
-    ordinary = logits.max(axis=1, keepdims=True) > ORDINARY
-    return masked | ((logits <= MASKED_BELOW) & ordinary)
+    ordinary = np.abs(logits.max(axis=1, keepdims=True)) < ORDINARY
+    masked |= (logits <= MASKED_BELOW) & ordinary
+    return masked
 
 
 def masked_throughout(codec: Codec, basis: TailBasis) -> NDArray[np.bool_]:
