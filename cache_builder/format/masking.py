@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cache_builder.format.manifest import Codec, TailBasis
 
 MASKED_BELOW = -5000.0
-"""Logits of this or less, in a row whose largest is within ``ORDINARY`` of 0, are masks: -1e4 also in bf16."""
+"""Logits of this or less, in a row whose largest is within ``ORDINARY`` of 0, are masks."""
 ORDINARY = 1000.0
 LOWEST = -1e4
 """No mask decodes to less: at any usual temperature its probability is 0, and squares stay finite."""
