@@ -13,6 +13,7 @@ from cache_builder.float32 import full_float32
 from cache_builder.format.class_sketch import NIBBLE, ORDER_GAP, value_limit
 from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import Codec, CodecSection, SketchSection, TailBasis
+from cache_builder.format.masking import MASKED_BELOW, ORDINARY
 from cache_builder.format.topk_tail import VALUE_LEVELS
 
 _INTEGERS = {8: torch.int8, 16: torch.int16}
@@ -44,7 +45,7 @@ class RecordEncoder(nn.Module):
     @torch.inference_mode()
     def forward(self, logits: Tensor) -> Tensor:
         """Encode; see the class."""
-        logits = logits.float()
+        logits = self._unmasked(logits.float())
         index, values = _top(logits, self.codec.top_k)
         finite = logits.isfinite().all(dim=1)
         if isinstance(self.codec, CodecSection):
@@ -54,6 +55,16 @@ class RecordEncoder(nn.Module):
             above = torch.where(finite, _log_sum_exp_above(logits, index, values), torch.nan)
             columns = self._class_sketch(self.codec, logits, index, values, above)
         return torch.cat([columns[field.name] for field in self.layout.fields], dim=1)
+
+    def _unmasked(self, logits: Tensor) -> Tensor:
+        """As ``masking.unmasked``."""
+        if self.codec.masks is None:
+            return logits
+        ordinary = logits.amax(dim=1, keepdim=True).abs() < ORDINARY
+        masked = logits.isneginf() | ((logits <= MASKED_BELOW) & ordinary)
+        raised = logits.masked_fill(masked, self.codec.masks.floor)
+        constant = torch.where(masked, self.mean, torch.nan)
+        return torch.where(self.mean <= MASKED_BELOW, constant, raised)
 
     def _topk_tail(
         self, codec: CodecSection, logits: Tensor, index: Tensor, values: Tensor, lse: Tensor

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.memory import is_exhausted
+from cache_builder.teachers.ensemble import Ensemble
 from cache_builder.teachers.outputs import logits_of
 from cache_builder.views import normalise
 
@@ -68,6 +69,15 @@ class TeacherForward:
     def in_precision(self, precision: Precision) -> TeacherForward:
         """The same model in other arithmetic, not compiled."""
         return TeacherForward(self._model, self._mean, self._std, self.device, precision)
+
+    def members(self) -> list[tuple[str, TeacherForward]]:
+        """Name and forward pass of each member of an ensemble; none for a single teacher."""
+        if not isinstance(self._model, Ensemble):
+            return []
+        return [
+            (name, TeacherForward(member, self._mean, self._std, self.device, self._precision))
+            for name, member in self._model.named()
+        ]
 
     def compile(self, batch_size: int, input_size: int) -> None:
         """Have ``torch.compile`` translate the teacher for batches of this size; takes a minute or so.

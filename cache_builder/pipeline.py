@@ -23,6 +23,7 @@ from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest
+from cache_builder.format.masking import is_masked
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter, header_arrays
@@ -46,7 +47,7 @@ from cache_builder.rendering import (
 from cache_builder.repair import withdraw_damaged
 from cache_builder.settings import BuildSettings
 from cache_builder.statistics import INVALID, NO_LABEL, StatisticsMeter
-from cache_builder.teacher_check import PICTURES, check_teacher
+from cache_builder.teacher_check import PICTURES, check_members, check_teacher
 from cache_builder.views.probe import render_probe
 
 _NAMED_IN_ERRORS = 5
@@ -209,21 +210,19 @@ def _resumed(plan: Plan) -> Manifest | None:
 
 def _check_teacher(plan: Plan, progress: BuildProgress) -> None:
     """Look at a few views before the first of hours; what is odd is told, what is wrong refused."""
-    rows = sorted(set(np.linspace(0, len(plan.source) - 1, PICTURES).astype(int).tolist()))
-    tasks = [RenderTask(row, 0, 1) for row in rows]
-    for batch in _rendered(replace(plan, workers=0), [tasks]):
-        readable = [index for index, error in enumerate(batch.errors) if error is None]
-        if readable:
-            images = batch.images.flatten(0, 1)[readable]
-            with teacher_failures(plan, batch.rows):
-                told = check_teacher(plan.forward, images, plan.settings.allow_unrepeatable)
-            for line in told:
-                progress.say(line)
+    for images, rows in _first_views(plan):
+        with teacher_failures(plan, rows):
+            check_members(plan.forward.members(), images)
+            told = check_teacher(plan.forward, images, plan.settings.allow_unrepeatable)
+        for line in told:
+            progress.say(line)
 
 
 def begin(plan: Plan, progress: BuildProgress, hold: Hold) -> Manifest:
     """Calibrate, render the probe and create the store."""
     calibration = _calibrate(plan, progress)
+    for line in calibration.told:
+        progress.say(line)
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
     probe, pixels = render_probe(plan.source, manifest.views, manifest.teacher, skip_unreadable=skip)
@@ -240,7 +239,7 @@ def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
     """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
     manifest = plan.manifest
     data, request = manifest.data, manifest.calibration.requested
-    if calibrate.is_exact(data.classes, request):
+    if calibrate.is_exact(data.classes, request) and not _masks_classes(plan):
         return calibrate.exact(data.classes, request)
     views = manifest.views
     pairs = calibrate.calibration_pairs(data.samples, views.count, data.classes, views.seed)
@@ -252,7 +251,8 @@ def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
         with teacher_failures(plan, batch.rows):
             out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
         readable = [index for index, error in enumerate(batch.errors) if error is None]
-        check_finite(np.isfinite(out).all(axis=1)[readable], [batch.rows[i] for i in readable], plan)
+        usable = (out < np.inf).all(axis=1) & np.isfinite(out).any(axis=1)  # -inf masks a class
+        check_finite(usable[readable], [batch.rows[i] for i in readable], plan)
         logits.append(out[readable])
         done += len(batch.rows)
         progress.update(done, last=done == len(tasks))
@@ -263,6 +263,24 @@ def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
             f"--top-k {data.classes} stores every class and needs none"
         )
     return calibrate.fit(stacked, request)
+
+
+def _masks_classes(plan: Plan) -> bool:
+    """Whether the teacher masks classes in a few views: then also a codec of every class looks at more."""
+    for images, rows in _first_views(plan):
+        with teacher_failures(plan, rows):
+            return bool(is_masked(plan.forward(images).float().cpu().numpy()).any())
+    return False
+
+
+def _first_views(plan: Plan) -> Iterator[tuple[Tensor, list[int]]]:
+    """At most one batch of readable views, uint8 [n, 3, S, S], spread over the data set, and its rows."""
+    rows = sorted(set(np.linspace(0, len(plan.source) - 1, PICTURES).astype(int).tolist()))
+    tasks = [RenderTask(row, 0, 1) for row in rows]
+    for batch in _rendered(replace(plan, workers=0), [tasks]):
+        readable = [index for index, error in enumerate(batch.errors) if error is None]
+        if readable:
+            yield batch.images.flatten(0, 1)[readable], batch.rows
 
 
 def _rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[RenderedBatch]:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from cache_builder.format.masking import LOWEST
 from cache_builder.format.statistics import CONFIDENCE_BINS, ENTROPY_BINS, StatisticSums, TileStatistics
 
 NO_LABEL = -1
@@ -49,7 +50,8 @@ class StatisticsMeter:
         """
         logits, labels = _kept(logits.float(), labels, labels != INVALID)
         log_p = logits.log_softmax(dim=1)
-        entropy = -(log_p.exp() * log_p).sum(dim=1)
+        # A masked class has no probability, and nothing times minus infinity is no number.
+        entropy = -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(dim=1)
         found = {"records": _count(entropy), "entropy": entropy}
         found["entropy_records"] = _one_hot(
             (entropy * (ENTROPY_BINS / self._entropy_limit)).floor(), ENTROPY_BINS
@@ -97,7 +99,8 @@ def _labelled(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "labelled": _count(own),
         "top1": rank == 0,
         "top5": rank < 5,
-        "nll": lse - own,
+        # A masked class may be the label of a picture: its sum stays finite.
+        "nll": (lse - own).clamp_max(-LOWEST),
         "bin_records": bins,
         "bin_top1": bins & (rank == 0)[:, None],
         "bin_confidence": bins * confidence.double(),

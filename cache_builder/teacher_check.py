@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def check_teacher(forward: Callable[[Tensor], Tensor], images: Tensor, allow_unr
     another batch, unless that is allowed, and for one that gives probabilities.
     """
     whole, again = _answers(forward, images), _answers(forward, images)
-    _refuse_probabilities(whole)
+    refuse_probabilities(whole, "the teacher")
     parts = (
         torch.cat([_answers(forward, images[:1]), _answers(forward, images[1:])])
         if len(images) > 1
@@ -67,12 +67,19 @@ def _moved(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) / spread if spread > 0 else 0.0
 
 
-def _refuse_probabilities(logits: Tensor) -> None:
+def check_members(members: Sequence[tuple[str, Callable[[Tensor], Tensor]]], images: Tensor) -> None:
+    """Refuse an ensemble of which a member gives probabilities: their mean would hide it."""
+    for name, forward in members:
+        refuse_probabilities(_answers(forward, images), f"member {name} of the ensemble")
+
+
+def refuse_probabilities(logits: Tensor, who: str) -> None:
+    """Raise :class:`ConfigError` for answers [n, C] that are probabilities."""
     in_range = bool(((logits >= 0) & (logits <= 1)).all())
     sums = (logits.sum(dim=1) - 1).abs()
     if in_range and bool((sums < _SUM_TOLERANCE).all()):
         raise ConfigError(
-            "the teacher gives probabilities and no logits: its answers lie in 0 to 1 and each sums to 1, so "
+            f"{who} gives probabilities and no logits: its answers lie in 0 to 1 and each sums to 1, so "
             "a softmax is its last layer. Leave that out, or return its logarithm; stored as they are, every "
             "student would learn an almost even distribution"
         )

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.calibration.fidelity import Held, measure
-from cache_builder.calibration.sketch import Fitted, fit_sketch
+from cache_builder.calibration.masks import Masks
+from cache_builder.calibration.sketch import RANKED_UP_TO, Fitted, fit_sketch
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.layout import index_bits
+from cache_builder.format.layout import RecordLayout, index_bits
 from cache_builder.format.manifest import (
     CalibrationSection,
     CodecRequest,
@@ -43,10 +45,8 @@ DEFAULT_BYTES_PER_VIEW = 64.0
 _RANKS = (16, 32, 48, 64, 96, 128, 256)
 _TOP_KS = (1, 3, 5, 10, 15, 20)
 _FIRST_TOP_K, _SMALL_TOP_K = 10, 3
-# Below so many bytes ten class ids may leave too little for the sketch: fewer are tried from the start.
-_SMALL_BUDGET = 44.0
 # Quantisation noise of the tail as a part of the logits' spread, were the rank 64.
-_NOISES = (0.01, 0.02, 0.03, 0.045, 0.07)
+_NOISES = (0.01, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.22, 0.32)
 _STEP_RANK = 64
 # Steps of the K values, in logits: at temperature 1 a step moves a probability by so much of itself.
 _VALUE_STEPS = (0.02, 0.04, 0.08)
@@ -57,8 +57,9 @@ _VALUE_PART = 0.05
 # (an eighth of a step) is more than float32 rounds away.
 _REACH, _INT16_MAX = 10.0, 32767
 _SPACINGS = 16.0
-_SHARES = (1.0, 0.85, 0.7)
-_LEADING = 3
+# Budgets in bytes at which settings are refined, up to the one asked for: each starts from what the smaller
+# ones have measured, so that a larger budget chooses among all that a smaller one does.
+_RUNGS = tuple(round(8 * 1.2**step, 1) for step in range(40))
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Calibration:
     codec: CodecSection | SketchSection
     basis: TailBasis
     section: CalibrationSection
+    told: tuple[str, ...] = ()
+    """Sentences for people: masked classes, a budget that is missed, too few pairs."""
 
 
 def pair_count(samples: int, views: int, classes: int) -> int:
@@ -116,11 +119,36 @@ def exact(classes: int, request: CodecRequest) -> Calibration:
         top_k=classes, index_bits=index_bits(classes), tail_rank=0, tail_wide=0, tail_step=0.0
     )
     section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request)
-    return Calibration(codec, no_tail(classes), section)
+    told = _missed_budget(float(RecordLayout(codec).record_bytes), request)
+    return Calibration(codec, no_tail(classes), section, tuple(told))
 
 
 def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
-    """Choose the settings and fit the sketch to calibration logits [pairs, C]. Deterministic."""
+    """Choose the settings and fit the codec to calibration logits [pairs, C]. Deterministic.
+
+    Masked classes are left out of it all. Where every other class is stored one by one, nothing is fitted.
+    """
+    classes, masks = logits.shape[1], Masks.of(logits)
+    left = masks.left(logits)
+    if is_exact(left.shape[1], request):
+        found = _all_but_masked(masks, request, len(logits))
+    else:
+        found = _fit(left, request)
+    update: dict[str, object] = {"index_bits": index_bits(classes), "masks": masks.section}
+    if isinstance(found.codec, SketchSection):
+        update["index_coding"] = "rank" if classes <= RANKED_UP_TO else "class"
+    codec = found.codec.model_copy(update=update)
+    told = (*masks.told(), *found.told)
+    return replace(found, codec=codec, basis=masks.widened(found.basis), told=told)
+
+
+def _all_but_masked(masks: Masks, request: CodecRequest, pairs: int) -> Calibration:
+    """K = all classes but the masked ones, which are constants of the mean."""
+    found = exact(int((~masks.throughout).sum()), request)
+    return replace(found, section=found.section.model_copy(update={"pairs": pairs}))
+
+
+def _fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
     std = float(np.sqrt(np.square(logits - logits.mean(axis=0, dtype=np.float64)).mean()))
     _check_steps(logits, request, std)
     table, half, held = _table(logits, request, std)
@@ -142,7 +170,30 @@ def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
         table=tuple(table),
         chosen=chosen,
     )
-    return Calibration(codec, basis, section)
+    told = (*_missed_budget(point.bytes_per_view, request), *_few_pairs(*logits.shape))
+    return Calibration(codec, basis, section, told)
+
+
+def _missed_budget(taken: float, request: CodecRequest) -> list[str]:
+    """What to say where a record takes more than was asked for."""
+    budget = request.bytes_per_view
+    if budget is None or taken <= budget:
+        return []
+    return [
+        f"warning: --bytes-per-view {budget:g} is missed: the smallest record of those settings takes about "
+        f"{taken:.1f} bytes"
+    ]
+
+
+def _few_pairs(pairs: int, classes: int) -> list[str]:
+    """What to say where a sketch was fitted to few pairs."""
+    needed = max(MIN_PAIRS, min(classes, MAX_PAIRS))
+    if pairs >= needed:
+        return []
+    return [
+        f"warning: the sketch of {classes} classes was fitted to {pairs} views, and {needed} or more make it "
+        "reliable; more samples or --views give it more"
+    ]
 
 
 def _check_steps(logits: NDArray[np.float32], request: CodecRequest, std: float) -> None:
@@ -195,8 +246,7 @@ def _table(
     fitting = first_half(len(logits))
     fitted = Fitted.of(logits[fitting], max(ranks), max(top_ks))
     held = Held.of(logits[~fitting])
-    usual_ks = (_SMALL_TOP_K, _FIRST_TOP_K) if budget < _SMALL_BUDGET else (_FIRST_TOP_K,)
-    first_ks = [k for k in usual_ks if k in top_ks] or top_ks[-1:]
+    first_ks = [k for k in (_SMALL_TOP_K, _FIRST_TOP_K) if k in top_ks] or top_ks[-1:]
     middle = value_steps[len(value_steps) // 2]
     points: dict[Setting, RatePoint] = {}
 
@@ -205,25 +255,24 @@ def _table(
             if setting not in points:
                 points[setting] = measure(fitted, held, *setting)
 
-    measured((k, rank, step, middle) for k in first_ks for rank in ranks for step in steps)
-    candidates = _candidates(list(points.values()), budget)
-    measured((k, rank, step, middle) for rank, step in candidates for k in top_ks)
-    measured((k, rank, step, value) for k, rank, step in _leading(points, budget) for value in value_steps)
+    for k, rank in product(first_ks, ranks):
+        # Finer steps only take more bytes: what follows one beyond the budget need not be looked at.
+        for step in sorted(steps, reverse=True):
+            measured([(k, rank, step, middle)])
+            if points[k, rank, step, middle].bytes_per_view > budget:
+                break
+    for rung in [rung for rung in _RUNGS if rung <= budget]:
+        _, rank, step, _ = _setting(points, rung)
+        measured((k, rank, step, middle) for k in top_ks)
+        k, rank, step, _ = _setting(points, rung)
+        measured((k, rank, step, value) for value in value_steps)
     table = sorted(points.values(), key=lambda point: (point.bytes_per_view, point.tail_rank))
     return table, fitted, held
 
 
-def _candidates(points: list[RatePoint], budget: float) -> list[tuple[int, float]]:
-    """Rank and step of the best points within the budget and within less, to have room for other K."""
-    found = [points[best(points, budget * share)] for share in _SHARES]
-    return list(dict.fromkeys((point.tail_rank, point.tail_step) for point in found))
-
-
-def _leading(points: dict[Setting, RatePoint], budget: float) -> list[tuple[int, int, float]]:
-    """K, rank and step of the few best points."""
-    left = list(points.values())
-    found = [left.pop(best(left, budget)) for _ in range(min(_LEADING, len(left)))]
-    return [(point.top_k, point.tail_rank, point.tail_step) for point in found]
+def _setting(points: dict[Setting, RatePoint], budget: float) -> Setting:
+    """The best of the measured settings within a budget."""
+    return list(points)[best(list(points.values()), budget)]
 
 
 def _possible_ranks(pairs: int, classes: int) -> list[int]:

@@ -16,6 +16,7 @@ from cache_builder.format.errors import DataError, FormatError
 from cache_builder.format.fields import Fields, log_sum_exp
 from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import Codec, CodecSection, TailBasis
+from cache_builder.format.masking import unmasked
 
 __all__ = [
     "Fields",
@@ -55,8 +56,11 @@ def encode(logits: NDArray[np.float32], codec: Codec, basis: TailBasis) -> Field
     Equal logits are ordered by class id. Raises :class:`DataError` for logits that are not finite or that the
     codec's number formats cannot hold.
     """
+    logits = unmasked(logits, codec, basis)
     if not np.isfinite(logits).all():
-        raise DataError("cannot encode non-finite logits")
+        raise DataError(
+            "cannot encode non-finite logits, nor ordinary ones of a class that the cache masks throughout"
+        )
     if isinstance(codec, CodecSection):
         return topk_tail.encode(logits, codec, basis)
     return class_sketch.encode(logits, codec, basis)

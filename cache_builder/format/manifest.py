@@ -49,6 +49,11 @@ class NamedConfiguration(Frozen):
     configuration: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+def _without_absent(body: dict[str, Any], optional: str) -> dict[str, Any]:
+    """The JSON object without a key that only some manifests have."""
+    return {key: value for key, value in body.items() if key != optional or value is not None}
+
+
 class DataSection(Frozen):
     """The data set the rows come from."""
 
@@ -72,7 +77,7 @@ class DataSection(Frozen):
     """
 
     @model_serializer(mode="wrap")
-    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         body: dict[str, Any] = serialize(self)
         absent = {"own_class_names": None, "decoding": 1}
         return {key: value for key, value in body.items() if key not in absent or value != absent[key]}
@@ -110,6 +115,17 @@ class ViewsSection(Frozen):
     """Key of the counter-based generator."""
 
 
+class MaskSection(Frozen):
+    """What masked logits (-1e4, -1e9, -infinity beside ordinary ones) were raised to before encoding."""
+
+    classes: int = Field(ge=0)
+    """Classes that are masked in every record: they decode to their constant in ``codec/mean``."""
+    lowest: float
+    """What these decode to at least."""
+    floor: float
+    """What a logit was raised to that only some records mask."""
+
+
 class CodecSection(Frozen):
     """A logit vector as K values between the largest and the K-th, and a tail sketch around the mean.
 
@@ -127,6 +143,12 @@ class CodecSection(Frozen):
     """The first of the r coefficients that need int16; the others are int8."""
     tail_step: float = Field(ge=0)
     """Quantisation step of every coefficient, in logits. 0 when there is no tail."""
+    masks: MaskSection | None = None
+    """Of a teacher that masks classes. The JSON has this key only then."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_masks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(serialize(self), "masks")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -159,6 +181,12 @@ class SketchSection(Frozen):
     """The next ones, which are int8; the others are half bytes."""
     tail_step: PositiveFloat
     """Quantisation step of every coefficient, in logits."""
+    masks: MaskSection | None = None
+    """Of a teacher that masks classes. The JSON has this key only then."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_masks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(serialize(self), "masks")
 
     @property
     def tail_packed(self) -> int:

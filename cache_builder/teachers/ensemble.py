@@ -39,6 +39,10 @@ class Ensemble(nn.Module):
             log_p = torch.stack([answer.float().log_softmax(dim=-1) for answer in answers])
             return log_p.logsumexp(dim=0) - math.log(len(answers))
 
+    def named(self) -> list[tuple[str, nn.Module]]:
+        """Each member with its name."""
+        return list(zip(self._names, self.members, strict=True))
+
     def _check_shapes(self, answers: list[Tensor]) -> None:
         classes = [answer.shape[1] for answer in answers]
         if len(set(classes)) > 1:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache_builder.datasets import ImageSource
 from cache_builder.encode import RecordEncoder
+from cache_builder.format.masking import unmasked
 from cache_builder.format.reader import Cache
 from cache_builder.forward import Precision, TeacherForward
 from cache_builder.plan import Plan
@@ -29,6 +30,8 @@ from cache_builder.verify.faithful import (
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 
 Pairs = Sequence[tuple[int, int]]
+# A teacher that moves by more than this part of its logits' spread is not measured but guessed at.
+_MOST_NOISE = 0.03
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
 
@@ -67,6 +70,7 @@ class TeacherVerifier:
         coded, coded_again = self._coded(live.logits), self._coded(again)
         floor = noise_floor(live.logits, self._precision, self._same_device())
         fidelity = compare(stored, live.logits, again, coded, coded_again, floor)
+        yield _repeatable(fidelity.noise, live.logits)
         yield self._faithful(fidelity, stored, coded, live, weights)
         yield self._loss(fidelity, coded, live.logits)
 
@@ -106,7 +110,7 @@ class TeacherVerifier:
             pictures = batch.images.flatten(0, 1)[kept]
             images.append(pictures)
             if kept:
-                logits.append(_run(self._plan.forward, pictures))
+                logits.append(self._run(self._plan.forward, pictures))
             done += len(batch.rows)
             self._progress.update(done, last=done == len(tasks))
         stacked = np.concatenate(logits) if logits else np.zeros((0, 0), np.float32)
@@ -116,7 +120,12 @@ class TeacherVerifier:
         """The same pictures in another order and in batches of another size: the control."""
         size = max(1, self._plan.settings.batch_size // 3)
         pieces = torch.split(live.images.flip(0), size)
-        return np.concatenate([_run(self._plan.forward, piece) for piece in pieces])[::-1]
+        return np.concatenate([self._run(self._plan.forward, piece) for piece in pieces])[::-1]
+
+    def _run(self, forward: TeacherForward, images: torch.Tensor) -> Logits:
+        """Logits with masked classes at what the cache keeps of them."""
+        manifest = self._cache.manifest
+        return unmasked(_run(forward, images), manifest.codec, manifest.basis)
 
     def _stored(self, pairs: Pairs) -> Logits:
         """Decoded records of the pairs; each page is read once."""
@@ -194,7 +203,7 @@ class TeacherVerifier:
             other = forward.in_precision(precision)
             pieces = torch.split(live.images, self._plan.settings.batch_size)
             try:
-                logits = np.concatenate([_run(other, piece) for piece in pieces])
+                logits = np.concatenate([self._run(other, piece) for piece in pieces])
             except RuntimeError:  # a device that has no kernels for it
                 continue
             difference = rms(stored - self._coded(logits)) if np.isfinite(logits).all() else np.inf
@@ -220,6 +229,21 @@ class TeacherVerifier:
             + ", ".join(told),
             **figures,
         )
+
+
+def _repeatable(noise: float, live: Logits) -> Check:
+    """Whether the teacher says the same twice: its own noise would hide any difference."""
+    spread = float(np.std(live - live.mean(axis=1, keepdims=True)))
+    said = f"run again in other batches, its logits move by {noise:.2e} rms of a spread of {spread:.2e}"
+    if noise <= _MOST_NOISE * spread:
+        return ok("repeatable", said, live_against_live_rms=noise, live_std=spread)
+    return Check(
+        "repeatable",
+        Outcome.DIFFERS,
+        f"the teacher does not repeat itself: {said}, so nothing can be said of the cache; repair it "
+        "(dropout or sampling that ignores eval(), batch statistics)",
+        {"live_against_live_rms": noise, "live_std": spread},
+    )
 
 
 def sampled_pairs(cache: Cache, rows: NDArray[np.int64], seed: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.teacher_check import check_teacher
+from cache_builder.teacher_check import check_members, check_teacher
 
 IMAGES = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -62,3 +62,13 @@ def test_probabilities_are_refused_and_their_logarithm_is_not() -> None:
 def test_a_sigmoid_and_a_constant_are_told() -> None:
     assert "sigmoid" in check_teacher(forward(nn.Sigmoid()), IMAGES, False)[0]
     assert "same answer" in check_teacher(lambda images: torch.ones(len(images), 6) * 3, IMAGES, False)[0]
+
+
+def test_a_member_that_gives_probabilities_is_named() -> None:
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    members = [
+        ("logits", lambda pictures: torch.randn(len(pictures), 5)),
+        ("soft", lambda pictures: torch.randn(len(pictures), 5).softmax(dim=1)),
+    ]
+    with pytest.raises(ConfigError, match="member soft"):
+        check_members(members, images)

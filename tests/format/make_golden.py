@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format import codec, open_cache, writer
 from cache_builder.format.layout import tiles
-from cache_builder.format.manifest import Manifest, SketchSection, TailBasis
+from cache_builder.format.manifest import Manifest, MaskSection, SketchSection, TailBasis
 from tests.caches import fit_basis, synthetic_logits, synthetic_manifest
 
 INVALID_ROW = 1
@@ -55,6 +55,28 @@ def write(path: Path, manifest: Manifest, logits: NDArray[np.float32], basis: Ta
     np.save(path.with_suffix(".npy"), np.stack([cache.decode(cache.read_page(v)) for v in range(views)]))
 
 
+def write_masked(folder: Path) -> None:
+    """``masked.zarr``: one class that every record masks and one that some do. Added to v2 later."""
+    logits = synthetic_logits(views=1, rows=3, classes=40, seed=5)
+    manifest = synthetic_manifest(views=1, rows=3, classes=40, top_k=4, rank=2, tile_views=2, tile_rows=2)
+    masks = MaskSection(classes=1, lowest=-1e4, floor=-20.0)
+    section = SketchSection(
+        top_k=4, index_bits=8, value_bits=8, value_step=0.05, tail_rank=2, tail_wide=0, tail_bytes=1,
+        tail_step=0.5, index_coding="rank", masks=masks,
+    )  # fmt: skip
+    found = fit_basis(logits.reshape(-1, 40), 2)
+    found.mean[7], found.basis[:, 7] = -1e4, 0
+    logits[..., 7], logits[:, ::2, 11] = -np.inf, -1e9
+    basis = TailBasis(found.mean, found.basis, np.arange(80, dtype=np.int16).reshape(40, 2) % 11 - 5)
+    nameless = manifest.data.model_copy(update={"class_names": None})
+    write(
+        folder / "masked.zarr",
+        manifest.model_copy(update={"data": nameless, "codec": section}),
+        logits,
+        basis,
+    )
+
+
 def main(folder: Path) -> None:
     """``tail.zarr``: all widths, partial tiles; two sketches; ``exact.zarr``, ``upright.zarr``: K = C."""
     zarr.config.set({"json_indent": None})  # small files
@@ -74,6 +96,7 @@ def main(folder: Path) -> None:
         centres = np.arange(257 * section.tail_rank, dtype=np.int16).reshape(257, -1) % 11 - 5
         sketched = manifest.model_copy(update={"data": nameless, "codec": section})
         write(folder / f"{name}.zarr", sketched, logits, TailBasis(found.mean, found.basis, centres))
+    write_masked(folder)
     logits = synthetic_logits(views=1, rows=3, classes=5, seed=3)
     manifest = synthetic_manifest(views=1, rows=3, classes=5, top_k=5, tile_views=8, tile_rows=4096)
     write(folder / "exact.zarr", manifest, logits, codec.no_tail(5))

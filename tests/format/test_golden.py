@@ -23,6 +23,7 @@ CACHE_IDS = {
     "v2/upright.zarr": "90283157d999049b1ec284ccb20e0979",
     "v2/sketch.zarr": "4cbfe137fcb1ee077bdef0d7f38620aa",
     "v2/sketch-16.zarr": "87fb22dac4c297d37fceef6451bc4b9f",
+    "v2/masked.zarr": "a1dae0b12ece93980494bb2b888770be",
 }
 
 

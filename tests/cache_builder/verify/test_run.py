@@ -86,6 +86,7 @@ class TestGood:
             "pictures",
             "weights",
             "precision",
+            "repeatable",
             "faithful",
             "codec",
         ]

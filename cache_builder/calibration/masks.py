@@ -1,0 +1,76 @@
+"""Masked classes: logits of -1e4, -1e9 or -infinity, which say that a class is left out and nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.format.errors import DataError
+from cache_builder.format.manifest import MaskSection, TailBasis
+from cache_builder.format.masking import LOWEST, is_masked
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What calibration logits [pairs, C] say about the teacher's masked classes."""
+
+    throughout: NDArray[np.bool_]
+    """[C], classes that every pair masks."""
+    values: NDArray[np.float32]
+    """[C], what masked classes decode to."""
+    floor: float
+    """Logits that only some pairs mask are raised to this: just below all that are not masked."""
+    found: bool
+    """Whether any logit is masked."""
+
+    @classmethod
+    def of(cls, logits: NDArray[np.float32]) -> Masks:
+        """Look at calibration logits; :class:`DataError` where fewer than two classes are left."""
+        masked = is_masked(logits)
+        throughout: NDArray[np.bool_] = np.asarray(masked.all(axis=0))
+        if (~throughout).sum() < 2:
+            raise DataError(
+                f"the teacher masks {int(throughout.sum())} of {logits.shape[1]} classes in every view "
+                "(logits of -5000 or less beside ordinary ones); at least two must be left"
+            )
+        live = logits[~masked]
+        floor = float(live.min() - max(1.0, float(live.std()))) if masked.any() else LOWEST
+        values = np.maximum(logits.max(axis=0), np.float32(LOWEST))
+        return cls(throughout, values, floor, bool(masked.any()))
+
+    @property
+    def section(self) -> MaskSection | None:
+        """As the manifest states it; None where nothing is masked."""
+        if not self.found:
+            return None
+        return MaskSection(classes=int(self.throughout.sum()), lowest=LOWEST, floor=self.floor)
+
+    def left(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits [pairs, C'] of the classes that are not masked throughout, at or above the floor."""
+        kept = logits[:, ~self.throughout]
+        return np.where(is_masked(kept), np.float32(self.floor), kept) if self.found else kept
+
+    def widened(self, basis: TailBasis) -> TailBasis:
+        """A basis of C' classes as one of C: masked classes are their constant and cost nothing."""
+        if not self.throughout.any():
+            return basis
+        rank, classes = len(basis.basis), len(self.throughout)
+        mean, rows = self.values.copy(), np.zeros((rank, classes), np.float32)
+        mean[~self.throughout], rows[:, ~self.throughout] = basis.mean, basis.basis
+        if not rank:
+            return TailBasis(mean, rows)
+        centres = np.zeros((classes, rank), np.int16)
+        centres[~self.throughout] = basis.centres
+        return TailBasis(mean, rows, centres)
+
+    def told(self) -> list[str]:
+        """A sentence for people; none where nothing is masked."""
+        if not self.found:
+            return []
+        count, classes = int(self.throughout.sum()), len(self.throughout)
+        return [
+            f"masked classes: {count} of {classes} in every view; they cost nothing and decode to "
+            f"their constant, not below {LOWEST:g}; what only some views mask is kept as {self.floor:.4g}"
+        ]
