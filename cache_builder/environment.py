@@ -38,15 +38,18 @@ VARIABLES = {
 def check_variables(environment: Mapping[str, str] | None = None) -> None:
     """Raise :class:`ConfigError` for a ``KDCACHE_`` variable that nobody reads: it is misspelt."""
     given = os.environ if environment is None else environment
-    known = set(VARIABLES)
-    for name in sorted(given):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), sorted(known), n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(
-                f"the environment has {name}, which kdcache does not know: {meant}Unset it, or take one of "
-                + ", ".join(name for name, reader in VARIABLES.items() if reader != "tests")
-            )
+    unknown = [name for name in sorted(given) if name.upper().startswith(PREFIX)]
+    unknown = [name for name in unknown if name.upper() not in VARIABLES]
+    if unknown:
+        raise ConfigError(
+            f"the environment has {', '.join(map(_with_near, unknown))}, which kdcache does not know: unset "
+            "what is misspelt; `python -m logit_server --help` lists the server's variables"
+        )
+
+
+def _with_near(name: str) -> str:
+    near = difflib.get_close_matches(name.upper(), sorted(VARIABLES), n=1)
+    return f"{name} (did you mean {near[0]}?)" if near else name
 
 
 def is_loopback(host: str) -> bool:
