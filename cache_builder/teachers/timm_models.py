@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.names import unknown_name
+from cache_builder.teachers.known import TIMM, unknown_timm
 from cache_builder.teachers.preprocessing import INTERPOLATIONS, Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
 from cache_builder.teachers.weights import StateDict, classes_in, read_weights
 
-PREFIX = "timm:"
+PREFIX = TIMM
 
 
 def open_timm(spec: str, request: TeacherRequest) -> Teacher:
@@ -78,7 +78,7 @@ def _check_name(timm: ModuleType, name: str) -> None:
         return
     architecture = name.partition(".")[0]
     if architecture not in architectures:
-        raise ConfigError(unknown_name("timm teacher", name, architectures))
+        raise ConfigError(unknown_timm(name, architectures))
     tags = [known for known in published if known.partition(".")[0] == architecture]
     if not tags:
         raise ConfigError(f"timm publishes no weights of {architecture}, so {name!r} names none")
