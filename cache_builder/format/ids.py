@@ -14,6 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from cache_builder.format.errors import UnknownSampleError
+from cache_builder.format.near_ids import near_ids, told_near
 
 _NAMED_IN_ERRORS = 5
 # Ids that are Python objects at the same time.
@@ -127,7 +128,9 @@ class SampleIds(_Ids):
             rows[start : start + _BLOCK] = self._look_up(ids[start : start + _BLOCK])
         unknown = np.flatnonzero(rows < 0)
         if unknown.size:
-            raise UnknownSampleError([ids[int(i)] for i in unknown[:_NAMED_IN_ERRORS]], unknown.size)
+            named = [ids[int(i)] for i in unknown[:_NAMED_IN_ERRORS]]
+            hint = told_near(named[0], near_ids(named[0], self))
+            raise UnknownSampleError(named, unknown.size, hint)
         return rows
 
     def _look_up(self, ids: Sequence[str]) -> NDArray[np.int64]:
