@@ -8,6 +8,16 @@ from collections.abc import Iterable
 
 _MOST_COMPARED = 2000
 _OFFERED = 3
+_EXTENSIONS = (".jpg", ".jpeg", ".JPEG", ".JPG", ".png", ".PNG", ".webp")
+
+
+def likely_ids(unknown: str) -> list[str]:
+    """What an id may have been meant as, for a look-up in an index: a few guesses, whatever the cache."""
+    forms = [unicodedata.normalize(form, unknown) for form in ("NFC", "NFD")]
+    stem, _, extension = unknown.rpartition(".")
+    swapped = [f"{stem or unknown}{other}" for other in _EXTENSIONS if other != f".{extension}"]
+    shorter = unknown.partition("/")[2]
+    return [guess for guess in dict.fromkeys([*forms, *swapped, shorter]) if guess and guess != unknown]
 
 
 def near_ids(unknown: str, known: Iterable[str]) -> list[str]:

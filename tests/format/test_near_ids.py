@@ -39,3 +39,11 @@ def test_another_normal_form_is_named(ours: str, theirs: str) -> None:
     ids = SampleIds.of([unicodedata.normalize(theirs, name), "other/1.png"])
     with pytest.raises(UnknownSampleError, match=f"Unicode normal form .{ours} here, {theirs} in the cache"):
         ids.rows_for([unicodedata.normalize(ours, name)])
+
+
+def test_an_extension_is_found_by_the_index_also_behind_the_ids_that_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cache_builder.format.ids._MOST_SCANNED", 1)
+    with pytest.raises(UnknownSampleError, match="near ones are 'dog/picture.jpeg'"):
+        SampleIds.of(KNOWN).rows_for(["dog/picture.jpg"])
