@@ -136,7 +136,7 @@ class SampleIds(_Ids):
         return rows
 
     def _near(self, unknown: str) -> list[str]:
-        """Ids that may have been meant; never more than a part of them is compared, so that it stays quick."""
+        """Ids that may have been meant; only a part of them is compared, so that it stays quick."""
         rows = self._look_up(likely_ids(unknown))
         found = [self._id(int(row)) for row in rows if row >= 0]
         return found[:3] or near_ids(unknown, islice(self, _MOST_SCANNED))

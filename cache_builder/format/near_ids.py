@@ -23,7 +23,9 @@ def likely_ids(unknown: str) -> list[str]:
 def near_ids(unknown: str, known: Iterable[str]) -> list[str]:
     """The few ids nearest to an unknown one; one pass over the known ones, whose number may be millions."""
     name, stem = _name(unknown), _stem(unknown)
-    exact, alike, candidates = [], [], []
+    exact: list[str] = []
+    alike: list[str] = []
+    candidates: list[str] = []
     for other in known:
         if stem not in (folded := _folded(other)):
             if len(candidates) < _MOST_COMPARED and other[:1] == unknown[:1]:

@@ -49,12 +49,11 @@ def unknown_teacher(name: str) -> str:
             f"--weights, as in --teacher resnet50 --weights {name} (for a model of timm --teacher timm:NAME)"
         )
     timm = model_names("timm")
-    if name.partition(".")[0] in timm:
-        return f"unknown teacher {name!r}: torchvision has none of that name, timm has: write timm:{name}"
-    prefixed = sorted(other for other in timm if other.endswith(f"_{name}"))
-    if prefixed:
-        offer = " or ".join(f"{TIMM}{other}" for other in prefixed[:4])
-        return f"unknown teacher {name!r}: timm has a model of nearly that name: write {offer}"
+    same = [name] if name.partition(".")[0] in timm else []
+    same += sorted(other for other in timm if other.endswith(f"_{name}"))
+    if same:
+        offer = " or ".join(f"{TIMM}{other}" for other in same[:4])
+        return f"unknown teacher {name!r}: torchvision has none of that name, timm has: write {offer}"
     return unknown_name("teacher", name, _offered(name)) + _OTHER_WAYS
 
 

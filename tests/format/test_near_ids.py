@@ -45,5 +45,5 @@ def test_an_extension_is_found_by_the_index_also_behind_the_ids_that_are_compare
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("cache_builder.format.ids._MOST_SCANNED", 1)
-    with pytest.raises(UnknownSampleError, match="near ones are 'dog/picture.jpeg'"):
+    with pytest.raises(UnknownSampleError, match=r"near ones are 'dog/picture\.jpeg'"):
         SampleIds.of(KNOWN).rows_for(["dog/picture.jpg"])
