@@ -247,7 +247,7 @@ def _first_sentence(error: Exception) -> str:
     return str(error).split(". ")[0].split(" You can")[0].rstrip(".") or type(error).__name__
 
 
-def _pixels(image: object, decoding: Decoding) -> NDArray[np.uint8]:
+def _pixels(image: Any, decoding: Decoding) -> NDArray[np.uint8]:
     """Whatever an item holds, as uint8 [H, W, 3]."""
     if not isinstance(image, np.ndarray) and isinstance(image, _arrays()):
         array = image.numpy()
@@ -276,7 +276,7 @@ def _labels(spec: str, data: Any, first: object) -> NDArray[np.int32] | None:
 
 def _kept_labels(data: Any) -> Iterator[NDArray[Any]]:
     for name in _LABELS:
-        column = getattr(data, name, None)
+        column: Any = getattr(data, name, None)
         if isinstance(column, (list, tuple, *_arrays())) and len(column) == len(data):
             try:
                 yield np.asarray(column)

@@ -8,14 +8,14 @@ from cache_builder.teachers.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from cache_builder.teachers.ensemble import combined
+    from cache_builder.teachers.known import ALIASES
     from cache_builder.teachers.teacher import Teacher, TeacherRequest
-    from cache_builder.teachers.torchvision_models import ALIASES
 
 __all__ = ["ALIASES", "Preprocessing", "Teacher", "TeacherRequest", "combined", "open_teacher"]
 
 # Imported when they are first asked for: names and weights files are looked at before torch is.
 _HOMES = {
-    "ALIASES": "cache_builder.teachers.torchvision_models",
+    "ALIASES": "cache_builder.teachers.known",
     "Teacher": "cache_builder.teachers.teacher",
     "TeacherRequest": "cache_builder.teachers.teacher",
     "combined": "cache_builder.teachers.ensemble",
