@@ -103,8 +103,8 @@ def _download(timm: ModuleType, name: str) -> nn.Module:
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
             f"the published weights of timm:{name} are not on this machine and could not be fetched, or are "
-            f"damaged ({said}); give --weights FILE, set HF_HOME to a folder that has them, or --weights "
-            "random for a trial"
+            f"damaged ({said}); give --weights FILE, or --weights "
+            "random for a trial, or set HF_HOME to a folder that has them"
         ) from error
 
 
