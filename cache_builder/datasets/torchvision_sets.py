@@ -277,7 +277,7 @@ def _labels(spec: str, data: Any, first: object) -> NDArray[np.int32] | None:
 def _kept_labels(data: Any) -> Iterator[NDArray[Any]]:
     for name in _LABELS:
         column: Any = getattr(data, name, None)
-        if isinstance(column, (list, tuple, *_arrays())) and len(column) == len(data):
+        if isinstance(column, (list, tuple, *_arrays())) and len(column) == len(data):  # type: ignore[arg-type]
             try:
                 yield np.asarray(column)
             except ValueError:  # ragged
