@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,21 @@ from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.names import with_classes
 from cache_builder.orders import BY_POSITION
 from cache_builder.settings import BuildSettings
-from cache_builder.teachers import Teacher, imagenet_names
+from cache_builder.teachers import imagenet_names
 
 BY_NAME = "matched by name"
+
+
+class NamedTeacher(Protocol):
+    """What is known of a teacher here: a ``Teacher``, or one that is not built yet."""
+
+    @property
+    def spec(self) -> str:
+        """Resolved name."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """In the order of its logits."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,9 @@ class FittedLabels:
     """For the manifest's ``environment``: where labels and class names came from."""
 
 
-def fit_labels(settings: BuildSettings, source: ImageSource, teacher: Teacher, classes: int) -> FittedLabels:
+def fit_labels(
+    settings: BuildSettings, source: ImageSource, teacher: NamedTeacher, classes: int
+) -> FittedLabels:
     """Labels and class names that fit the teacher's C logits.
 
     Where both sides name their classes they are matched by name; else their number decides, and position.
@@ -129,7 +144,7 @@ def _majority(cached: NDArray[np.int32], labels: NDArray[np.int32], names: int) 
     return places
 
 
-def _check_teacher(teacher: Teacher, classes: int) -> None:
+def _check_teacher(teacher: NamedTeacher, classes: int) -> None:
     if classes < 2:
         raise ConfigError(
             f"teacher {teacher.spec} has {classes} logit per image, expected one for each of two classes or "
@@ -161,7 +176,7 @@ class _Matching:
     """The classes of a data set and those of a teacher."""
 
     def __init__(
-        self, settings: BuildSettings, names: tuple[str, ...], teacher: Teacher, classes: int
+        self, settings: BuildSettings, names: tuple[str, ...], teacher: NamedTeacher, classes: int
     ) -> None:
         self._settings, self._names, self._teacher, self._classes = settings, names, teacher, classes
 

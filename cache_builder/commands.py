@@ -20,7 +20,7 @@ _CLIPPED_WORTH_TELLING = 0.05
 def run_build(arguments: dict[str, Any]) -> None:
     """Build or continue a cache and print a summary."""
     from cache_builder.launch import Launch
-    from cache_builder.pipeline import BuildResult, build
+    from cache_builder.preflight import check_build
     from cache_builder.progress import BuildProgress
     from cache_builder.settings import BuildSettings
 
@@ -31,11 +31,14 @@ def run_build(arguments: dict[str, Any]) -> None:
         flag = "--" + str(problem["loc"][0]).replace("_", "-")
         raise ConfigError(f"{flag} {problem['input']!r}: {problem['msg']}") from error
     launch = Launch.from_environment()
+    source = check_build(settings, is_first=launch.rank == 0)
+    from cache_builder.pipeline import BuildResult, build
+
     console = Console()
     console.quiet = launch.rank > 0  # rank 0 speaks for all
     started = time.monotonic()
     with BuildProgress(console) as progress:
-        result: BuildResult = build(settings, progress, launch)
+        result: BuildResult = build(settings, progress, launch, source)
     if launch.rank > 0:
         return
     _summary(console, settings.out, result, time.monotonic() - started)
@@ -102,6 +105,10 @@ def run_serve(caches: list[str], host: str, port: int, workers: int) -> None:
 def run_show(cache: str, sample: str, view: int, data: str | None, out: str | None) -> None:
     """Write the picture of one record."""
     from cache_builder.format.locations import local_output
+    from cache_builder.preflight import check_cache, check_reopening
+
+    check_cache(cache)
+    check_reopening(data, (), ())
     from cache_builder.show import show_view
 
     path = show_view(cache, sample, view, data, None if out is None else local_output(out))

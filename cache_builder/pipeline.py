@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.calibration import calibrate
+from cache_builder.datasets import ImageSource
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.creation import check_unclaimed, create, header_digests
@@ -32,9 +33,10 @@ from cache_builder.launch import ALONE, Launch, await_others
 from cache_builder.lock import Hold, JoinedHold, claimed
 from cache_builder.memory import is_exhausted, memory_failures
 from cache_builder.orders import BetterOrder, OrderTally
+from cache_builder.output import check_output
 from cache_builder.partners import ImagesRead
 from cache_builder.parts import begun_like, of_part, part_tiles
-from cache_builder.plan import Plan, as_there, check_output, check_settings, make_plan
+from cache_builder.plan import Plan, as_there, check_settings, make_plan
 from cache_builder.progress import BuildProgress, BuildStats
 from cache_builder.rendering import (
     RenderedBatch,
@@ -68,11 +70,17 @@ class BuildResult:
     """Another order of the classes under which the teacher is far better, on the views of this run."""
 
 
-def build(settings: BuildSettings, progress: BuildProgress, launch: Launch = ALONE) -> BuildResult:
+def build(
+    settings: BuildSettings,
+    progress: BuildProgress,
+    launch: Launch = ALONE,
+    source: ImageSource | None = None,
+) -> BuildResult:
     """Build or continue a cache. Committed tiles survive whatever happens.
 
-    ``launch``: the processes that build it together. Raises :class:`ConfigError` when the output holds a
-    cache of other settings, or something else, and while another process builds it.
+    ``launch``: the processes that build it together. ``source``: the data set, where it
+    is open already. Raises :class:`ConfigError` when the output holds a cache of other settings, or
+    something else, and while another process builds it.
     """
     if settings.repair and launch.world > 1:
         raise ConfigError("--repair is for one process: run it without torchrun, then build as before")
@@ -81,7 +89,10 @@ def build(settings: BuildSettings, progress: BuildProgress, launch: Launch = ALO
     if launch.rank == 0:
         check_output(settings.out)
     with memory_failures(settings.batch_size):
-        plan = of_part(make_plan(as_there(settings)))
+        there = as_there(settings)
+        # A cache that is there may have had its pictures decoded by an older rule.
+        same = there.decoding == settings.decoding
+        plan = of_part(make_plan(there, source=source if same else None))
         if launch.rank:
             return _join(plan, progress, launch)
         # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other

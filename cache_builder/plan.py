@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import re
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -12,11 +10,8 @@ import torch
 
 from cache_builder.calibration import calibrate
 from cache_builder.classes import StoredClasses, fit_labels, fit_stored
-from cache_builder.datasets import ImageSource, LimitedSource, decoding_of, left_out_of, open_source
-from cache_builder.datasets.pixels import NEWEST
-from cache_builder.format.creation import check_unclaimed
+from cache_builder.datasets import ImageSource, decoding_of, left_out_of
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import (
     CalibrationSection,
     CodecRequest,
@@ -31,6 +26,8 @@ from cache_builder.format.manifest import (
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.writer import SampleTable
 from cache_builder.forward import TeacherForward, resolve_device, resolve_precision
+from cache_builder.output import check_name
+from cache_builder.preflight import opened_source
 from cache_builder.settings import BuildSettings
 from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, combined, open_teacher
 from cache_builder.views import Recipe, named, parse_recipe
@@ -41,7 +38,6 @@ MAX_TILE_ROWS = 4096
 _MIN_TILE_ROWS = 64
 _TILES_WANTED = 8
 _SMALL_IMAGE = 64
-_CACHE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 
 @dataclass(frozen=True)
@@ -65,18 +61,19 @@ class Plan:
         return bool((self.table.labels >= 0).any())
 
 
-def make_plan(settings: BuildSettings, stored: StoredClasses | None = None) -> Plan:
+def make_plan(
+    settings: BuildSettings, stored: StoredClasses | None = None, source: ImageSource | None = None
+) -> Plan:
     """Open data and teacher and check that they fit. Raises :class:`ConfigError` or :class:`DataError`.
 
-    ``stored``: of a cache that is there already, whose classes the labels are then fitted to.
+    ``stored``: of a cache that is there already, whose classes the labels are then fitted to. ``source``: the
+    data set, where it is open already.
     """
-    _check_name(settings)
+    check_name(settings.cache_name)
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
-    source = open_source(settings.data, settings.decoding or NEWEST)
-    if settings.limit:
-        source = LimitedSource(source, settings.limit)
+    source = source or opened_source(settings)
     teacher = _open_teacher(settings, _head_classes(settings, source, stored), source)
     wanted = teacher.preprocessing
     usual = default_recipe(source, wanted)
@@ -165,14 +162,8 @@ def _head_classes(settings: BuildSettings, source: ImageSource, stored: StoredCl
 
 def _open_teacher(settings: BuildSettings, classes: int | None, source: ImageSource) -> Teacher:
     """The teacher, or the ensemble of several, that sees what the user asked for."""
-    weights = settings.weights or ("default",) * len(settings.teacher)
-    if len(weights) != len(settings.teacher):
-        raise ConfigError(
-            f"--weights is given {len(weights)} time(s) for {len(settings.teacher)} teacher(s): give it once "
-            "for each --teacher, in the same order (default, random or a FILE)"
-        )
     members = []
-    for index, (name, origin) in enumerate(zip(settings.teacher, weights, strict=True)):
+    for index, (name, origin) in enumerate(settings.members):
         teacher = open_teacher(name, _request(settings, classes, source, origin, index))
         seen = teacher.preprocessing.overridden(settings.input_size, settings.mean, settings.std)
         members.append(replace(teacher, preprocessing=seen))
@@ -192,14 +183,6 @@ def _fallback(source: ImageSource) -> Preprocessing:
     if source.side is None:
         return Preprocessing(input_size=224)
     return Preprocessing(input_size=source.side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_fraction=1.0)
-
-
-def _check_name(settings: BuildSettings) -> None:
-    if not re.fullmatch(_CACHE_NAME, settings.cache_name):
-        raise ConfigError(
-            f"{settings.cache_name!r} cannot be the name of a cache: expected letters, digits, '.', '_' and "
-            "'-', a letter or digit first; give one with --name"
-        )
 
 
 def _check_views(views: int, recipe: Recipe) -> None:
@@ -255,31 +238,6 @@ def _environment(device: torch.device) -> dict[str, str]:
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     libraries = {name: version(name) for name in ("torch", "torchvision", "pillow", "numpy", "zarr")}
     return {"python": platform.python_version(), "device": accelerator, **libraries}
-
-
-def check_output(out: str) -> None:
-    """Refuse, before anything is computed, a place that holds something else or cannot be written."""
-    if not out.strip():
-        raise ConfigError("--out is empty: expected the folder of the cache, such as vit_l.zarr")
-    if is_remote(out):
-        if read_manifest(out) is None:
-            check_unclaimed(out)
-        return
-    path = followed(local_path(out))
-    if (path / "zarr.json").exists():
-        return
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{out} exists and is not a cache; nothing was touched: choose another --out")
-    if path.is_mount():
-        raise ConfigError(f"--out {out} is where a disk is mounted: choose a folder in it")
-    store = next((parent for parent in path.parents if (parent / "zarr.json").exists()), None)
-    if store is not None:
-        raise ConfigError(f"--out {out} lies within another Zarr store, {store}: choose another --out")
-    there = next(parent for parent in path.parents if parent.exists())
-    if not there.is_dir():
-        raise ConfigError(f"--out {out}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out {out}: {there} cannot be written to (permissions, or a read-only disk)")
 
 
 def check_settings(plan: Plan, stored: Manifest) -> None:

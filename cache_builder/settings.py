@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import Decoding, Frozen
 
 
@@ -83,6 +84,17 @@ class BuildSettings(Frozen):
     """Read every byte of the cache, and write the tiles that are damaged anew."""
     ignore_labels: bool = False
     """Store no labels: for a teacher whose classes are not the data set's."""
+
+    @property
+    def members(self) -> list[tuple[str, str]]:
+        """Each teacher with its weights. Raises :class:`ConfigError` where their numbers differ."""
+        weights = self.weights or ("default",) * len(self.teacher)
+        if len(weights) != len(self.teacher):
+            raise ConfigError(
+                f"--weights is given {len(weights)} time(s) for {len(self.teacher)} teacher(s): give it once "
+                "for each --teacher, in the same order (default, random or a FILE)"
+            )
+        return list(zip(self.teacher, weights, strict=True))
 
     @property
     def cache_name(self) -> str:

@@ -25,6 +25,10 @@ def run_train(given: dict[str, Any], resume: bool) -> None:
     for flag in ("data", "out"):
         if given[flag] is None:
             raise ConfigError(f"--{flag} is missing; kdtrain --help shows examples")
+    from trainer.preflight import check_training
+
+    _log(None)  # a server that is away is told
+    check_training(given)
     settings = make_settings(given)
     from rich.console import Console
 
@@ -69,6 +73,9 @@ def run_eval(
     as_json: bool,
 ) -> None:
     """Evaluate and print."""
+    from trainer.preflight import check_run
+
+    check_run(run, data)
     from trainer.evaluate import evaluate_run
 
     _log(None)
@@ -162,4 +169,4 @@ def _log(console: Console | None) -> None:
         from rich.logging import RichHandler
 
         handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(message)s", force=True)

@@ -6,17 +6,19 @@ import unicodedata
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xxhash
 from PIL import Image
-from torch import Tensor
 
 from cache_builder.datasets.pixels import NEWEST, as_rgb
-from cache_builder.datasets.source import Sample
+from cache_builder.datasets.source import Sample, as_tensor
 from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import Decoding
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Those of torchvision's ImageFolder, and other names of the same formats: browsers save JPEGs as .jfif.
 EXTENSIONS = (
@@ -68,4 +70,4 @@ def decode_image(data: bytes, decoding: Decoding = NEWEST) -> Tensor:
         warnings.simplefilter("ignore")
         with Image.open(BytesIO(data)) as image:
             pixels = np.array(as_rgb(image, decoding))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return as_tensor(pixels)

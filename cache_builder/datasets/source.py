@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 import xxhash
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cache_builder.format.ids import DecimalIds
 from cache_builder.format.manifest import Decoding
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,15 @@ def left_out_of(source: object) -> str:
 def pixel_sample(pixels: NDArray[np.uint8]) -> Sample:
     """A sample that has no file: its digest is that of its pixels, uint8 [H, W, 3]."""
     pixels = np.ascontiguousarray(pixels)
-    return Sample(torch.from_numpy(pixels).permute(2, 0, 1), xxhash.xxh64_intdigest(pixels.data))
+    return Sample(as_tensor(pixels), xxhash.xxh64_intdigest(pixels.data))
+
+
+def as_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels uint8 [H, W, 3] as [3, H, W], on the same memory."""
+    # Imported with the first picture: a data set that is not there is told without waiting for torch.
+    import torch
+
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 class ArraySource:

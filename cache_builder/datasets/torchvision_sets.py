@@ -9,8 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
-import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +19,7 @@ from cache_builder.datasets.source import Sample, pixel_sample
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.ids import DecimalIds
 from cache_builder.format.manifest import Decoding
+from cache_builder.libraries import torchvision_sets
 from cache_builder.names import unknown_name
 
 # Where a mirrored image is another class, or none at all.
@@ -50,6 +49,9 @@ class TorchvisionSource:
         self.spec = f"torchvision:{argument}"
         name, _, rest = argument.partition(":")
         location, options = split_options("torchvision", rest, None)
+        _check_name(name)
+        if location:
+            _check_folder(self.spec, _path_and_split(location)[0])
         kind = _kind(name)
         if not location:
             raise ConfigError(f"torchvision:{name} needs a folder: write torchvision:{name}:PATH[:SPLIT]")
@@ -69,7 +71,7 @@ class TorchvisionSource:
         names = _class_names(self._data, labels)
         self.class_names, self.labels = in_given_order(self.spec, names, labels, order)
         self.mirrors = kind.__name__ not in _WRITING
-        self.reads_files = not isinstance(getattr(self._data, "data", None), np.ndarray | torch.Tensor)
+        self.reads_files = not isinstance(getattr(self._data, "data", None), _arrays())
         if not self.reads_files:
             self.decoding = None
         self.side: int | None = None if self.reads_files else max(image.shape[:2])
@@ -99,8 +101,17 @@ def _load(path: str) -> Image.Image:
     return image
 
 
+def _arrays() -> tuple[type[Any], ...]:
+    """What holds numbers in memory."""
+    import torch
+
+    return np.ndarray, torch.Tensor
+
+
 def _kind(name: str) -> type[Any]:
     """The class of that name; small letters will do."""
+    import torchvision
+
     named = {found.lower(): getattr(torchvision.datasets, found) for found in torchvision.datasets.__all__}
     kinds = {
         found: kind for found, kind in named.items() if inspect.isclass(kind) and found != "visiondataset"
@@ -110,6 +121,22 @@ def _kind(name: str) -> type[Any]:
         raise ConfigError(unknown_name("torchvision data set", name, known))
     kind: type[Any] = kinds[name.lower()]
     return kind
+
+
+def _check_name(name: str) -> None:
+    """Before torchvision is imported, which takes a while."""
+    known = torchvision_sets()
+    if known and name.lower() not in {known_name.lower() for known_name in known}:
+        raise ConfigError(unknown_name("torchvision data set", name, known))
+
+
+def _check_folder(spec: str, folder: Path) -> None:
+    """Before torchvision is imported, which takes a while."""
+    if not folder.exists():
+        raise DataError(
+            f"{spec}: there is no folder {folder}, in which torchvision's files should be; kdcache "
+            "downloads nothing"
+        )
 
 
 def _path_and_split(location: str) -> tuple[Path, str]:
@@ -199,6 +226,8 @@ def _missing_places(trace: TracebackType | None, root: Path) -> Iterator[Path]:
 
     torchvision's own message is mostly "Dataset not found".
     """
+    import torchvision
+
     while trace is not None and not isinstance(
         trace.tb_frame.f_locals.get("self"), torchvision.datasets.VisionDataset
     ):
@@ -218,9 +247,9 @@ def _first_sentence(error: Exception) -> str:
     return str(error).split(". ")[0].split(" You can")[0].rstrip(".") or type(error).__name__
 
 
-def _pixels(image: object, decoding: Decoding) -> NDArray[np.uint8]:
+def _pixels(image: Any, decoding: Decoding) -> NDArray[np.uint8]:
     """Whatever an item holds, as uint8 [H, W, 3]."""
-    if isinstance(image, torch.Tensor):
+    if not isinstance(image, np.ndarray) and isinstance(image, _arrays()):
         array = image.numpy()
         image = array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] in (1, 3) else array
     if isinstance(image, np.ndarray):
@@ -247,8 +276,8 @@ def _labels(spec: str, data: Any, first: object) -> NDArray[np.int32] | None:
 
 def _kept_labels(data: Any) -> Iterator[NDArray[Any]]:
     for name in _LABELS:
-        column = getattr(data, name, None)
-        if isinstance(column, list | tuple | np.ndarray | torch.Tensor) and len(column) == len(data):
+        column: Any = getattr(data, name, None)
+        if isinstance(column, (list, tuple, *_arrays())) and len(column) == len(data):  # type: ignore[arg-type]
             try:
                 yield np.asarray(column)
             except ValueError:  # ragged

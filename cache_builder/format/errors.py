@@ -22,16 +22,18 @@ class DataError(KDCacheError):
 class UnknownSampleError(DataError):
     """Sample ids that the cache does not hold."""
 
-    def __init__(self, sample_ids: list[str], total: int) -> None:
+    def __init__(self, sample_ids: list[str], total: int, hint: str = "") -> None:
+        """``hint``: what is near the first of them, as it is to be told."""
         self.sample_ids = sample_ids
         self.total = total
+        self.hint = hint
         shown = ", ".join(repr(sample_id) for sample_id in sample_ids)
         more = f" and {total - len(sample_ids)} more" if total > len(sample_ids) else ""
-        super().__init__(f"{total} sample id(s) are not in the cache: {shown}{more}")
+        super().__init__(f"{total} sample id(s) are not in the cache: {shown}{more}{hint}")
 
-    def __reduce__(self) -> tuple[type[UnknownSampleError], tuple[list[str], int]]:
+    def __reduce__(self) -> tuple[type[UnknownSampleError], tuple[list[str], int, str]]:
         # Exceptions unpickle from their message; this one has other arguments and crosses processes.
-        return UnknownSampleError, (self.sample_ids, self.total)
+        return UnknownSampleError, (self.sample_ids, self.total, self.hint)
 
 
 class FormatError(KDCacheError):

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Self, overload
 
 import numpy as np
@@ -14,10 +14,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from cache_builder.format.errors import UnknownSampleError
+from cache_builder.format.near_ids import likely_ids, near_ids, told_near
 
 _NAMED_IN_ERRORS = 5
 # Ids that are Python objects at the same time.
 _BLOCK = 2**16
+# Ids that are compared with an unknown one.
+_MOST_SCANNED = 200_000
 
 
 class _Ids(Sequence[str]):
@@ -127,8 +130,16 @@ class SampleIds(_Ids):
             rows[start : start + _BLOCK] = self._look_up(ids[start : start + _BLOCK])
         unknown = np.flatnonzero(rows < 0)
         if unknown.size:
-            raise UnknownSampleError([ids[int(i)] for i in unknown[:_NAMED_IN_ERRORS]], unknown.size)
+            named = [ids[int(i)] for i in unknown[:_NAMED_IN_ERRORS]]
+            hint = told_near(named[0], self._near(named[0]))
+            raise UnknownSampleError(named, unknown.size, hint)
         return rows
+
+    def _near(self, unknown: str) -> list[str]:
+        """Ids that may have been meant; only a part of them is compared, so that it stays quick."""
+        rows = self._look_up(likely_ids(unknown))
+        found = [self._id(int(row)) for row in rows if row >= 0]
+        return found[:3] or near_ids(unknown, islice(self, _MOST_SCANNED))
 
     def _look_up(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of some ids, -1 for an unknown one."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from cache_builder.datasets.class_names import class_key
 from cache_builder.datasets.spellings import Found, Spellings
+from cache_builder.libraries import light_module
 
 CLASSES = 1000
 _SUBSETS = {
@@ -47,9 +48,13 @@ def are_wnids(names: Sequence[str]) -> bool:
 
 def imagenet_names() -> tuple[str, ...]:
     """torchvision's words for the classes of ImageNet-1k, in the order of their ids."""
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
+    return tuple(light_module("torchvision", "models._meta")._IMAGENET_CATEGORIES)
 
-    return tuple(_IMAGENET_CATEGORIES)
+
+def described_names() -> tuple[str, ...]:
+    """timm's descriptions of the classes of ImageNet-1k, in the order of their ids; timm must be there."""
+    info = _timm_info(CLASSES)
+    return tuple(info.index_to_description(place) for place in range(CLASSES))
 
 
 def spellings(names: Sequence[str]) -> Spellings | None:
@@ -119,10 +124,9 @@ def _timm_info(classes: int) -> Any:
     if classes not in _SUBSETS:
         return None
     try:
-        from timm.data.imagenet_info import ImageNetInfo
+        return light_module("timm", "data.imagenet_info").ImageNetInfo(_SUBSETS[classes])
     except ModuleNotFoundError:
         return None
-    return ImageNetInfo(_SUBSETS[classes])
 
 
 def has_timm() -> bool:

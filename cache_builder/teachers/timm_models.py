@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.names import unknown_name
+from cache_builder.teachers.hub import one_try
+from cache_builder.teachers.known import TIMM, unknown_timm
 from cache_builder.teachers.preprocessing import INTERPOLATIONS, Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
 from cache_builder.teachers.weights import StateDict, classes_in, read_weights
 
-PREFIX = "timm:"
+PREFIX = TIMM
 
 
 def open_timm(spec: str, request: TeacherRequest) -> Teacher:
@@ -78,7 +79,7 @@ def _check_name(timm: ModuleType, name: str) -> None:
         return
     architecture = name.partition(".")[0]
     if architecture not in architectures:
-        raise ConfigError(unknown_name("timm teacher", name, architectures))
+        raise ConfigError(unknown_timm(name, architectures))
     tags = [known for known in published if known.partition(".")[0] == architecture]
     if not tags:
         raise ConfigError(f"timm publishes no weights of {architecture}, so {name!r} names none")
@@ -96,12 +97,14 @@ def _download(timm: ModuleType, name: str) -> nn.Module:
             f"timm publishes no weights of {name}: give --weights FILE, or --weights random for a trial"
         )
     try:
-        return cast("nn.Module", timm.create_model(name, pretrained=True))
+        with one_try():
+            return cast("nn.Module", timm.create_model(name, pretrained=True))
     except Exception as error:  # whatever the hub's client, the network or a damaged file brings
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
             f"the published weights of timm:{name} are not on this machine and could not be fetched, or are "
-            f"damaged ({said}); give --weights FILE, or --weights random for a trial"
+            f"damaged ({said}); give --weights FILE, or --weights "
+            "random for a trial, or set HF_HOME to a folder that has them"
         ) from error
 
 

@@ -11,23 +11,10 @@ from torch import nn
 from torchvision import models
 
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.names import unknown_name
+from cache_builder.teachers.known import ALIASES, unknown_teacher
 from cache_builder.teachers.preprocessing import Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
 from cache_builder.teachers.weights import LOADING_ERRORS, StateDict, classes_in, read_weights
-
-# Short names; every torchvision classifier also goes by its own name.
-ALIASES: dict[str, str] = {
-    "vit_b": "vit_b_16",
-    "vit_l": "vit_l_16",
-    "vit_h": "vit_h_14",
-    "swinv2_b": "swin_v2_b",
-    "convnext_b": "convnext_base",
-    "convnext_l": "convnext_large",
-    "regnet_16gf": "regnet_y_16gf",
-    "effnet_b7": "efficientnet_b7",
-    "effnetv2_l": "efficientnet_v2_l",
-}
 
 IMAGENET_CLASSES = 1000
 
@@ -41,9 +28,7 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
     """A torchvision classifier with published weights, random ones, or a file's."""
     resolved = ALIASES.get(name, name)
     if resolved not in names():
-        raise ConfigError(
-            unknown_name("teacher", name, [*ALIASES, *names()]) + " (or timm:NAME, or package.module:factory)"
-        )
+        raise ConfigError(unknown_teacher(name))
     published = models.get_model_weights(resolved).DEFAULT
     preprocessing = _preprocessing(published)
     spec = f"torchvision:{resolved}"

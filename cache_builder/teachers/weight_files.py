@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from cache_builder.format.errors import DataError
 from cache_builder.payload import PAYLOAD_KEY, tensors_digest
+from cache_builder.teachers.weight_places import weights_file
 
 # What reading a file that is no weights file raises.
 LOADING_ERRORS = (
@@ -28,20 +29,7 @@ LOADING_ERRORS = (
     AttributeError, IndexError, OSError,
 )  # fmt: skip
 
-_IN_A_FOLDER = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-)  # fmt: skip
 _REMEDY = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
-# First bytes of what is no weights file of PyTorch, with what to say of it.
-_FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer and not the file itself: run `git lfs pull` where it is"),
-    (b"<!doctype", "a web page: the download went to a page about the file"),
-    (b"<html", "a web page: the download went to a page about the file"),
-    (b"gguf", "a GGUF file of quantised weights, which no PyTorch classifier loads"),
-    (b"\x89hdf", "an HDF5 file (Keras): convert it to a PyTorch state dict first"),
-    (b"\x93numpy", "a NumPy array; `kdcache import` reads logits that were saved"),
-    (b"\x08", "an ONNX graph: give the PyTorch weights it was exported from"),
-)
 
 
 def harmless() -> list[Any]:
@@ -66,11 +54,7 @@ def read_file(path: Path) -> tuple[object, dict[str, Any]]:
     safetensors, also in parts with their index; what ``torch.load`` reads without running code; or a folder
     with one of them. Raises :class:`DataError` that says what it is otherwise and what to do.
     """
-    if path.is_dir():
-        return read_file(_in_folder(path))
-    if not path.is_file():
-        raise DataError(f"weights file {path} does not exist (--weights takes default, random or a FILE)")
-    _refuse_foreign(path)
+    path = weights_file(path)
     try:
         if path.name.endswith(".index.json"):
             return _read_parts(path), {}
@@ -79,31 +63,6 @@ def read_file(path: Path) -> tuple[object, dict[str, Any]]:
         return _read_torch(path), {}
     except LOADING_ERRORS as error:
         raise DataError(f"weights file {path} cannot be read: {_reason(path, error)}") from error
-
-
-def _in_folder(folder: Path) -> Path:
-    found = next((folder / name for name in _IN_A_FOLDER if (folder / name).exists()), None)
-    if found is not None:
-        return found
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.pth")) + sorted(folder.glob("*.pt"))
-    if len(files) == 1:
-        return files[0]
-    held = ", ".join(file.name for file in files[:5]) or "no weights file"
-    raise DataError(f"weights folder {folder} holds {held}: name the file itself")
-
-
-def _refuse_foreign(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(64)
-    if not head:
-        raise DataError(f"weights file {path} is empty: was its download or copy cut off?")
-    start = head.lstrip().lower()
-    is_onnx = path.suffix.lower() == ".onnx"
-    what = next(
-        (said for sign, said in _FOREIGN if start.startswith(sign) and (is_onnx or sign != b"\x08")), None
-    )
-    if what is not None:
-        raise DataError(f"weights file {path} is {what}")
 
 
 def _has_safetensors_header(path: Path) -> bool:

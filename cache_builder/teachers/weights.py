@@ -14,6 +14,7 @@ from cache_builder.payload import tensors_digest
 from cache_builder.teachers.described_files import described_beside
 from cache_builder.teachers.state_dicts import StateDict, fitted_names, inner_state, mismatch
 from cache_builder.teachers.weight_files import LOADING_ERRORS, read_file
+from cache_builder.teachers.weight_places import split_entry
 
 __all__ = [
     "LOADING_ERRORS",
@@ -62,10 +63,7 @@ def read_weights(text: str | Path) -> Weights:
     ``ENTRY``: which of several state dicts; ``by-order``: take the tensors by their order, whatever they are
     called. Raises :class:`DataError` for what cannot be read, with what to do.
     """
-    path, entry = Path(text).expanduser(), None
-    if not path.exists() and "#" in str(text):
-        file, _, entry = str(text).rpartition("#")
-        path = Path(file).expanduser()
+    path, entry = split_entry(text)
     loaded, metadata = read_file(path)
     by_order = entry == _BY_ORDER
     state, origin = inner_state(loaded, None if by_order else entry, path.name)

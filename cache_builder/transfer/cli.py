@@ -39,6 +39,9 @@ def export(
 ) -> None:
     """Write the records of a cache as a data frame or as arrays."""
     with reported():
+        from cache_builder.preflight import check_cache
+
+        check_cache(cache)
         from cache_builder.transfer.export import ExportSettings, run_export
 
         views = tuple(view or ())
@@ -208,6 +211,10 @@ def extend(
 ) -> None:
     """Add views to a finished cache."""
     with reported():
+        from cache_builder.preflight import check_cache, check_reopening
+
+        check_cache(cache)
+        check_reopening(data, tuple(teacher or ()), tuple(weights or ()))
         from cache_builder.reopen import Reopening
         from cache_builder.transfer.extend import ExtendSettings, run_extend
 

@@ -42,7 +42,7 @@ from cache_builder.format.store import fsync_folder
 from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
 from cache_builder.inspect import class_facts
 from cache_builder.lock import Hold, claimed
-from cache_builder.plan import check_output
+from cache_builder.output import check_output
 from cache_builder.progress import BuildProgress
 from cache_builder.reopen import UNKNOWN_DIGEST
 from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD

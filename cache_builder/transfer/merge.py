@@ -15,8 +15,8 @@ from cache_builder.format.manifest import Manifest, build_digest, differing_sett
 from cache_builder.format.reader import Cache, open_cache, read_body
 from cache_builder.format.writer import CacheWriter
 from cache_builder.lock import Hold, claimed
+from cache_builder.output import check_output
 from cache_builder.parts import NO_RESULTS, called, copy_begun
-from cache_builder.plan import check_output
 from cache_builder.progress import BuildProgress
 from cache_builder.transfer.tiles import copy_tile, reencode_tile
 

@@ -46,6 +46,10 @@ def verify(
 ) -> None:
     """Check that a cache is whole, that it is of this data set, and that it says what the teacher says."""
     with reported():
+        from cache_builder.preflight import check_cache, check_reopening
+
+        check_cache(cache)
+        check_reopening(data, tuple(teacher or ()), tuple(weights or ()))
         from cache_builder.reopen import Reopening
         from cache_builder.verify.run import VerifySettings, run_verify
 

@@ -14,7 +14,7 @@ from cache_builder import pipeline
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.writer import CacheWriter
-from cache_builder.plan import check_output
+from cache_builder.output import check_output
 from tests.cache_builder.conftest import Build
 from tests.cache_builder.trees import contents
 from tests.caches import synthetic_logits, write_synthetic_cache

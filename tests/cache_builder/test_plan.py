@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cache_builder.datasets import ArraySource, open_source
+from cache_builder.datasets import ArraySource, LimitedSource, open_source
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import CodecRequest
-from cache_builder.plan import LimitedSource, Plan, check_output, default_recipe, make_plan
+from cache_builder.output import check_output
+from cache_builder.plan import Plan, default_recipe, make_plan
 from cache_builder.teachers import Preprocessing
 from cache_builder.views.recipes import PadCropFlip, Plain, RrcFlip
 from tests.cache_builder.conftest import settings_for

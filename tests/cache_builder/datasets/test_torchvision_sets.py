@@ -228,15 +228,15 @@ class TestLabels:
     ("spec", "message"),
     [
         ("", "unknown torchvision data set ''"),
-        ("CIFAR11:/x", "did you mean 'CIFAR10'"),
-        ("VisionDataset:/x", "unknown torchvision data set"),
+        ("CIFAR11:/", "did you mean 'CIFAR10'"),
+        ("VisionDataset:/", "unknown torchvision data set"),
         ("MNIST", r"write torchvision:MNIST:PATH\[:SPLIT\]"),
-        ("FakeData:/x", "FakeData takes no folder"),
-        ("CocoDetection:/x", "CocoDetection says: .*annFile"),
-        ("DTD:/x?partition=two", "partition=two, expected something like 1"),
-        ("DTD:/x?partitoin=2", "did you mean 'partition'"),
-        ("DTD:/x?download=1", "unknown option of torchvision:DTD 'download'"),
-        ("CIFAR10:/x?train=maybe", "train=maybe, expected something like True"),
+        ("FakeData:/", "FakeData takes no folder"),
+        ("CocoDetection:/", "CocoDetection says: .*annFile"),
+        ("DTD:/?partition=two", "partition=two, expected something like 1"),
+        ("DTD:/?partitoin=2", "did you mean 'partition'"),
+        ("DTD:/?download=1", "unknown option of torchvision:DTD 'download'"),
+        ("CIFAR10:/?train=maybe", "train=maybe, expected something like True"),
     ],
 )
 def test_what_cannot_be_asked_for(spec: str, message: str) -> None:

@@ -1,0 +1,98 @@
+"""Names of teachers, looked up before torch is imported; what to say of one that nobody knows."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from cache_builder.format.errors import ConfigError
+from cache_builder.libraries import folder_of, model_names
+from cache_builder.names import unknown_name
+
+TIMM = "timm:"
+
+# Short names; every torchvision classifier also goes by its own name.
+ALIASES: dict[str, str] = {
+    "vit_b": "vit_b_16",
+    "vit_l": "vit_l_16",
+    "vit_h": "vit_h_14",
+    "swinv2_b": "swin_v2_b",
+    "convnext_b": "convnext_base",
+    "convnext_l": "convnext_large",
+    "regnet_16gf": "regnet_y_16gf",
+    "effnet_b7": "efficientnet_b7",
+    "effnetv2_l": "efficientnet_v2_l",
+}
+
+_WEIGHTS_FILES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar")
+_OTHER_WAYS = " (or timm:NAME, or package.module:factory)"
+
+
+def check_teacher_name(name: str) -> None:
+    """Raise :class:`ConfigError` for a name that is certainly no teacher's, with what was probably meant."""
+    if name.startswith(TIMM):
+        _check_timm(name)
+    elif ":" in name:
+        _check_factory(name)
+    elif (known := model_names("torchvision")) and ALIASES.get(name, name) not in known:
+        raise ConfigError(unknown_teacher(name))
+
+
+def unknown_teacher(name: str) -> str:
+    """What to say of a name that is neither torchvision's nor one of the short ones."""
+    if name.lower().endswith(_WEIGHTS_FILES) or Path(name).expanduser().exists():
+        return (
+            f"--teacher {name} is a file of weights: say which model they are of and give them with "
+            f"--weights, as in --teacher resnet50 --weights {name} (for a model of timm --teacher timm:NAME)"
+        )
+    timm = model_names("timm")
+    same = [name] if name.partition(".")[0] in timm else []
+    same += sorted(other for other in timm if other.endswith(f"_{name}"))
+    if same:
+        offer = " or ".join(f"{TIMM}{other}" for other in same[:4])
+        return f"unknown teacher {name!r}: torchvision has none of that name, timm has: write {offer}"
+    return unknown_name("teacher", name, _offered(name)) + _OTHER_WAYS
+
+
+def _offered(name: str) -> list[str]:
+    """Names that may be meant: those of torchvision, and of timm the nearest few."""
+    near = difflib.get_close_matches(name, model_names("timm"), n=3, cutoff=0.75)
+    own = model_names("torchvision")
+    return [*ALIASES, *own, *(TIMM + other for other in near if other not in own)]
+
+
+def _check_timm(spec: str) -> None:
+    known = model_names("timm")
+    if folder_of("timm") is None:
+        raise ConfigError(f"teacher {spec} needs timm: pip install 'kdcache[timm]'")
+    architecture = spec.removeprefix(TIMM).partition(".")[0]
+    if known and architecture not in known:
+        raise ConfigError(unknown_timm(spec.removeprefix(TIMM), known))
+
+
+def unknown_timm(name: str, known: Iterable[str]) -> str:
+    """What to say of ``timm:NAME`` where timm has no such model."""
+    architecture = name.partition(".")[0]
+    prefixed = sorted(other for other in known if other.endswith(f"_{architecture}"))
+    if prefixed:
+        return f"unknown timm teacher {name!r}: did you mean {' or '.join(map(repr, prefixed[:4]))}?"
+    return unknown_name("timm teacher", name, known)
+
+
+def _check_factory(name: str) -> None:
+    """The package of ``package.module:factory`` must be there; the rest is known when it is imported."""
+    package = name.partition(":")[0].partition(".")[0]
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = package in sys.modules or find_spec(package) is not None
+    except (ImportError, ValueError):
+        return
+    if not found:
+        raise ConfigError(
+            f"{name!r}: No module named {package!r}; expected package.module:factory, installed or beside "
+            f"the working directory, or timm:NAME, or a name of torchvision"
+        )
