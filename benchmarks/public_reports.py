@@ -212,7 +212,7 @@ def lfs_pointer() -> str:
 def two_runs_one_folder() -> str:
     """Two trainings that were given the same folder must not write into each other."""
     grey_folders("data", ["a", "b"], each=16)
-    words = _training("run", epochs=40).split()
+    words = _training("run", epochs=4000).split()
     first = subprocess.Popen(
         [str(Path(sys.executable).with_name(words[0])), *words[1:]],
         env=os.environ | {"PYTHONPATH": "."},
@@ -224,7 +224,7 @@ def two_runs_one_folder() -> str:
             if Path("run/config.json").exists() or first.poll() is not None:
                 break
             time.sleep(0.1)
-        code, output = run(_training("run", epochs=40) + " --resume")
+        code, output = run(_training("run", epochs=4000) + " --resume")
     finally:
         first.terminate()
         first.wait()
