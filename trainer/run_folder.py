@@ -21,8 +21,9 @@ from trainer.config import RunConfig, differing_fields
 CONFIG, METRICS, TENSORBOARD, REPORT = "config.json", "metrics.jsonl", "tensorboard", "report.md"
 BEST, LAST = "best.safetensors", "last.safetensors"
 DRIFT = "render-drift"
-# Of cache_builder.lock, where the folder above cannot be written to.
-_LOCK = ".lock"
+# What a run that was stopped before it noted its settings leaves: the lock of cache_builder.lock (where the
+# folder above cannot be written to), the settings half written, and the pictures of a renderer that drifted.
+_LEFT = (DRIFT, ".lock", f".{CONFIG}.partial")
 Row = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class RunFolder:
                 raise ConfigError(
                     f"{self.path} already holds a run: add --resume to go on, or choose another --out"
                 )
-        elif self.path.exists() and any(item.name not in (DRIFT, _LOCK) for item in self.path.iterdir()):
+        elif self.path.exists() and any(item.name not in _LEFT for item in self.path.iterdir()):
             raise ConfigError(f"{self.path} is not empty and holds no run: choose another --out")
         elif resume:
             # Jobs that may be stopped at any time pass --resume always; a mistyped --out must still be seen.

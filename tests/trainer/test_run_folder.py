@@ -38,6 +38,7 @@ def test_a_free_folder_is_new_or_empty_or_holds_drift_pictures(tmp_path):
     RunFolder(tmp_path / "new").check_free(resume=False)
     RunFolder(tmp_path).check_free(resume=False)
     (tmp_path / "render-drift").mkdir()
+    (tmp_path / ".config.json.partial").write_text("{")  # killed while it noted its settings
     RunFolder(tmp_path).check_free(resume=False)
     RunFolder(tmp_path).check_free(resume=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import dataclass
 
@@ -123,9 +122,6 @@ class _Runs:
     def _start(self, children: Children) -> None:
         while self._waiting and len(self._running) < self._share.jobs:
             job = self._waiting.pop(0)
-            if not job.is_begun:
-                # A run that was stopped before it noted its settings left nothing of use.
-                shutil.rmtree(job.folder, ignore_errors=True)
             words = run_words(self._settings, job, self._share.workers)
             self._running[job] = children.add(Child(words, job.log, self._share.threads, (self._lock,)))
 

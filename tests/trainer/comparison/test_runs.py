@@ -75,6 +75,17 @@ def test_methods_are_compared_and_one_that_fails_leaves_the_others(cache, tmp_pa
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_folder_that_is_no_run_any_more_is_never_removed(cache, tmp_path):
+    compare(cache, tmp_path / "a", "kd", "--seeds", 1)
+    run = tmp_path / "a" / "runs" / "kd" / "seed-0"
+    (run / "config.json").unlink()
+    (run / "report.md").unlink()
+    held = {path.name for path in run.iterdir()}
+    done = compare(cache, tmp_path / "a", "kd", "--seeds", 1)
+    assert {path.name for path in run.iterdir()} == held
+    assert "is not empty and holds no run" in done.output + (tmp_path / "a" / "compare.md").read_text()
+
+
 def table_says_what_the_runs_reached(out):
     table = lines(out)
     reached = {}
