@@ -45,7 +45,7 @@ def run_build(arguments: dict[str, Any]) -> None:
 
 
 def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
-    from cache_builder.inspect import cache_size, class_facts, statistics_lines
+    from cache_builder.inspect import cache_size, class_facts, over_budget, statistics_lines
 
     manifest, stats = result.manifest, result.stats
     if manifest.cache_id is None:
@@ -67,6 +67,8 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
         f"{manifest.teacher.input_size} px, {manifest.teacher.precision}",
         f"recipe {manifest.views.recipe.name} {json.dumps(manifest.views.recipe.configuration)}",
     ]
+    if said := over_budget(manifest, size):
+        lines.append(f"size: {said}")
     lines += [f"{name}: {said}" for name, said in class_facts(manifest).items()]
     lines += statistics_lines(result.statistics)
     if result.order is not None:

@@ -37,6 +37,10 @@ _STEPS = "▁▂▃▄▅▆▇█"
 _LOGITS_AT_ONCE = 2**23
 
 
+_BUDGET_NOISE = 0.02
+"""By so much records may differ from what calibration measured without a word."""
+
+
 @dataclass(frozen=True)
 class CacheSize:
     """Bytes on disk."""
@@ -289,6 +293,8 @@ def _facts(description: Description) -> dict[str, str]:
         ),
         "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
     }
+    if said := over_budget(manifest, size):
+        facts["size"] += f", {said}"
     if manifest.invalid_rows:
         facts["invalid"] = f"{len(manifest.invalid_rows)} unreadable samples"
     if description.quality:
@@ -302,6 +308,19 @@ def _facts(description: Description) -> dict[str, str]:
     if description.order:
         facts["order"] = description.order.warning(manifest.data.spec)
     return facts
+
+
+def over_budget(manifest: Manifest, size: CacheSize) -> str | None:
+    """What to say where the records take more on disk than ``--bytes-per-view``; None where they do not."""
+    asked = manifest.calibration.requested
+    budget = asked.bytes_per_view
+    is_by_hand = None not in (asked.top_k, asked.tail_rank, asked.tail_step, asked.value_step)
+    if budget is None or is_by_hand or size.bytes_per_view <= (1 + _BUDGET_NOISE) * budget:
+        return None
+    return (
+        f"{size.bytes_per_view / budget - 1:.0%} above --bytes-per-view {budget:g}: few records compress "
+        "less well than many, and calibration saw other views; a smaller --bytes-per-view keeps the limit"
+    )
 
 
 def class_facts(manifest: Manifest) -> dict[str, str]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from cache_builder import inspect
 from cache_builder.format.errors import CorruptCacheError, DataError, FormatError, UnknownSampleError
 from cache_builder.format.reader import open_cache
-from cache_builder.inspect import cache_size, describe, show, teacher_quality
-from tests.caches import synthetic_logits, write_synthetic_cache
+from cache_builder.inspect import CacheSize, cache_size, describe, over_budget, show, teacher_quality
+from tests.caches import synthetic_logits, synthetic_manifest, write_synthetic_cache
 
 LOGITS = synthetic_logits(3, 100, 40)
 LABELS = np.arange(100) % 40
@@ -151,3 +151,16 @@ class TestShow:
         text = shown(tmp_path / "c.zarr")
         assert "every class, no tail" in text
         assert "all other" not in text
+
+
+@pytest.mark.parametrize(
+    ("taken", "budget", "is_told"),
+    [(64.0, 64.0, False), (65.0, 64.0, False), (66.0, 64.0, True), (9e9, None, False)],
+)
+def test_records_above_the_budget_are_told(taken: float, budget: float | None, is_told: bool) -> None:
+    manifest = synthetic_manifest()
+    request = manifest.calibration.requested.model_copy(update={"bytes_per_view": budget})
+    section = manifest.calibration.model_copy(update={"requested": request})
+    said = over_budget(manifest.model_copy(update={"calibration": section}), CacheSize(1, 1, taken))
+    assert (said is not None) == is_told
+    assert said is None or "--bytes-per-view 64" in said
