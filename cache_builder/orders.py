@@ -74,15 +74,18 @@ class BetterOrder:
     """That share by the other numbering."""
     records: int
 
-    def warning(self, data: str, doing: str = "build") -> str:
-        """A line for people, with the remedy; ``data``: the data set's spec, ``doing``: what to do again."""
+    def warning(self, data: str, doing: str = "build", who: str = "teacher") -> str:
+        """A line for people, with the remedy.
+
+        ``data``: the data set's spec, ``doing``: what to do again, ``who``: whose order the classes have not.
+        """
         shown = f" ({', '.join(self.first)}, ...)" if self.first else ""
         value, more = ("natural", ", or ?classes=FILE") if self.told == "natural order" else ("FILE", "")
         return (
-            f"WARNING: the classes are probably not in the teacher's order: as they are numbered it is right "
+            f"WARNING: the classes are probably not in the {who}'s order: as they are numbered it is right "
             f"on {self.top1:.1%} of {self.records:,} views, by {self.told}{shown} on {self.better:.1%}. If "
             f"that is its order, {doing} again with --data {quote(with_classes(data, value))}{more} (one "
-            "class name a line, in the teacher's order)"
+            f"class name a line, in the {who}'s order)"
         )
 
 

@@ -88,6 +88,8 @@ def run_eval(
         typer.echo(f"agreement with the teacher {result.agreement:.2%} (view {result.view})")
     if result.top1 is not None and result.top5 is not None:
         typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  NLL {result.nll:.4f}")
+    if result.order is not None:
+        typer.echo(result.order.warning(result.data, "evaluate", "student"))
 
 
 def run_compare(given: dict[str, Any], losses: str, seeds: int, jobs: int | None) -> None:

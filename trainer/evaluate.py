@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError
+from cache_builder.orders import BetterOrder, OrderTally
 from trainer.assemble import evaluation_data
 from trainer.checkpoint import load_weights
 from trainer.classes import Restricted
@@ -39,6 +40,8 @@ class EvaluationResult:
     top5: float | None = None
     nll: float | None = None
     """Mean negative log-likelihood of the label, in nats."""
+    order: BetterOrder | None = None
+    """Another numbering of the data's classes by which the student is right far more often."""
     view: int | None = None
     """The cache's view in which student and teacher were compared."""
     agreement: float | None = None
@@ -100,9 +103,13 @@ class _Student:
     def against_labels(self, data: str) -> EvaluationResult:
         dataset = evaluation_data(data, self._config)
         require_labels(dataset, "eval")
-        evaluator = Evaluator(dataset, self._config.classes, _BATCH, self._workers, self._accelerator)
+        by_position = dataset.source.class_names if self._config.class_names is None else None
+        order = OrderTally(by_position, self._config.classes, views=1)
+        evaluator = Evaluator(dataset, self._config.classes, _BATCH, self._workers, self._accelerator, order)
         found = evaluator.run(self._model, self._normalise)
-        return EvaluationResult(str(self._file), data, len(dataset), found.top1, found.top5, found.nll)
+        return EvaluationResult(
+            str(self._file), data, len(dataset), found.top1, found.top5, found.nll, order.better()
+        )
 
     def against_teacher(self, data: str, location: str, view: int, limit: int | None) -> EvaluationResult:
         with TeacherCache.open(location) as cache:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from cache_builder.orders import OrderTally
 from trainer.data import Replayed, ViewDataset
 from trainer.stream import make_loader
 
@@ -113,9 +114,16 @@ class Evaluator:
     """Evaluates students on a held-out data set, each rank its share."""
 
     def __init__(
-        self, dataset: ViewDataset, classes: int, batch_size: int, workers: int, accelerator: Accelerator
+        self,
+        dataset: ViewDataset,
+        classes: int,
+        batch_size: int,
+        workers: int,
+        accelerator: Accelerator,
+        order: OrderTally | None = None,
     ) -> None:
-        self._accelerator = accelerator
+        """``order`` counts how often the student is right under other numberings of the classes."""
+        self._accelerator, self._order = accelerator, order
         positions = range(accelerator.process_index, len(dataset), accelerator.num_processes)
         pairs = [(position, 0) for position in positions]
         batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
@@ -151,6 +159,8 @@ class Evaluator:
             labels = batch.label.to(self._accelerator.device, non_blocking=True)
             images = batch.image.to(self._accelerator.device, non_blocking=True)
             logits = model(normalise(images)).float()
+            if self._order is not None:
+                self._order.add(batch.label.numpy(), logits.argmax(1).cpu().numpy())
             self._metrics["top1"].update(logits, labels)
             self._metrics["top5"].update(logits, labels)
             self._metrics["nll"].update(nn.functional.cross_entropy(logits, labels), len(labels))

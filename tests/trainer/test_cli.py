@@ -7,6 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from cache_builder.datasets import open_source
 from tests.trainer.runs import write_digits_cache
 from trainer.cli import app
 from trainer.losses import LOSSES, selftest
@@ -74,10 +75,10 @@ def test_eval_on_labels(run):
     last = json.loads(kdtrain("eval", out, "--weights", "last", "--data", "digits:test", "--json").stdout)
     assert last["samples"] == 600
     assert last["agreement"] is None
+    assert last["order"] is None
 
 
 def test_eval_against_the_teacher(run, cache, tmp_path):
-    from cache_builder.datasets import open_source
     from tests.trainer.replay import write_replay_cache
 
     out, _ = run

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from cache_builder.datasets import open_source
+from cache_builder.orders import OrderTally
 from cache_builder.views.recipes import Plain
 from trainer.data import ViewDataset, Views
 from trainer.device import Normalise, make_accelerator
@@ -96,3 +97,24 @@ def test_fewer_than_five_classes_count_all():
     found = Evaluator(dataset, 3, 100, 0, make_accelerator("cpu", "fp32")).run(model, normalise)
     assert found.top5 == 1.0
     assert found.top1 < 1.0
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_numbering_that_suits_the_student_far_better_is_found(shift):
+    """Labels counted from 1, of a student that learned them from 0: numbers alone, which no name matched."""
+    source = open_source("digits:test")
+    images = torch.stack([source.read(row).image for row in range(len(source))]).float().flatten(1) / 255
+    means = torch.stack([images[source.labels == digit].mean(0) for digit in range(10)])
+    nearest = nn.Linear(192, 10)
+    nearest.weight.data, nearest.bias.data = means, -means.square().sum(1) / 2
+    source.labels = (source.labels + shift) % 10
+    dataset = ViewDataset(source, Views(Plain(crop_fraction=1.0), 0, 1, "bilinear"), 8)
+    tally = OrderTally(None, 10, views=1)
+    evaluator = Evaluator(dataset, 10, 64, 0, make_accelerator("cpu", "fp32"), tally)
+    found = evaluator.run(nn.Sequential(nn.Flatten(), nearest), Normalise((0, 0, 0), (1, 1, 1)))
+    better = tally.better()
+    assert (better is not None) == bool(shift)
+    if better is not None:
+        assert better.top1 == pytest.approx(found.top1)
+        assert better.top1 < 0.2 < 0.8 < better.better
+        assert "probably not in the student's order" in better.warning("csv:d.csv", "evaluate", "student")
