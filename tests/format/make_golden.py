@@ -78,7 +78,7 @@ def write_masked(folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """``tail.zarr``: all widths, partial tiles; two sketches; ``exact.zarr``, ``upright.zarr``: K = C."""
+    """``tail.zarr``: all widths, partial tiles; two sketches; ``exact.zarr`` and those after it: K = C."""
     zarr.config.set({"json_indent": None})  # small files
     logits = synthetic_logits(views=3, rows=3, classes=257, seed=2) * 3
     logits[:, 0, 256] = logits[:, 0].max(axis=1) + 2  # an id that needs the second byte
@@ -102,6 +102,8 @@ def main(folder: Path) -> None:
     write(folder / "exact.zarr", manifest, logits, codec.no_tail(5))
     upright = manifest.data.model_copy(update={"decoding": 2})
     write(folder / "upright.zarr", manifest.model_copy(update={"data": upright}), logits, codec.no_tail(5))
+    named = manifest.data.model_copy(update={"own_class_names": ("good", "bäd")})
+    write(folder / "own-names.zarr", manifest.model_copy(update={"data": named}), logits, codec.no_tail(5))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ CACHE_IDS = {
     "v2/tail.zarr": "1e0d8079488b674b35ec32c1fa4b10b6",
     "v2/exact.zarr": "2e11f258835a50aab94a11d1cb00ce8d",
     "v2/upright.zarr": "90283157d999049b1ec284ccb20e0979",
+    "v2/own-names.zarr": "054f7ddf3a25414daa748cc17f5fecdb",
     "v2/sketch.zarr": "4cbfe137fcb1ee077bdef0d7f38620aa",
     "v2/sketch-16.zarr": "87fb22dac4c297d37fceef6451bc4b9f",
     "v2/masked.zarr": "a1dae0b12ece93980494bb2b888770be",
@@ -61,6 +62,12 @@ def test_its_samples_are_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", CACHE_IDS)
 def test_its_pictures_are_decoded_by_the_rule_of_then(name: str) -> None:
     assert open_cache(GOLDEN / name).manifest.data.decoding == (2 if name == "v2/upright.zarr" else 1)
+
+
+def test_the_data_sets_own_names_are_kept_where_there_are_any() -> None:
+    own = {name: open_cache(GOLDEN / name).manifest.data.own_class_names for name in CACHE_IDS}
+    assert own.pop("v2/own-names.zarr") == ("good", "bäd")
+    assert set(own.values()) == {None}
 
 
 def test_the_tail_cache_has_every_kind_of_field() -> None:
