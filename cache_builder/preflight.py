@@ -35,9 +35,9 @@ def check_build(settings: BuildSettings, *, is_first: bool = True) -> ImageSourc
     ``is_first``: whether this process is the one that creates the cache. Raises the errors that the build
     itself would raise later.
     """
-    check_name(settings.cache_name)
     if is_first:
         check_output(settings.out)
+    check_name(settings.cache_name)
     for name, weights in settings.members:
         check_teacher(name, weights)
     source = opened_source(settings)
