@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
+from cache_builder.format.arrays import open_array
 from cache_builder.format.commits import Commit, parse_commit, read_commit_bytes
 from cache_builder.format.errors import CorruptCacheError
-from cache_builder.format.layout import Tile, tile_arrays, tiles
+from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.reader import Cache, read_body, read_manifest
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.format.writer import CacheWriter
 from cache_builder.progress import BuildProgress
@@ -21,6 +22,7 @@ _LOOKS = 2
 def withdraw_damaged(location: str, check: Callable[[], None], progress: BuildProgress) -> list[Tile]:
     """Take the commits of damaged tiles away, and give those tiles; reads every byte of the cache.
 
+    What no tile holds is looked at too: :class:`CorruptCacheError` where it is damaged; only a copy mends it.
     ``check`` raises where the right to write was lost. Nothing is touched where there is no cache. Raises
     :class:`StorageError` where the store is out of reach: then nothing is known to be damaged.
     """
@@ -28,11 +30,24 @@ def withdraw_damaged(location: str, check: Callable[[], None], progress: BuildPr
     if manifest is None:
         return []
     damaged = _damaged_tiles(location, manifest, progress)
+    _check_headers(location, manifest)
     if damaged:
         writer = CacheWriter(location, manifest, check)
         for tile in damaged:
             writer.withdraw(tile)
     return damaged
+
+
+def _check_headers(location: str, manifest: Manifest) -> None:
+    """What no tile holds cannot be computed anew: raise :class:`CorruptCacheError` where it is damaged."""
+    body = read_body(location)
+    assert body is not None
+    cache = Cache(location, body)
+    for path in sorted(manifest.digests):
+        cache.header_array(path)
+    store = open_store(location, read_only=True)
+    for spec in (*record_arrays(manifest), digest_array(manifest)):
+        open_array(store, spec, location)
 
 
 def _damaged_tiles(location: str, manifest: Manifest, progress: BuildProgress) -> list[Tile]:

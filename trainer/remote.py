@@ -46,7 +46,7 @@ class RemoteSource:
         self._patience_s = patience_s
         self._closed = threading.Event()
         self._cache_id: str | None = None
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {_sendable(token)}"} if token else {}
         self._proxy = proxy_for(self.location)
         is_here = is_loopback(urlsplit(self.location).hostname or "")
         self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, trust_env=not is_here)
@@ -184,6 +184,17 @@ class RemoteSource:
         if response.status_code == HTTPStatus.NOT_FOUND and self._cache_id is None:
             problem += "; the URL should look like http://host:8000/v1/caches/NAME"
         raise ServerError(f"{response.url}: {problem}{self._way()}")
+
+
+def _sendable(token: str) -> str:
+    """The token without the line's end that a file leaves; :class:`ConfigError` where no header takes it."""
+    token = token.strip()
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(
+            "the token (KDCACHE_TOKEN) holds characters that no HTTP header takes: it is made of visible "
+            "ASCII characters, without spaces"
+        )
+    return token
 
 
 def _error_body(response: httpx2.Response) -> tuple[str, str]:

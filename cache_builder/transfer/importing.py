@@ -20,7 +20,7 @@ from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
 from cache_builder.format.creation import create, header_digests
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, index_bits, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import (
@@ -36,6 +36,7 @@ from cache_builder.format.manifest import (
     ViewsSection,
     build_digest,
 )
+from cache_builder.format.masking import is_masked
 from cache_builder.format.owned import creations_beside, removed
 from cache_builder.format.reader import open_cache, read_body, read_manifest
 from cache_builder.format.store import fsync_folder
@@ -260,8 +261,6 @@ def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) 
         )
         section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
         return Calibration(codec, no_tail(classes), section)
-    if calibrate.is_exact(classes, request):
-        return calibrate.exact(classes, request)
     pairs = calibrate.calibration_pairs(len(dump), dump.views, classes, settings.seed or 0)
     progress.start("calibrating", len(pairs), unit="records")
     logits = np.empty((len(pairs), classes), np.float32)
@@ -270,7 +269,12 @@ def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) 
         rows = np.array([pairs[place][1] for place in places])
         logits[places] = dump.block(range(view, view + 1), rows)[0]
     progress.update(len(pairs), last=True)
-    return calibrate.fit(logits, request)
+    if calibrate.is_exact(classes, request) and not is_masked(logits).any():
+        return calibrate.exact(classes, request)
+    found = calibrate.fit(logits, request)
+    for line in found.told:
+        progress.say(line)
+    return found
 
 
 def _write_tiles(
@@ -302,11 +306,26 @@ def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
     for start in range(tile.row_start, tile.row_stop, step):
         rows = np.arange(start, min(start + step, tile.row_stop))
         logits = dump.block(tile.views, rows).reshape(-1, dump.classes)
+        _check_masks(logits, manifest, tile, rows)
         encoded = numpy_codec.encode(logits, manifest.codec, manifest.basis)
         packed.append(numpy_codec.pack(encoded, manifest.codec).reshape(height, len(rows), -1))
     records = np.concatenate(packed, axis=1)
     flat = numpy_codec.unpack(records.reshape(height * width, -1), manifest.codec)
     return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
+
+
+def _check_masks(
+    logits: NDArray[np.float32], manifest: Manifest, tile: Tile, rows: NDArray[np.int64]
+) -> None:
+    """Masks that calibration did not see would take the whole range of a record's numbers."""
+    masked = is_masked(logits).any(axis=1)
+    if manifest.codec.masks is None and masked.any():
+        view, place = divmod(int(np.argmax(masked)), len(rows))
+        raise DataError(
+            f"row {rows[place]} of view {tile.view_start + view} masks classes (logits of -5000 or less "
+            "beside ordinary ones), and none of the records that the codec was fitted to does: mask in all "
+            "rows, or raise these logits to a value just below the others"
+        )
 
 
 def _check_files(settings: ImportSettings) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cache_builder.format import ConfigError, CorruptCacheError
+from cache_builder.format import ConfigError, CorruptCacheError, FormatError
 from cache_builder.launch import Launch
 from cache_builder.pipeline import build
 from cache_builder.progress import BuildProgress
@@ -72,3 +72,13 @@ def test_several_processes_do_not_repair(photos: Path, tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "c.zarr", photos, repair=True)
     with pytest.raises(ConfigError, match="one process"):
         build(settings, BuildProgress(Console(file=io.StringIO())), Launch(0, 2, name="launch"))
+
+
+@pytest.mark.parametrize(
+    "path", ["records/topk_index/zarr.json", "samples/label/zarr.json", "codec/mean/c/0"]
+)
+def test_what_no_tile_holds_is_looked_at_and_said(run_build: Build, tmp_path: Path, path: str) -> None:
+    run_build()
+    flip(tmp_path / "cache.zarr" / path)
+    with pytest.raises((CorruptCacheError, FormatError)):
+        run_build(repair=True)

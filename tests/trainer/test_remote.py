@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
-from cache_builder.format import ServerError, codec
+from cache_builder.format import ConfigError, ServerError, codec
 from cache_builder.format.content_digest import content_digest
 from tests.caches import synthetic_manifest
 from trainer.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
@@ -227,3 +227,22 @@ def test_a_proxy_that_fails_is_named_without_its_password(monkeypatch):
     ):
         remote.manifest()
     assert "pass" not in str(caught.value)
+
+
+def test_a_token_from_a_file_loses_its_line_end():
+    seen = []
+
+    def answer(request, _):
+        seen.append(request.headers["Authorization"])
+        return OK
+
+    with canned(answer) as url, source(url, token="secret\n") as remote:
+        remote.manifest()
+    assert seen == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("token", ["two words", "s\u00e9cret", "a\nb"])
+def test_a_token_that_no_header_takes_is_refused_without_showing_it(token):
+    with pytest.raises(ConfigError, match="visible ASCII") as caught, source("http://127.0.0.1:9/c", token):
+        pass
+    assert token not in str(caught.value)

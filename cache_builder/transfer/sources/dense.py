@@ -44,9 +44,10 @@ class DenseDump:
         return self._rows
 
     def block(self, views: range, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """As they are; probabilities as their logarithm."""
+        """As they are, also -inf, which masks a class; probabilities as their logarithm."""
         found = self._raw(views, rows)
-        bad = np.argwhere(~np.isfinite(found).all(axis=2))
+        usable = (np.isfinite(found) | np.isneginf(found)).all(axis=2) & np.isfinite(found.max(axis=2))
+        bad = np.argwhere(~usable)
         if bad.size:
             view, row = bad[0]
             raise DataError(

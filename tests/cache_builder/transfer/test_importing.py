@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from cache_builder.calibration import calibrate
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import open_cache
@@ -392,3 +393,33 @@ def test_a_remote_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: py
         assert manifest.cache_id == whole.cache_id == open_cache(out).manifest.cache_id
         with pytest.raises(ConfigError, match="exists already"):
             import_dump(settings, progress)
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e9, -np.inf])
+@pytest.mark.parametrize("classes", [5, 60])
+def test_masked_classes_cost_nothing(tmp_path: Path, mask: float, classes: int) -> None:
+    live = np.random.default_rng(0).normal(size=(300, classes)).astype(np.float32) * 1.5
+    live[:, 3] = mask
+    np.save(tmp_path / "l.npy", live)
+    import_dump_of(tmp_path)
+    cache = open_cache(tmp_path / "o.zarr")
+    decoded = cache.decode(cache.read_page(0))
+    assert (decoded[:, 3] == -1e4).all()
+    others = np.arange(classes) != 3
+    assert np.square(decoded - live)[:, others].mean() < 0.1 * live[:, others].var()
+    assert (decoded.argmax(axis=1) == live.argmax(axis=1)).mean() > 0.98
+
+
+def test_masks_that_calibration_did_not_see_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    live[7, 2] = -1e9
+    np.save(tmp_path / "l.npy", live)
+    monkeypatch.setattr(calibrate, "calibration_pairs", lambda *_: [(0, row) for row in range(5)])
+    with pytest.raises(DataError, match="row 7 of view 0 masks classes"):
+        import_dump_of(tmp_path)
+
+
+def import_dump_of(folder: Path) -> None:
+    run_import(ImportSettings(DumpRequest(folder / "l.npy"), "dense", str(folder / "o.zarr")))
