@@ -24,7 +24,7 @@ from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest
-from cache_builder.format.masking import is_masked
+from cache_builder.format.masking import is_masked, unseen_masks
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter, header_arrays
@@ -328,8 +328,9 @@ def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None
     bad = list(dict.fromkeys(rows[index] for index in np.flatnonzero(~finite)))
     if bad:
         raise DataError(
-            f"the teacher gave non-finite logits (or a span beyond float16) for {len(bad)} sample(s) of a "
-            f"batch: {_named(bad, plan)}; try --precision fp32, or look at the weights"
+            "the teacher gave non-finite logits (or a span beyond float16, or a new mask) for "
+            f"{len(bad)} sample(s) of a batch: {_named(bad, plan)}; try --precision fp32, or look at the "
+            "weights"
         )
 
 
@@ -443,7 +444,7 @@ class TileRunner:
         unreadable = [index for index, error in enumerate(batch.errors) if error]
         codec = self._manifest.codec
         flat = numpy_codec.unpack(records.reshape(-1, records.shape[-1]), codec)
-        usable = numpy_codec.is_usable(flat, codec)
+        usable = numpy_codec.is_usable(flat, codec) & ~unseen_masks(flat, codec)
         finite: NDArray[np.bool_] = np.all(usable.reshape(records.shape[:2]), axis=0)
         finite[unreadable] = True
         check_finite(finite, batch.rows, self._plan)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format.manifest import Codec, TailBasis
+from cache_builder.format.fields import Fields
+from cache_builder.format.manifest import Codec, CodecSection, TailBasis
 
 MASKED_BELOW = -5000.0
 """Logits of this or less, in a row whose largest is within ``ORDINARY`` of 0, are masks."""
@@ -20,6 +21,19 @@ def is_masked(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
     ordinary = np.abs(logits.max(axis=1, keepdims=True)) < ORDINARY
     masked |= (logits <= MASKED_BELOW) & ordinary
     return masked
+
+
+def unseen_masks(fields: Fields, codec: Codec) -> NDArray[np.bool_]:
+    """Records [n] of every class one by one in which a mask took the whole range of the steps.
+
+    Calibration saw none, so that the codec has no place for it: every other class of these would be alike.
+    """
+    if codec.masks is not None or not isinstance(codec, CodecSection):
+        return np.zeros(len(fields["topk_index"]), bool)
+    largest = fields["topk_max"].reshape(-1).astype(np.float64)
+    least = largest - fields["topk_span"].reshape(-1)
+    found: NDArray[np.bool_] = (least <= MASKED_BELOW) & (np.abs(largest) < ORDINARY)
+    return found
 
 
 def masked_throughout(codec: Codec, basis: TailBasis) -> NDArray[np.bool_]:
