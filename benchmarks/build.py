@@ -23,12 +23,13 @@ from rich.console import Console
 
 from benchmarks.report import alternate, write_results
 from cache_builder import pipeline
+from cache_builder.begin import begin
 from cache_builder.encode import RecordEncoder
 from cache_builder.format.layout import tiles
 from cache_builder.format.reader import open_cache
 from cache_builder.format.writer import CacheWriter
 from cache_builder.forward import TeacherForward
-from cache_builder.pipeline import TileRunner, begin, build
+from cache_builder.pipeline import TileRunner, build
 from cache_builder.plan import Plan, make_plan
 from cache_builder.progress import BuildProgress
 from cache_builder.rendering import RenderedBatch, ViewRenderer, render_batches

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -15,23 +15,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache_builder.calibration import calibrate
+from cache_builder.begin import begin, look_at_teacher
 from cache_builder.datasets import ImageSource
 from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec as numpy_codec
-from cache_builder.format.creation import check_unclaimed, create, header_digests
+from cache_builder.format.creation import check_unclaimed
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest
-from cache_builder.format.masking import is_masked, unseen_masks
+from cache_builder.format.masking import unseen_masks
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
-from cache_builder.format.writer import CacheWriter, header_arrays
+from cache_builder.format.writer import CacheWriter
 from cache_builder.forward import CompilerError
 from cache_builder.launch import ALONE, Launch, await_others
 from cache_builder.lock import Hold, JoinedHold, claimed
-from cache_builder.memory import is_exhausted, memory_failures
+from cache_builder.memory import memory_failures
 from cache_builder.orders import BetterOrder, OrderTally
 from cache_builder.output import check_output
 from cache_builder.partners import ImagesRead
@@ -41,16 +41,13 @@ from cache_builder.progress import BuildProgress, BuildStats
 from cache_builder.rendering import (
     RenderedBatch,
     RenderTask,
-    ViewRenderer,
     chunks,
     in_pairs,
-    render_batches,
 )
 from cache_builder.repair import withdraw_damaged
+from cache_builder.running import check_finite, named, rendered, teacher_failures
 from cache_builder.settings import BuildSettings
 from cache_builder.statistics import INVALID, NO_LABEL, StatisticsMeter
-from cache_builder.teacher_check import PICTURES, check_members, check_teacher
-from cache_builder.views.probe import render_probe
 
 _NAMED_IN_ERRORS = 5
 
@@ -110,11 +107,10 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> B
     stored = _resumed(plan)
     if plan.settings.compile:
         _compile(plan, progress)
-    if stored is None:
-        _check_teacher(plan, progress)
+    masks = stored is None and look_at_teacher(plan, progress)
     if left_out := plan.manifest.environment.get("left out"):
         progress.say(f"{plan.settings.data} leaves out {left_out}")
-    manifest = stored or begun_like(plan) or begin(plan, progress, hold)
+    manifest = stored or begun_like(plan) or begin(plan, progress, hold, masks)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()
     hold.ready()
@@ -219,127 +215,6 @@ def _resumed(plan: Plan) -> Manifest | None:
     return cache.manifest
 
 
-def _check_teacher(plan: Plan, progress: BuildProgress) -> None:
-    """Look at a few views before the first of hours; what is odd is told, what is wrong refused."""
-    for images, rows in _first_views(plan):
-        with teacher_failures(plan, rows):
-            check_members(plan.forward.members(), images)
-            told = check_teacher(plan.forward, images, plan.settings.allow_unrepeatable)
-        for line in told:
-            progress.say(line)
-
-
-def begin(plan: Plan, progress: BuildProgress, hold: Hold) -> Manifest:
-    """Calibrate, render the probe and create the store."""
-    calibration = _calibrate(plan, progress)
-    for line in calibration.told:
-        progress.say(line)
-    manifest = plan.manifest
-    skip = plan.settings.on_error == "skip"
-    probe, pixels = render_probe(plan.source, manifest.views, manifest.teacher, skip_unreadable=skip)
-    update = {"codec": calibration.codec, "calibration": calibration.section, "probe": probe}
-    manifest = manifest.model_copy(update=update).with_basis(calibration.basis)
-    arrays = header_arrays(manifest, plan.table, pixels)
-    manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
-    hold.check()
-    create(plan.settings.out, manifest, arrays)
-    return manifest
-
-
-def _calibrate(plan: Plan, progress: BuildProgress) -> calibrate.Calibration:
-    """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
-    manifest = plan.manifest
-    data, request = manifest.data, manifest.calibration.requested
-    if calibrate.is_exact(data.classes, request) and not _masks_classes(plan):
-        return calibrate.exact(data.classes, request)
-    views = manifest.views
-    pairs = calibrate.calibration_pairs(data.samples, views.count, data.classes, views.seed)
-    tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
-    progress.start("calibrating", len(tasks))
-    logits: list[NDArray[np.float32]] = []
-    done = 0
-    for batch in _rendered(plan, chunks(tasks, plan.settings.batch_size)):
-        with teacher_failures(plan, batch.rows):
-            out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
-        readable = [index for index, error in enumerate(batch.errors) if error is None]
-        usable = (out < np.inf).all(axis=1) & np.isfinite(out).any(axis=1)  # -inf masks a class
-        check_finite(usable[readable], [batch.rows[i] for i in readable], plan)
-        logits.append(out[readable])
-        done += len(batch.rows)
-        progress.update(done, last=done == len(tasks))
-    stacked = np.concatenate(logits)
-    if len(stacked) < 2:
-        raise DataError(
-            f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
-            f"--top-k {data.classes} stores every class and needs none"
-        )
-    return calibrate.fit(stacked, request)
-
-
-def _masks_classes(plan: Plan) -> bool:
-    """Whether the teacher masks classes in a few views: then also a codec of every class looks at more."""
-    for images, rows in _first_views(plan):
-        with teacher_failures(plan, rows):
-            return bool(is_masked(plan.forward(images).float().cpu().numpy()).any())
-    return False
-
-
-def _first_views(plan: Plan) -> Iterator[tuple[Tensor, list[int]]]:
-    """At most one batch of readable views, uint8 [n, 3, S, S], spread over the data set, and its rows."""
-    rows = sorted(set(np.linspace(0, len(plan.source) - 1, PICTURES).astype(int).tolist()))
-    tasks = [RenderTask(row, 0, 1) for row in rows]
-    for batch in _rendered(replace(plan, workers=0), [tasks]):
-        readable = [index for index, error in enumerate(batch.errors) if error is None]
-        if readable:
-            yield batch.images.flatten(0, 1)[readable], batch.rows
-
-
-def _rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[RenderedBatch]:
-    """Render batches; an unreadable image stops the build unless it is to be skipped."""
-    teacher, views = plan.manifest.teacher, plan.manifest.views
-    renderer = ViewRenderer(plan.source, plan.recipe, views.seed, teacher.input_size, teacher.interpolation)
-    pin = plan.forward.device.type == "cuda"
-    for batch in render_batches(renderer, batches, plan.workers, pin):
-        problem = next((error for error in batch.errors if error), None)
-        if problem and plan.settings.on_error == "fail":
-            raise DataError(f"{problem}; repair or remove it, or use --on-error skip to mark its row invalid")
-        yield batch
-
-
-@contextmanager
-def teacher_failures(plan: Plan, rows: list[int]) -> Iterator[None]:
-    """Turn what a teacher raises into a :class:`KDCacheError` that names the samples it was looking at."""
-    try:
-        yield
-    except KDCacheError:
-        raise
-    except Exception as error:
-        if is_exhausted(error):
-            raise  # told by whoever knows the batch size
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise KDCacheError(
-            f"teacher {plan.manifest.teacher.spec} failed on a batch of {len(rows)} sample(s), "
-            f"{_named(rows, plan)}: {said}; committed tiles are kept and the same command continues"
-        ) from error
-
-
-def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None:
-    """Raise :class:`DataError` naming the samples for which the teacher gave no usable logits."""
-    bad = list(dict.fromkeys(rows[index] for index in np.flatnonzero(~finite)))
-    if bad:
-        raise DataError(
-            "the teacher gave non-finite logits (or a span beyond float16, or a new mask) for "
-            f"{len(bad)} sample(s) of a batch: {_named(bad, plan)}; try --precision fp32, or look at the "
-            "weights"
-        )
-
-
-def _named(rows: list[int], plan: Plan) -> str:
-    """The first few sample ids."""
-    more = ", ..." if len(rows) > _NAMED_IN_ERRORS else ""
-    return ", ".join(plan.source.ids[row] for row in rows[:_NAMED_IN_ERRORS]) + more
-
-
 class TileRunner:
     """Runs the uncommitted tiles of a cache, one writer thread behind the teacher."""
 
@@ -371,7 +246,7 @@ class TileRunner:
         total = sum(tile.count for tile in everything)
         before = total - sum(tile.count for tile in todo)
         self._progress.start("building", total, before)
-        batches = _rendered(self._plan, chain.from_iterable(self.batches(self._plan, tile) for tile in todo))
+        batches = rendered(self._plan, chain.from_iterable(self.batches(self._plan, tile) for tile in todo))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer") as pool:
             for tile in todo:
                 finished = self._run_tile(tile, batches, before)
@@ -474,7 +349,7 @@ class TileRunner:
             rows = [finished.tile.row_start + int(index) for index in changed]
             raise DataError(
                 f"{len(rows)} sample(s) of {self._plan.settings.data} changed since their first views were "
-                f"recorded: {_named(rows, self._plan)}; restore them, or build anew with another --out"
+                f"recorded: {named(rows, self._plan)}; restore them, or build anew with another --out"
             )
 
     def _check_partners(self, batch: RenderedBatch) -> None:
@@ -486,7 +361,7 @@ class TileRunner:
         if changed:
             raise DataError(
                 f"{len(changed)} sample(s) of {self._plan.settings.data} changed, or could be read at one "
-                f"time only, while others were mixed with them: {_named(changed, self._plan)}; see that "
+                f"time only, while others were mixed with them: {named(changed, self._plan)}; see that "
                 "nothing writes to the data set, and build anew with another --out"
             )
 

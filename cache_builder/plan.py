@@ -248,4 +248,5 @@ def check_settings(plan: Plan, stored: Manifest) -> None:
             f"{plan.settings.out} holds a cache of other settings (stored -> asked for):\n  "
             + "\n  ".join(differing)
             + "\nuse the stored settings to continue it, or another --out"
+            + (f"; it was built as --name {stored.name}" if stored.name != plan.manifest.name else "")
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 
+from zarr.abc.store import Store
+
 from cache_builder.format.arrays import open_array
-from cache_builder.format.commits import Commit, parse_commit, read_commit_bytes
+from cache_builder.format.commits import parse_commit, read_commit_bytes
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
@@ -57,24 +58,18 @@ def _damaged_tiles(location: str, manifest: Manifest, progress: BuildProgress) -
     progress.start("looking for damage", len(everything), unit="tiles")
     damaged = []
     for done, tile in enumerate(everything, 1):
-        if tile.key in commits and not _is_whole(location, manifest, build, tile, commits[tile.key]):
+        if tile.key in commits and not _is_whole(store, manifest, build, tile, commits[tile.key]):
             damaged.append(tile)
         progress.update(done, f"{len(damaged)} damaged", last=done == len(everything))
     return damaged
 
 
-def _is_whole(location: str, manifest: Manifest, build: str, tile: Tile, commit: bytes) -> bool:
+def _is_whole(store: Store, manifest: Manifest, build: str, tile: Tile, commit: bytes) -> bool:
     try:
-        parsed = parse_commit(commit, manifest, build, tile, location)
+        parsed = parse_commit(commit, manifest, build, tile, where="")
     except CorruptCacheError:
         return False
-    return any(_matches(location, manifest, tile, parsed) for _ in range(_LOOKS))
-
-
-def _matches(location: str, manifest: Manifest, tile: Tile, commit: Commit) -> bool:
-    store = open_store(location, read_only=True)
-    for spec in tile_arrays(manifest, tile):
-        data, shard = read_bytes(store, spec.shard_key(tile)), commit.shards[spec.path]
-        if data is None or (len(data), zlib.crc32(data)) != (shard.bytes, shard.crc32):
-            return False
-    return True
+    shards = {spec.shard_key(tile): parsed.shards[spec.path] for spec in tile_arrays(manifest, tile)}
+    return all(
+        any(shard.matches(read_bytes(store, key)) for _ in range(_LOOKS)) for key, shard in shards.items()
+    )

@@ -138,11 +138,13 @@ class RemoteSource:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 self._check_identity(response)
-                is_good = response.status_code == HTTPStatus.OK
-                if is_good and matches(response.content, response.headers.get(DIGEST_HEADER)) is not False:
+                if response.status_code != HTTPStatus.OK:
+                    problem = self._refuse_unless_passing(response)
+                elif matches(response.content, response.headers.get(DIGEST_HEADER)) is False:
+                    problem = "the answer is damaged: its bytes are not those that its checksum was made of"
+                else:
                     waiting.over()
                     return response
-                problem = self._refuse_unless_passing(response)
                 retry_after = response.headers.get("Retry-After")
             waiting.wait(problem + self._way(), retry_after)
 
@@ -171,8 +173,6 @@ class RemoteSource:
 
     def _refuse_unless_passing(self, response: httpx2.Response) -> str:
         """What to say while waiting; raises for an answer that waiting will not change."""
-        if response.status_code == HTTPStatus.OK:
-            return "the answer is damaged: its bytes are not those that its checksum was made of"
         error, detail = _error_body(response)
         problem = f"HTTP {response.status_code} {detail}".strip()
         if error == CorruptCacheError.__name__:

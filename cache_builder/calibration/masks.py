@@ -11,6 +11,13 @@ from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import MaskSection, TailBasis
 from cache_builder.format.masking import LOWEST, is_masked
 
+MARGIN = 16.0
+"""How far below all other logits those lie that only some views mask.
+
+At T = 4 the class keeps e**-4 of the least of them; less room costs truth there, more costs steps at T = 1
+(``benchmarks/masks.py``).
+"""
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -21,7 +28,7 @@ class Masks:
     values: NDArray[np.float32]
     """[C], what masked classes decode to."""
     floor: float
-    """Logits that only some pairs mask are raised to this: just below all that are not masked."""
+    """Logits that only some pairs mask are raised to this: ``MARGIN`` below all that are not masked."""
     found: bool
     """Whether any logit is masked."""
 
@@ -36,7 +43,7 @@ class Masks:
                 "(logits of -5000 or less beside ordinary ones); at least two must be left"
             )
         live = logits[~masked]
-        floor = float(live.min() - max(1.0, float(live.std()))) if masked.any() else LOWEST
+        floor = float(live.min() - MARGIN) if masked.any() else LOWEST
         values = np.maximum(logits.max(axis=0), np.float32(LOWEST))
         return cls(throughout, values, floor, bool(masked.any()))
 

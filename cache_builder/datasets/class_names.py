@@ -95,7 +95,7 @@ def _compared(unknown: Sequence[str], names: Sequence[str], known: Sequence[str]
     near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.6)
     if near:
         return f"nearest to {unknown[0]!r}: {listed(near)}"
-    return f"class 0 (counted from 0) is {names[0]!r} here and {known[0]!r} there"
+    return first_difference(names, known)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
@@ -18,6 +19,9 @@ REPAIR = "restore the file, or run the same `kdcache build` command with --repai
 """What to do about a damaged tile: nothing is to be deleted by hand, least of all what is whole."""
 
 
+_Bytes = bytes  # by another name, where a field has this one
+
+
 class Shard(Frozen):
     """What one stored object must be."""
 
@@ -25,6 +29,15 @@ class Shard(Frozen):
     """Size of the object."""
     crc32: int = Field(ge=0, lt=2**32)
     """CRC-32 (the zlib one) of all its bytes."""
+
+    @classmethod
+    def of(cls, data: _Bytes) -> Shard:
+        """What an object of these bytes must be."""
+        return cls(bytes=len(data), crc32=zlib.crc32(data))
+
+    def matches(self, data: _Bytes | None) -> bool:
+        """Whether an object is what it must be; None, which is no object, is not."""
+        return data is not None and len(data) == self.bytes and zlib.crc32(data) == self.crc32
 
 
 class Commit(Frozen):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -353,5 +352,4 @@ class Cache:
         )
 
     def _is_intact(self, key: str, shard: Shard) -> bool:
-        data = read_bytes(self._store, key)
-        return data is not None and len(data) == shard.bytes and zlib.crc32(data) == shard.crc32
+        return shard.matches(read_bytes(self._store, key))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,8 +166,7 @@ class CacheWriter:
         """
         specs = tile_arrays(self.manifest, tile)
         for spec in specs:
-            data, shard = objects[spec.path], commit.shards[spec.path]
-            if (len(data), zlib.crc32(data)) != (shard.bytes, shard.crc32):
+            if not commit.shards[spec.path].matches(objects[spec.path]):
                 raise CorruptCacheError(f"shard {spec.shard_key(tile)} ({tile}) is not what its commit says")
         own = make_commit(
             self.manifest, self._build, tile, commit.invalid_rows, commit.shards, commit.statistics
@@ -212,7 +210,7 @@ class CacheWriter:
     def _write_shard(self, spec: ArraySpec, tile: Tile, column: NDArray[Any]) -> Shard:
         data = self._encoder.encoded(spec, tile, column)
         write_durably(self._store, spec.shard_key(tile), data)
-        return Shard(bytes=len(data), crc32=zlib.crc32(data))
+        return Shard.of(data)
 
     def finish(self) -> Manifest:
         """Seal a cache whose tiles are all committed: note the invalid rows, give it its cache_id.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -11,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.errors import DataError
+from cache_builder.format.near_ids import near_ids, told_near
 
 _NAMED = 3
 _SHOWN = 200
-# Ids that are compared letter by letter with one that is unknown: 20,000 take a second.
-_COMPARED = 20_000
 
 
 def find_samples(
@@ -79,24 +76,7 @@ class _Search:
 
     def like(self, key: str) -> str:
         """A clause about the ids that an unknown one may have been meant as."""
-        plain = unicodedata.normalize("NFC", key)
-        same = [sample_id for sample_id in self._ids if unicodedata.normalize("NFC", sample_id) == plain]
-        if same:
-            other = same[0]
-            return (
-                f"; {_shown(key)} ({ascii(key)[:_SHOWN]}, {_form(key)}) is {_shown(other)} "
-                f"({ascii(other)[:_SHOWN]}, {_form(other)}) there, the same letters in another Unicode "
-                "normal form: ids are compared byte by byte, so write both in one (unicodedata.normalize)"
-            )
-        near = difflib.get_close_matches(key[:_SHOWN], self._neighbours(key), n=_NAMED, cutoff=0.6)
-        return f"; near {_shown(key)}: {', '.join(map(_shown, near))}" if near else ""
-
-    def _neighbours(self, key: str) -> list[str]:
-        """Ids of the same folder first: there may be a million."""
-        folder = key.rpartition("/")[0]
-        own = [sample_id for sample_id in self._ids if sample_id.rpartition("/")[0] == folder]
-        chosen = own or self._ids
-        return [sample_id for sample_id in chosen[:_COMPARED] if len(sample_id) <= 2 * _SHOWN]
+        return told_near(key, near_ids(key, self._ids)) if len(key) <= _SHOWN else ""
 
     def _by_stem(self) -> Mapping[str, int]:
         """Ids without suffix; those that several samples share are left out."""
@@ -113,10 +93,6 @@ class _Search:
 
 def _stem(sample_id: str) -> str:
     return PurePosixPath(sample_id).with_suffix("").as_posix() if sample_id.strip("/.") else sample_id
-
-
-def _form(text: str) -> str:
-    return next((form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, text)), "neither")
 
 
 def _shown(key: str) -> str:

@@ -43,7 +43,9 @@ class _Live:
     images: torch.Tensor
     """uint8 [n, 3, S, S]."""
     logits: Logits
-    """float32 [n, C]."""
+    """float32 [n, C], masked classes at what the cache keeps of them."""
+    as_given: Logits
+    """The same as the teacher gave them."""
 
 
 class TeacherVerifier:
@@ -72,7 +74,7 @@ class TeacherVerifier:
         fidelity = compare(stored, live.logits, again, coded, coded_again, floor)
         yield _repeatable(fidelity.noise, live.logits)
         yield self._faithful(fidelity, stored, coded, live, weights)
-        yield self._loss(fidelity, coded, live.logits)
+        yield self._loss(fidelity, coded, live)
 
     def _weights(self) -> Check:
         found, stored = self._plan.manifest.teacher, self._cache.manifest.teacher
@@ -110,22 +112,23 @@ class TeacherVerifier:
             pictures = batch.images.flatten(0, 1)[kept]
             images.append(pictures)
             if kept:
-                logits.append(self._run(self._plan.forward, pictures))
+                logits.append(_run(self._plan.forward, pictures))
             done += len(batch.rows)
             self._progress.update(done, last=done == len(tasks))
         stacked = np.concatenate(logits) if logits else np.zeros((0, 0), np.float32)
-        return _Live([self._pairs[index] for index in readable], torch.cat(images), stacked)
+        said = [self._pairs[index] for index in readable]
+        return _Live(said, torch.cat(images), self._kept(stacked), stacked)
 
     def _again(self, live: _Live) -> Logits:
         """The same pictures in another order and in batches of another size: the control."""
         size = max(1, self._plan.settings.batch_size // 3)
         pieces = torch.split(live.images.flip(0), size)
-        return np.concatenate([self._run(self._plan.forward, piece) for piece in pieces])[::-1]
+        return self._kept(np.concatenate([_run(self._plan.forward, piece) for piece in pieces])[::-1])
 
-    def _run(self, forward: TeacherForward, images: torch.Tensor) -> Logits:
+    def _kept(self, logits: Logits) -> Logits:
         """Logits with masked classes at what the cache keeps of them."""
         manifest = self._cache.manifest
-        return unmasked(_run(forward, images), manifest.codec, manifest.basis)
+        return unmasked(logits, manifest.codec, manifest.basis) if len(logits) else logits
 
     def _stored(self, pairs: Pairs) -> Logits:
         """Decoded records of the pairs; each page is read once."""
@@ -203,7 +206,7 @@ class TeacherVerifier:
             other = forward.in_precision(precision)
             pieces = torch.split(live.images, self._plan.settings.batch_size)
             try:
-                logits = np.concatenate([self._run(other, piece) for piece in pieces])
+                logits = self._kept(np.concatenate([_run(other, piece) for piece in pieces]))
             except RuntimeError:  # a device that has no kernels for it
                 continue
             difference = rms(stored - self._coded(logits)) if np.isfinite(logits).all() else np.inf
@@ -214,12 +217,13 @@ class TeacherVerifier:
     def _name(self, pair: tuple[int, int]) -> str:
         return f"{self._cache.ids[pair[1]]!r} in view {pair[0]}"
 
-    def _loss(self, fidelity: Fidelity, coded: Logits, live: Logits) -> Check:
-        """What the codec loses: told, not judged."""
-        figures = {"rms": fidelity.loss, "live_std": float(np.std(live - live.mean(axis=1, keepdims=True)))}
+    def _loss(self, fidelity: Fidelity, coded: Logits, live: _Live) -> Check:
+        """What the codec loses: told, not judged. Masks count as the teacher gave them: they have no part."""
+        spread = float(np.std(live.logits - live.logits.mean(axis=1, keepdims=True)))
+        figures = {"rms": fidelity.loss, "live_std": spread}
         told = []
         for temperature in TEMPERATURES:
-            distances = total_variation(coded, live, temperature)
+            distances = total_variation(coded, live.as_given, temperature)
             figures[f"tv_t{temperature}_mean"] = float(distances.mean())
             figures[f"tv_t{temperature}_max"] = float(distances.max())
             told.append(f"T={temperature} {distances.mean():.2e} (max {distances.max():.2e})")

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from cache_builder.datasets.class_names import first_difference, places_of, relabelled, require_known
+from cache_builder.datasets.class_names import (
+    first_difference,
+    places_of,
+    relabelled,
+    require_known,
+    unknown_classes,
+)
 from cache_builder.format.errors import DataError
 
 
@@ -27,3 +33,8 @@ def test_the_first_difference_names_both_sides() -> None:
 def test_an_unknown_name_is_refused_with_both_lists() -> None:
     with pytest.raises(DataError, match=r"d: 1 of its 2 classes.*the student: 'zebra'.*rename it"):
         require_known(["ant", "zebra"], ["ant", "yak"], "d", "the student", "rename it")
+
+
+def test_what_is_shown_differs_also_where_one_list_is_longer() -> None:
+    told = unknown_classes(["zebra"], ["a", "b", "zebra"], ["a", "b"], "the teacher")
+    assert "class 2 (counted from 0) is 'zebra' here and missing there" in told
