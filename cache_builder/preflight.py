@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache_builder.classes import fit_labels
-from cache_builder.datasets import ImageSource, LimitedSource, open_source
+from cache_builder.datasets import ImageSource, LimitedSource, check_there, open_source
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format.errors import FormatError
 from cache_builder.format.locations import is_remote, local_path
@@ -74,7 +74,7 @@ def check_reopening(data: str | None, teachers: tuple[str, ...], weights: tuple[
         if one not in ("default", "random"):
             weights_file(split_entry(one)[0])
     if data is not None:
-        open_source(data)
+        check_there(data)
 
 
 def _check_classes(settings: BuildSettings, source: ImageSource) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cache_builder.datasets import open_source
-from cache_builder.datasets.options import split_options
+from cache_builder.datasets import check_there
 from cache_builder.format.errors import ConfigError, FormatError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.libraries import model_names
@@ -29,7 +28,7 @@ def check_training(given: Mapping[str, Any]) -> None:
         check_cache(cache, float(given.get("patience_s", 120.0)))
     for flag in ("data", "val_data"):
         if given.get(flag) is not None:
-            check_data(given[flag])
+            check_there(given[flag])
 
 
 def check_student_name(spec: str) -> None:
@@ -65,11 +64,4 @@ def check_run(run: Path, data: str | None) -> None:
     if not (run / "config.json").exists():
         raise ConfigError(f"{run} holds no run (no config.json)")
     if data is not None:
-        check_data(data)
-
-
-def check_data(spec: str) -> None:
-    """Raise where there is no such data set. A folder that is there is not gone through twice."""
-    kind, _, argument = spec.partition(":")
-    if kind != "imagefolder" or not Path(split_options(kind, argument, None)[0]).expanduser().is_dir():
-        open_source(spec)
+        check_there(data)

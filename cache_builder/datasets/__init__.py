@@ -14,7 +14,9 @@ from cache_builder.datasets.cifar import open_cifar10, open_cifar100
 from cache_builder.datasets.digits import open_digits
 from cache_builder.datasets.huggingface import HuggingFaceSource
 from cache_builder.datasets.imagefolder import ImageFolder
+from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
+from cache_builder.datasets.shards import find_shards
 from cache_builder.datasets.source import (
     ArraySource,
     ImageSource,
@@ -51,6 +53,7 @@ __all__ = [
     "ImageSource",
     "LimitedSource",
     "Sample",
+    "check_there",
     "decoded_by",
     "decoding_of",
     "left_out_of",
@@ -76,6 +79,26 @@ def open_source(spec: str, decoding: Decoding = NEWEST) -> ImageSource:
     if decoding_of(source) is not None:
         source.decoding = decoding  # type: ignore[attr-defined]  # only those that decode have it
     return source
+
+
+def check_there(spec: str) -> None:
+    """Raise what :func:`open_source` would for a data set that is not there.
+
+    For commands that open it later: what takes long to go through, picture folders and shards, is not.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind in _SLOW_TO_OPEN:
+        pattern, _ = split_options(kind, argument, known=None)
+        if _SLOW_TO_OPEN[kind](pattern):
+            return
+    open_source(spec)
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).expanduser().is_dir()
+
+
+_SLOW_TO_OPEN: dict[str, Callable[[str], object]] = {"imagefolder": _is_folder, "webdataset": find_shards}
 
 
 def decoded_by(source: ImageSource, decoding: Decoding) -> ImageSource:

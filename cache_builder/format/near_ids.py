@@ -47,7 +47,7 @@ def told_near(unknown: str, near: Iterable[str]) -> str:
         return ""
     same = unicodedata.normalize("NFC", unknown) == unicodedata.normalize("NFC", near[0])
     if same and near[0] != unknown:
-        forms = f"{ascii(unknown)}, {_form(unknown)}, here; {ascii(near[0])}, {_form(near[0])}, there"
+        forms = f"{unknown!a}, {_form(unknown)}, here; {near[0]!a}, {_form(near[0])}, there"
         return (
             f"; {near[0]!r} is there, the same letters in another Unicode normal form ({forms}): were the "
             "files copied from another system?"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from PIL import Image
 
+from cache_builder.datasets import DATASETS, check_there
+from cache_builder.format import KDCacheError
 from cache_builder.libraries import model_names, torchvision_sets
 from trainer import preflight, students
 
@@ -115,3 +118,20 @@ def test_names_read_from_sources_are_those_of_the_libraries() -> None:
 
 def test_our_own_students_are_known_before_torch() -> None:
     assert set(preflight.SMALL) == set(students.SMALL_STUDENTS)
+
+
+@pytest.mark.parametrize("kind", ["imagefolder", "webdataset"])
+def test_a_data_set_that_is_there_is_not_gone_through(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tar").write_bytes(b"")
+    monkeypatch.setitem(DATASETS, kind, lambda _: pytest.fail("it was opened"))
+    check_there(f"{kind}:{tmp_path / 'a.tar' if kind == 'webdataset' else tmp_path}?classes=natural")
+
+
+@pytest.mark.parametrize(
+    "spec", ["imagefolder:/nowhere", "webdataset:/nowhere-{0..3}.tar", "csv:/no.csv", "pq:/x"]
+)
+def test_a_data_set_that_is_not_there_is_told(spec: str) -> None:
+    with pytest.raises(KDCacheError):
+        check_there(spec)
