@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.report import write_results
+
 # The commands as they are typed; the second column is what is wrong with them.
 _BUILD = "kdcache build --out c.zarr --data imagefolder:pictures --teacher"
 _TRAIN = "kdtrain --out run --data imagefolder:pictures --student"
@@ -53,8 +55,8 @@ def measure(command: str, folder: Path) -> tuple[float, float, bool]:
 
 
 def main() -> None:
-    """Print a line for each bad input."""
-    print("| what is wrong | seconds | processor seconds | torch imported |\n|---|---|---|---|")
+    """Print and keep a line for each bad input."""
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind in ("wug", "blicket"):
@@ -63,7 +65,11 @@ def main() -> None:
         for command, wrong in _INPUTS:
             took, processor, imported = measure(command, folder)
             program = command.split()[0]
-            print(f"| {program}: {wrong} | {took:.1f} | {processor:.1f} | {'yes' if imported else 'no'} |")
+            rows.append(
+                [f"{program}: {wrong}", round(took, 1), round(processor, 1), "yes" if imported else "no"]
+            )
+    columns = ["what is wrong", "seconds", "processor seconds", "torch imported"]
+    write_results("first_hour", "How long a bad input takes to be told", columns, rows, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ def run_build(arguments: dict[str, Any]) -> None:
         result: BuildResult = build(settings, progress, launch, source)
     if launch.rank > 0:
         return
-    _summary(console, settings.out, result, time.monotonic() - started)
+    _summary(console, settings.out, settings.bytes_per_view, result, time.monotonic() - started)
 
 
-def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
+def _summary(console: Console, out: str, budget: float, result: Any, seconds: float) -> None:
     from cache_builder.inspect import cache_size, class_facts, over_budget, statistics_lines
 
     manifest, stats = result.manifest, result.stats
@@ -67,7 +67,7 @@ def _summary(console: Console, out: str, result: Any, seconds: float) -> None:
         f"{manifest.teacher.input_size} px, {manifest.teacher.precision}",
         f"recipe {manifest.views.recipe.name} {json.dumps(manifest.views.recipe.configuration)}",
     ]
-    if said := over_budget(manifest, size):
+    if said := over_budget(manifest, size, budget):
         lines.append(f"size: {said}")
     lines += [f"{name}: {said}" for name, said in class_facts(manifest).items()]
     lines += statistics_lines(result.statistics)

@@ -310,17 +310,26 @@ def _facts(description: Description) -> dict[str, str]:
     return facts
 
 
-def over_budget(manifest: Manifest, size: CacheSize) -> str | None:
-    """What to say where the records take more on disk than ``--bytes-per-view``; None where they do not."""
-    asked = manifest.calibration.requested
-    budget = asked.bytes_per_view
-    is_by_hand = None not in (asked.top_k, asked.tail_rank, asked.tail_step, asked.value_step)
+def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None) -> str | None:
+    """What to say where the records take more on disk than ``--bytes-per-view``; None where they do not.
+
+    ``budget``: what was asked for, where the manifest does not have it (it has not where K = C).
+    """
+    asked, classes = manifest.calibration.requested, manifest.data.classes
+    budget = asked.bytes_per_view or budget
+    is_by_hand = asked.top_k == classes or None not in (
+        asked.top_k, asked.tail_rank, asked.tail_step, asked.value_step
+    )  # fmt: skip
     if budget is None or is_by_hand or size.bytes_per_view <= (1 + _BUDGET_NOISE) * budget:
         return None
-    return (
-        f"{size.bytes_per_view / budget - 1:.0%} above --bytes-per-view {budget:g}: few records compress "
-        "less well than many, and calibration saw other views; a smaller --bytes-per-view keeps the limit"
-    )
+    if manifest.codec.top_k == classes:
+        why = f"{classes} classes are so few that each is stored by itself, and chunks add to it"
+    else:
+        why = (
+            "few records compress less well than many, and calibration saw other views; a smaller "
+            "--bytes-per-view keeps the limit"
+        )
+    return f"{size.bytes_per_view / budget - 1:.0%} above --bytes-per-view {budget:g}: {why}"
 
 
 def class_facts(manifest: Manifest) -> dict[str, str]:

@@ -269,9 +269,8 @@ def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) 
         rows = np.array([pairs[place][1] for place in places])
         logits[places] = dump.block(range(view, view + 1), rows)[0]
     progress.update(len(pairs), last=True)
-    if calibrate.is_exact(classes, request) and not is_masked(logits).any():
-        return calibrate.exact(classes, request)
-    found = calibrate.fit(logits, request)
+    is_plain = calibrate.is_exact(classes, request) and not is_masked(logits).any()
+    found = calibrate.exact(classes, request) if is_plain else calibrate.fit(logits, request)
     for line in found.told:
         progress.say(line)
     return found

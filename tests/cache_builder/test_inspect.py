@@ -164,3 +164,12 @@ def test_records_above_the_budget_are_told(taken: float, budget: float | None, i
     said = over_budget(manifest.model_copy(update={"calibration": section}), CacheSize(1, 1, taken))
     assert (said is not None) == is_told
     assert said is None or "--bytes-per-view 64" in said
+
+
+def test_few_classes_above_the_budget_are_told_though_the_manifest_has_none() -> None:
+    manifest = synthetic_manifest(classes=10, top_k=10)
+    assert manifest.calibration.requested.bytes_per_view is None
+    said = over_budget(manifest, CacheSize(1, 1, 20.6), 16.0)
+    assert said is not None
+    assert "29% above --bytes-per-view 16: 10 classes are so few" in said
+    assert over_budget(manifest, CacheSize(1, 1, 20.6), 64.0) is None
