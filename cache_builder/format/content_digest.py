@@ -1,6 +1,9 @@
-"""``Content-Digest`` (RFC 9530) with CRC-32C: what a record answer's bytes are, told beside them.
+"""``Content-Digest`` (RFC 9530) of an answer's bytes: what they are, told beside them.
 
-TCP's own checksum is 16 bits, and proxies see the bytes between two connections.
+TCP's own checksum is 16 bits, and proxies see the bytes between two connections. The digest is XXH3-64, which
+the RFC does not register: 287 kB (4,096 records) take 6 µs, and 19 µs with the fastest registered, CRC-32C,
+whose library wants a copy (AMD EPYC, 2026-11-26); a whole request takes some 150. Who does not know the name
+passes over it, as the RFC says.
 """
 
 from __future__ import annotations
@@ -8,23 +11,19 @@ from __future__ import annotations
 import base64
 import re
 
-import google_crc32c
+import xxhash
 
 HEADER = "Content-Digest"
 
-_STEP = 2**20
-_CRC32C = re.compile(r"(?:^|,)\s*crc32c=:([A-Za-z0-9+/=]*):")
+_XXH3 = re.compile(r"(?:^|,)\s*xxh3-64=:([A-Za-z0-9+/=]*):")
 
 
 def content_digest(content: bytes | memoryview) -> str:
-    """The header's value for a body: ``crc32c=:…:``, four bytes in network order as base64."""
-    checksum = 0
-    for start in range(0, len(content), _STEP):  # the library wants bytes: never a second copy of a page
-        checksum = google_crc32c.extend(checksum, bytes(content[start : start + _STEP]))
-    return f"crc32c=:{base64.b64encode(checksum.to_bytes(4, 'big')).decode()}:"
+    """The header's value for a body: ``xxh3-64=:…:``, eight bytes in network order as base64."""
+    return f"xxh3-64=:{base64.b64encode(xxhash.xxh3_64_digest(content)).decode()}:"
 
 
 def matches(content: bytes, header: str | None) -> bool | None:
-    """Whether a body is the one that its header describes; None where the header has no CRC-32C."""
-    found = _CRC32C.search(header or "")
-    return None if found is None else f"crc32c=:{found[1]}:" == content_digest(content)
+    """Whether a body is the one that its header describes; None where the header has no XXH3-64."""
+    found = _XXH3.search(header or "")
+    return None if found is None else f"xxh3-64=:{found[1]}:" == content_digest(content)
