@@ -137,3 +137,21 @@ class _Slow(SmallNet):
 def slow() -> nn.Module:
     torch.manual_seed(11)
     return _Slow(CLASSES)
+
+
+class _HalfMasked(nn.Module):
+    """Leaves one class out of the answer to every picture that is darker than grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = small(10)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits = self.inner(pixels)
+        dark = pixels[:, 0].mean((1, 2)) < 0
+        return logits.masked_fill(dark[:, None] & (torch.arange(10) == 3), -1e9)
+
+
+def half_masked() -> nn.Module:
+    torch.manual_seed(11)
+    return _HalfMasked()

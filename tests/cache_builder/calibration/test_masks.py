@@ -75,3 +75,15 @@ def test_a_budget_is_kept_or_its_miss_is_told(classes: int) -> None:
     taken = found.codec.top_k * 2 + 10 if exact else found.section.table[found.section.chosen].bytes_per_view
     assert (taken > 9) == any("--bytes-per-view 9 is missed" in line for line in found.told)
     assert exact or any("240 views" in line for line in found.told)
+
+
+@pytest.mark.parametrize("classes", [10, 60])
+def test_a_class_that_only_some_views_mask_gets_no_probability_back(classes: int) -> None:
+    logits = np.random.default_rng(0).normal(size=(600, classes)).astype(np.float32)
+    logits[::2, 3] = -1e9
+    found = calibrate.fit(logits, CodecRequest(bytes_per_view=64.0))
+    packed = codec.pack(codec.encode(logits, found.codec, found.basis), found.codec)
+    decoded = codec.decode(packed, found.codec, found.basis)
+    p = np.exp(decoded - decoded.max(axis=1, keepdims=True))
+    assert (p[::2, 3] / p[::2].sum(axis=1)).max() < 1e-4
+    assert np.square(decoded - logits)[1::2].mean() < 0.2

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cache_builder.calibration import masks
 from cache_builder.format.errors import FormatError
 from cache_builder.format.layout import record_arrays, tiles
 from cache_builder.format.reader import read_manifest
@@ -336,3 +337,20 @@ def test_what_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body = json.loads(capsys.readouterr().out)
     assert (body["ok"], body["exit_code"]) == (False, 3)
     assert {check["name"]: check["outcome"] for check in body["checks"]}["tiles"] == "damaged"
+
+
+def test_what_the_codec_loses_is_measured_against_the_teachers_own_masks(
+    run_build: Build, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A floor so high that masked classes get some of the probability back must not be called faithful."""
+    spec = f"{MODELS}:half_masked"
+    found = {}
+    for margin in (0.5, masks.MARGIN):
+        monkeypatch.setattr(masks, "MARGIN", margin)
+        out = tmp_path / f"{margin}.zarr"
+        run_build(out=out, teacher=spec, ignore_labels=True, tail_rank=None)
+        report = checked(out, data=f"imagefolder:{photos}", teacher=(spec,))
+        figures = {check.name: check.figures for check in report.checks}
+        found[margin] = figures["codec"]["tv_t4_mean"]
+    assert found[0.5] > 0.003  # against the floored logits it would be a third of that
+    assert found[masks.MARGIN] < 0.7 * found[0.5]
