@@ -76,7 +76,7 @@ def proxy_for(url: str) -> str | None:
 
 def without_password(url: str) -> str:
     """A URL as it may be shown."""
-    parts = urlsplit(url)
+    parts = urlsplit(url if "://" in url else f"http://{url}")
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 

@@ -7,7 +7,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+
+from cache_builder.environment import proxy_for
 
 _WAIT_S = 5.0
 _LOGGERS = ("huggingface_hub", "timm")
@@ -37,10 +38,8 @@ def one_try() -> Iterator[None]:
 
 def reachable(endpoint: str, wait_s: float = _WAIT_S) -> bool:
     """Whether a server, or the proxy that stands before it, takes a connection."""
-    place = urlsplit(endpoint)
-    proxy = getproxies().get(place.scheme)
-    if proxy and not proxy_bypass(place.hostname or ""):
-        place = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    asked = proxy_for(endpoint) or endpoint
+    place = urlsplit(asked if "://" in asked else f"http://{asked}")
     port = place.port or (443 if place.scheme == "https" else 80)
     try:
         socket.create_connection((place.hostname or "", port), timeout=wait_s).close()

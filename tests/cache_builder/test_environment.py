@@ -34,6 +34,8 @@ def test_which_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "inside.org")
     assert proxy_for("http://example.org/x") == "http://proxy:3128"
     assert proxy_for("https://example.org/x") is None
+    monkeypatch.setenv("https_proxy", "me:pass@proxy:3129")
+    assert proxy_for("https://example.org/x") == "http://proxy:3129"
     assert proxy_for("http://inside.org:8000/x") is None
     assert proxy_for("http://127.0.0.1:8000/x") is None
     assert proxy_for("http://[::1]:8000/x") is None
