@@ -17,6 +17,9 @@ DATA_KINDS = (
 OPTIONS = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
 _DIGITS = re.compile(r"(\d+)")
 
+SMALL_STUDENTS = ("cnn3", "resnet20")
+"""kdtrain's own students, whose trained files are teachers again: ``trainer.students`` makes them."""
+
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence with the nearest known names, or with all of them where nothing is near."""

@@ -10,12 +10,9 @@ from cache_builder.datasets import check_there
 from cache_builder.format.errors import ConfigError, FormatError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.libraries import model_names
-from cache_builder.names import unknown_name
+from cache_builder.names import SMALL_STUDENTS, unknown_name
 from trainer.client import TeacherCache
 from trainer.expression import parse_call
-
-SMALL = ("cnn3", "resnet20")
-"""Students of our own, by name: ``trainer.students.SMALL_STUDENTS`` has them."""
 
 
 def check_training(given: Mapping[str, Any]) -> None:
@@ -37,13 +34,13 @@ def check_student_name(spec: str) -> None:
     if ":" in name:
         return
     name, known = parse_call(spec).name, model_names("torchvision")
-    if known and name not in SMALL and name not in known:
+    if known and name not in SMALL_STUDENTS and name not in known:
         raise ConfigError(unknown_student(name, known))
 
 
 def unknown_student(name: str, known: Iterable[str]) -> str:
     """What to say of a student that nobody knows."""
-    told = unknown_name("student", name, [*SMALL, *known])
+    told = unknown_name("student", name, [*SMALL_STUDENTS, *known])
     if name in model_names("timm"):
         return f"{told}; timm has it: write a function that makes it, and --student package.module:function"
     return f"{told} (or package.module:factory)"
@@ -53,6 +50,8 @@ def check_cache(location: str, patience_s: float) -> None:
     """Raise where there is no cache, or no server answers for ``patience_s`` seconds."""
     if location.startswith(("http://", "https://")):
         TeacherCache.open(location, patience_s=patience_s).close()
+    elif "/v1/caches/" in location and not is_remote(location):
+        raise ConfigError(f"cache {location}: write http://{location} for the address of a server")
     elif not is_remote(location) and not (local_path(location) / "zarr.json").exists():
         raise FormatError(
             f"{location}: there is no cache here (no zarr.json); build one with `kdcache build`"

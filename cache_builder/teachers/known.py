@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.libraries import folder_of, model_names
-from cache_builder.names import unknown_name
+from cache_builder.names import SMALL_STUDENTS, unknown_name
 
 TIMM = "timm:"
 
@@ -48,6 +48,8 @@ def unknown_teacher(name: str) -> str:
             f"--teacher {name} is a file of weights: say which model they are of and give them with "
             f"--weights, as in --teacher resnet50 --weights {name} (for a model of timm --teacher timm:NAME)"
         )
+    if name in SMALL_STUDENTS:
+        return f"unknown teacher {name!r}: it is a student of kdtrain's; write trainer.students:{name}"
     timm = model_names("timm")
     same = [name] if name.partition(".")[0] in timm else []
     same += sorted(other for other in timm if other.endswith(f"_{name}"))

@@ -14,7 +14,8 @@ from PIL import Image
 from cache_builder.datasets import DATASETS, check_there
 from cache_builder.format import KDCacheError
 from cache_builder.libraries import model_names, torchvision_sets
-from trainer import preflight, students
+from cache_builder.names import SMALL_STUDENTS
+from trainer import students
 
 # Both programs in one process, in which running torch or what brings it is an error.
 _PROGRAM = """
@@ -62,6 +63,7 @@ CASES = (
     Case(f"{_BUILD} timm:resnet5", "'resnet50'"),
     Case(f"{_BUILD} efficientnet_lite0", "timm:tf_efficientnet_lite0"),
     Case(f"{_BUILD} lite0.pth", "--weights lite0.pth"),
+    Case(f"{_BUILD} cnn3", "trainer.students:cnn3"),
     Case(f"{_BUILD} nosuchpackage.models:make", "nosuchpackage"),
     Case(f"{_BUILD} resnet50 --weights nope.pth", "nope.pth does not exist"),
     Case(f"{_BUILD} resnet50 --weights empty", "holds no weights file"),
@@ -75,6 +77,7 @@ CASES = (
     Case(f"{_TRAIN} resnet19", "'resnet18'"),
     Case(f"{_TRAIN} cnn3 --cache nope.zarr", "there is no cache here"),
     Case(f"{_TRAIN} cnn3 --cache http://127.0.0.1:1/v1/caches/a --patience-s 0", "did not answer"),
+    Case(f"{_TRAIN} cnn3 --cache 127.0.0.1:1/v1/caches/a", "write http://127.0.0.1:1/v1/caches/a"),
     Case(f"{_TRAIN} cnn3 --val-data imagefolder:nope", "does not exist"),
     Case("kdtrain --out run --data imagefolder:nope", "does not exist"),
     Case("kdtrain eval nope", "holds no run"),
@@ -117,7 +120,7 @@ def test_names_read_from_sources_are_those_of_the_libraries() -> None:
 
 
 def test_our_own_students_are_known_before_torch() -> None:
-    assert set(preflight.SMALL) == set(students.SMALL_STUDENTS)
+    assert set(SMALL_STUDENTS) == set(students.SMALL_STUDENTS)
 
 
 @pytest.mark.parametrize("kind", ["imagefolder", "webdataset"])
