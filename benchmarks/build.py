@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.report import alternate, write_results
-from cache_builder import pipeline
+from cache_builder import running
 from cache_builder.begin import begin
 from cache_builder.encode import RecordEncoder
 from cache_builder.format.layout import tiles
@@ -203,7 +203,7 @@ class Inside(BuildProgress):
         self._began, self.spent = time.perf_counter(), dict.fromkeys(self.spent, 0.0)
 
     def __enter__(self) -> Self:
-        forward, render = TeacherForward.__call__, pipeline.render_batches
+        forward, render = TeacherForward.__call__, running.render_batches
         written = TileRunner._written
 
         def timed_forward(teacher: TeacherForward, images: torch.Tensor) -> torch.Tensor:
@@ -218,7 +218,7 @@ class Inside(BuildProgress):
                 yield batch
 
         self._patches.enter_context(patch.object(TeacherForward, "__call__", timed_forward))
-        self._patches.enter_context(patch.object(pipeline, "render_batches", timed_render))
+        self._patches.enter_context(patch.object(running, "render_batches", timed_render))
         self._patches.enter_context(patch.object(TileRunner, "_written", timed_written))
         return super().__enter__()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cache_builder import pipeline
+from cache_builder import begin
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.writer import CacheWriter
@@ -107,7 +107,7 @@ def test_a_folder_that_goes_away_before_the_store_is_created(
     run_build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     folder = tmp_path / "mounted"
-    render = pipeline.render_probe
+    render = begin.render_probe
 
     def vanishing(*arguments: Any, **options: Any) -> Any:
         folder.rename(tmp_path / "disk")
@@ -115,7 +115,7 @@ def test_a_folder_that_goes_away_before_the_store_is_created(
             folder.mkdir()
         return render(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "render_probe", vanishing)
+    monkeypatch.setattr(begin, "render_probe", vanishing)
     with pytest.raises(KDCacheError, match="mounted removed, renamed or unmounted"):
         run_build(out=folder / "c.zarr")
     assert not folder.exists() or names(folder) == []
