@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_builder import pipeline
+from cache_builder.build import pipeline
 from cache_builder.format.reader import open_cache, read_manifest
 from tests.cache_builder.command import arguments
 from tests.cache_builder.conftest import Build
