@@ -27,7 +27,7 @@ import torch
 from benchmarks.report import write_results
 from cache_builder.datasets import DATASETS, ArraySource
 from cache_builder.tensors.decode import RecordDecoder
-from tests.trainer.replay import write_replay_cache
+from tests.trainer.replay_caches import write_replay_cache
 from trainer.losses import LOSSES
 from trainer.replay.batches import TrainingStream
 from trainer.run.assemble import Run, assemble

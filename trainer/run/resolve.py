@@ -10,8 +10,9 @@ from cache_builder.datasets import decoding_of
 from cache_builder.format import ConfigError
 from cache_builder.views import named
 from trainer.losses import Loss
-from trainer.objective.objective import Objective, Term, Terms, with_label_smoothing
+from trainer.objective.objective import Objective
 from trainer.objective.published import Benchmark, Published
+from trainer.objective.terms import Term, Terms, with_label_smoothing
 from trainer.objective.written import benchmark_for, parse_objective, published
 from trainer.replay.data import ViewDataset
 from trainer.replay.training_data import count_set_aside

@@ -79,7 +79,7 @@ def test_eval_on_labels(run):
 
 
 def test_eval_against_the_teacher(run, cache, tmp_path):
-    from tests.trainer.replay import write_replay_cache
+    from tests.trainer.replay_caches import write_replay_cache
 
     out, _ = run
     write_replay_cache(tmp_path / "test.zarr", open_source("digits:test"), views=2)

@@ -8,7 +8,7 @@ from PIL import Image
 from cache_builder.datasets import open_source
 from cache_builder.format import DataError
 from cache_builder.tensors.decode import RecordDecoder
-from tests.trainer.replay import write_replay_cache
+from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import write_digits_cache
 from trainer.replay import batches as stream
 from trainer.replay.batches import TrainingStream, choose_fetch, without_worker_traceback

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError
-from tests.trainer.replay import write_replay_cache
+from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import assembled, next_batches, write_digits_cache
 from trainer.replay.order import epoch_order
 from trainer.run import bilevel

@@ -12,8 +12,9 @@ from PIL import Image
 
 from cache_builder.datasets import open_source
 from cache_builder.format import ConfigError, DataError
-from tests.trainer.replay import write_replay_cache
-from trainer.run.classes import Restricted, plan_classes, teacher_ids
+from cache_builder.tensors.decode import Restricted
+from tests.trainer.replay_caches import write_replay_cache
+from trainer.run.classes import plan_classes, teacher_ids
 from trainer.run.config import RunConfig, TrainConfig
 from trainer.run.evaluate import evaluate_run
 from trainer.run.loop import train

@@ -242,7 +242,7 @@ def test_a_loss_that_needs_labels_gets_them_or_says_so(tmp_path, write_flat_fold
 def write_flat_folder(tmp_path):
     """A folder of 16 pictures without classes, and an unlabelled cache of them."""
     from cache_builder.datasets import open_source
-    from tests.trainer.replay import write_replay_cache
+    from tests.trainer.replay_caches import write_replay_cache
 
     rng = np.random.default_rng(0)
     folder = tmp_path / "flat"

@@ -50,7 +50,7 @@ def convolutions(num_classes):
 @pytest.mark.parametrize("loss", ["mlkd", "crld"])
 def test_one_view_is_not_enough_to_compare_two(tmp_path, loss):
     from cache_builder.datasets import LimitedSource, open_source
-    from tests.trainer.replay import write_replay_cache
+    from tests.trainer.replay_caches import write_replay_cache
 
     source = LimitedSource(open_source("digits:train"), SAMPLES)
     write_replay_cache(tmp_path / "one.zarr", source, views=1, name="one")
@@ -66,7 +66,7 @@ def test_one_view_is_not_enough_to_compare_two(tmp_path, loss):
 
 def test_labelled_samples_must_exist(tmp_path):
     from cache_builder.datasets import LimitedSource, open_source
-    from tests.trainer.replay import write_replay_cache
+    from tests.trainer.replay_caches import write_replay_cache
 
     source = LimitedSource(open_source("digits:train"), 40)
     write_replay_cache(tmp_path / "u.zarr", source, classes=12, unlabelled=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
-from tests.trainer.replay import write_replay_cache
+from tests.trainer.replay_caches import write_replay_cache
 from trainer.teacher.client import TeacherCache
 from trainer.teacher.several import check_caches_agree
 
