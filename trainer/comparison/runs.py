@@ -44,8 +44,8 @@ def compare(
 
     ``settings``: of every run; its loss and seed are not looked at. ``jobs``: runs side by side, None = by
     cores. ``inputs``: of the settings, None = they are opened here. A run that fails is a part of the
-    results. Raises :class:`ConfigError` for what no run could be given, and ``KeyboardInterrupt`` after a signal, once
-    every run has written its checkpoint.
+    results. Raises :class:`ConfigError` for what no run could be given, and ``KeyboardInterrupt`` after a
+    signal, once every run has written its checkpoint.
     """
     out = settings.out
     check_output(out)
