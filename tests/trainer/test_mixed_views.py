@@ -18,9 +18,9 @@ from cache_builder.format.manifest import NamedConfiguration
 from cache_builder.views import RECIPES, named, parse_recipe, recipe_from
 from cache_builder.views.pairing import Pairing
 from tests.cache_builder.views import by_hand
+from tests.trainer.replay.test_data import Counting, spec, write_images
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import SAMPLES, assembled, assert_same_weights, config, next_batches
-from tests.trainer.test_data import Counting, spec, write_images
 from trainer.replay.data import ReplayDataset, ViewDataset, Views
 from trainer.replay.order import BatchPlan
 from trainer.run.loop import train

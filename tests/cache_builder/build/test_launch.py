@@ -22,9 +22,9 @@ from cache_builder.format.locks import lock
 from cache_builder.format.locks.lock import JoinedHold, claimed
 from tests.cache_builder.command import ROOT
 from tests.cache_builder.conftest import settings_for
-from tests.cache_builder.test_lock import held_elsewhere
 from tests.cache_builder.trees import objects
 from tests.caches import synthetic_manifest
+from tests.format.locks.test_lock import held_elsewhere
 
 HOLD = """
 import sys, time

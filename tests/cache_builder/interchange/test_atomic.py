@@ -10,7 +10,7 @@ import pytest
 
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.interchange.atomic import replaced
-from tests.cache_builder.test_lock import held_elsewhere
+from tests.format.locks.test_lock import held_elsewhere
 
 
 def written(out: Path, text: str = "new", force: bool = False) -> None:

@@ -21,8 +21,8 @@ from cache_builder.format.writer import CacheWriter
 from cache_builder.interchange.importing import ImportSettings, import_dump, run_import
 from cache_builder.interchange.sources import DumpRequest
 from cache_builder.views import recipe_from
+from tests.cache_builder.interchange.dumps import softmax, write_fkd, write_tinyvit
 from tests.cache_builder.models import small
-from tests.cache_builder.transfer.dumps import softmax, write_fkd, write_tinyvit
 from tests.caches import synthetic_logits
 
 CLASSES = 40

@@ -13,8 +13,8 @@ from cache_builder.datasets import DATASETS, LimitedSource, open_source
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError, DataError
 from tests.trainer.replay_caches import write_replay_cache
+from tests.trainer.run.test_report import run_config
 from tests.trainer.runs import SAMPLES, config, write_digits_cache
-from tests.trainer.test_report import run_config
 from trainer.replay.sources import decoding_for, training_source
 from trainer.replay.training_data import (
     class_counts,

@@ -60,7 +60,7 @@ def loss_after_a_step(run, batch, step):
 
 @pytest.mark.parametrize("loss", ["tgeo*1 + ce*0.5", "tgeo*1 + mlkd*0.1"])
 def test_the_gradient_is_the_numerical_one(tmp_path, cache, loss):
-    settings = {"student": "tests.trainer.test_bilevel:smooth", "loss": loss, "batch_size": 8}
+    settings = {"student": "tests.trainer.run.test_bilevel:smooth", "loss": loss, "batch_size": 8}
     with begun(tmp_path, cache, **settings) as (run, tgeo, batch):
         for module in (run.student, run.objective, run.normalise):
             module.double()
@@ -168,7 +168,7 @@ class Attends(nn.Module):
 
 
 def test_attention_is_differentiated_twice(tmp_path, cache):
-    with begun(tmp_path, cache, student="tests.trainer.test_bilevel:Attends") as (run, loss, batch):
+    with begun(tmp_path, cache, student="tests.trainer.run.test_bilevel:Attends") as (run, loss, batch):
         found = bilevel.gradients(run, list(loss.parameters()), batch, 9, LR)
         assert all(gradient.abs().sum() > 0 for gradient in found)
 
@@ -208,7 +208,7 @@ class Fused(Attends):
 @pytest.mark.parametrize("student", ["Once", "Fused"])
 def test_a_student_without_second_derivatives_is_named(tmp_path, cache, student):
     with (
-        begun(tmp_path, cache, student=f"tests.trainer.test_bilevel:{student}") as (run, _, batch),
+        begun(tmp_path, cache, student=f"tests.trainer.run.test_bilevel:{student}") as (run, _, batch),
         pytest.raises(ConfigError, match=rf"loss 'tgeo' differentiates the student twice.*{student}"),
     ):
         bilevel.update(run, batch, 9, LR)

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from tests.trainer.test_report import run_config
+from tests.trainer.run.test_report import run_config
 from trainer.objective.written import parse_objective
 from trainer.run.config import RunConfig, TrainConfig, differing_fields
 

@@ -22,7 +22,7 @@ def cache(tmp_path_factory):
         ({"loss": "kd", "aux_head": "linaer"}, "unknown auxiliary head 'linaer'"),
         ({"loss": "kd(head=aux)", "aux_head": "mlp"}, "every loss looks at the auxiliary head"),
         (
-            {"loss": "dho", "student": "tests.trainer.test_requirements:convolutions"},
+            {"loss": "dho", "student": "tests.trainer.run.test_requirements:convolutions"},
             "Sequential has no Linear layer with 10 outputs",
         ),
         ({"loss": "dkd*1", "labelled": 0.3}, r"112 of 160 .* have none: dkd\(samples=labelled\) looks only"),
