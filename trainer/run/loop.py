@@ -166,7 +166,12 @@ def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
     outcome = outcome_of(run, run.model, on_device, epoch)
     run.objective.note(outcome.values)
     meter.add(
-        outcome.total, outcome.values, outcome.answer, *per_image(run, on_device), taught=outcome.taught
+        outcome.total,
+        outcome.values,
+        outcome.answer,
+        *per_image(run, on_device),
+        taught=outcome.taught,
+        are_teachers=run.config.teacher_classes is None,
     )
     return outcome.total
 
