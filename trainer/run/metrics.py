@@ -42,8 +42,8 @@ class TrainMeter:
         """One micro-batch: the objective, its terms, student logits [n, C], what there is to compare with.
 
         ``taught``: the student's logits of the teacher's classes where another head has those.
-        ``labels`` [n]: -1 where there is none; such samples do not count for the accuracies. ``are_teachers``:
-        whether the labels are classes of the teacher's logits, so that it may be right.
+        ``labels`` [n]: -1 where there is none; such samples do not count for the accuracies.
+        ``are_teachers``: whether the labels are classes of the teacher's logits, so that it may be right.
         """
         count = len(logits)
         guess = logits.detach().argmax(1)

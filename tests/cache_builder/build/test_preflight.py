@@ -87,7 +87,7 @@ CASES = (
     Case(f"{_TRAIN} cnn3 --cache http://127.0.0.1:1/v1/caches/a --patience-s 0", "did not answer"),
     Case(f"{_TRAIN} cnn3 --cache 127.0.0.1:1/v1/caches/a", "write http://127.0.0.1:1/v1/caches/a"),
     Case(f"{_TRAIN} tf_efficientnet_lite0", "timm.models:tf_efficientnet_lite0"),
-    Case(f"{_TRAIN} tf_eficientnet_lite9", "timm.models:tf_efficientnet_lite0"),
+    Case(f"{_TRAIN} tf_eficientnet_lite0", "timm.models:tf_efficientnet_lite0"),
     Case(f"{_OWN} --val-data imagefolder:nope", "does not exist"),
     Case(f"{_OWN} --val-data imagefolder:others", "'zebra'"),
     Case(f"{_OWN} --device gpu", "not one of auto, cpu, cuda"),

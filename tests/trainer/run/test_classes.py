@@ -161,7 +161,7 @@ def test_held_out_folders_may_bear_other_spellings_of_imagenets_classes(tmp_path
     every = ClassPlan("teacher", 1000, imagenet_names())
     assert held_out_labels(ids, every).tolist() == [0] * 4 + [207] * 4
     other = folders(tmp_path / "other", ("n01440764", "n02099712"))
-    with pytest.raises(DataError, match="1 of its 2 classes .*'n02099712'"):
+    with pytest.raises(DataError, match=r"1 of its 2 classes .*'n02099712'"):
         held_out_labels(other, some)
 
 
