@@ -208,7 +208,7 @@ class StoreVerifier:
             logits = cache.decode(records)
         except FormatError as error:
             return [f"view {view}, rows {start}-{start + len(records) - 1}: {error}"]
-        finite = np.isfinite(logits).all(axis=1)
+        finite = np.asarray(np.isfinite(logits).all(axis=1))
         recount.add(view, start, logits, finite)
         rows = [row for row in invalid if start <= row < start + len(records)]
         expected = np.ones(len(records), np.bool_)
