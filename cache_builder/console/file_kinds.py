@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+NO_TEXT = "a file of bytes that are no text"
 _HEAD_BYTES = 4096
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
@@ -69,10 +70,10 @@ def _kind_of_text(head: bytes) -> str:
     except UnicodeDecodeError as error:
         # The last character may be cut in two.
         if error.start < len(head) - 3:
-            return "a file of bytes that are no text"
+            return NO_TEXT
         text = head[: error.start].decode("utf-8-sig")
     if any(ord(character) < 32 and character not in "\t\n\r\f" for character in text):
-        return "a file of bytes that are no text"
+        return NO_TEXT
     start = text.lstrip()
     if start[:15].lower().startswith(("<!doctype html", "<html")):
         return "an HTML page"

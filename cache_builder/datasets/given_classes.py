@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.console.file_kinds import kind_of
+from cache_builder.console.file_kinds import NO_TEXT, kind_of
 from cache_builder.console.names import natural_key
 from cache_builder.console.text_lines import lines_of
 from cache_builder.datasets.class_names import (
@@ -54,7 +54,9 @@ def read_text(what: str, path: Path, expected: str) -> str:
         found = f"it is {kind_of(path)}" if path.is_dir() else error.strerror or error
         raise ConfigError(f"{what}: {found}; {expected}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
-        raise ConfigError(f"{what}: the file is {kind_of(path)}: save it as UTF-8; {expected}")
+        # UTF-16 may lack the mark by which it is known.
+        kind = kind_of(path).replace(NO_TEXT, "UTF-16, or no text")
+        raise ConfigError(f"{what}: the file is {kind}: save it as UTF-8; {expected}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

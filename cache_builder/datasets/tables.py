@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.console.file_kinds import is_text, kind_of
+from cache_builder.console.file_kinds import NO_TEXT, is_text, kind_of
 from cache_builder.datasets.decoding import read_image_file
 from cache_builder.datasets.labels import LabelBuffer, Labelled
 from cache_builder.datasets.left_out import LeftOut
@@ -91,7 +91,7 @@ def _check_kind(kind: str, table: Path) -> None:
         raise DataError(f"table {str(table)!r} does not exist")
     is_wrong = not table.is_file() or (is_text(table) if kind == "parquet" else not is_text(table))
     found = kind_of(table)
-    if is_wrong and found not in ("an empty file", "a text in UTF-16", "a file of bytes that are no text"):
+    if is_wrong and found not in ("an empty file", "a text in UTF-16", NO_TEXT):
         meant = f"; for pictures in it write imagefolder:{table}" if table.is_dir() else ""
         raise DataError(f"table {str(table)!r} is {found}, expected {_KINDS[kind]}{meant}")
 
