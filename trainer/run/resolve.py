@@ -44,11 +44,10 @@ def resolve(
         terms = for_two_heads(terms)
     objective = Objective(terms)
     set_aside = count_set_aside(dataset.labelled) if objective.held_out_losses else 0
+    needs_second = classes.choice == "both" and objective.needs_aux_head
     return RunConfig(
         product_version=version("kdcache"),
-        settings=_decided(
-            settings, caches, dataset, device, precision, recipe, classes.choice, objective.needs_aux_head
-        ),
+        settings=_decided(settings, caches, dataset, device, precision, recipe, classes.choice, needs_second),
         objective=terms,
         objective_source=recipe.source if recipe else None,
         objective_benchmark=benchmark,
@@ -81,7 +80,8 @@ def _decided(
     choice: ClassChoice,
     needs_second: bool,
 ) -> TrainConfig:
-    """The settings with every None and auto replaced; ``needs_second``: a loss looks at a second head."""
+    """The settings with every None and auto replaced; ``needs_second``: a head of its own is for the
+    teacher's classes."""
     teacher = caches[0].manifest.teacher if caches else None
     sgd = settings.optimizer == "sgd"
     small = dataset.image_size <= _SMALL_IMAGE

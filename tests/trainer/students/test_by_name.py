@@ -6,6 +6,7 @@ from torch import nn
 
 from cache_builder.format.errors import ConfigError
 from trainer.students import SMALL_STUDENTS, cnn3, make_student, resnet20, student_names
+from trainer.students.known import unknown_student
 
 
 def parameters(model: nn.Module) -> int:
@@ -48,6 +49,12 @@ def test_a_factory_by_its_path():
 
 def image_size_of(num_classes: int, image_size: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
+
+
+def test_timms_models_are_factories_under_the_name_that_is_offered():
+    pytest.importorskip("timm")
+    assert "write timm.models:resnet10t" in unknown_student("resnet10t")
+    assert make_student("timm.models:resnet10t", 7, 32).num_classes == 7
 
 
 def test_a_factory_that_asks_gets_the_image_size():
