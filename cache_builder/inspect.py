@@ -215,7 +215,7 @@ def _stored(cache: Cache, records: NDArray[np.uint8]) -> codec.Stored:
 
 def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
     try:
-        record = cache.read_page(view)[row : row + 1]
+        record = cache.read_rows(view, range(row, row + 1))
     except IncompleteCacheError:
         return None
     kept = _stored(cache, record)

@@ -1,0 +1,91 @@
+"""Requests to the store that one row costs: they must not grow with the number of tiles in a view."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import numpy as np
+from rich.console import Console
+
+from benchmarks.report import write_results
+from cache_builder.inspect import describe, show
+from logit_server.run import serving
+from logit_server.settings import Settings
+from tests.caches import synthetic_logits, write_synthetic_cache
+from tests.format.counting import Requests, counted_requests
+from trainer.local import StoreSource
+
+TILES = (8, 32, 128)
+TILE_ROWS = 32
+VIEWS = 2
+
+NOTES = f"""
+Requests (`get`, `getsize`, `exists`, `list`) to a local store that counts them, for a cache of {VIEWS} views in one
+group and the given number of tiles of {TILE_ROWS} rows. "Local" is what a trainer without a server does
+(`StoreSource.records` of one row); "server" is one `POST …/records` of one row over loopback. "Open" reads every
+commit. `inspect --sample` lists and sizes every object of the store, as it says how large the cache is.
+"""
+
+
+def main() -> None:
+    """Count, print and keep the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [line for tiles in TILES for line in measure(Path(folder, f"{tiles}.zarr"), tiles)]
+    columns = ["tiles", "reading", "requests"]
+    write_results("requests", "Requests to the store", columns, rows, NOTES)
+
+
+def measure(path: Path, tiles: int) -> Iterator[list[object]]:
+    """The lines of the table for a cache of so many tiles."""
+    write_synthetic_cache(path, synthetic_logits(VIEWS, tiles * TILE_ROWS, 40), sketch=True)
+    for reading, count in (*_locally(path), *_over_http(path), *_inspected(path)):
+        yield [tiles, reading, count]
+
+
+def _locally(path: Path) -> Iterator[tuple[str, int]]:
+    with counted_requests() as requests:
+        source = StoreSource(str(path), patience_s=0)
+        yield "local: open", requests.taken()
+        for reading, row in (("one row", 5), ("the same row again", 5), ("a row of another block", 40)):
+            source.records(1, np.array([row]))
+            yield f"local: {reading}", requests.taken()
+        source.page(1)
+        yield "local: then the whole view", requests.taken()
+
+
+def _over_http(path: Path) -> Iterator[tuple[str, int]]:
+    with counted_requests() as requests, _client(path) as client:
+        yield "server: start", requests.taken()
+        for reading, row in (("one row", 5), ("the same row again", 5), ("a row of another block", 40)):
+            client.post("records?view=1", json={"rows": [row]}).raise_for_status()
+            yield f"server: {reading}", requests.taken()
+
+
+@contextlib.contextmanager
+def _client(path: Path) -> Iterator[httpx2.Client]:
+    with (
+        serving(Settings(caches=(str(path),), port=0)) as base,
+        httpx2.Client(base_url=f"{base}/v1/caches/synthetic/") as client,
+    ):
+        yield client
+
+
+def _inspected(path: Path) -> Iterator[tuple[str, int]]:
+    with counted_requests() as requests:
+        show(describe(str(path), "dir/img_00005.png", 1), Console(file=io.StringIO()))
+        yield "inspect --sample", _without_sizes(requests)
+
+
+def _without_sizes(requests: Requests) -> int:
+    """All but the sizes of the objects, which a local store gives one by one and an object store in its list."""
+    del requests["getsize"]
+    return requests.taken()
+
+
+if __name__ == "__main__":
+    main()
