@@ -136,7 +136,7 @@ class _Images:
                 f"from ({self._cache.manifest.data.spec}) with --data"
             ) from None
         sample = self._source.read(index)
-        if sample.digest != int(self._cache.digests[row]):
+        if sample.digest != int(self._cache.read_digests(range(row, row + 1))[0]):
             raise DataError(
                 f"{self._source.spec}: sample {sample_id!r} changed since the cache was built (its digest "
                 "differs), so the teacher saw another picture; restore it"
