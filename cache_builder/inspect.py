@@ -17,7 +17,7 @@ from rich.text import Text
 
 from cache_builder.calibration.rate_distortion import rate_table
 from cache_builder.format import codec
-from cache_builder.format.errors import DataError, IncompleteCacheError
+from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.layout import RecordLayout, record_arrays
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
@@ -115,15 +115,18 @@ class Description:
 
 
 def describe(location: str, sample_id: str | None, view: int) -> Description:
-    """What manifest, commits and one record say of a cache, also of an incomplete one.
+    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one.
 
-    Every object must be there and of its size, else :class:`CorruptCacheError`; what is in them is for
-    ``kdcache verify`` to find out.
+    The bytes are compared with their commits; of the records, few are decoded.
     """
     cache = open_cache(location, allow_partial=True)
     manifest = cache.manifest
-    sizes = stored_sizes(location)
-    cache.check_shards(sizes=sizes)
+    damaged = next(cache.damaged_shards(), None)
+    if damaged is not None:
+        raise CorruptCacheError(
+            f"{location}: shard {damaged} is missing or not what its commit says; restore the file or "
+            "rebuild the cache"
+        )
     row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
@@ -133,7 +136,7 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
         manifest=manifest,
         tiles=len(cache.tiles),
         committed=len(cache.commits),
-        size=_cache_size(sizes, manifest),
+        size=cache_size(location, manifest),
         quality=teacher_quality(cache, tally),
         statistics=cache.statistics(),
         sample=_decode_sample(cache, row, view),
@@ -143,17 +146,9 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
 
 def cache_size(location: str | Path, manifest: Manifest) -> CacheSize:
     """Bytes on disk of all objects, and of the record shards per record."""
-    return _cache_size(stored_sizes(location), manifest)
-
-
-def stored_sizes(location: str | Path) -> dict[str, int | None]:
-    """Bytes of every object of a store, by key."""
     store = open_store(location, read_only=True)
     keys = list_keys(store, "")
-    return dict(zip(keys, object_sizes(store, keys), strict=True))
-
-
-def _cache_size(sizes: dict[str, int | None], manifest: Manifest) -> CacheSize:
+    sizes = dict(zip(keys, object_sizes(store, keys), strict=True))
     prefixes = tuple(f"{spec.path}/c/" for spec in record_arrays(manifest))
     records = sum(size or 0 for key, size in sizes.items() if key.startswith(prefixes))
     counted = manifest.data.samples * manifest.views.count

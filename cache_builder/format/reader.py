@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
@@ -301,23 +301,15 @@ class Cache:
             if not self._is_intact(key, shard):
                 yield f"{key} ({tile})"
 
-    def check_shards(
-        self,
-        of_tiles: list[Tile] | None = None,
-        specs: list[ArraySpec] | None = None,
-        sizes: Mapping[str, int | None] | None = None,
-    ) -> None:
+    def check_shards(self, of_tiles: list[Tile] | None = None, specs: list[ArraySpec] | None = None) -> None:
         """Presence and size of committed shards: one that is gone would read as zeros.
 
-        ``sizes``: bytes by key, where somebody asked for them already. Raises :class:`CorruptCacheError`
-        naming the first shard that is not there or not of its size.
+        Raises :class:`CorruptCacheError` naming the first shard that is not there or not of its size.
         """
         wanted = list(self._committed_shards(self.tiles if of_tiles is None else of_tiles, specs))
-        if sizes is None:
-            keys = [key for _, key, _ in wanted]
-            sizes = dict(zip(keys, object_sizes(self._store, keys), strict=True))
-        for tile, key, shard in wanted:
-            if (size := sizes.get(key)) != shard.bytes:
+        sizes = object_sizes(self._store, [key for _, key, _ in wanted])
+        for (tile, key, shard), size in zip(wanted, sizes, strict=True):
+            if size != shard.bytes:
                 self.check_reachable()
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise CorruptCacheError(
