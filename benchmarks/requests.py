@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.report import write_results
-from cache_builder.inspect import describe, show
+from cache_builder.look.inspect import describe, show
 from logit_server.run import serving
 from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.counting import Requests, counted_requests
-from trainer.local import StoreSource
+from trainer.teacher.local import StoreSource
 
 TILES = (8, 32, 128)
 TILE_ROWS = 32

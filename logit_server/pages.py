@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from logit_server.catalog import ServedCache
 from logit_server.page import Page
 from logit_server.page_folder import PageFolder
+from logit_server.served_caches import ServedCache
 
 REFRESH_S = 1.0
 """Seconds between two looks at what other workers use and evict."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from cache_builder.format import CorruptCacheError, KDCacheError, StorageError
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.reader import read_body
-from logit_server.catalog import ServedCache
 from logit_server.errors import ReplacedCacheError
+from logit_server.served_caches import ServedCache
 
 
 def read_block(served: ServedCache, view: int, block: int) -> NDArray[np.uint8]:

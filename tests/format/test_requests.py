@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from cache_builder.format.reader import open_cache
-from logit_server.catalog import open_catalog
 from logit_server.page_folder import PageFolder
+from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.counting import Requests, counted_requests
-from trainer.local import StoreSource
+from trainer.teacher.local import StoreSource
 
 TILES = (8, 32, 128)
 TILE_ROWS = 4

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from cache_builder.format import StorageError
-from logit_server.catalog import ServedCache, open_catalog
 from logit_server.page import PageFile
 from logit_server.page_folder import PageFolder, joined_run, run_folder, sweep
+from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
 from logit_server.storage import read_block
 from tests.logit_server.processes import ROOT

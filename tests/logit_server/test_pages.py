@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from cache_builder.format import CorruptCacheError
-from logit_server.catalog import ServedCache, open_catalog
 from logit_server.errors import RequestError
 from logit_server.page import Page
 from logit_server.page_folder import PageFolder
 from logit_server.pages import Pages
+from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
 from tests.format.damage import changed, flipped
 
