@@ -88,7 +88,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     )
     if fresh := not_modified(request, headers):
         return fresh
-    page = await pages_of(request).get(served, view)
-    (decoded,) = decode_records(served, view, rows, page.records.take(rows, axis=0))
+    records = await pages_of(request).gather(served, view, rows)
+    (decoded,) = decode_records(served, view, rows, records)
     shown = decoded.model_copy(update={"top": decoded.top[:top]})
     return Response(shown.model_dump_json(), 200, headers, JSON)
