@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,6 +28,7 @@ from logit_server.wire import (
     JSON,
     RECORDS,
     ROWS,
+    QueryKeys,
     RecordRequest,
     answer_type,
     body_type,
@@ -153,10 +154,8 @@ def _decoded(
     return DecodedRecords(cache_id=served.cache_id, records=decoded).model_dump_json().encode()
 
 
-class RangeQuery(BaseModel):
-    """Which rows. Unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid")
+class RangeQuery(QueryKeys):
+    """Which rows."""
 
     start: int = Field(0, description="First row")
     stop: int | None = Field(None, description="Row after the last; default: all rows")
