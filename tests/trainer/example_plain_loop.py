@@ -5,7 +5,7 @@ import sys
 import torch
 from torch.utils.data import DataLoader
 
-from cache_builder.views import normalise
+from cache_builder.tensors.normalise import normalise
 from trainer import LOSSES, RecordDecoder, ReplayDataset, TeacherCache
 from trainer.students import cnn3
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cache_builder.datasets import open_source
-from cache_builder.views import normalise
+from cache_builder.tensors.normalise import normalise
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.servers import server
 from trainer.students import cnn3

@@ -12,13 +12,14 @@ from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.format import ConfigError
 from cache_builder.tensors.decode import RecordDecoder
+from cache_builder.tensors.normalise import Normalise
 from trainer.replay.batches import make_loader
 from trainer.replay.data import ReplayDataset, require_labels
 from trainer.run.assemble import evaluation_data
 from trainer.run.checkpoint import load_weights
 from trainer.run.classes import Restricted
 from trainer.run.config import RunConfig
-from trainer.run.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
+from trainer.run.device import default_workers, make_accelerator, resolve_device, resolve_precision
 from trainer.run.metrics import Evaluator
 from trainer.run.run_folder import BEST, DRIFT, LAST, RunFolder
 from trainer.students.heads import build_student
