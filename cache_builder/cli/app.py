@@ -63,7 +63,7 @@ such as `my cats = tabby`)
 A recipe in TOML: `base = "rrc-flip"`, `strong_views = "odd"` (weak and strong views in turn, as mlkd and crld
 take them), tables `[randaugment] [trivialaugment] [jitter] [erase] [mix]`; the cache keeps the whole of it.
 
-`torchrun --nproc-per-node 8 $(which kdcache) build ...`  (eight processes, a GPU each, build one cache)
+`torchrun --nproc-per-node 8 -m kdcache build ...`  (eight processes, a GPU each, build one cache)
 
 The same command continues a build that was interrupted. A folder without sub-folders has no labels.
 """

@@ -14,7 +14,7 @@ from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.servers import server
 from trainer.students import cnn3
 
-EXAMPLE = Path(__file__).with_name("example_plain_loop.py")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_loop.py"
 
 
 def test_it_has_at_most_thirty_lines():
