@@ -14,7 +14,7 @@ from cache_builder.build.rendering import RenderTask, chunks
 from cache_builder.build.running import check_finite, rendered, teacher_failures
 from cache_builder.build.teacher_check import PICTURES, check_members, check_teacher
 from cache_builder.calibration import calibrate
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import DataError
 from cache_builder.format.locks.lock import Hold
@@ -24,7 +24,7 @@ from cache_builder.format.writer import header_arrays
 from cache_builder.views.probe import render_probe
 
 
-def look_at_teacher(plan: Plan, progress: BuildProgress) -> bool:
+def look_at_teacher(plan: Plan, progress: Progress) -> bool:
     """Look at a few views before the first of hours; what is odd is told, what is wrong refused.
 
     Whether the teacher masks classes in them is returned.
@@ -40,7 +40,7 @@ def look_at_teacher(plan: Plan, progress: BuildProgress) -> bool:
     return masks
 
 
-def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) -> Manifest:
+def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Manifest:
     """Calibrate, render the probe and create the store.
 
     ``masks``: the teacher masks classes; then also a codec of every class is fitted, to leave them out.
@@ -60,7 +60,7 @@ def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) 
     return manifest
 
 
-def _calibrate(plan: Plan, progress: BuildProgress, masks: bool) -> calibrate.Calibration:
+def _calibrate(plan: Plan, progress: Progress, masks: bool) -> calibrate.Calibration:
     """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
     manifest = plan.manifest
     data, request = manifest.data, manifest.calibration.requested

@@ -33,7 +33,7 @@ from cache_builder.build.running import check_finite, named, rendered, teacher_f
 from cache_builder.build.settings import BuildSettings
 from cache_builder.build.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.console.memory import memory_failures
-from cache_builder.console.progress import BuildProgress, BuildStats
+from cache_builder.console.progress import SILENT, BuildStats, Progress
 from cache_builder.datasets import ImageSource
 from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.format import codec as numpy_codec
@@ -69,13 +69,14 @@ class BuildResult:
 
 def build(
     settings: BuildSettings,
-    progress: BuildProgress,
+    progress: Progress = SILENT,
     launch: Launch = ALONE,
     source: ImageSource | None = None,
 ) -> BuildResult:
     """Build or continue a cache. Committed tiles survive whatever happens.
 
-    ``launch``: the processes that build it together. ``source``: the data set, where it
+    ``progress``: where it says how far it is; a ``BuildProgress`` of ``cache_builder.console.progress`` shows
+    it on a console. ``launch``: the processes that build it together. ``source``: the data set, where it
     is open already. Raises :class:`ConfigError` when the output holds a cache of other settings, or
     something else, and while another process builds it.
     """
@@ -103,7 +104,7 @@ def build(
             return _finished(plan) or _build(plan, progress, hold, launch)
 
 
-def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> BuildResult:
+def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildResult:
     stored = _resumed(plan)
     if plan.settings.compile:
         _compile(plan, progress)
@@ -125,7 +126,7 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> B
     return replace(_result(plan, manifest, stats, was_finished=False), order=runner.order.better())
 
 
-def _repair(plan: Plan, progress: BuildProgress, hold: Hold) -> None:
+def _repair(plan: Plan, progress: Progress, hold: Hold) -> None:
     stored = read_manifest(plan.settings.out)
     if stored is not None:
         check_settings(plan, stored)
@@ -136,7 +137,7 @@ def _repair(plan: Plan, progress: BuildProgress, hold: Hold) -> None:
         )
 
 
-def _join(plan: Plan, progress: BuildProgress, launch: Launch) -> BuildResult:
+def _join(plan: Plan, progress: Progress, launch: Launch) -> BuildResult:
     """The share of another process than rank 0, once that has created the store."""
     assert launch.name is not None
     hold = JoinedHold(plan.settings.out, launch.name)
@@ -182,7 +183,7 @@ def _result(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: boo
     return BuildResult(manifest, stats, was_finished, cache.statistics())
 
 
-def _compile(plan: Plan, progress: BuildProgress) -> None:
+def _compile(plan: Plan, progress: Progress) -> None:
     """Have the teacher translated; where that cannot be done, say so and go on without."""
     progress.start("compiling", 1, unit="teacher")
     began = time.monotonic()
@@ -223,7 +224,7 @@ class TileRunner:
         plan: Plan,
         manifest: Manifest,
         writer: CacheWriter,
-        progress: BuildProgress,
+        progress: Progress,
         launch: Launch = ALONE,
     ) -> None:
         self._plan = plan

@@ -15,7 +15,7 @@ from cache_builder.build.pipeline import TileRunner
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import Reopening, check_samples, check_teacher, reopened
 from cache_builder.console.memory import memory_failures
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSource, Sample
 from cache_builder.datasets.source import Wrapped
 from cache_builder.exchange.replace_folder import aside, recover, replace_folder
@@ -55,7 +55,7 @@ def run_extend(settings: ExtendSettings) -> None:
     console.print(said, highlight=False, soft_wrap=True, markup=False)
 
 
-def extend(settings: ExtendSettings, progress: BuildProgress) -> Manifest:
+def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
     """Add views. The cache stays as it is, and readable, until the extended one is whole and takes its place.
 
     The same call continues after any death. Raises :class:`ConfigError` for another teacher or fewer views,
@@ -159,7 +159,7 @@ def _begun(cache: Cache, plan: Plan, making: Path, hold: Hold) -> ExtendingWrite
     return writer
 
 
-def _copy_old(cache: Cache, writer: CacheWriter, progress: BuildProgress) -> None:
+def _copy_old(cache: Cache, writer: CacheWriter, progress: Progress) -> None:
     """Tiles that are the same in both caches, byte for byte."""
     wanted = set(tiles(writer.manifest))
     same = [tile for tile in cache.tiles if tile in wanted]

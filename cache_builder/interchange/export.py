@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import local_output
 from cache_builder.format.reader import Cache, open_cache
@@ -56,7 +56,7 @@ def run_export(settings: ExportSettings) -> None:
     console.print(said, highlight=False, soft_wrap=True, markup=False)
 
 
-def export(settings: ExportSettings, progress: BuildProgress) -> int:
+def export(settings: ExportSettings, progress: Progress) -> int:
     """Write the file; gives the number of records. Memory does not grow with the cache, but for ``npz``.
 
     Raises :class:`ConfigError` for what cannot be written and the reader's errors for a damaged cache.

@@ -18,7 +18,7 @@ from cache_builder.build.output import check_output
 from cache_builder.build.reopen import UNKNOWN_DIGEST
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.calibrate import Calibration
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
@@ -116,12 +116,12 @@ def run_import(settings: ImportSettings) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def import_dump(settings: ImportSettings, progress: BuildProgress) -> Manifest:
+def import_dump(settings: ImportSettings, progress: Progress) -> Manifest:
     """As :func:`import_and_measure`; gives the manifest alone."""
     return import_and_measure(settings, progress).manifest
 
 
-def import_and_measure(settings: ImportSettings, progress: BuildProgress) -> Imported:
+def import_and_measure(settings: ImportSettings, progress: Progress) -> Imported:
     """Write the cache, which appears when it is whole, and compare what it holds with the labels.
 
     Raises :class:`ConfigError` for settings that would let the cache be misused, :class:`DataError` for a
@@ -158,7 +158,7 @@ def _begin(
     matched: Matched,
     views: ViewsSection,
     settings: ImportSettings,
-    progress: BuildProgress,
+    progress: Progress,
 ) -> Manifest:
     """Fit the codec, render the probe where views can be replayed, and create the store."""
     calibration = _calibration(dump, settings, progress)
@@ -252,7 +252,7 @@ def _tiling(dump: Dump) -> TilingSection:
     return TilingSection(views=height, rows=min(rows, len(dump)))
 
 
-def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) -> Calibration:
+def _calibration(dump: Dump, settings: ImportSettings, progress: Progress) -> Calibration:
     """Top-K dumps need no tail: outside the top K every logit is 0. Dense ones are fitted as in a build."""
     classes, request = dump.classes, CodecRequest(bytes_per_view=settings.bytes_per_view)
     if dump.top_k is not None and dump.top_k < classes:
@@ -281,7 +281,7 @@ def _write_tiles(
     matched: Matched,
     manifest: Manifest,
     writer: CacheWriter,
-    progress: BuildProgress,
+    progress: Progress,
     tally: AccuracyTally,
 ) -> None:
     total = manifest.views.count * manifest.data.samples

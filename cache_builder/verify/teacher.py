@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache_builder.build.forward import Precision, TeacherForward
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.datasets import ImageSource
 from cache_builder.format.masking import unmasked
 from cache_builder.format.reader import Cache
@@ -51,7 +51,7 @@ class _Live:
 class TeacherVerifier:
     """Compares a teacher with an intact cache, over pictures of the cache's data set."""
 
-    def __init__(self, cache: Cache, plan: Plan, source: ImageSource, pairs: Pairs, progress: BuildProgress):
+    def __init__(self, cache: Cache, plan: Plan, source: ImageSource, pairs: Pairs, progress: Progress):
         """``pairs``: the (view, row) to compare. ``plan``: carries the teacher that was opened again."""
         self._cache, self._plan, self._source, self._pairs = cache, plan, source, pairs
         self._progress = progress

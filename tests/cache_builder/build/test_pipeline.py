@@ -28,7 +28,8 @@ from cache_builder.format.errors import (
 )
 from cache_builder.format.manifest import SketchSection
 from cache_builder.format.reader import open_cache
-from cache_builder.views import recipe_from, render
+from cache_builder.views import recipe_from
+from cache_builder.views.apply import render
 from tests.cache_builder.conftest import Build, settings_for
 from tests.cache_builder.models import Failing, small
 from tests.cache_builder.trees import contents, logits, objects
