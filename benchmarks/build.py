@@ -24,7 +24,6 @@ from rich.console import Console
 from benchmarks.report import alternate, write_results
 from cache_builder import running
 from cache_builder.begin import begin
-from cache_builder.encode import RecordEncoder
 from cache_builder.format.layout import tiles
 from cache_builder.format.reader import open_cache
 from cache_builder.format.writer import CacheWriter
@@ -34,6 +33,7 @@ from cache_builder.plan import Plan, make_plan
 from cache_builder.progress import BuildProgress
 from cache_builder.rendering import RenderedBatch, ViewRenderer, render_batches
 from cache_builder.settings import BuildSettings
+from cache_builder.tensors.encode import RecordEncoder
 from tests.cache_builder.photographs import write_folder
 
 # Photographs for each teacher: some twenty seconds of work on two cores.
@@ -153,7 +153,7 @@ class Pair:
     def parts(self) -> dict[str, float]:
         """Seconds of encoding a batch, and of writing and committing a tile."""
         cache = open_cache(self.out)
-        encoder = RecordEncoder(cache.manifest.codec, cache.manifest.basis)
+        encoder = RecordEncoder(cache.codec)
         logits = self._plan.forward(torch.zeros(BATCH, 3, 224, 224, dtype=torch.uint8))
         tile, layout = cache.tiles[0], cache.layout
         page = cache.read_page(0)[tile.row_start : tile.row_stop].copy().view(layout.dtype).reshape(-1)

@@ -26,11 +26,11 @@ import torch
 
 from benchmarks.report import write_results
 from cache_builder.datasets import DATASETS, ArraySource
+from cache_builder.tensors.decode import RecordDecoder
 from tests.trainer.replay import write_replay_cache
 from trainer.assemble import Run, assemble
 from trainer.client import TeacherCache
 from trainer.config import TrainConfig
-from trainer.decode import RecordDecoder
 from trainer.loop import train_step
 from trainer.losses import LOSSES
 from trainer.metrics import TrainMeter
@@ -85,7 +85,7 @@ def write_parts(url: str) -> None:
     with TeacherCache.open(url) as cache:
         rows_drawn = np.random.default_rng(0).integers(0, SAMPLES, 256)
         records = torch.from_numpy(cache.fetch(0, rows_drawn))
-        decode = RecordDecoder(cache.manifest)
+        decode = RecordDecoder(cache.codec)
         student = torch.randn(256, CLASSES, requires_grad=True)
         teacher, labels = decode(records), torch.from_numpy(rows_drawn % CLASSES)
         rows: list[list[object]] = [

@@ -18,7 +18,7 @@ from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest, differing_settings
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.writer import create
-from cache_builder.plan import Plan
+from cache_builder.plan import Plan, check_codec
 
 NO_RESULTS = {"cache_id": None, "invalid_rows": ()}
 """What a manifest says before its tiles are written."""
@@ -107,6 +107,7 @@ def begun_like(plan: Plan) -> Manifest | None:
                 f"--like {like} has other sample ids or labels than {plan.settings.data} here ({path}): "
                 "every part needs the same data set, whichever rows it builds"
             )
+    check_codec(plan.settings, manifest, f"--like {like}")
     copy_begun(model, plan.settings.out, manifest)
     return manifest
 

@@ -13,16 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cache_builder.tensors.decode import RecordDecoder
     from trainer.client import TeacherCache
     from trainer.data import ReplayDataset
-    from trainer.decode import RecordDecoder
     from trainer.losses import LOSSES
 
 __all__ = ["LOSSES", "RecordDecoder", "ReplayDataset", "TeacherCache"]
 
 _HOMES = {
     "LOSSES": "trainer.losses",
-    "RecordDecoder": "trainer.decode",
+    "RecordDecoder": "cache_builder.tensors.decode",
     "ReplayDataset": "trainer.data",
     "TeacherCache": "trainer.client",
 }

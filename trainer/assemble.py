@@ -14,12 +14,12 @@ from torch import nn
 from cache_builder.datasets import open_source
 from cache_builder.format import ConfigError
 from cache_builder.heads import HeadSpec
+from cache_builder.tensors.decode import RecordDecoder
 from cache_builder.views.recipes import Plain
 from trainer.classes import Restricted, held_out_labels, plan_classes
 from trainer.client import TeacherCache
 from trainer.config import RunConfig, TrainConfig, Triple
 from trainer.data import ViewDataset, Views, require_labels
-from trainer.decode import RecordDecoder
 from trainer.device import Normalise, make_accelerator, resolve_device, resolve_precision
 from trainer.heads import build_student, head_of
 from trainer.objective import Objective
@@ -129,7 +129,7 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
 
 def _decoders(caches: tuple[TeacherCache, ...], config: RunConfig) -> nn.ModuleList:
     """One a cache, of the teacher's classes that the student has."""
-    decoders: list[nn.Module] = [RecordDecoder(cache.manifest) for cache in caches]
+    decoders: list[nn.Module] = [RecordDecoder(cache.codec) for cache in caches]
     if config.columns:
         decoders = [Restricted(*pair) for pair in zip(decoders, config.columns, strict=True)]
     return nn.ModuleList(decoders)

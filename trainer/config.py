@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
+from cache_builder.format.frozen import Frozen
 from cache_builder.format.locations import local_output
-from cache_builder.format.manifest import Decoding, Frozen, NamedConfiguration
+from cache_builder.format.manifest import Decoding, NamedConfiguration
 from trainer.losses import LOSSES
 from trainer.losses.recipes import Benchmark
 from trainer.objective import Terms

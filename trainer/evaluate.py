@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError
 from cache_builder.orders import BetterOrder, OrderTally
+from cache_builder.tensors.decode import RecordDecoder
 from trainer.assemble import evaluation_data
 from trainer.checkpoint import load_weights
 from trainer.classes import Restricted
 from trainer.client import TeacherCache
 from trainer.config import RunConfig
 from trainer.data import ReplayDataset, require_labels
-from trainer.decode import RecordDecoder
 from trainer.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
 from trainer.heads import build_student
 from trainer.metrics import Evaluator
@@ -145,7 +145,7 @@ class _Student:
     def _count_agreeing(
         self, dataset: ReplayDataset, cache: TeacherCache, view: int, columns: tuple[int, ...] | None
     ) -> int:
-        decoder: nn.Module = RecordDecoder(cache.manifest)
+        decoder: nn.Module = RecordDecoder(cache.codec)
         decoder = (Restricted(decoder, columns) if columns else decoder).to(self._device)
         pairs = [(position, view) for position in range(len(dataset))]
         batches = [pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH)]

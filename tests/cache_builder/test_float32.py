@@ -18,7 +18,7 @@ ASKED = [
 ]
 PROGRAM = """
 import torch
-from cache_builder.float32 import full_float32
+from cache_builder.tensors.float32 import full_float32
 {asked}
 def now():
     return [torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]

@@ -13,7 +13,7 @@ cache = TeacherCache.open(sys.argv[1])
 dataset = ReplayDataset(cache, sys.argv[2])  # the views the teacher saw, checked against the cache
 loader = DataLoader(dataset, batch_size=64, shuffle=True)
 teacher, views = cache.manifest.teacher, cache.manifest.views.count
-decode, kd = RecordDecoder(cache.manifest), LOSSES["kd"](temperature=4.0)
+decode, kd = RecordDecoder(cache.codec), LOSSES["kd"](temperature=4.0)
 student = cnn3(num_classes=cache.manifest.data.classes)
 optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
 

@@ -7,12 +7,12 @@ from PIL import Image
 
 from cache_builder.datasets import open_source
 from cache_builder.format import DataError
+from cache_builder.tensors.decode import RecordDecoder
 from tests.trainer.replay import write_replay_cache
 from tests.trainer.runs import write_digits_cache
 from trainer import stream
 from trainer.client import TeacherCache
 from trainer.data import ReplayDataset
-from trainer.decode import RecordDecoder
 from trainer.order import BatchPlan
 from trainer.stream import TrainingStream, choose_fetch, without_worker_traceback
 
@@ -46,7 +46,7 @@ def dataset_of(cache):
 def test_records_belong_to_the_images(cache):
     dataset = dataset_of(cache)
     plan = plan_for(dataset)
-    decode = RecordDecoder(cache.manifest)
+    decode = RecordDecoder(cache.codec)
     for step, (batch,) in enumerate(taken(dataset, [cache], plan)):
         rows = dataset.rows[plan.micro_batches(step)[0]]
         (view,), (records,) = plan.views_of(step), batch.records

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cache_builder.format import ConfigError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from trainer.losses.recipes import RECIPES, Benchmark
 from trainer.objective import Terms
 from trainer.written_objective import parse_objective, published

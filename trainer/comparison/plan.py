@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from cache_builder.format import ConfigError, DataError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from trainer.assemble import assemble
 from trainer.checkpoint import write_text
 from trainer.comparison.methods import BASELINE, Method, parse_methods

@@ -16,11 +16,11 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
-from cache_builder.encode import RecordEncoder
-from cache_builder.format import codec, open_cache, writer
+from cache_builder.format import open_cache, writer
 from cache_builder.format.layout import record_arrays, tiles
-from cache_builder.format.manifest import Manifest, TailBasis, build_digest
-from tests.caches import synthetic_manifest
+from cache_builder.format.manifest import Manifest, build_digest
+from cache_builder.tensors.encode import RecordEncoder
+from tests.caches import Arrays, bound, synthetic_manifest
 
 CLASSES, VIEWS, ROWS = 40, 3, 50
 
@@ -98,16 +98,15 @@ def written(path: Path, name: str) -> Manifest:
     section = SECTIONS[name]
     plain = synthetic_manifest(views=VIEWS, rows=ROWS, classes=CLASSES, tile_rows=32)
     manifest = Manifest.model_validate(plain.model_dump(mode="json") | {"codec": section})
-    basis = TailBasis(**header(section))
-    manifest = manifest.with_basis(basis)
+    codec = bound(manifest.codec, Arrays(**header(section)))
     table = writer.SampleTable.from_ids([f"{i}.png" for i in range(ROWS)], np.arange(ROWS) % CLASSES)
-    arrays = writer.header_arrays(manifest, table, np.zeros((1, 3, 8, 8), np.uint8))
+    arrays = writer.header_arrays(codec, table, np.zeros((1, 3, 8, 8), np.uint8))
     manifest = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, manifest, arrays)
     out = writer.CacheWriter(path, manifest)
     for tile in tiles(manifest):
         block = logits(name)[tile.view_start : tile.view_stop, tile.row_start : tile.row_stop]
-        fields = codec.encode(block.reshape(-1, CLASSES), manifest.codec, basis)
+        fields = codec.encode(block.reshape(-1, CLASSES))
         shaped = {key: value.reshape(*block.shape[:2], *value.shape[1:]) for key, value in fields.items()}
         out.write_tile(tile, shaped, np.arange(tile.row_start, tile.row_stop, dtype=np.uint64))
     return out.finish()
@@ -119,7 +118,7 @@ def digest(array: NDArray[Any]) -> str:
 
 def record_digest(records: NDArray[np.uint8], manifest: Manifest) -> str:
     """Of packed records [n, record_bytes], field by field."""
-    fields = codec.unpack(records, manifest.codec)
+    fields = manifest.codec.layout.unpack(records)
     return digest(np.array([digest(fields[name]) for name in sorted(fields) if not name.startswith("lse")]))
 
 
@@ -141,6 +140,6 @@ def test_the_torch_encoder_writes_them_too(name: str) -> None:
     manifest = Manifest.model_validate(
         synthetic_manifest(classes=CLASSES).model_dump(mode="json") | {"codec": SECTIONS[name]}
     )
-    encoder = RecordEncoder(manifest.codec, TailBasis(**header(SECTIONS[name])))
+    encoder = RecordEncoder(bound(manifest.codec, Arrays(**header(SECTIONS[name]))))
     records = encoder(torch.from_numpy(logits(name).reshape(-1, CLASSES))).numpy()
     assert record_digest(records, manifest) == RECORD_DIGESTS[name]

@@ -1,0 +1,45 @@
+"""Logits on the device to packed record bytes on the device, by whichever codec.
+
+Equal to the codec in NumPy (a test compares them); only record bytes travel back to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cache_builder.format import Codec, ConfigError
+from cache_builder.tensors.class_sketch import ClassSketchEncoder
+from cache_builder.tensors.topk_tail import TopkTailEncoder
+
+ENCODERS: dict[str, Callable[[Any], nn.Module]] = {
+    "topk-tail": TopkTailEncoder,
+    "class-sketch": ClassSketchEncoder,
+}
+"""By codec name: from the codec, a module of logits float32 [n, C] to the bytes of each field by its name."""
+
+
+class RecordEncoder(nn.Module):
+    """Logits [n, C] to packed records uint8 [n, record_bytes].
+
+    A row with a logit that is not finite gives an unusable record: the caller looks there, so that nothing is
+    waited for here.
+    """
+
+    def __init__(self, codec: Codec[Any]) -> None:
+        """Raises :class:`ConfigError` for a codec that torch has no encoder of."""
+        super().__init__()
+        self.layout = codec.layout
+        name = codec.settings.name
+        if name not in ENCODERS:
+            raise ConfigError(f"codec {name} has no encoder in torch: it needs one in ENCODERS")
+        self.twin = ENCODERS[name](codec)
+
+    @torch.inference_mode()
+    def forward(self, logits: Tensor) -> Tensor:
+        """Encode; see the class."""
+        columns = self.twin(logits.float())
+        return torch.cat([columns[field.name] for field in self.layout.fields], dim=1)
