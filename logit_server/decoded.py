@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from logit_server.catalog import ServedCache
+from logit_server.served_caches import ServedCache
 
 
 class StoredClass(BaseModel):

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cache_builder.tensors.decode import RecordDecoder
-    from trainer.client import TeacherCache
-    from trainer.data import ReplayDataset
     from trainer.losses import LOSSES
+    from trainer.replay.data import ReplayDataset
+    from trainer.teacher.client import TeacherCache
 
 __all__ = ["LOSSES", "RecordDecoder", "ReplayDataset", "TeacherCache"]
 
 _HOMES = {
     "LOSSES": "trainer.losses",
     "RecordDecoder": "cache_builder.tensors.decode",
-    "ReplayDataset": "trainer.data",
-    "TeacherCache": "trainer.client",
+    "ReplayDataset": "trainer.replay.data",
+    "TeacherCache": "trainer.teacher.client",
 }
 
 

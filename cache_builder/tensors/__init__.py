@@ -1,1 +1,1 @@
-"""The codecs in torch: logits on a device to records there, and records to logits."""
+"""Records and networks in torch: encoders, decoders, digests of weights, second heads."""

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
-from cache_builder.names import unknown_name
 from trainer.losses.contract import ClassCounts, Loss, Scalar, StatefulLoss
 
 InnerLoss = NamedConfiguration | dict[str, Any] | str

@@ -25,8 +25,8 @@ from logit_server.run import serving
 from logit_server.settings import Settings
 from tests.cache_builder.conftest import Build
 from trainer import TeacherCache
-from trainer.config import TrainConfig
-from trainer.loop import train
+from trainer.run.config import TrainConfig
+from trainer.run.loop import train
 
 
 class HalfSettings(CodecSettings):

@@ -11,9 +11,9 @@ import torch
 import trainer.losses
 from tests.trainer.losses import test_laws
 from tests.trainer.losses.cases import batch
-from trainer.catalogue import loss_rows, markdown_table
 from trainer.losses import LOSSES, Loss
-from trainer.objective import Objective, Term
+from trainer.objective.catalogue import loss_rows, markdown_table
+from trainer.objective.objective import Objective, Term
 
 README = Path(trainer.losses.__file__).with_name("README.md")
 
