@@ -21,8 +21,9 @@ from trainer.run.config import RunConfig, differing_fields
 CONFIG, METRICS, TENSORBOARD, REPORT = "config.json", "metrics.jsonl", "tensorboard", "report.md"
 BEST, LAST = "best.safetensors", "last.safetensors"
 DRIFT = "render-drift"
-# What a run that was stopped before it noted its settings leaves: the lock of cache_builder.format.locks.lock (where the
-# folder above cannot be written to), the settings half written, and the pictures of a renderer that drifted.
+# What a run that was stopped before it noted its settings leaves: the lock of cache_builder.format.locks
+# (where the folder above cannot be written to), the settings half written, and the pictures of a renderer
+# that drifted.
 _LEFT = (DRIFT, ".lock", f".{CONFIG}.partial")
 Row = dict[str, Any]
 
