@@ -13,7 +13,7 @@ dataset = kdcache.ReplayDataset(cache, sys.argv[2])  # the views the teacher saw
 loader = DataLoader(dataset, batch_size=64, shuffle=True)
 teacher, views = cache.manifest.teacher, cache.manifest.views.count
 normalise = kdcache.Normalise(teacher.mean, teacher.std)
-decode, kd = kdcache.RecordDecoder(cache.manifest), kdcache.LOSSES["kd"](temperature=4.0)
+decode, kd = kdcache.RecordDecoder(cache.codec), kdcache.LOSSES["kd"](temperature=4.0)
 student = cnn3(num_classes=cache.manifest.data.classes)  # any model from pictures to logits
 optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
 

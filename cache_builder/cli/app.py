@@ -114,6 +114,14 @@ def build(
             "faithful setting below it; the table is shown by inspect.",
         ),
     ] = 64.0,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="How logits become records: topk-tail (every class one by one) or class-sketch (some "
+            "classes one by one, the others rebuilt from a few coefficients). Default: topk-tail for up to "
+            "32 classes."
+        ),
+    ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(min=1, help="Classes stored one by one. Default: by calibration; all of up to 32."),
@@ -228,6 +236,7 @@ def build(
                 "recipe": recipe,
                 "weights": weights,
                 "bytes_per_view": bytes_per_view,
+                "codec": codec,
                 "top_k": top_k,
                 "tail_rank": tail_rank,
                 "tail_step": tail_step,

@@ -20,8 +20,7 @@ from cache_builder.datasets import ImageSource, Sample
 from cache_builder.datasets.source import Wrapped
 from cache_builder.exchange.replace_folder import aside, recover, replace_folder
 from cache_builder.exchange.tiles import copy_tile
-from cache_builder.format import codec
-from cache_builder.format.codec import Fields
+from cache_builder.format.codecs import Fields
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
@@ -194,7 +193,7 @@ class ExtendingWriter(CacheWriter):
         for view in tile.views:
             if view < self._old.manifest.views.count:
                 records = self._old.read_rows(view, tile.rows)
-                for name, column in codec.unpack(records, self.manifest.codec).items():
+                for name, column in self.manifest.codec.layout.unpack(records).items():
                     columns[name][view - tile.view_start] = column
         return super().write_tile(tile, columns, digests, invalid, statistics)
 

@@ -14,8 +14,8 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cache_builder.format import codec
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
+from cache_builder.format.codecs import Ranked, Stored, open_codec
 from cache_builder.format.commits import (
     REPAIR,
     Commit,
@@ -37,7 +37,6 @@ from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
     Blocks,
-    RecordLayout,
     Tile,
     digest_array,
     header_specs,
@@ -48,7 +47,6 @@ from cache_builder.format.layout import (
 from cache_builder.format.manifest import (
     FORMAT_VERSION,
     Manifest,
-    TailBasis,
     array_digest,
     build_digest,
     cache_digest,
@@ -60,7 +58,7 @@ _NAMED_IN_ERRORS = 3
 
 
 def read_manifest(location: str | Path) -> Manifest | None:
-    """The manifest at a location, without its tail basis; None where there is no store.
+    """The manifest at a location; None where there is no store.
 
     Raises :class:`FormatError` for a store that is something else or of an unknown version.
     """
@@ -120,7 +118,7 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
 
 
 class Cache:
-    """A cache open for reading. ``manifest`` carries its tail basis."""
+    """A cache open for reading."""
 
     def __init__(self, location: str | Path, body: dict[str, Any]) -> None:
         """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits."""
@@ -129,13 +127,18 @@ class Cache:
         self._body = body
         self._manifest = parse_manifest(body, where=self.location)
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self.layout = RecordLayout(self._manifest.codec)
+        self.layout = self._manifest.codec.layout
         self.blocks = Blocks.of(self._manifest)
 
-    @cached_property
+    @property
     def manifest(self) -> Manifest:
-        """The manifest with the tail basis attached."""
-        return self._manifest.with_basis(TailBasis.read(self._manifest.codec, self.header_array))
+        """The manifest."""
+        return self._manifest
+
+    @cached_property
+    def codec(self) -> Ranked[Any]:
+        """What decodes the records: the manifest's codec with the arrays that the store keeps for it."""
+        return open_codec(self._manifest.codec, self._manifest.data.classes, self.header_array)
 
     @property
     def record_bytes(self) -> int:
@@ -293,7 +296,11 @@ class Cache:
 
     def decode(self, records: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]."""
-        return codec.decode(records, self._manifest.codec, self.manifest.basis)
+        return np.asarray(self.codec.decode(self.codec.unpack(records)))
+
+    def stored(self, records: NDArray[np.uint8]) -> Stored:
+        """The K classes of packed records uint8 [n, record_bytes], without decoding the others."""
+        return self.codec.stored(self.codec.unpack(records))
 
     def damaged_shards(self) -> Iterator[str]:
         """Keys of shards whose bytes do not match their commit: reads every byte of the cache."""

@@ -129,7 +129,7 @@ def assemble(settings: TrainConfig, stack: ExitStack, inputs: Inputs | None = No
 
 def _decoders(caches: tuple[TeacherCache, ...], config: RunConfig) -> nn.ModuleList:
     """One a cache, of the teacher's classes that the student has."""
-    decoders: list[nn.Module] = [RecordDecoder(cache.manifest) for cache in caches]
+    decoders: list[nn.Module] = [RecordDecoder(cache.codec) for cache in caches]
     if config.columns and caches:
         decoders = [Restricted(*pair) for pair in zip(decoders, config.columns, strict=True)]
     return nn.ModuleList(decoders)

@@ -124,7 +124,7 @@ class _Student:
     def _count_agreeing(
         self, dataset: ReplayDataset, cache: TeacherCache, view: int, columns: tuple[int, ...] | None
     ) -> int:
-        decoder: nn.Module = RecordDecoder(cache.manifest)
+        decoder: nn.Module = RecordDecoder(cache.codec)
         decoder = (Restricted(decoder, columns) if columns else decoder).to(self._device)
         pairs = [(position, view) for position in range(len(dataset))]
         batches = [pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH)]
