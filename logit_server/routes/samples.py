@@ -77,7 +77,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     served = cache_of(request)
     check_accepted(request, JSON)
     view, top = served.check_view(asked.view), asked.top
-    stored = served.manifest.codec.top_k
+    stored = served.manifest.codec.kept(served.manifest.data.classes)
     if top is not None and not 1 <= top <= stored:
         raise RequestError(f"top is {top}: cache {served.name!r} stores 1 to {stored} classes per record")
     rows = await run_in_threadpool(served.cache.rows_for, [sample_id])
@@ -86,7 +86,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     )
     if fresh := not_modified(request, headers):
         return fresh
-    page = await pages_of(request).get(served, view)
-    (decoded,) = decode_records(served, view, rows, page.records.take(rows, axis=0))
+    records = await pages_of(request).gather(served, view, rows)
+    (decoded,) = decode_records(served, view, rows, records)
     shown = decoded.model_copy(update={"top": decoded.top[:top]})
     return Response(shown.model_dump_json(), 200, headers, JSON)
