@@ -79,7 +79,7 @@ class TestBuild:
             "bytes per view",
             "teacher tests.cache_builder.models:small, weights the factory's own, 16 px, fp32",
             "teacher top-1",
-            f"top {manifest.codec.top_k} of 40 classes + rank 12",
+            f"top {manifest.codec.kept(40)} + rank 12 sketch",
             f"cache_id {manifest.cache_id}",
             f"look: kdcache inspect '{out}'",
         ):
