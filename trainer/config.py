@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from cache_builder.format.locations import local_output
 from cache_builder.format.manifest import Decoding, Frozen, NamedConfiguration
-from trainer.losses import LOSSES
+from trainer.losses import find_loss
 from trainer.losses.recipes import Benchmark
 from trainer.objective import Terms
 
@@ -177,7 +177,7 @@ class RunConfig(Frozen):
         if self.labelled < self.samples + self.set_aside:
             text += f"; {self.labelled:,} have a label"
         if self.set_aside:
-            names = {term.name: None for term in self.objective if LOSSES[term.name].needs_held_out}
+            names = {term.name: None for term in self.objective if find_loss(term.name).needs_held_out}
             text += f"; {self.set_aside:,} more are set aside for {', '.join(names)}"
         return text
 

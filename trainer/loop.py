@@ -16,14 +16,18 @@ from trainer import bilevel
 from trainer.assemble import Run, assemble
 from trainer.config import TrainConfig
 from trainer.display import Display, Silent
-from trainer.forward import outcome_of, per_image, to_device
+from trainer.forward import counts_of, outcome_of, per_image, to_device
 from trainer.metrics import Evaluation, Evaluator, TrainMeter
 from trainer.optim import lr_at, set_lr
+from trainer.reduction import Counts
 from trainer.report import write_report
 from trainer.run_folder import MetricsLog, Row, RunFolder
 from trainer.state import Keeper
 from trainer.stop import StopRequest
 from trainer.stream import Batch, TrainingStream
+
+# Asking whether all numbers were finite waits for the device: one of fifty steps does.
+_STEPS_BETWEEN_CHECKS = 50
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,11 @@ def _run_epochs(
         train_step(run, batches, step, lr, meter)
         keeper.step = step + 1
         display.stepped(step + 1)
+        is_last_of_epoch = (step + 1) % steps_per_epoch == 0
+        if is_last_of_epoch or (step + 1) % _STEPS_BETWEEN_CHECKS == 0:
+            keeper.check_values()
 
-        if (step + 1) % steps_per_epoch == 0:
+        if is_last_of_epoch:
             row: Row = {"step": step + 1, "epoch": epoch + 1, "lr": lr, **meter.means(accelerator)}
             # The means waited for the device, so this is the time of the whole epoch.
             seconds = time.monotonic() - epoch_began
@@ -142,11 +149,12 @@ def train_step(run: Run, batches: list[Batch], step: int, lr: float, meter: Trai
     set_lr(run.optimizer, lr)
     if bilevel.is_due(run, step):
         bilevel.update(run, to_device(run, batches[0]), step, lr)
+    counts = counts_of(run, batches)
     for index, batch in enumerate(batches):
         # Gradients meet once a step, with the last micro-batch.
         last = index == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(run.model):
-            loss = _forward(run, batch, run.plan.epoch_of(step), meter)
+            loss = _forward(run, batch, run.plan.epoch_of(step), meter, counts)
             accelerator.backward(loss / len(batches))
     _meet_joint_gradients(run)
     if run.config.settings.clip_grad is not None:
@@ -156,10 +164,10 @@ def train_step(run: Run, batches: list[Batch], step: int, lr: float, meter: Trai
     run.objective.advance((step + 1) / run.plan.steps, lambda value: _mean(run, value))
 
 
-def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
+def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter, counts: Counts | None) -> Tensor:
     """The objective of one micro-batch, noted by losses that follow it, and measured."""
     on_device = to_device(run, batch)
-    outcome = outcome_of(run, run.model, on_device, epoch)
+    outcome = outcome_of(run, run.model, on_device, epoch, counts)
     run.objective.note(outcome.values)
     meter.add(
         outcome.total, outcome.values, outcome.answer, *per_image(run, on_device), taught=outcome.taught

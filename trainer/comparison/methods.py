@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import Frozen
+from trainer.losses import LOSSES
 from trainer.losses.recipes import RECIPES, Benchmark
 from trainer.objective import Terms
 from trainer.written_objective import parse_objective, published
@@ -56,7 +57,7 @@ def parse_methods(text: str, benchmark: Benchmark) -> tuple[Method, ...]:
     """
     objectives = {BASELINE: parse_objective(BASELINE, benchmark)}
     for number, item in enumerate(split_items(text), 1):
-        for name in RECIPES if item.text == _ALL else [item.text]:
+        for name in _everything() if item.text == _ALL else [item.text]:
             objectives[name] = _objective(name, benchmark, text, item, number)
     labels = _distinct([_label(name) for name in objectives], " ({})")
     slugs = _distinct([_slug(name) for name in objectives], "-{}")
@@ -64,6 +65,11 @@ def parse_methods(text: str, benchmark: Benchmark) -> tuple[Method, ...]:
         Method(name=name, label=label, slug=slug, objective=terms, source=_source(name, benchmark))
         for (name, terms), label, slug in zip(objectives.items(), labels, slugs, strict=True)
     )
+
+
+def _everything() -> list[str]:
+    """Every published objective, and every loss that has none."""
+    return list(dict.fromkeys([*RECIPES, *LOSSES]))
 
 
 def split_items(text: str) -> list[Item]:
