@@ -22,18 +22,18 @@ import torch
 from rich.console import Console
 
 from benchmarks.report import alternate, write_results
-from cache_builder import running
-from cache_builder.begin import begin
-from cache_builder.encode import RecordEncoder
+from cache_builder.build import running
+from cache_builder.build.begin import begin
+from cache_builder.build.forward import TeacherForward
+from cache_builder.build.pipeline import TileRunner, build
+from cache_builder.build.plan import Plan, make_plan
+from cache_builder.build.rendering import RenderedBatch, ViewRenderer, render_batches
+from cache_builder.build.settings import BuildSettings
+from cache_builder.console.progress import BuildProgress
 from cache_builder.format.layout import tiles
 from cache_builder.format.reader import open_cache
 from cache_builder.format.writer import CacheWriter
-from cache_builder.forward import TeacherForward
-from cache_builder.pipeline import TileRunner, build
-from cache_builder.plan import Plan, make_plan
-from cache_builder.progress import BuildProgress
-from cache_builder.rendering import RenderedBatch, ViewRenderer, render_batches
-from cache_builder.settings import BuildSettings
+from cache_builder.tensors.encode import RecordEncoder
 from tests.cache_builder.photographs import write_folder
 
 # Photographs for each teacher: some twenty seconds of work on two cores.

@@ -23,12 +23,12 @@ from torch import nn
 
 from benchmarks.report import write_results
 from cache_builder import datasets
+from cache_builder.build.pipeline import build
+from cache_builder.build.settings import BuildSettings
+from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets.source import Sample, pixel_sample
 from cache_builder.format.ids import DecimalIds
-from cache_builder.inspect import cache_size
-from cache_builder.pipeline import build
-from cache_builder.progress import BuildProgress
-from cache_builder.settings import BuildSettings
+from cache_builder.look.inspect import cache_size
 
 ROWS = (62_500, 250_000, 1_000_000)
 CLASSES, SIDE, VIEWS = 1000, 8, 1

@@ -26,15 +26,15 @@ import torch
 
 from benchmarks.report import write_results
 from cache_builder.datasets import DATASETS, ArraySource
-from tests.trainer.replay import write_replay_cache
-from trainer.assemble import Run, assemble
-from trainer.client import TeacherCache
-from trainer.config import TrainConfig
-from trainer.decode import RecordDecoder
-from trainer.loop import train_step
+from cache_builder.tensors.decode import RecordDecoder
+from tests.trainer.replay_caches import write_replay_cache
 from trainer.losses import LOSSES
-from trainer.metrics import TrainMeter
-from trainer.stream import TrainingStream
+from trainer.replay.batches import TrainingStream
+from trainer.run.assemble import Run, assemble
+from trainer.run.config import TrainConfig
+from trainer.run.loop import train_step
+from trainer.run.metrics import TrainMeter
+from trainer.teacher.client import TeacherCache
 
 SAMPLES, CLASSES, VIEWS, BATCH, SIZE = 1024, 1000, 2, 64, 32
 TOP_K, RANK = 5, 64

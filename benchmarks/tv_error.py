@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from benchmarks.report import write_results
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec
 from cache_builder.format.manifest import CodecRequest, SketchSection
+from cache_builder.tensors.encode import RecordEncoder
 
 STEPS = 1500
 BATCH = 256

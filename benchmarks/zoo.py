@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.report import RESULTS, write_results
-from cache_builder.demo import Demo, build_command, teacher_command
+from cache_builder.demo.run import Demo, build_command, teacher_command
 
 EPOCHS, SEEDS, CHANCE = 5, 2, 10.0
 # REDistill's abstract does not say which way its divergence is turned, so both are shown.

@@ -12,12 +12,12 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from logit_server.catalog import Catalog, open_catalog
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
 from logit_server.routes import caches, health, records, samples
+from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
 

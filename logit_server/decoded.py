@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from cache_builder.format import codec
-from logit_server.catalog import ServedCache
+from logit_server.served_caches import ServedCache
 
 
 class StoredClass(BaseModel):

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import StorageError
-from logit_server.catalog import ServedCache
+from logit_server.served_caches import ServedCache
 from logit_server.storage import read_page
 
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from logit_server.catalog import ServedCache
 from logit_server.page_folder import Page, PageFolder
+from logit_server.served_caches import ServedCache
 
 REFRESH_S = 1.0
 """Seconds between two looks at what other workers use and evict."""

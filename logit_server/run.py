@@ -23,8 +23,8 @@ from uvicorn.supervisors import Multiprocess
 
 from cache_builder.format import ConfigError, KDCacheError, ServerError
 from logit_server.app import create_app
-from logit_server.catalog import Catalog, open_catalog
 from logit_server.page_folder import run_folder
+from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 
 _HEALTHCHECK_S = 60

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from cache_builder.environment import check_variables
+from cache_builder.console.environment import check_variables
 from cache_builder.format import ConfigError
 
 ENVIRONMENT_PREFIX = "KDCACHE_"

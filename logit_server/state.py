@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from logit_server.catalog import Catalog, ServedCache
 from logit_server.pages import Pages
+from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
 
 SCOPE_KEY = "kdcache.state"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from cache_builder.format import CorruptCacheError, KDCacheError, Manifest, StorageError
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.reader import read_manifest
-from logit_server.catalog import ServedCache
 from logit_server.errors import ReplacedCacheError
+from logit_server.served_caches import ServedCache
 
 
 def read_page(served: ServedCache, view: int) -> NDArray[np.uint8]:

@@ -28,8 +28,8 @@ def loaded_by(statement: str) -> set[str]:
         "import logit_server.app",
         "import logit_server.run",
         "import logit_server.__main__",
-        "import cache_builder.cli",
-        "import trainer.cli",
+        "import cache_builder.cli.app",
+        "import trainer.cli.app",
     ],
 )
 def test_no_torch_where_none_is_needed(statement: str) -> None:
@@ -37,7 +37,7 @@ def test_no_torch_where_none_is_needed(statement: str) -> None:
 
 
 def test_the_probe_itself_notices_torch() -> None:
-    assert "torch" in loaded_by("import cache_builder.encode")
+    assert "torch" in loaded_by("import cache_builder.tensors.encode")
 
 
 @pytest.mark.parametrize("package", ["cache_builder"])

@@ -29,9 +29,9 @@ def commands() -> list[list[str]]:
 def options_of(words: list[str]) -> set[str]:
     """The flags of a command, from the program itself."""
     if words[0] == "kdcache":
-        from cache_builder.cli import app
+        from cache_builder.cli.app import app
     else:
-        from trainer.cli import app
+        from trainer.cli.app import app
     command = typer.main.get_command(app)
     for word in words[1:2]:
         command = getattr(command, "commands", {}).get(word, command)

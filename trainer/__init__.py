@@ -13,18 +13,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.client import TeacherCache
-    from trainer.data import ReplayDataset
-    from trainer.decode import RecordDecoder
+    from cache_builder.tensors.decode import RecordDecoder
     from trainer.losses import LOSSES
+    from trainer.replay.data import ReplayDataset
+    from trainer.teacher.client import TeacherCache
 
 __all__ = ["LOSSES", "RecordDecoder", "ReplayDataset", "TeacherCache"]
 
 _HOMES = {
     "LOSSES": "trainer.losses",
-    "RecordDecoder": "trainer.decode",
-    "ReplayDataset": "trainer.data",
-    "TeacherCache": "trainer.client",
+    "RecordDecoder": "cache_builder.tensors.decode",
+    "ReplayDataset": "trainer.replay.data",
+    "TeacherCache": "trainer.teacher.client",
 }
 
 

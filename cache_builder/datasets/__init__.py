@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 
+from cache_builder.console.names import unknown_name
 from cache_builder.datasets.cifar import open_cifar10, open_cifar100
 from cache_builder.datasets.digits import open_digits
 from cache_builder.datasets.huggingface import HuggingFaceSource
@@ -30,7 +31,6 @@ from cache_builder.datasets.torchvision_sets import TorchvisionSource
 from cache_builder.datasets.webdataset import WebDataset
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import Decoding
-from cache_builder.names import unknown_name
 
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "imagefolder": ImageFolder,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.console.names import natural_key
 from cache_builder.datasets.class_names import (
     class_key,
     is_numbering,
@@ -16,7 +17,6 @@ from cache_builder.datasets.class_names import (
     require_known,
 )
 from cache_builder.format.errors import ConfigError
-from cache_builder.names import natural_key
 
 Labelled = tuple[tuple[str, ...] | None, NDArray[np.int32] | None]
 """Class names and labels [N]."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from cache_builder.console.names import OPTIONS, unknown_name
 from cache_builder.format.errors import ConfigError
-from cache_builder.names import OPTIONS, unknown_name
 
 
 def split_options(kind: str, argument: str, known: Collection[str] | None) -> tuple[str, dict[str, str]]:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cache_builder.console.libraries import torchvision_sets
+from cache_builder.console.names import unknown_name
 from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST, as_rgb
@@ -19,8 +21,6 @@ from cache_builder.datasets.source import Sample, pixel_sample
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.ids import DecimalIds
 from cache_builder.format.manifest import Decoding
-from cache_builder.libraries import torchvision_sets
-from cache_builder.names import unknown_name
 
 # Where a mirrored image is another class, or none at all.
 _WRITING = frozenset(

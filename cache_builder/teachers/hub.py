@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from cache_builder.environment import proxy_for
+from cache_builder.console.environment import proxy_for
 
 _WAIT_S = 5.0
 _LOGGERS = ("huggingface_hub", "timm")

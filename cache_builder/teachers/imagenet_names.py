@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from cache_builder.console.libraries import light_module
 from cache_builder.datasets.class_names import class_key
 from cache_builder.datasets.spellings import Found, Spellings
-from cache_builder.libraries import light_module
 
 CLASSES = 1000
 _SUBSETS = {

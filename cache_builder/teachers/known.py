@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from cache_builder.console.libraries import folder_of, model_names
+from cache_builder.console.names import SMALL_STUDENTS, unknown_name
 from cache_builder.format.errors import ConfigError
-from cache_builder.libraries import folder_of, model_names
-from cache_builder.names import SMALL_STUDENTS, unknown_name
 
 TIMM = "timm:"
 

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from cache_builder.format.errors import DataError
-from cache_builder.heads import DualHead, HeadSpec
 from cache_builder.teachers.preprocessing import Preprocessing, described
 from cache_builder.teachers.weights import Weights, load_into, weights_digest
+from cache_builder.tensors.heads import DualHead, HeadSpec
 
 
 @dataclass(frozen=True)

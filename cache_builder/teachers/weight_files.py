@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cache_builder.format.errors import DataError
-from cache_builder.payload import PAYLOAD_KEY, tensors_digest
 from cache_builder.teachers.weight_places import weights_file
+from cache_builder.tensors.payload import PAYLOAD_KEY, tensors_digest
 
 # What reading a file that is no weights file raises.
 LOADING_ERRORS = (

@@ -10,11 +10,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.payload import tensors_digest
 from cache_builder.teachers.described_files import described_beside
 from cache_builder.teachers.state_dicts import StateDict, fitted_names, inner_state, mismatch
 from cache_builder.teachers.weight_files import LOADING_ERRORS, read_file
 from cache_builder.teachers.weight_places import split_entry
+from cache_builder.tensors.payload import tensors_digest
 
 __all__ = [
     "LOADING_ERRORS",

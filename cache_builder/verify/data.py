@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.classes import agreement
+from cache_builder.build.classes import agreement
+from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import ImageSource, LimitedSource
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.reader import Cache
-from cache_builder.progress import BuildProgress
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 from cache_builder.views.probe import probe_differences
 

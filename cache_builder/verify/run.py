@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from cache_builder.build.reopen import NotFoundAgainError, Reopening, reopened
+from cache_builder.console.memory import memory_failures
+from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.reader import Cache
-from cache_builder.memory import memory_failures
-from cache_builder.progress import BuildProgress
-from cache_builder.reopen import NotFoundAgainError, Reopening, reopened
 from cache_builder.verify.data import DataVerifier
 from cache_builder.verify.report import Check, Outcome, Report, skipped
 from cache_builder.verify.store import StoreVerifier

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import ValidationError
 
+from cache_builder.console.progress import BuildProgress
 from cache_builder.format.commits import (
     REPAIR,
     Commit,
@@ -21,7 +22,6 @@ from cache_builder.format.layout import Tile, tile_arrays
 from cache_builder.format.manifest import Manifest, build_digest, cache_digest
 from cache_builder.format.reader import Cache, parse_manifest, read_body
 from cache_builder.format.store import open_store, read_bytes
-from cache_builder.progress import BuildProgress
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 
 # Decoded logits in memory at once.

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache_builder.build.forward import Precision, TeacherForward
+from cache_builder.build.plan import Plan
+from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
+from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import ImageSource
-from cache_builder.encode import RecordEncoder
 from cache_builder.format.masking import unmasked
 from cache_builder.format.reader import Cache
-from cache_builder.forward import Precision, TeacherForward
-from cache_builder.plan import Plan
-from cache_builder.progress import BuildProgress
-from cache_builder.rendering import RenderTask, ViewRenderer, chunks, render_batches
+from cache_builder.tensors.encode import RecordEncoder
 from cache_builder.verify.faithful import (
     TEMPERATURES,
     Fidelity,

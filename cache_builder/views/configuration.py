@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
-from cache_builder.names import unknown_name
 from cache_builder.views.recipes import BASES, RECIPES, Augment, Recipe
 
 UNKNOWN_VIEWS = "imported"

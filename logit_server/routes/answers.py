@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from logit_server.catalog import ServedCache
+from logit_server.served_caches import ServedCache
 from logit_server.wire import is_fresh
 
 IMMUTABLE = "public, max-age=31536000, immutable"

@@ -15,10 +15,10 @@ from starlette.responses import Response, StreamingResponse
 from cache_builder.format import Manifest
 from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import content_digest
-from logit_server.catalog import ServedCache
 from logit_server.errors import UnknownArrayError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
+from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, is_head, state_of
 from logit_server.storage import storage_errors
 from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag

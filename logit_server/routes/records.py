@@ -16,12 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import content_digest
-from logit_server.catalog import ServedCache
 from logit_server.decoded import DecodedRecords, decode_records
 from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.plain import PlainRoute
+from logit_server.served_caches import ServedCache
 from logit_server.state import State, cache_of, is_head, pages_of, state_of
 from logit_server.wire import (
     JSON,

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import pages, server
 from benchmarks.caches import write_large_cache
 from cache_builder.format import open_cache
-from logit_server.catalog import open_catalog
+from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from cache_builder.pipeline import BuildResult, build
-from cache_builder.progress import BuildProgress
-from cache_builder.settings import BuildSettings
+from cache_builder.build.pipeline import BuildResult, build
+from cache_builder.build.settings import BuildSettings
+from cache_builder.console.progress import BuildProgress
 from tests.cache_builder.command import arguments, run
 from tests.cache_builder.photographs import write_folder
 

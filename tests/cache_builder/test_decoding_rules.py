@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from cache_builder.build.reopen import Reopening
+from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.datasets.source import Wrapped
+from cache_builder.exchange.extend import ExtendSettings, extend
 from cache_builder.format import ConfigError, DataError, open_cache
 from cache_builder.format.manifest import DataSection
 from cache_builder.format.reader import read_body
-from cache_builder.progress import BuildProgress
-from cache_builder.reopen import Reopening
-from cache_builder.transfer.extend import ExtendSettings, extend
 from cache_builder.verify.run import VerifySettings, verify
 from tests.cache_builder.conftest import Build
 from tests.cache_builder.photographs import cut
 from trainer import ReplayDataset, TeacherCache
-from trainer.agreement import check_caches_agree
+from trainer.teacher.several import check_caches_agree
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cache_builder import pipeline
+from cache_builder.build import pipeline
 from cache_builder.format.reader import open_cache, read_manifest
+from tests.cache_builder.cli.test_app import invoke
 from tests.cache_builder.command import arguments
 from tests.cache_builder.conftest import Build
-from tests.cache_builder.test_cli import invoke
 from tests.cache_builder.trees import contents
 
 DISK_BYTES = 4 * 2**20

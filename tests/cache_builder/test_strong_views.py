@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from cache_builder.build.forward import TeacherForward
+from cache_builder.build.mixed_pairs import ImagesRead
+from cache_builder.build.plan import based_on
+from cache_builder.build.rendering import RenderTask, ViewRenderer, in_pairs
 from cache_builder.datasets import DATASETS, ImageFolder, LimitedSource, Sample, open_source
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile
 from cache_builder.format.reader import Cache, open_cache
-from cache_builder.forward import TeacherForward
-from cache_builder.partners import ImagesRead
-from cache_builder.plan import based_on
-from cache_builder.rendering import RenderTask, ViewRenderer, in_pairs
 from cache_builder.views import RECIPES, parse_recipe, recipe_from
 from cache_builder.views.pairing import Pairing
 from cache_builder.views.recipes import Mixup, PadCropFlip, RrcFlip

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cache_builder.format import Cache, codec
-from logit_server.catalog import open_catalog
 from logit_server.decoded import decode_records
+from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
 from tests.logit_server.odd_cache import CLASSES, INVALID_ROW
 

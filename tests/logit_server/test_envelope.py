@@ -9,10 +9,10 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from cache_builder.format import Cache
-from logit_server.catalog import open_catalog
 from logit_server.envelope import Envelope
 from logit_server.errors import REQUEST_ID_KEY
 from logit_server.run import serving
+from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cache_builder.format import StorageError
-from logit_server.catalog import ServedCache, open_catalog
 from logit_server.page_folder import PageFolder, joined_run, run_folder, sweep
+from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
 from tests.logit_server.processes import ROOT
 

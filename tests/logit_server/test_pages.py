@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cache_builder.format import CorruptCacheError
-from logit_server.catalog import ServedCache, open_catalog
 from logit_server.page_folder import Page, PageFolder
 from logit_server.pages import Pages
+from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
 from tests.format.damage import changed, flipped
 

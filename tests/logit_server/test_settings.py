@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_builder.environment import VARIABLES
+from cache_builder.console.environment import VARIABLES
 from cache_builder.format import ConfigError
 from logit_server.settings import Settings
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from cache_builder.format import CorruptCacheError, StorageError
-from logit_server.catalog import ServedCache, open_catalog
 from logit_server.errors import ReplacedCacheError
+from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
 from logit_server.storage import check_reachable, read_page
 from tests.caches import synthetic_logits, write_synthetic_cache

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.trainer.runs import config
-from trainer.loop import train
+from trainer.run.loop import train
 
 
 def attempt(out: Path, cache: str, alive_s: float | None) -> int:

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cache_builder.datasets import LimitedSource, open_source
-from tests.trainer.replay import write_replay_cache
-from trainer.assemble import Run, assemble
-from trainer.config import TrainConfig
-from trainer.stream import Batch, TrainingStream
+from tests.trainer.replay_caches import write_replay_cache
+from trainer.replay.batches import Batch, TrainingStream
+from trainer.run.assemble import Run, assemble
+from trainer.run.config import TrainConfig
 
 SAMPLES, VIEWS, BATCH = 160, 2, 32
 STEPS_PER_EPOCH = SAMPLES // BATCH

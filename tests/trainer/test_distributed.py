@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.trainer.runs import config, weights, write_digits_cache
-from trainer.checkpoint import Checkpoints
-from trainer.loop import train
+from trainer.run.checkpoint import Checkpoints
+from trainer.run.loop import train
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from tests.trainer.runs import config, write_digits_cache
-from trainer.loop import train
 from trainer.losses import RECIPES
+from trainer.run.loop import train
 
 
 @pytest.fixture(scope="module")

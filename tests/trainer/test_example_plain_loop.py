@@ -10,7 +10,7 @@ import torch
 
 from cache_builder.datasets import open_source
 from cache_builder.views import normalise
-from tests.trainer.replay import write_replay_cache
+from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.servers import server
 from trainer.students import cnn3
 

@@ -12,9 +12,9 @@ from cache_builder.format import ConfigError
 from cache_builder.teachers import TeacherRequest, open_teacher
 from tests.trainer.runs import SAMPLES, assembled, assert_same_weights, config, weights, write_digits_cache
 from tests.trainer.servers import server
-from trainer.evaluate import evaluate_run
-from trainer.loop import train
 from trainer.losses.decoupled import groups_by_count
+from trainer.run.evaluate import evaluate_run
+from trainer.run.loop import train
 from trainer.students import make_student
 
 STATELESS = "tests.trainer.runs:without_state"

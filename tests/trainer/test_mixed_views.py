@@ -11,20 +11,20 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from cache_builder.build.rendering import RenderTask, ViewRenderer
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError, DataError
 from cache_builder.format.manifest import NamedConfiguration
-from cache_builder.rendering import RenderTask, ViewRenderer
 from cache_builder.views import RECIPES, named, parse_recipe, recipe_from
 from cache_builder.views.pairing import Pairing
 from tests.cache_builder.views import by_hand
-from tests.trainer.replay import write_replay_cache
+from tests.trainer.replay.test_data import Counting, spec, write_images
+from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import SAMPLES, assembled, assert_same_weights, config, next_batches
-from tests.trainer.test_data import Counting, spec, write_images
-from trainer.client import TeacherCache
-from trainer.data import ReplayDataset, ViewDataset, Views
-from trainer.loop import train
-from trainer.order import BatchPlan
+from trainer.replay.data import ReplayDataset, ViewDataset, Views
+from trainer.replay.order import BatchPlan
+from trainer.run.loop import train
+from trainer.teacher.client import TeacherCache
 
 MIXUP = named(parse_recipe("mixup:alpha=1,flip=0"))
 STRONG = [name for name, kind in RECIPES.items() if kind().is_strong(1)]

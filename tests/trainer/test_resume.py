@@ -16,8 +16,8 @@ import pytest
 from cache_builder.format import DataError, ServerError
 from tests.trainer.runs import STEPS_PER_EPOCH, assert_same_weights, config, write_digits_cache
 from tests.trainer.servers import free_port, server
-from trainer.display import Silent
-from trainer.loop import train
+from trainer.run.loop import train
+from trainer.run.progress import Silent
 
 ROOT = Path(__file__).parents[2]
 

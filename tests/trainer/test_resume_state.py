@@ -9,8 +9,8 @@ import torch
 
 from tests.trainer.runs import assert_same_weights, config, write_digits_cache
 from tests.trainer.test_resume import AtStep, metrics, send
-from trainer.checkpoint import Checkpoints
-from trainer.loop import train
+from trainer.run.checkpoint import Checkpoints
+from trainer.run.loop import train
 
 # Every loss that keeps something between steps, set so that it matters within a few of them; then what else a
 # run may keep: two views, an auxiliary head with running statistics, labels that only some samples have.
@@ -53,7 +53,7 @@ def test_a_resumed_run_ends_the_same(cache, tmp_path, name):
 @pytest.mark.parametrize("name", ["taid", "adakd", "ctkd", "tgeo"])
 def test_the_state_matters_for_what_follows(cache, tmp_path, name, monkeypatch):
     """Were it lost, the run would end elsewhere: the test above can fail."""
-    from trainer.objective import Objective
+    from trainer.objective.objective import Objective
 
     train(config(tmp_path / "a", cache, **OBJECTIVES[name]))
     stopped = config(tmp_path / "b", cache, **OBJECTIVES[name])

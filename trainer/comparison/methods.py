@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import Frozen
 from trainer.losses import LOSSES
-from trainer.losses.recipes import RECIPES, Benchmark
-from trainer.objective import Terms
-from trainer.written_objective import parse_objective, published
+from trainer.objective.objective import Terms
+from trainer.objective.published import RECIPES, Benchmark
+from trainer.objective.written import parse_objective, published
 
 BASELINE = "ce"
 """Hard labels: what every method is compared with."""

@@ -17,12 +17,12 @@ from pydantic import Field, ValidationError
 
 from cache_builder.format import ConfigError, DataError
 from cache_builder.format.manifest import Frozen
-from trainer.assemble import assemble
-from trainer.checkpoint import write_text
 from trainer.comparison.methods import BASELINE, Method, parse_methods
-from trainer.config import RunConfig, TrainConfig, differing_fields
-from trainer.device import resolve_device
-from trainer.run_folder import CONFIG, DRIFT, METRICS, REPORT
+from trainer.run.assemble import assemble
+from trainer.run.checkpoint import write_text
+from trainer.run.config import RunConfig, TrainConfig, differing_fields
+from trainer.run.device import resolve_device
+from trainer.run.run_folder import CONFIG, DRIFT, METRICS, REPORT
 
 PLAN, LOGS, RUNS = "compare.json", "logs", "runs"
 _LOCK = ".lock"

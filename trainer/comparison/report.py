@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from trainer.checkpoint import write_text
 from trainer.comparison.chart import draw_comparison
 from trainer.comparison.plan import Comparison
 from trainer.comparison.standings import Spread, Standing
-from trainer.run_folder import METRICS
+from trainer.run.checkpoint import write_text
+from trainer.run.run_folder import METRICS
 
 TABLE, CSV, RESULTS, CHART = "compare.md", "compare.csv", "results.json", "compare.png"
 _NOT_SHOWN = {

@@ -11,9 +11,9 @@ from trainer.comparison.display import CompareDisplay
 from trainer.comparison.plan import Comparison, Job, begin, check_free, claimed, plan_comparison
 from trainer.comparison.report import write_results
 from trainer.comparison.standings import Failure, RunResult, Standing, read_run, standings
-from trainer.config import TrainConfig
-from trainer.device import default_workers
-from trainer.stop import StopRequest
+from trainer.run.config import TrainConfig
+from trainer.run.device import default_workers
+from trainer.run.stop import StopRequest
 
 _POLL_S = 0.1
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.comparison.methods import BASELINE, Method
-from trainer.run_folder import Row, RunFolder
+from trainer.run.run_folder import Row, RunFolder
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from trainer.losses.kd import (
 from trainer.losses.lookup import find_loss, make_loss
 from trainer.losses.power import AlphaBetaDivergence, PowerDivergence
 from trainer.losses.ranking import LocalDenseRelations, PlackettLuce
-from trainer.losses.recipes import RECIPES
 from trainer.losses.rewriting import RefinedSelf, Sort, Standardized, Swap
 from trainer.losses.targets import (
     Ensemble,
@@ -50,6 +49,7 @@ from trainer.losses.temperature import AdaptiveDifficulty, CurriculumTemperature
 from trainer.losses.transport import Sinkhorn
 from trainer.losses.two_views import CrossView, MultiLevel, MultiLevelSingleView
 from trainer.losses.weighted import AdaptiveKL, BalancedDivergence, TokenwiseDivergence
+from trainer.objective.published import RECIPES
 
 LOSSES: dict[str, type[Loss]] = {
     "ce": CrossEntropy,

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cache_builder.console.dotted import import_dotted, is_dotted
+from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
-from cache_builder.names import unknown_name
 from trainer.losses.contract import Loss
 
 

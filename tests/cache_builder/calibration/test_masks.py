@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cache_builder.calibration import calibrate
-from cache_builder.encode import RecordEncoder
 from cache_builder.format import codec
 from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import CodecRequest
+from cache_builder.tensors.encode import RecordEncoder
 
 MASKS = (-1e4, -1e9, float(np.finfo(np.float32).min), -np.inf)
 

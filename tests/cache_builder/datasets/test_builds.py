@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cache_builder.cli import app as builder
+from cache_builder.cli.app import app as builder
 from cache_builder.datasets import open_source
 from cache_builder.format import open_cache
 from tests.cache_builder.datasets.made import LABELS, MAKERS, write_tar
-from trainer.cli import app as trainer
+from trainer.cli.app import app as trainer
 
 BUILD = ["build", "--teacher", "tests.cache_builder.models:small", "--views", "2", "--input-size", "16",
          "--batch-size", "8", "--tile-rows", "5", "--device", "cpu"]  # fmt: skip

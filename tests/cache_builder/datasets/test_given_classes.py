@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cache_builder.console.names import natural_key, with_classes
 from cache_builder.datasets import open_source
 from cache_builder.datasets.given_classes import given_names, in_given_order
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.names import natural_key, with_classes
 
 
 def tree(root: Path, *names: str) -> str:

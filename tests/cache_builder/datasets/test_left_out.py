@@ -15,7 +15,7 @@ from PIL import Image
 from cache_builder.datasets import LimitedSource, left_out_of, open_source
 from cache_builder.datasets.left_out import LeftOut
 from cache_builder.format import open_cache
-from cache_builder.inspect import class_facts
+from cache_builder.look.inspect import class_facts
 from tests.cache_builder.conftest import Build
 
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 import typer.main
 
-from cache_builder.cli import app as builder
+from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
+from cache_builder.cli.app import app as builder
 from cache_builder.datasets import DATASETS, ArraySource, ImageSource, LimitedSource, open_source
 from cache_builder.format.errors import ConfigError
-from cache_builder.rendering import RenderTask, ViewRenderer, chunks, render_batches
 from cache_builder.views.recipes import RrcFlip
 from tests.cache_builder.datasets.made import CLASSES, COUNT, MAKERS
 from tests.cache_builder.photographs import cut
-from trainer.cli import app as trainer
+from trainer.cli.app import app as trainer
 
 
 @pytest.fixture(scope="module")

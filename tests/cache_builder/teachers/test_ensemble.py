@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cache_builder.build.forward import TeacherForward
+from cache_builder.build.plan import Plan, make_plan
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.reader import open_cache
-from cache_builder.forward import TeacherForward
-from cache_builder.plan import Plan, make_plan
 from cache_builder.teachers import Preprocessing, Teacher, combined
 from cache_builder.teachers.ensemble import Ensemble, ensemble_digest
 from cache_builder.teachers.teacher import freeze

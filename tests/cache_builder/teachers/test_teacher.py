@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.heads import DualHead, HeadSpec
 from cache_builder.teachers import TeacherRequest, open_teacher
+from cache_builder.tensors.heads import DualHead, HeadSpec
 
 CLASSES = 3
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cache_builder.build.reopen import Reopening
 from cache_builder.calibration import masks
+from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import FormatError
 from cache_builder.format.layout import record_arrays, tiles
 from cache_builder.format.reader import read_manifest
-from cache_builder.progress import BuildProgress
-from cache_builder.reopen import Reopening
 from cache_builder.verify.report import Outcome, Report
 from cache_builder.verify.run import VerifySettings, run_verify, verify
 from tests.cache_builder.conftest import Build
@@ -42,7 +42,7 @@ def failed(report: Report) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from cache_builder.pipeline import build
+    from cache_builder.build.pipeline import build
     from tests.cache_builder.conftest import settings_for
 
     out = tmp_path_factory.mktemp("whole") / "cache.zarr"
@@ -322,7 +322,7 @@ class TestOtherTeacher:
         assert "the records were shuffled: 'class_" in failed(report)["faithful"]
 
     def test_a_teacher_that_cannot_be_found_again(self, own: Path, photos: Path) -> None:
-        from cache_builder import reopen
+        from cache_builder.build import reopen
 
         with pytest.raises(reopen.NotFoundAgainError, match="give it with --weights FILE"):
             reopen._weights_of("lost.safetensors")

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from logit_server.catalog import ServedCache
 from logit_server.routes import health
 from logit_server.run import serving
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
 
 

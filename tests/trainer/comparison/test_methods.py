@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cache_builder.format import ConfigError
 from trainer.comparison.methods import parse_methods, split_items
-from trainer.losses.recipes import RECIPES
+from trainer.objective.published import RECIPES
 
 ITEMS = st.recursive(
     st.sampled_from(["kd", "ce*0.1", "'a,b'", '"("', "x = 1 + y", "it(t=',')"]),

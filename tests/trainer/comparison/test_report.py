@@ -9,8 +9,8 @@ import json
 import pytest
 from rich.console import Console
 
+from tests.trainer.run.test_report import run_config
 from tests.trainer.runs import config
-from tests.trainer.test_report import run_config
 from trainer.comparison.methods import parse_methods
 from trainer.comparison.plan import Comparison
 from trainer.comparison.report import csv_text, markdown, print_table, write_results

@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 from tests.trainer.comparison.test_report import plan
 from tests.trainer.runs import SAMPLES, assert_same_weights, config, write_digits_cache
-from trainer.cli import app
+from trainer.cli.app import app
 from trainer.comparison.methods import parse_methods
 from trainer.comparison.plan import Job
 from trainer.comparison.report import csv_text
 from trainer.comparison.runs import Share, flag, run_words, share_machine
 from trainer.comparison.standings import read_run, standings
-from trainer.loop import train
+from trainer.run.loop import train
 
 ROOT = Path(__file__).parents[3]
 EPOCHS = 30

@@ -13,12 +13,12 @@ from cache_builder.format import ConfigError
 from tests.trainer.losses import test_laws
 from tests.trainer.losses.cases import batch
 from tests.trainer.runs import config, write_digits_cache
-from trainer.catalogue import loss_rows, markdown_table
-from trainer.commands import run_losses
+from trainer.cli.commands import run_losses
 from trainer.comparison.methods import parse_methods
-from trainer.loop import train
 from trainer.losses import LOSSES, Loss, selftest
-from trainer.objective import Objective, Term
+from trainer.objective.catalogue import loss_rows, markdown_table
+from trainer.objective.objective import Objective, Term
+from trainer.run.loop import train
 
 README = Path(trainer.losses.__file__).with_name("README.md")
 

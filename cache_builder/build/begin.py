@@ -1,0 +1,100 @@
+"""What happens before the first tile: look at the teacher, calibrate, render the probe, create the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache_builder.build.plan import Plan
+from cache_builder.build.rendering import RenderTask, chunks
+from cache_builder.build.running import check_finite, rendered, teacher_failures
+from cache_builder.build.teacher_check import PICTURES, check_members, check_teacher
+from cache_builder.calibration import calibrate
+from cache_builder.console.progress import BuildProgress
+from cache_builder.format.creation import create, header_digests
+from cache_builder.format.errors import DataError
+from cache_builder.format.locks.lock import Hold
+from cache_builder.format.manifest import Manifest
+from cache_builder.format.masking import is_masked
+from cache_builder.format.writer import header_arrays
+from cache_builder.views.probe import render_probe
+
+
+def look_at_teacher(plan: Plan, progress: BuildProgress) -> bool:
+    """Look at a few views before the first of hours; what is odd is told, what is wrong refused.
+
+    Whether the teacher masks classes in them is returned.
+    """
+    masks = False
+    for images, rows in _first_views(plan):
+        with teacher_failures(plan, rows):
+            check_members(plan.forward.members(), images)
+            told = check_teacher(plan.forward, images, plan.settings.allow_unrepeatable)
+            masks = bool(is_masked(plan.forward(images).float().cpu().numpy()).any())
+        for line in told:
+            progress.say(line)
+    return masks
+
+
+def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) -> Manifest:
+    """Calibrate, render the probe and create the store.
+
+    ``masks``: the teacher masks classes; then also a codec of every class is fitted, to leave them out.
+    """
+    calibration = _calibrate(plan, progress, masks)
+    for line in calibration.told:
+        progress.say(line)
+    manifest = plan.manifest
+    skip = plan.settings.on_error == "skip"
+    probe, pixels = render_probe(plan.source, manifest.views, manifest.teacher, skip_unreadable=skip)
+    update = {"codec": calibration.codec, "calibration": calibration.section, "probe": probe}
+    manifest = manifest.model_copy(update=update).with_basis(calibration.basis)
+    arrays = header_arrays(manifest, plan.table, pixels)
+    manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
+    hold.check()
+    create(plan.settings.out, manifest, arrays)
+    return manifest
+
+
+def _calibrate(plan: Plan, progress: BuildProgress, masks: bool) -> calibrate.Calibration:
+    """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
+    manifest = plan.manifest
+    data, request = manifest.data, manifest.calibration.requested
+    if calibrate.is_exact(data.classes, request) and not masks:
+        return calibrate.exact(data.classes, request)
+    views = manifest.views
+    pairs = calibrate.calibration_pairs(data.samples, views.count, data.classes, views.seed)
+    tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
+    progress.start("calibrating", len(tasks))
+    logits: list[NDArray[np.float32]] = []
+    done = 0
+    for batch in rendered(plan, chunks(tasks, plan.settings.batch_size)):
+        with teacher_failures(plan, batch.rows):
+            out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
+        readable = [index for index, error in enumerate(batch.errors) if error is None]
+        usable = (out < np.inf).all(axis=1) & np.isfinite(out).any(axis=1)  # -inf masks a class
+        check_finite(usable[readable], [batch.rows[i] for i in readable], plan)
+        logits.append(out[readable])
+        done += len(batch.rows)
+        progress.update(done, last=done == len(tasks))
+    stacked = np.concatenate(logits)
+    if len(stacked) < 2:
+        raise DataError(
+            f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
+            f"--top-k {data.classes} stores every class and needs none"
+        )
+    return calibrate.fit(stacked, request)
+
+
+def _first_views(plan: Plan) -> Iterator[tuple[Tensor, list[int]]]:
+    """At most one batch of readable views, uint8 [n, 3, S, S], spread over the data set, and its rows."""
+    rows = sorted(set(np.linspace(0, len(plan.source) - 1, PICTURES).astype(int).tolist()))
+    tasks = [RenderTask(row, 0, 1) for row in rows]
+    for batch in rendered(replace(plan, workers=0), [tasks]):
+        readable = [index for index, error in enumerate(batch.errors) if error is None]
+        if readable:
+            yield batch.images.flatten(0, 1)[readable], batch.rows

@@ -1,0 +1,134 @@
+"""The teacher's forward pass: device, precision, normalisation, compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from cache_builder.console.memory import is_exhausted
+from cache_builder.format.errors import ConfigError, KDCacheError
+from cache_builder.teachers.ensemble import Ensemble
+from cache_builder.teachers.outputs import logits_of
+from cache_builder.views import normalise
+
+Precision = Literal["fp32", "bf16", "fp16"]
+# What a model raises for an input it was not made for.
+_MODEL_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, AttributeError, KeyError)
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:n`` to a device that exists; :class:`ConfigError` otherwise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """``auto`` is bf16 on a GPU that has it, float32 elsewhere."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name not in ("fp32", "bf16", "fp16"):
+        raise ConfigError(f"precision {name!r} is not one of auto, fp32, bf16, fp16")
+    return name  # type: ignore[return-value]  # narrowed by the line above
+
+
+class CompilerError(KDCacheError):
+    """The teacher could not be compiled: install a compiler, or do without."""
+
+
+class TeacherForward:
+    """Rendered pixels to logits on the device."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.device = device
+        self._precision = precision
+        self._mean, self._std = mean, std
+        self._model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled: Callable[[Tensor], object] | None = None
+        self._batch_size = 0
+
+    def in_precision(self, precision: Precision) -> TeacherForward:
+        """The same model in other arithmetic, not compiled."""
+        return TeacherForward(self._model, self._mean, self._std, self.device, precision)
+
+    def members(self) -> list[tuple[str, TeacherForward]]:
+        """Name and forward pass of each member of an ensemble; none for a single teacher."""
+        if not isinstance(self._model, Ensemble):
+            return []
+        return [
+            (name, TeacherForward(member, self._mean, self._std, self.device, self._precision))
+            for name, member in self._model.named()
+        ]
+
+    def compile(self, batch_size: int, input_size: int) -> None:
+        """Have ``torch.compile`` translate the teacher for batches of this size; takes a minute or so.
+
+        Smaller batches are then filled up with black pictures, so that none needs a translation of its own.
+        Raises :class:`CompilerError` where that cannot be done; the teacher still runs without.
+        """
+        self._compiled = cast("Callable[[Tensor], object]", torch.compile(self._model))
+        self._batch_size = batch_size
+        try:
+            self(torch.zeros(batch_size, 3, input_size, input_size, dtype=torch.uint8))
+        except Exception as error:
+            self._compiled = None
+            if is_exhausted(error):
+                raise
+            # dynamo wraps what its backend raised.
+            reason = getattr(error, "inner_exception", error)
+            raise CompilerError(f"{type(reason).__name__}: {_first_line(reason)}") from error
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether :meth:`compile` was called and worked."""
+        return self._compiled is not None
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] to raw logits [B, C] in the precision of the last layer."""
+        if self._compiled is None:
+            return self._logits(images, self._model)
+        missing = max(0, self._batch_size - len(images))
+        filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+        return self._logits(filled, self._compiled)[: len(images)]
+
+    def _logits(self, images: Tensor, model: Callable[[Tensor], object]) -> Tensor:
+        pixels = normalise(images.to(self.device, non_blocking=True), self._mean, self._std)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        dtype = _AUTOCAST.get(self._precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            return logits_of(model(pixels))
+
+    def classes(self, input_size: int) -> int:
+        """C, from one forward pass over a black image; :class:`ConfigError` for a size the model refuses."""
+        try:
+            return int(self(torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)).shape[1])
+        except _MODEL_ERRORS as error:
+            raise ConfigError(
+                f"the teacher cannot take an image of {input_size} x {input_size} pixels: "
+                f"{_first_line(error)}; "
+                "is --input-size the one it was made for?"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,252 @@
+"""What a build will do, decided before the first image: sources, manifest without calibration, checks."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+import torch
+
+from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
+from cache_builder.build.forward import TeacherForward, resolve_device, resolve_precision
+from cache_builder.build.output import check_name
+from cache_builder.build.preflight import opened_source
+from cache_builder.build.settings import BuildSettings
+from cache_builder.calibration import calibrate
+from cache_builder.datasets import ImageSource, decoding_of, left_out_of
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.manifest import (
+    CalibrationSection,
+    CodecRequest,
+    DataSection,
+    Manifest,
+    ProbeSection,
+    TeacherSection,
+    TilingSection,
+    ViewsSection,
+    differing_settings,
+)
+from cache_builder.format.reader import read_manifest
+from cache_builder.format.writer import SampleTable
+from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, combined, open_teacher
+from cache_builder.views import Recipe, named, parse_recipe
+from cache_builder.views.recipes import Augment, Erased, PadCropFlip, Plain, RrcFlip
+
+TILE_VIEWS = 8
+MAX_TILE_ROWS = 4096
+_MIN_TILE_ROWS = 64
+_TILES_WANTED = 8
+_SMALL_IMAGE = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of a build, ready to run."""
+
+    settings: BuildSettings
+    source: ImageSource
+    recipe: Recipe
+    forward: TeacherForward
+    table: SampleTable
+    manifest: Manifest
+    """Without basis, step, probe and digests, which calibration adds."""
+    workers: int
+    data_names: tuple[str, ...] | None = None
+    """Class names of the data where its labels are the teacher's by their position alone."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the teacher's accuracy can be told."""
+        return bool((self.table.labels >= 0).any())
+
+
+def make_plan(
+    settings: BuildSettings, stored: StoredClasses | None = None, source: ImageSource | None = None
+) -> Plan:
+    """Open data and teacher and check that they fit. Raises :class:`ConfigError` or :class:`DataError`.
+
+    ``stored``: of a cache that is there already, whose classes the labels are then fitted to. ``source``: the
+    data set, where it is open already.
+    """
+    check_name(settings.cache_name)
+    recipe = parse_recipe(settings.recipe) if settings.recipe else None
+    device = resolve_device(settings.device)
+    precision = resolve_precision(settings.precision, device)
+    source = source or opened_source(settings)
+    teacher = _open_teacher(settings, _head_classes(settings, source, stored), source)
+    wanted = teacher.preprocessing
+    usual = default_recipe(source, wanted)
+    recipe = fitted_recipe(based_on(recipe, usual) if recipe else usual, wanted)
+    _check_views(settings.views, recipe)
+    forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision)
+    classes = forward.classes(wanted.input_size)
+    fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
+    request = _codec_request(settings, classes)
+    manifest = Manifest(
+        product_version=version("kdcache"),
+        name=settings.cache_name,
+        data=DataSection(
+            spec=settings.data,
+            samples=len(source),
+            classes=classes,
+            class_names=fitted.class_names,
+            own_class_names=fitted.own_class_names,
+            decoding=decoding_of(source) or 1,
+        ),
+        teacher=TeacherSection(
+            spec=teacher.spec,
+            weights=teacher.weights,
+            weights_digest=teacher.digest,
+            input_size=wanted.input_size,
+            mean=wanted.mean,
+            std=wanted.std,
+            interpolation=wanted.interpolation,
+            precision=precision,
+        ),
+        views=ViewsSection(count=settings.views, recipe=named(recipe), seed=settings.seed),
+        codec=calibrate.provisional(classes, request),
+        tiling=TilingSection(views=min(settings.views, TILE_VIEWS), rows=_tile_rows(settings, len(source))),
+        calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request),
+        probe=ProbeSection(pairs=(), libraries={}, tolerance=1.0),
+        environment=_environment(device) | dict(fitted.told) | _told(source, wanted),
+        digests={},
+    )
+    table = SampleTable.from_ids(source.ids, fitted.labels)
+    workers = _workers(settings, source, device)
+    return Plan(settings, source, recipe, forward, table, manifest, workers, fitted.data_names)
+
+
+def as_there(settings: BuildSettings) -> BuildSettings:
+    """Settings that decode as the cache that is continued, or the part that this one is like, unless said."""
+    if settings.decoding is not None:
+        return settings
+    stored = (read_manifest(location) for location in (settings.out, settings.like) if location)
+    found = next((manifest.data.decoding for manifest in stored if manifest is not None), None)
+    return settings.model_copy(update={"decoding": found})
+
+
+def _told(source: ImageSource, seen: Preprocessing) -> dict[str, str]:
+    """For the manifest's ``environment``: what was done with the pictures, and which there are none of."""
+    left_out = left_out_of(source)
+    return {"pictures": seen.in_words()} | ({"left out": left_out} if left_out else {})
+
+
+def default_recipe(source: ImageSource, preprocessing: Preprocessing) -> Recipe:
+    """What is usual for the data: padded crops of small images, else rrc-flip; no mirroring of writing."""
+    is_small = min(source.side or preprocessing.input_size, preprocessing.input_size) < _SMALL_IMAGE
+    kind = PadCropFlip if is_small else RrcFlip
+    return kind() if source.mirrors else kind(flip=0.0)
+
+
+def fitted_recipe(recipe: Recipe, preprocessing: Preprocessing) -> Recipe:
+    """``plain`` crops as the teacher's evaluation does, unless the user said how."""
+    if isinstance(recipe, Plain) and "crop_fraction" not in recipe.model_fields_set:
+        return Plain(crop_fraction=preprocessing.crop_fraction)
+    return recipe
+
+
+def based_on(recipe: Recipe, usual: Recipe) -> Recipe:
+    """A recipe of strong views begins with the crops usual for the data, unless the user said how."""
+    is_open = isinstance(recipe, Augment) and "base" not in recipe.model_fields_set
+    # rrc-erase names its crops.
+    return recipe.model_copy(update={"base": usual}) if is_open and not isinstance(recipe, Erased) else recipe
+
+
+def _head_classes(settings: BuildSettings, source: ImageSource, stored: StoredClasses | None) -> int | None:
+    """Outputs of a head that is made for the data; None where it is not made for it."""
+    if settings.ignore_labels or settings.class_map or not source.class_names:
+        return None
+    return stored.classes if stored else len(source.class_names)
+
+
+def _open_teacher(settings: BuildSettings, classes: int | None, source: ImageSource) -> Teacher:
+    """The teacher, or the ensemble of several, that sees what the user asked for."""
+    members = []
+    for index, (name, origin) in enumerate(settings.members):
+        teacher = open_teacher(name, _request(settings, classes, source, origin, index))
+        seen = teacher.preprocessing.overridden(settings.input_size, settings.mean, settings.std)
+        members.append(replace(teacher, preprocessing=seen))
+    return combined(members)
+
+
+def _request(
+    settings: BuildSettings, classes: int | None, source: ImageSource, weights: str, index: int
+) -> TeacherRequest:
+    """``index``: of the member in an ensemble, so that two random ones of a kind differ."""
+    seed = (settings.seed + index) % 2**64
+    return TeacherRequest(weights, seed, classes, _fallback(source), settings.input_size)
+
+
+def _fallback(source: ImageSource) -> Preprocessing:
+    """For a model that says nothing: the images' own size where they have one, else ImageNet's usual one."""
+    if source.side is None:
+        return Preprocessing(input_size=224)
+    return Preprocessing(input_size=source.side, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_fraction=1.0)
+
+
+def _check_views(views: int, recipe: Recipe) -> None:
+    most = recipe.max_views()
+    if most is not None and views > most:
+        name = named(recipe).name
+        raise ConfigError(
+            f"recipe {name!r} is deterministic: {views} views would be equal; use --views {most}"
+        )
+    if views < recipe.min_views():
+        name = named(recipe).name
+        raise ConfigError(
+            f"recipe {name!r} keeps view 0 ordinary (crop and flip), so --views {views} would hold nothing "
+            f"of it; use --views {recipe.min_views()} or more"
+        )
+
+
+def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
+    """What calibration is asked for; nothing where every class is stored anyway."""
+    if settings.tail_rank and settings.tail_rank >= classes:
+        raise ConfigError(f"--tail-rank {settings.tail_rank}: the teacher has {classes} classes; use fewer")
+    top_k = None if settings.top_k is None else min(settings.top_k, classes)
+    request = CodecRequest(
+        bytes_per_view=settings.bytes_per_view,
+        top_k=top_k,
+        tail_rank=settings.tail_rank,
+        tail_step=settings.tail_step,
+        value_step=settings.value_step,
+    )
+    return CodecRequest(top_k=top_k) if calibrate.is_exact(classes, request) else request
+
+
+def _tile_rows(settings: BuildSettings, samples: int) -> int:
+    """Some eight row blocks where the data set is small, so that a killed build loses little."""
+    if settings.tile_rows:
+        return min(settings.tile_rows, samples)
+    block = -(-samples // _TILES_WANTED)
+    rounded = -(-block // _MIN_TILE_ROWS) * _MIN_TILE_ROWS
+    return min(rounded, MAX_TILE_ROWS, samples)
+
+
+def _workers(settings: BuildSettings, source: ImageSource, device: torch.device) -> int:
+    if settings.workers is not None:
+        return settings.workers
+    # A teacher on the CPU uses every core itself. On two (AMD EPYC, 2026-11-22) 128 views of resnet50 took
+    # 9.2, 8.9 and 9.1 s with 0, 1 and 2 loader processes, 256 of resnet18 6.9, 6.1 and 6.1 s: no difference
+    # beyond the noise, so one, which also hides slow disks.
+    cores = torch.get_num_threads()
+    return min(16, cores) if device.type == "cuda" else int(cores > 1 and source.reads_files)
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    libraries = {name: version(name) for name in ("torch", "torchvision", "pillow", "numpy", "zarr")}
+    return {"python": platform.python_version(), "device": accelerator, **libraries}
+
+
+def check_settings(plan: Plan, stored: Manifest) -> None:
+    """Raise :class:`ConfigError` where the cache that is there was built by other settings."""
+    differing = differing_settings(stored, plan.manifest)
+    if differing:
+        raise ConfigError(
+            f"{plan.settings.out} holds a cache of other settings (stored -> asked for):\n  "
+            + "\n  ".join(differing)
+            + "\nuse the stored settings to continue it, or another --out"
+            + (f"; it was built as --name {stored.name}" if stored.name != plan.manifest.name else "")
+        )

@@ -1,0 +1,75 @@
+"""``--repair``: damaged tiles lose their commit, so that the build writes them anew. Whole ones are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zarr.abc.store import Store
+
+from cache_builder.console.progress import BuildProgress
+from cache_builder.format.arrays import open_array
+from cache_builder.format.commits import parse_commit, read_commit_bytes
+from cache_builder.format.errors import CorruptCacheError
+from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
+from cache_builder.format.manifest import Manifest, build_digest
+from cache_builder.format.reader import Cache, read_body, read_manifest
+from cache_builder.format.store import open_store, read_bytes
+from cache_builder.format.writer import CacheWriter
+
+_LOOKS = 2
+"""Readings that must all differ before a shard counts as damaged: one may have gone wrong on the way."""
+
+
+def withdraw_damaged(location: str, check: Callable[[], None], progress: BuildProgress) -> list[Tile]:
+    """Take the commits of damaged tiles away, and give those tiles; reads every byte of the cache.
+
+    What no tile holds is looked at too: :class:`CorruptCacheError` where it is damaged; only a copy mends it.
+    ``check`` raises where the right to write was lost. Nothing is touched where there is no cache. Raises
+    :class:`StorageError` where the store is out of reach: then nothing is known to be damaged.
+    """
+    manifest = read_manifest(location)
+    if manifest is None:
+        return []
+    damaged = _damaged_tiles(location, manifest, progress)
+    _check_headers(location, manifest)
+    if damaged:
+        writer = CacheWriter(location, manifest, check)
+        for tile in damaged:
+            writer.withdraw(tile)
+    return damaged
+
+
+def _check_headers(location: str, manifest: Manifest) -> None:
+    """What no tile holds cannot be computed anew: raise :class:`CorruptCacheError` where it is damaged."""
+    body = read_body(location)
+    assert body is not None
+    cache = Cache(location, body)
+    for path in sorted(manifest.digests):
+        cache.header_array(path)
+    store = open_store(location, read_only=True)
+    for spec in (*record_arrays(manifest), digest_array(manifest)):
+        open_array(store, spec, location)
+
+
+def _damaged_tiles(location: str, manifest: Manifest, progress: BuildProgress) -> list[Tile]:
+    store, everything = open_store(location, read_only=True), list(tiles(manifest))
+    commits = read_commit_bytes(store, everything)
+    build = build_digest(manifest.model_dump(mode="json"))
+    progress.start("looking for damage", len(everything), unit="tiles")
+    damaged = []
+    for done, tile in enumerate(everything, 1):
+        if tile.key in commits and not _is_whole(store, manifest, build, tile, commits[tile.key]):
+            damaged.append(tile)
+        progress.update(done, f"{len(damaged)} damaged", last=done == len(everything))
+    return damaged
+
+
+def _is_whole(store: Store, manifest: Manifest, build: str, tile: Tile, commit: bytes) -> bool:
+    try:
+        parsed = parse_commit(commit, manifest, build, tile, where="")
+    except CorruptCacheError:
+        return False
+    shards = {spec.shard_key(tile): parsed.shards[spec.path] for spec in tile_arrays(manifest, tile)}
+    return all(
+        any(shard.matches(read_bytes(store, key)) for _ in range(_LOOKS)) for key, shard in shards.items()
+    )

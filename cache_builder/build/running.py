@@ -1,0 +1,62 @@
+"""Running a plan's teacher over rendered batches; what goes wrong names the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.build.plan import Plan
+from cache_builder.build.rendering import RenderedBatch, RenderTask, ViewRenderer, render_batches
+from cache_builder.console.memory import is_exhausted
+from cache_builder.format.errors import DataError, KDCacheError
+
+_NAMED_IN_ERRORS = 5
+
+
+def rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[RenderedBatch]:
+    """Render batches; an unreadable image stops the build unless it is to be skipped."""
+    teacher, views = plan.manifest.teacher, plan.manifest.views
+    renderer = ViewRenderer(plan.source, plan.recipe, views.seed, teacher.input_size, teacher.interpolation)
+    pin = plan.forward.device.type == "cuda"
+    for batch in render_batches(renderer, batches, plan.workers, pin):
+        problem = next((error for error in batch.errors if error), None)
+        if problem and plan.settings.on_error == "fail":
+            raise DataError(f"{problem}; repair or remove it, or use --on-error skip to mark its row invalid")
+        yield batch
+
+
+@contextmanager
+def teacher_failures(plan: Plan, rows: list[int]) -> Iterator[None]:
+    """Turn what a teacher raises into a :class:`KDCacheError` that names the samples it was looking at."""
+    try:
+        yield
+    except KDCacheError:
+        raise
+    except Exception as error:
+        if is_exhausted(error):
+            raise  # told by whoever knows the batch size
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise KDCacheError(
+            f"teacher {plan.manifest.teacher.spec} failed on a batch of {len(rows)} sample(s), "
+            f"{named(rows, plan)}: {said}; committed tiles are kept and the same command continues"
+        ) from error
+
+
+def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None:
+    """Raise :class:`DataError` naming the samples for which the teacher gave no usable logits."""
+    bad = list(dict.fromkeys(rows[index] for index in np.flatnonzero(~finite)))
+    if bad:
+        raise DataError(
+            "the teacher gave non-finite logits (or a span beyond float16, or a new mask) for "
+            f"{len(bad)} sample(s) of a batch: {named(bad, plan)}; try --precision fp32, or look at the "
+            "weights"
+        )
+
+
+def named(rows: list[int], plan: Plan) -> str:
+    """The first few sample ids."""
+    more = ", ..." if len(rows) > _NAMED_IN_ERRORS else ""
+    return ", ".join(plan.source.ids[row] for row in rows[:_NAMED_IN_ERRORS]) + more

@@ -1,0 +1,1 @@
+"""``kdcache demo``: the whole job on real handwritten digits."""

@@ -1,0 +1,1 @@
+"""Caches into caches: merge parts, extend by views."""

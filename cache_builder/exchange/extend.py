@@ -1,0 +1,232 @@
+"""``kdcache extend``: more views for a finished cache, by the same teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from cache_builder.build.parts import NO_RESULTS, copy_begun
+from cache_builder.build.pipeline import TileRunner
+from cache_builder.build.plan import Plan
+from cache_builder.build.reopen import Reopening, check_samples, check_teacher, reopened
+from cache_builder.console.memory import memory_failures
+from cache_builder.console.progress import BuildProgress
+from cache_builder.datasets import ImageSource, Sample
+from cache_builder.datasets.source import Wrapped
+from cache_builder.exchange.replace_folder import aside, recover, replace_folder
+from cache_builder.exchange.tiles import copy_tile
+from cache_builder.format import codec
+from cache_builder.format.codec import Fields
+from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.layout import Tile, tiles
+from cache_builder.format.locations import followed, is_remote, local_path
+from cache_builder.format.locks.lock import Hold, claimed
+from cache_builder.format.manifest import Manifest, build_digest
+from cache_builder.format.owned import foreign, remove
+from cache_builder.format.reader import Cache, open_cache, read_body
+from cache_builder.format.statistics import TileStatistics
+from cache_builder.format.writer import CacheWriter
+from cache_builder.views import recipe_from
+from cache_builder.views.probe import probe_differences
+
+
+@dataclass(frozen=True)
+class ExtendSettings:
+    """What ``kdcache extend`` was told."""
+
+    cache: str
+    """Folder of a finished cache."""
+    views: int
+    """V of the extended one."""
+    reopening: Reopening
+
+
+def run_extend(settings: ExtendSettings) -> None:
+    """Extend and say what came of it."""
+    console = Console()
+    with BuildProgress(console) as progress:
+        manifest = extend(settings, progress)
+    said = f"{settings.cache}: {manifest.views.count} views; cache_id {manifest.cache_id}"
+    console.print(said, highlight=False, soft_wrap=True, markup=False)
+
+
+def extend(settings: ExtendSettings, progress: BuildProgress) -> Manifest:
+    """Add views. The cache stays as it is, and readable, until the extended one is whole and takes its place.
+
+    The same call continues after any death. Raises :class:`ConfigError` for another teacher or fewer views,
+    :class:`DataError` for another data set or one that renders differently.
+    """
+    if is_remote(settings.cache):
+        raise ConfigError(
+            f"{settings.cache}: an object store cannot exchange two caches in one step; copy it to a disk, "
+            "extend it there, and copy it back"
+        )
+    root = followed(local_path(settings.cache))
+    making = root.with_name(f".{root.name}.extending")
+    if not making.exists() and not aside(root).exists():
+        cache = open_cache(settings.cache)
+        if settings.views == cache.manifest.views.count:
+            return cache.manifest  # without the lock: it may lie on a disk that cannot be written to
+    with claimed(settings.cache, doing="extended") as hold, memory_failures(settings.reopening.batch_size):
+        recover(root)
+        cache = open_cache(root)
+        if settings.views == cache.manifest.views.count:
+            remove(making)  # what an extension that died at its very end left
+            return cache.manifest
+        _check_nothing_else(root)
+        _check_views(cache, settings.views)
+        plan = _plan(cache, settings, making)
+        writer = _begun(cache, plan, making, hold)
+        _copy_old(cache, writer, progress)
+        TileRunner(plan, writer.manifest, writer, progress).run()
+        manifest = writer.finish()
+        stays = replace_folder(making, root)
+        if stays is not None:
+            progress.say(f"{stays} holds what was in {root} and is none of a cache: look, and move it away")
+        return manifest
+
+
+def _check_nothing_else(root: Path) -> None:
+    """The old cache is removed at the end, and with it nothing that somebody else put there."""
+    others = foreign(root)
+    if others:
+        raise ConfigError(
+            f"{root} holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}, which no cache has "
+            "and which could not stay when the extended one takes its place: move it away and run again"
+        )
+
+
+def _check_views(cache: Cache, views: int) -> None:
+    stored = cache.manifest.views
+    if views < stored.count:
+        raise ConfigError(f"--views {views}: {cache.location} has {stored.count} already, extend adds some")
+    most = recipe_from(stored.recipe).max_views()
+    if most is not None and views > most:
+        raise ConfigError(f"recipe {stored.recipe.name!r} is deterministic: more than {most} would be equal")
+
+
+def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
+    """The build of the extended cache: the teacher, data set and settings of the old one, checked."""
+    plan = reopened(cache, settings.reopening)
+    check_teacher(cache, plan)
+    check_samples(cache, plan)
+    _check_pictures(cache, plan)
+    old = cache.manifest
+    here = plan.manifest.environment
+    added = {
+        f"extended to {settings.views} views: {name}": value
+        for name, value in here.items()
+        if old.environment.get(name) != value
+    }
+    manifest = old.model_copy(
+        update={
+            **NO_RESULTS,
+            "views": old.views.model_copy(update={"count": settings.views}),
+            "environment": old.environment | added,
+        }
+    )
+    # Rows that were unreadable stay so, in every view; any other such row stops the run.
+    invalid = frozenset(old.invalid_rows)
+    build = plan.settings.model_copy(update={"out": str(making), "on_error": "skip" if invalid else "fail"})
+    source = WithoutRows(plan.source, invalid) if invalid else plan.source
+    return replace(plan, settings=build, manifest=manifest, source=source)
+
+
+def _check_pictures(cache: Cache, plan: Plan) -> None:
+    manifest = cache.manifest
+    for found in probe_differences(manifest, cache.probe_pixels, plan.source, cache.ids):
+        if found.difference > manifest.probe.tolerance:
+            raise DataError(
+                f"this machine renders other pictures than the cache's views: sample {found.sample_id!r} in "
+                f"view {found.view} differs by {found.difference:.1f} levels, {manifest.probe.tolerance:g} "
+                "are expected at most; use the libraries in the manifest's probe section"
+            )
+
+
+def _begun(cache: Cache, plan: Plan, making: Path, hold: Hold) -> ExtendingWriter:
+    """A writer of the extended store, which is created, or was begun by the same command before."""
+    body = read_body(making) if making.exists() else None
+    if body is None or build_digest(body) != build_digest(plan.manifest.model_dump(mode="json")):
+        remove(making)
+        copy_begun(cache, str(making), plan.manifest)
+    writer = ExtendingWriter(cache, making, plan.manifest, hold.check)
+    writer.sweep()
+    return writer
+
+
+def _copy_old(cache: Cache, writer: CacheWriter, progress: BuildProgress) -> None:
+    """Tiles that are the same in both caches, byte for byte."""
+    wanted = set(tiles(writer.manifest))
+    same = [tile for tile in cache.tiles if tile in wanted]
+    todo = [tile for tile in same if not writer.is_committed(tile)]
+    progress.start("copying", len(same), len(same) - len(todo), unit="tiles")
+    for done, tile in enumerate(todo, start=len(same) - len(todo) + 1):
+        copy_tile(cache, writer, tile)
+        progress.update(done, last=done == len(same))
+
+
+class ExtendingWriter(CacheWriter):
+    """Writes tiles of which some views are in another cache already: their records are taken from there."""
+
+    def __init__(self, old: Cache, location: Path, manifest: Manifest, check: Callable[[], None]) -> None:
+        super().__init__(location, manifest, check)
+        self._old = old
+
+    def write_tile(
+        self,
+        tile: Tile,
+        fields: Fields,
+        digests: NDArray[np.uint64],
+        invalid_rows: Iterable[int] = (),
+        statistics: TileStatistics | None = None,
+    ) -> int:
+        """As :class:`CacheWriter` does; a tile with old and new views was computed whole."""
+        invalid = sorted(invalid_rows)
+        self._check_readable(tile, invalid)
+        if tile.group == 0:
+            self._check_unchanged(tile, digests)
+        columns = {name: np.array(column) for name, column in fields.items()}
+        for view in tile.views:
+            if view < self._old.manifest.views.count:
+                records = self._old.read_rows(view, tile.rows)
+                for name, column in codec.unpack(records, self.manifest.codec).items():
+                    columns[name][view - tile.view_start] = column
+        return super().write_tile(tile, columns, digests, invalid, statistics)
+
+    def _check_readable(self, tile: Tile, invalid: list[int]) -> None:
+        before = [row for row in self._old.manifest.invalid_rows if row in tile.rows]
+        lost = [repr(self._old.ids[row]) for row in invalid if row not in before]
+        if lost:
+            raise DataError(
+                f"{len(lost)} samples could be read when the cache was built and cannot now: "
+                f"{', '.join(lost[:3])}; restore them"
+            )
+
+    def _check_unchanged(self, tile: Tile, digests: NDArray[np.uint64]) -> None:
+        before = self._old.read_digests(tile.rows)
+        changed = np.flatnonzero((before != digests) & (before != 0) & (digests != 0))
+        if changed.size:
+            first = self._old.ids[tile.row_start + int(changed[0])]
+            raise DataError(
+                f"{changed.size} samples changed since the cache was built, the first is {first!r}: restore "
+                "them"
+            )
+
+
+class WithoutRows(Wrapped):
+    """A data set some samples of which cannot be read, whatever is on the disk by now."""
+
+    def __init__(self, source: ImageSource, rows: frozenset[int]) -> None:
+        super().__init__(source)
+        self._rows = rows
+
+    def read(self, index: int) -> Sample:
+        """As the data set does, but for those rows."""
+        if index in self._rows:
+            raise DataError(f"row {index} could not be read when the cache was built")
+        return self._source.read(index)

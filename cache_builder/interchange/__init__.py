@@ -1,0 +1,1 @@
+"""Caches out of and into other forms: export and import."""

@@ -1,0 +1,77 @@
+"""Records of a cache in blocks that fit into memory, in the order of views and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.build.parts import parse_rows
+from cache_builder.format import codec
+from cache_builder.format.codec import Stored
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.reader import Cache
+
+# Dense logits in memory at once, in numbers.
+_LOGITS_AT_ONCE = 2**24
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of one view."""
+
+    cache: Cache
+    view: int
+    rows: range
+    records: NDArray[np.uint8]
+    """uint8 [rows, record_bytes]."""
+
+    @cached_property
+    def stored(self) -> Stored:
+        """The K classes of each record, without decoding the others."""
+        manifest = self.cache.manifest
+        return codec.stored(codec.unpack(self.records, manifest.codec), manifest.codec, manifest.basis)
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Dense logits float32 [rows, C]."""
+        return self.cache.decode(self.records)
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """[rows], -1 = none."""
+        return self.cache.labels[self.rows.start : self.rows.stop]
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """[rows]: whether the sample could be read when the cache was built."""
+        return np.isfinite(self.stored.lse)
+
+
+def blocks(cache: Cache, views: Sequence[int], rows: range) -> Iterator[Block]:
+    """Blocks of at most a tile's rows, cut at the tiles' borders."""
+    height = cache.manifest.tiling.rows
+    most = max(1, min(height, _LOGITS_AT_ONCE // cache.manifest.data.classes))
+    for view in views:
+        for tile_start in range(rows.start - rows.start % height, rows.stop, height):
+            first, last = max(tile_start, rows.start), min(tile_start + height, rows.stop)
+            for start in range(first, last, most):
+                part = range(start, min(start + most, last))
+                yield Block(cache, view, part, cache.read_rows(view, part))
+
+
+def chosen_views(cache: Cache, views: Sequence[int]) -> list[int]:
+    """The views asked for, all where none is; :class:`ConfigError` for one that there is not."""
+    count = cache.manifest.views.count
+    for view in views:
+        if not 0 <= view < count:
+            raise ConfigError(f"--view {view}: {cache.location} has views 0 to {count - 1}")
+    return sorted(set(views)) or list(range(count))
+
+
+def chosen_rows(cache: Cache, text: str | None) -> range:
+    """``START:STOP`` as a range of rows, either end may be left out; None = all."""
+    return parse_rows(text, cache.manifest.data.samples)

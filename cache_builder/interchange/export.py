@@ -1,0 +1,170 @@
+"""``kdcache export``: the records of a cache as a data frame or as dense arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from cache_builder.console.progress import BuildProgress
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.locations import local_output
+from cache_builder.format.reader import Cache, open_cache
+from cache_builder.interchange.atomic import check_free, replaced
+from cache_builder.interchange.blocks import Block, blocks, chosen_rows, chosen_views
+
+Form = Literal["parquet", "arrow", "npz"]
+FORMS: tuple[Form, ...] = ("parquet", "arrow", "npz")
+# An .npz is made in memory.
+_MOST_NPZ_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What ``kdcache export`` was told."""
+
+    cache: str
+    """Path or URL of a finished cache."""
+    out: str
+    form: Form
+    views: tuple[int, ...] = ()
+    """None = all."""
+    rows: str | None = None
+    """``START:STOP``; None = all."""
+    top: int | None = None
+    """Classes in the lists; None = the K that are stored."""
+    dense: bool = False
+    """Also all C decoded logits."""
+    half: bool = False
+    """These as float16."""
+    force: bool = False
+    """Overwrite a file that is there."""
+
+
+def run_export(settings: ExportSettings) -> None:
+    """Export and say what came of it."""
+    console = Console()
+    with BuildProgress(console) as progress:
+        count = export(settings, progress)
+    size = local_output(settings.out).stat().st_size
+    said = f"{settings.out}: {count:,} records, {size / 1e6:.2f} MB"
+    console.print(said, highlight=False, soft_wrap=True, markup=False)
+
+
+def export(settings: ExportSettings, progress: BuildProgress) -> int:
+    """Write the file; gives the number of records. Memory does not grow with the cache, but for ``npz``.
+
+    Raises :class:`ConfigError` for what cannot be written and the reader's errors for a damaged cache.
+    """
+    if settings.form not in FORMS:
+        raise ConfigError(f"--format {settings.form} is not one of {', '.join(FORMS)}")
+    out = local_output(settings.out)
+    check_free(out, settings.force)
+    cache = open_cache(settings.cache)
+    views, rows = chosen_views(cache, settings.views), chosen_rows(cache, settings.rows)
+    _check_top(settings, cache)
+    total = len(views) * len(rows)
+    progress.start("exporting", total, unit="records")
+
+    def counted() -> Iterator[Block]:
+        done = 0
+        for block in blocks(cache, views, rows):
+            yield block
+            done += len(block.rows)
+            progress.update(done, last=done == total)
+
+    with replaced(out, settings.force) as partial:
+        if settings.form == "npz":
+            _write_npz(partial, cache, views, rows, counted(), settings)
+        else:
+            from cache_builder.interchange.frames import write_frames
+
+            write_frames(partial, cache, counted(), settings)
+    return total
+
+
+def _check_top(settings: ExportSettings, cache: Cache) -> None:
+    stored, classes = cache.manifest.codec.top_k, cache.manifest.data.classes
+    if settings.top is not None and not 1 <= settings.top <= classes:
+        raise ConfigError(f"--top {settings.top}: the cache has {classes} classes")
+    if settings.top is not None and settings.top > stored and not settings.dense:
+        raise ConfigError(
+            f"--top {settings.top}: the cache stores {stored} classes one by one; those beyond are a sketch, "
+            "so they go with --dense"
+        )
+
+
+def top_of(block: Block, settings: ExportSettings) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Class ids and logits [rows, top], largest first; meaningless where a row is not valid."""
+    stored = block.stored
+    count = stored.classes.shape[1] if settings.top is None else settings.top
+    if count <= stored.classes.shape[1]:
+        return stored.classes[:, :count].astype(np.int32), stored.values[:, :count]
+    # The stored ones as they are; the others by what the sketch says.
+    rest = np.where(np.isfinite(block.logits), block.logits, 0)
+    np.put_along_axis(rest, stored.classes, -np.inf, axis=1)
+    more = np.argsort(-rest, axis=1, kind="stable")[:, : count - stored.classes.shape[1]]
+    index = np.concatenate([stored.classes, more], axis=1)
+    values = np.concatenate([stored.values, np.take_along_axis(rest, more, axis=1)], axis=1)
+    return index.astype(np.int32), values.astype(np.float32)
+
+
+def _write_npz(
+    partial: Path,
+    cache: Cache,
+    views: list[int],
+    rows: range,
+    found: Iterator[Block],
+    settings: ExportSettings,
+) -> None:
+    """Arrays [V, N, ...]: small caches only."""
+    classes, top = cache.manifest.data.classes, settings.top or cache.manifest.codec.top_k
+    kind = np.dtype(np.float16 if settings.half else np.float32)
+    shape = (len(views), len(rows))
+    needed = shape[0] * shape[1] * (8 * top + 4 + (kind.itemsize * classes if settings.dense else 0))
+    # NumPy gives every string the room of the longest, four bytes a letter.
+    needed += (
+        4 * len(rows) * max((len(sample_id) for sample_id in cache.ids[rows.start : rows.stop]), default=0)
+    )
+    if needed > _MOST_NPZ_BYTES:
+        raise ConfigError(
+            f"an .npz of {needed / 1e9:.1f} GB would be made in memory, at most {_MOST_NPZ_BYTES / 1e9:.1f} "
+            "are allowed: use --format parquet, or fewer --view and --rows"
+        )
+    arrays: dict[str, NDArray[np.generic]] = {
+        "top_ids": np.full((*shape, top), -1, np.int32),
+        "top_logits": np.full((*shape, top), np.nan, np.float32),
+        "lse": np.full(shape, np.nan, np.float32),
+    }
+    if settings.dense:
+        arrays["logits"] = np.empty((*shape, classes), kind)
+    for block in found:
+        place = views.index(block.view), slice(block.rows.start - rows.start, block.rows.stop - rows.start)
+        index, values = top_of(block, settings)
+        arrays["top_ids"][place] = np.where(block.valid[:, None], index, -1)
+        arrays["top_logits"][place] = np.where(block.valid[:, None], values, np.nan)
+        arrays["lse"][place] = block.stored.lse
+        if settings.dense:
+            arrays["logits"][place] = in_precision(block.logits, settings)
+    named = {
+        "sample_id": np.array(list(cache.ids[rows.start : rows.stop])),
+        "label": cache.labels[rows.start : rows.stop],
+        "view": np.array(views, np.int32),
+        "cache_id": np.array(cache.manifest.completed_id),
+    }
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **named, **arrays)
+
+
+def in_precision(logits: NDArray[np.float32], settings: ExportSettings) -> NDArray[np.floating]:
+    """As float16 where that was asked for; :class:`ConfigError` for logits that it cannot hold."""
+    if not settings.half:
+        return logits
+    if float(np.nanmax(np.abs(logits), initial=0.0)) > float(np.finfo(np.float16).max):
+        raise ConfigError("--half: some logits are more than float16 holds; export float32")
+    return logits.astype(np.float16)

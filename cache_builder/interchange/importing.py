@@ -1,0 +1,364 @@
+"""``kdcache import``: a dump of another program as a cache that says what it does not know."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from cache_builder.build.classes import BY_NAME
+from cache_builder.build.output import check_output
+from cache_builder.build.reopen import UNKNOWN_DIGEST
+from cache_builder.calibration import calibrate
+from cache_builder.calibration.calibrate import Calibration
+from cache_builder.console.progress import BuildProgress
+from cache_builder.datasets.pixels import NEWEST
+from cache_builder.format import codec as numpy_codec
+from cache_builder.format.codec import no_tail
+from cache_builder.format.creation import create, header_digests
+from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.layout import Tile, index_bits, tiles
+from cache_builder.format.locations import followed, is_remote, local_path
+from cache_builder.format.locks.lock import Hold, claimed
+from cache_builder.format.manifest import (
+    CalibrationSection,
+    CodecRequest,
+    CodecSection,
+    DataSection,
+    Decoding,
+    Manifest,
+    ProbeSection,
+    TeacherSection,
+    TilingSection,
+    ViewsSection,
+    build_digest,
+)
+from cache_builder.format.masking import is_masked
+from cache_builder.format.owned import creations_beside, removed
+from cache_builder.format.reader import open_cache, read_body, read_manifest
+from cache_builder.format.store import fsync_folder
+from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
+from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
+from cache_builder.interchange.matching import Matched, match
+from cache_builder.interchange.replayable import imported_views
+from cache_builder.interchange.sources import SOURCES, Dump, DumpRequest
+from cache_builder.look.inspect import class_facts
+from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from cache_builder.views.configuration import UNKNOWN_VIEWS, recipe_from
+from cache_builder.views.probe import render_probe
+
+_TILE_VIEWS, _MANY_VIEWS = 8, 64
+_TILE_ROWS = 4096
+# Logits in memory at once, in numbers.
+_LOGITS_AT_ONCE = 2**24
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What ``kdcache import`` was told."""
+
+    request: DumpRequest
+    form: str
+    out: str
+    data: str | None = None
+    """Data set whose samples these are; None = not looked at."""
+    recipe: str | None = None
+    """How the views were drawn; None = nobody knows."""
+    seed: int | None = None
+    """Seed with which kdcache drew the views."""
+    teacher: str | None = None
+    """Name of the teacher; descriptive."""
+    input_size: int | None = None
+    """Side in pixels of what the teacher saw."""
+    interpolation: str = "bilinear"
+    bytes_per_view: float | None = None
+    """Of dense dumps, as for a build."""
+    order: str | None = None
+    """Of the rows, where the dump does not name them: ``torchvision``, ``path`` or ``file:LIST``."""
+    decoding: Decoding | None = None
+    """The rule by which files became pixels; None = that of torchvision with its order, else the newest."""
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A finished import."""
+
+    manifest: Manifest
+    rows: str
+    """How the samples of the rows were found; empty where nobody looked."""
+    accuracy: Accuracy | None
+    """None without labels."""
+
+
+def run_import(settings: ImportSettings) -> None:
+    """Import, and say what came of it, how right it is and what it lacks."""
+    console = Console()
+    with BuildProgress(console) as progress:
+        found = import_and_measure(settings, progress)
+    manifest = found.manifest
+    measured = found.accuracy.lines(found.rows, settings.data or "DATA") if found.accuracy else []
+    lines = [
+        f"{settings.out}: {manifest.data.samples:,} samples x {manifest.views.count} views, "
+        f"{manifest.data.classes:,} classes; cache_id {manifest.cache_id}",
+        *(measured or ([f"rows {found.rows}"] if found.rows else [])),
+        *(f"{name}: {said}" for name, said in class_facts(manifest).items() if settings.data),
+        *(f"lacks {lack}" for lack in manifest.environment["imported.lacks"].split("\n") if lack),
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def import_dump(settings: ImportSettings, progress: BuildProgress) -> Manifest:
+    """As :func:`import_and_measure`; gives the manifest alone."""
+    return import_and_measure(settings, progress).manifest
+
+
+def import_and_measure(settings: ImportSettings, progress: BuildProgress) -> Imported:
+    """Write the cache, which appears when it is whole, and compare what it holds with the labels.
+
+    Raises :class:`ConfigError` for settings that would let the cache be misused, :class:`DataError` for a
+    dump that is damaged or not of this data set.
+    """
+    check_output(settings.out)
+    _check_free(settings.out)
+    if settings.form not in SOURCES:
+        raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
+    _check_files(settings)
+    dump = SOURCES[settings.form](settings.request)
+    decoding = settings.decoding or (1 if settings.order == "torchvision" else NEWEST)
+    matched = match(dump, settings.data, settings.request.source, settings.order, decoding)
+    views = imported_views(dump.views, dump.own_views, settings, matched)
+    with claimed(settings.out, doing="imported") as hold, _appearing(settings.out, hold) as making:
+        manifest = _begin(making, dump, matched, views, settings, progress)
+        writer = CacheWriter(making, manifest, hold.check)
+        writer.sweep()
+        tally = AccuracyTally(matched, manifest, _mixing(views))
+        _write_tiles(dump, matched, manifest, writer, progress, tally)
+        return Imported(writer.finish(), matched.told, tally.result())
+
+
+def _mixing(views: ViewsSection) -> Callable[[int], bool]:
+    """Whether a view mixes samples; nobody knows of views that another program drew."""
+    if views.recipe.name == UNKNOWN_VIEWS:
+        return lambda view: False
+    return recipe_from(views.recipe).mixes
+
+
+def _begin(
+    making: str,
+    dump: Dump,
+    matched: Matched,
+    views: ViewsSection,
+    settings: ImportSettings,
+    progress: BuildProgress,
+) -> Manifest:
+    """Fit the codec, render the probe where views can be replayed, and create the store."""
+    calibration = _calibration(dump, settings, progress)
+    teacher = _teacher(dump, settings)
+    probe, pixels = _no_probe(teacher)
+    if matched.source is not None and views.recipe.name != UNKNOWN_VIEWS:
+        probe, pixels = render_probe(matched.source, views, teacher)
+    manifest = Manifest(
+        product_version=version("kdcache"),
+        name=settings.name or Path(settings.out.rstrip("/")).name.removesuffix(".zarr"),
+        data=DataSection(
+            spec=settings.data or f"imported:{settings.form}",
+            samples=len(dump),
+            classes=dump.classes,
+            class_names=matched.class_names,
+            decoding=1 if matched.source is None else matched.source.decoding or 1,
+        ),
+        teacher=teacher,
+        views=views,
+        codec=calibration.codec,
+        tiling=_tiling(dump),
+        calibration=calibration.section,
+        probe=probe,
+        environment=_account(dump, settings, matched, views),
+        digests={},
+    ).with_basis(calibration.basis)
+    table = SampleTable.from_ids(matched.ids, matched.labels)
+    arrays = header_arrays(manifest, table, pixels)
+    manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
+    begun = _begun_before(making, manifest)
+    if begun is None:
+        create(making, manifest, arrays)
+    return begun or manifest
+
+
+def _begun_before(making: str, manifest: Manifest) -> Manifest | None:
+    """What the same import left on an object store, to go on with; :class:`ConfigError` for another's."""
+    body = read_body(making)
+    if body is None:
+        return None
+    if build_digest(body) != build_digest(manifest.model_dump(mode="json")):
+        raise ConfigError(f"{making} holds a cache that another import or build began: choose another --out")
+    return open_cache(making, allow_partial=True).manifest
+
+
+def _account(dump: Dump, settings: ImportSettings, matched: Matched, views: ViewsSection) -> dict[str, str]:
+    """Where the cache came from and what nobody knows about it."""
+    lacks = [*dump.lacks, "the digest of the teacher's weights"]
+    if views.recipe.name == UNKNOWN_VIEWS and not dump.own_views:
+        lacks.append("views that can be drawn again: nobody said how they were drawn (--recipe)")
+    if matched.source is None:
+        lacks.append("digests of the samples: no --data was given to compare with")
+    if not settings.teacher:
+        lacks.append("the teacher's name (--teacher)")
+    left_out = "" if matched.source is None else matched.source.left_out
+    return {
+        "imported.format": settings.form,
+        **({"imported.rows": matched.told} if matched.told else {}),
+        **({"left out": left_out} if left_out else {}),
+        **({"labels": BY_NAME} if matched.by_name else {}),
+        "imported.source": str(settings.request.source),
+        "imported.lacks": "\n".join(dict.fromkeys(lacks)),
+        "numpy": version("numpy"),
+        "zarr": version("zarr"),
+    }
+
+
+def _teacher(dump: Dump, settings: ImportSettings) -> TeacherSection:
+    """What is known: mostly nothing."""
+    return TeacherSection(
+        spec=settings.teacher or "unknown",
+        weights="unknown (imported)",
+        weights_digest=UNKNOWN_DIGEST,
+        input_size=settings.input_size or 224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        interpolation=settings.interpolation,
+        precision=dump.stored_precision,
+    )
+
+
+def _no_probe(teacher: TeacherSection) -> tuple[ProbeSection, NDArray[np.uint8]]:
+    side = teacher.input_size
+    return ProbeSection(pairs=(), libraries={}, tolerance=2.0), np.zeros((0, 3, side, side), np.uint8)
+
+
+def _tiling(dump: Dump) -> TilingSection:
+    """Many views go into one tile where a dump holds all views of a sample in one place."""
+    height = min(dump.views, _MANY_VIEWS if dump.views > 2 * _TILE_VIEWS else _TILE_VIEWS)
+    rows = max(64, _TILE_ROWS * _TILE_VIEWS // max(height, _TILE_VIEWS))
+    return TilingSection(views=height, rows=min(rows, len(dump)))
+
+
+def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) -> Calibration:
+    """Top-K dumps need no tail: outside the top K every logit is 0. Dense ones are fitted as in a build."""
+    classes, request = dump.classes, CodecRequest(bytes_per_view=settings.bytes_per_view)
+    if dump.top_k is not None and dump.top_k < classes:
+        codec = CodecSection(
+            top_k=dump.top_k, index_bits=index_bits(classes), tail_rank=0, tail_wide=0, tail_step=0.0
+        )
+        section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
+        return Calibration(codec, no_tail(classes), section)
+    pairs = calibrate.calibration_pairs(len(dump), dump.views, classes, settings.seed or 0)
+    progress.start("calibrating", len(pairs), unit="records")
+    logits = np.empty((len(pairs), classes), np.float32)
+    for view in sorted({view for view, _ in pairs}):
+        places = [place for place, pair in enumerate(pairs) if pair[0] == view]
+        rows = np.array([pairs[place][1] for place in places])
+        logits[places] = dump.block(range(view, view + 1), rows)[0]
+    progress.update(len(pairs), last=True)
+    is_plain = calibrate.is_exact(classes, request) and not is_masked(logits).any()
+    found = calibrate.exact(classes, request) if is_plain else calibrate.fit(logits, request)
+    for line in found.told:
+        progress.say(line)
+    return found
+
+
+def _write_tiles(
+    dump: Dump,
+    matched: Matched,
+    manifest: Manifest,
+    writer: CacheWriter,
+    progress: BuildProgress,
+    tally: AccuracyTally,
+) -> None:
+    total = manifest.views.count * manifest.data.samples
+    todo = [tile for tile in tiles(manifest) if not writer.is_committed(tile)]
+    done = total - sum(tile.count for tile in todo)
+    progress.start("importing", total, done, unit="records")
+    for tile in todo:
+        digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
+        fields = _fields(dump, manifest, tile)
+        tally.add(tile, fields["topk_index"][..., 0])
+        writer.write_tile(tile, fields, digests)
+        done += tile.count
+        progress.update(done, last=done == total)
+
+
+def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
+    """Columns [views, rows, ...] of a tile, encoded in blocks that fit into memory."""
+    height, width = len(tile.views), len(tile.rows)
+    step = max(1, _LOGITS_AT_ONCE // (height * dump.classes))
+    packed = []
+    for start in range(tile.row_start, tile.row_stop, step):
+        rows = np.arange(start, min(start + step, tile.row_stop))
+        logits = dump.block(tile.views, rows).reshape(-1, dump.classes)
+        _check_masks(logits, manifest, tile, rows)
+        encoded = numpy_codec.encode(logits, manifest.codec, manifest.basis)
+        packed.append(numpy_codec.pack(encoded, manifest.codec).reshape(height, len(rows), -1))
+    records = np.concatenate(packed, axis=1)
+    flat = numpy_codec.unpack(records.reshape(height * width, -1), manifest.codec)
+    return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
+
+
+def _check_masks(
+    logits: NDArray[np.float32], manifest: Manifest, tile: Tile, rows: NDArray[np.int64]
+) -> None:
+    """Masks that calibration did not see would take the whole range of a record's numbers."""
+    masked = is_masked(logits).any(axis=1)
+    if manifest.codec.masks is None and masked.any():
+        view, place = divmod(int(np.argmax(masked)), len(rows))
+        raise DataError(
+            f"row {rows[place]} of view {tile.view_start + view} masks classes (logits of -5000 or less "
+            "beside ordinary ones), and none of the records that the codec was fitted to does: mask in all "
+            "rows, or raise these logits to a value just below the others"
+        )
+
+
+def _check_files(settings: ImportSettings) -> None:
+    """Only dense dumps leave it to others to name their rows."""
+    for flag, path in (("--ids", settings.request.ids), ("--labels", settings.request.labels)):
+        if path is not None and settings.form != "dense":
+            raise ConfigError(
+                f"{flag} {path}: a {settings.form} dump names its rows itself, so it would not be looked at; "
+                "leave it out (labels come with --data)"
+            )
+
+
+def _check_free(out: str) -> None:
+    """A finished cache is not imported again; one that was begun is on an object store only."""
+    manifest = read_manifest(out)
+    if manifest is not None and (not is_remote(out) or manifest.cache_id is not None):
+        raise ConfigError(f"{out} exists already: choose another --out or remove it")
+
+
+@contextmanager
+def _appearing(out: str, hold: Hold) -> Iterator[str]:
+    """A name to make a cache under; a local one becomes ``out`` in one rename at the end."""
+    if is_remote(out):
+        yield out
+        return
+    root = followed(local_path(out))
+    for dead in creations_beside(root):  # of imports that were killed: we hold the lock
+        removed(dead)
+    making = root.with_name(f".{root.name}.{uuid.uuid4().hex}.creating")
+    try:
+        yield str(making)
+        hold.check()
+        making.rename(root)
+    except BaseException:
+        removed(making)
+        raise
+    fsync_folder(root.parent)

@@ -1,0 +1,1 @@
+"""``kdcache inspect``: what a cache holds, in words and as a picture."""

@@ -1,0 +1,402 @@
+"""``kdcache inspect``: what a cache holds, how big it is, how good the teacher was, one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cache_builder.calibration.rate_distortion import rate_table
+from cache_builder.datasets.orders import BY_POSITION, BetterOrder, OrderTally
+from cache_builder.format import codec
+from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
+from cache_builder.format.layout import RecordLayout, record_arrays
+from cache_builder.format.manifest import Manifest
+from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.statistics import TeacherStatistics
+from cache_builder.format.store import list_keys, object_sizes, open_store
+
+_BAR = 30
+_OWN_SHOWN = 10
+CLASS_FACTS = ("labels", "class names", "pictures", "left out")
+"""Keys of the manifest's ``environment``: where labels, names, pictures came from, what was left out."""
+_DECODINGS = {
+    1: "rule 1, pictures as they are stored, EXIF orientation ignored",
+    2: "rule 2, pictures turned upright by their EXIF orientation, 16-bit and float ones scaled to 8 bits",
+}
+_OF_FILES = ("imagefolder:", "webdataset:", "hf:", "csv:", "parquet:")
+_STEPS = "▁▂▃▄▅▆▇█"
+# Dense logits in memory while accuracy is counted.
+_LOGITS_AT_ONCE = 2**23
+
+
+_BUDGET_NOISE = 0.02
+"""By so much records may differ from what calibration measured without a word."""
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Bytes on disk."""
+
+    total_bytes: int
+    record_bytes: int
+    bytes_per_view: float
+    """Record shards over committed records: what one (sample, view) costs."""
+
+
+@dataclass(frozen=True)
+class TeacherQuality:
+    """The teacher's accuracy over the stored views, from the cache alone."""
+
+    top1: float
+    top5: float
+    nll: float
+    """Mean negative log-likelihood of the label, in nats."""
+    views: int
+    """Labelled records counted."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class of a decoded sample."""
+
+    class_id: int
+    name: str | None
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """One decoded record."""
+
+    sample_id: str
+    row: int
+    view: int
+    label: int | None
+    valid: bool
+    top: list[ClassScore]
+    tail_mass: float
+    """Probability of all classes outside the top K."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything ``inspect`` shows."""
+
+    location: str
+    manifest: Manifest
+    tiles: int
+    committed: int
+    size: CacheSize
+    quality: TeacherQuality | None
+    """From the stored records."""
+    statistics: TeacherStatistics | None
+    """From the live logits, measured when the cache was built."""
+    sample: SampleView | None
+    order: BetterOrder | None = None
+    """Another order of the classes under which the teacher is right on far more stored views."""
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        body = asdict(self) | {"manifest": self.manifest.model_dump(mode="json")}
+        return body | {"complete": self.committed == self.tiles and self.manifest.cache_id is not None}
+
+
+def describe(location: str, sample_id: str | None, view: int) -> Description:
+    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one."""
+    cache = open_cache(location, allow_partial=True)
+    manifest = cache.manifest
+    damaged = next(cache.damaged_shards(), None)
+    if damaged is not None:
+        raise CorruptCacheError(
+            f"{location}: shard {damaged} is missing or not what its commit says; restore the file or "
+            "rebuild the cache"
+        )
+    row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
+    if not 0 <= view < manifest.views.count:
+        raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
+    tally = order_tally(manifest)
+    return Description(
+        location=location,
+        manifest=manifest,
+        tiles=len(cache.tiles),
+        committed=len(cache.commits),
+        size=cache_size(location, manifest),
+        quality=teacher_quality(cache, tally),
+        statistics=cache.statistics(),
+        sample=_decode_sample(cache, row, view),
+        order=tally.better(),
+    )
+
+
+def cache_size(location: str | Path, manifest: Manifest) -> CacheSize:
+    """Bytes on disk of all objects, and of the record shards per record."""
+    store = open_store(location, read_only=True)
+    keys = list_keys(store, "")
+    sizes = dict(zip(keys, object_sizes(store, keys), strict=True))
+    prefixes = tuple(f"{spec.path}/c/" for spec in record_arrays(manifest))
+    records = sum(size or 0 for key, size in sizes.items() if key.startswith(prefixes))
+    counted = manifest.data.samples * manifest.views.count
+    return CacheSize(sum(size or 0 for size in sizes.values()), records, records / counted)
+
+
+def order_tally(manifest: Manifest) -> OrderTally:
+    """Of a cache: sorted orders of the class names count only where labels were matched by position."""
+    is_named = not manifest.environment.get("labels", BY_POSITION).endswith(BY_POSITION)
+    names = None if is_named else manifest.data.class_names
+    return OrderTally(names, manifest.data.classes, manifest.views.count)
+
+
+def teacher_quality(cache: Cache, tally: OrderTally | None = None) -> TeacherQuality | None:
+    """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels.
+
+    Views that mix samples do not count: a mixture has no single label. ``tally`` counts the same records.
+    """
+    labels = cache.labels
+    if not (labels >= 0).any():
+        return None
+    sums = np.zeros(4)
+    for view in range(cache.manifest.views.count):
+        if _mixes(cache.manifest, view):
+            continue
+        try:
+            page = cache.read_page(view)
+        except IncompleteCacheError:
+            continue
+        at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.data.classes)
+        for start in range(0, len(page), at_once):
+            rows = slice(start, start + at_once)
+            sums += _count(cache, page[rows], labels[rows], tally)
+    if sums[3] == 0:
+        return None
+    top1, top5, nll = (sums[:3] / sums[3]).tolist()
+    return TeacherQuality(top1, top5, nll, int(sums[3]))
+
+
+def _mixes(manifest: Manifest, view: int) -> bool:
+    if not manifest.views.recipe.configuration.get("mix"):
+        return False
+    # Needs torch, which is not there wherever a cache is looked at.
+    from cache_builder.views import recipe_from
+
+    return recipe_from(manifest.views.recipe).mixes(view)
+
+
+def _count(
+    cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32], tally: OrderTally | None
+) -> NDArray[np.float64]:
+    """Top-1 hits, top-5 hits, summed NLL and number of labelled valid records."""
+    kept = _stored(cache, records)
+    known = (labels >= 0) & np.isfinite(kept.lse)
+    logits, labels = cache.decode(records[known]), labels[known]
+    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
+    # The label's rank among decoded logits; the stored order decides within the top K.
+    best = kept.classes[known]
+    if tally is not None:
+        tally.add(labels, best[:, 0])
+    stored_rank = np.where(best == labels[:, None], np.arange(best.shape[1]), logits.shape[1]).min(axis=1)
+    rank = np.minimum(stored_rank, (logits > own[:, None]).sum(axis=1))
+    nll = kept.lse[known] - own
+    return np.array([(stored_rank == 0).sum(), (rank < 5).sum(), nll.sum(), known.sum()], np.float64)
+
+
+def _stored(cache: Cache, records: NDArray[np.uint8]) -> codec.Stored:
+    manifest = cache.manifest
+    return codec.stored(codec.unpack(records, manifest.codec), manifest.codec, manifest.basis)
+
+
+def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
+    try:
+        record = cache.read_page(view)[row : row + 1]
+    except IncompleteCacheError:
+        return None
+    kept = _stored(cache, record)
+    valid = bool(np.isfinite(kept.lse[0]))
+    probabilities = np.exp(kept.values[0] - kept.lse[0])
+    names = cache.manifest.data.class_names
+    label = int(cache.labels[row])
+    top = [
+        ClassScore(int(index), names[index] if names else None, float(value), float(probability))
+        for index, value, probability in zip(kept.classes[0], kept.values[0], probabilities, strict=True)
+    ]
+    return SampleView(
+        sample_id=cache.ids[row],
+        row=row,
+        view=view,
+        label=label if label >= 0 else None,
+        valid=valid,
+        top=top if valid else [],
+        tail_mass=max(0.0, 1.0 - float(probabilities.sum())) if valid else 0.0,
+    )
+
+
+def show(description: Description, console: Console) -> None:
+    """Print for people."""
+    manifest = description.manifest
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in _facts(description).items():
+        table.add_row(Text(name, "bold"), Text(value))
+    console.print(table)
+    if manifest.calibration.table:
+        console.print(Text("\nwhat a byte buys, on logits that fitted nothing (*: this cache)", "bold"))
+        console.print(rate_table(manifest.calibration))
+    sample = description.sample
+    if sample is None:
+        console.print("no view is complete yet, so there is no sample to show")
+        return
+    label = _class_name(manifest, sample.label) if sample.label is not None else "unknown"
+    title = Text(f"\n{sample.sample_id}", "bold")
+    console.print(title.append(f", view {sample.view}, row {sample.row}, label {label}", "not bold"))
+    if not sample.valid:
+        console.print("this sample could not be read when the cache was built: its record is marked invalid")
+        return
+    console.print(_bars(sample))
+    if manifest.codec.top_k < manifest.data.classes:
+        console.print(
+            f"all other {manifest.data.classes - manifest.codec.top_k} classes: {sample.tail_mass:.2%}"
+        )
+
+
+def _facts(description: Description) -> dict[str, str]:
+    manifest, size = description.manifest, description.size
+    complete = description.committed == description.tiles and manifest.cache_id is not None
+    codec_section, teacher, views = manifest.codec, manifest.teacher, manifest.views
+    unpacked = RecordLayout(codec_section).record_bytes
+    parameters = ", ".join(described(views.recipe.configuration))
+    facts = {
+        "cache": f"{description.location} ({manifest.name}), format {manifest.format_version}",
+        "cache_id": manifest.cache_id or "none yet",
+        "state": "complete"
+        if complete
+        else f"INCOMPLETE: {description.committed} of {description.tiles} tiles committed",
+        "data": f"{manifest.data.spec}: {manifest.data.samples:,} samples, {manifest.data.classes:,} classes",
+        **class_facts(manifest),
+        "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
+        "input": f"{teacher.input_size} px, {teacher.interpolation}, {teacher.precision}",
+        "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
+        "record": f"{codec_section.name}, {unpacked} bytes unpacked: top {codec_section.top_k}"
+        + (
+            f" + rank {codec_section.tail_rank} sketch (step {codec_section.tail_step:g}, "
+            f"rms error {manifest.calibration.tail_error:.3f} of spread {manifest.calibration.logit_std:.3f})"
+            if codec_section.tail_rank
+            else ", all others alike (imported)"
+            if codec_section.top_k < manifest.data.classes
+            else ": every class, no tail"
+        ),
+        "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
+    }
+    if said := over_budget(manifest, size):
+        facts["size"] += f", {said}"
+    if manifest.invalid_rows:
+        facts["invalid"] = f"{len(manifest.invalid_rows)} unreadable samples"
+    if description.quality:
+        quality = description.quality
+        facts["accuracy"] = (
+            f"teacher top-1 {quality.top1:.2%}, top-5 {quality.top5:.2%}, NLL {quality.nll:.4f} "
+            f"over {quality.views:,} stored views"
+        )
+    if description.statistics:
+        facts["live"] = "\n".join(statistics_lines(description.statistics))
+    if description.order:
+        facts["order"] = description.order.warning(manifest.data.spec)
+    return facts
+
+
+def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None) -> str | None:
+    """What to say where the records take more on disk than ``--bytes-per-view``; None where they do not.
+
+    ``budget``: what was asked for, where the manifest does not have it (it has not where K = C).
+    """
+    asked, classes = manifest.calibration.requested, manifest.data.classes
+    budget = asked.bytes_per_view or budget
+    is_by_hand = asked.top_k == classes or None not in (
+        asked.top_k, asked.tail_rank, asked.tail_step, asked.value_step
+    )  # fmt: skip
+    if budget is None or is_by_hand or size.bytes_per_view <= (1 + _BUDGET_NOISE) * budget:
+        return None
+    if manifest.codec.top_k == classes:
+        why = f"{classes} classes are so few that each is stored by itself, and chunks add to it"
+    else:
+        why = (
+            "few records compress less well than many, and calibration saw other views; a smaller "
+            "--bytes-per-view keeps the limit"
+        )
+    return f"{size.bytes_per_view / budget - 1:.0%} above --bytes-per-view {budget:g}: {why}"
+
+
+def class_facts(manifest: Manifest) -> dict[str, str]:
+    """Where labels and class names came from; the data's own classes where they are not the teacher's."""
+    told = {name: manifest.environment[name] for name in CLASS_FACTS if name in manifest.environment}
+    if manifest.data.decoding > 1 or manifest.data.spec.startswith(_OF_FILES):
+        told["decoding"] = _DECODINGS[manifest.data.decoding]
+    own = manifest.data.own_class_names
+    if own is not None:
+        some = ", ".join(own[:_OWN_SHOWN]) + (", ..." if len(own) > _OWN_SHOWN else "")
+        told["classes of the data"] = f"{some} ({len(own):,}), not the teacher's; no labels stored"
+    return told
+
+
+def described(configuration: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """A recipe's configuration as ``section.parameter=value``; sections that are not there are left out."""
+    for key, value in configuration.items():
+        if isinstance(value, Mapping):
+            # A base is a name with its configuration: what it is called is its prefix already.
+            yield from described(value, prefix if key == "configuration" else f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}={value:g}" if isinstance(value, int | float) else f"{prefix}{key}={value}"
+
+
+def statistics_lines(statistics: TeacherStatistics | None) -> list[str]:
+    """The teacher's figures in words, with the histogram of its entropy."""
+    if statistics is None:
+        return []
+    lines = []
+    if statistics.top1 is not None:
+        lines.append(
+            f"teacher top-1 {statistics.top1:.2%}, top-5 {statistics.top5:.2%}, NLL {statistics.nll:.4f}, "
+            f"calibration error {statistics.ece:.2%} over {statistics.labelled:,} live views"
+        )
+    if statistics.is_guessing:
+        lines.append(
+            "WARNING: the teacher is right no more often than by guessing: was it trained with this "
+            "normalisation and size (--mean, --std, --input-size), with classes in this order?"
+        )
+    lines.append(
+        f"entropy {statistics.entropy:.3f} nats, 0 │{histogram(statistics.entropy_histogram)}│ "
+        f"{statistics.entropy_limit:.2f} over {statistics.records:,} live views"
+    )
+    return lines
+
+
+def histogram(counts: tuple[int, ...]) -> str:
+    """One character for each count, its height against the largest; a space for none."""
+    largest = max(counts)
+    # Upwards: what is there is seen, however little it is.
+    return "".join(_STEPS[-(-count * len(_STEPS) // largest) - 1] if count else " " for count in counts)
+
+
+def _class_name(manifest: Manifest, class_id: int) -> str:
+    names = manifest.data.class_names
+    return f"{class_id} {names[class_id]}" if names else str(class_id)
+
+
+def _bars(sample: SampleView) -> Table:
+    table = Table(show_header=True, box=None, header_style="dim", pad_edge=False)
+    for title in ("class", "logit", "probability"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    table.add_column("")
+    for score in sample.top[:20]:
+        style = "green" if score.class_id == sample.label else ""
+        bar = "█" * round(score.probability * _BAR) or "▏"
+        name = f"{score.class_id}" + (f" {score.name}" if score.name else "")
+        cells = (name, f"{score.logit:.3f}", f"{score.probability:.2%}", bar)
+        table.add_row(*(Text(cell, style) for cell in cells))
+    return table

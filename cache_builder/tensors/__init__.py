@@ -1,0 +1,1 @@
+"""Records and networks in torch: encoders, decoders, digests of weights, second heads."""

@@ -1,1 +1,0 @@
-"""Caches out of and into other forms: export, import, merge, extend."""

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from cache_builder.build.forward import CompilerError, TeacherForward, resolve_device, resolve_precision
+from cache_builder.format.errors import ConfigError
+from cache_builder.views import normalise
+from tests.cache_builder.models import small
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+IMAGES = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_logits_are_the_models_of_normalised_pixels() -> None:
+    model = small().eval()
+    forward = TeacherForward(model, MEAN, STD, CPU, "fp32")
+    torch.testing.assert_close(forward(IMAGES), model(normalise(IMAGES, MEAN, STD)))
+    assert forward.classes(16) == 40
+
+
+def test_a_row_does_not_depend_on_its_batch() -> None:
+    forward = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32")
+    torch.testing.assert_close(forward(IMAGES[2:3]), forward(IMAGES)[2:3])
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_precision(precision: str, dtype: torch.dtype) -> None:
+    forward = TeacherForward(small().eval(), MEAN, STD, CPU, precision)  # type: ignore[arg-type]
+    logits = forward(IMAGES)
+    assert logits.dtype == dtype
+    exact = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32")(IMAGES)
+    assert (logits.float() - exact).abs().max() < 0.1 * exact.std()
+
+
+class TestCompile:
+    @pytest.fixture(autouse=True)
+    def fresh(self) -> Iterator[None]:
+        """Nothing translated before, by a test or a run of them."""
+        torch.compiler.reset()
+        counters.clear()
+        yield
+        torch.compiler.reset()
+
+    def test_every_batch_has_one_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With dynamo's own backend, which needs no compiler: smaller batches need no second translation."""
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+        forward, plain = (TeacherForward(small().eval(), MEAN, STD, CPU, "fp32") for _ in range(2))
+        assert not forward.is_compiled
+        forward.compile(5, 16)
+        assert forward.is_compiled
+        for images in (IMAGES[:5], IMAGES[:2], IMAGES[3:4]):
+            logits = forward(images)
+            assert logits.shape == (len(images), 40)
+            torch.testing.assert_close(logits, plain(images), rtol=1e-4, atol=1e-4)
+        assert counters["stats"]["unique_graphs"] == 1
+
+    def test_a_teacher_that_cannot_be_traced(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(graph: object, inputs: object) -> object:
+            raise RuntimeError("no such device\nand much more")
+
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=refuse))
+        forward = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32")
+        with pytest.raises(CompilerError, match="no such device"):
+            forward.compile(4, 16)
+        assert not forward.is_compiled
+        assert forward(IMAGES).shape == (6, 40)
+
+    def test_memory_that_runs_out_is_not_the_compilers_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def exhausted(pixels: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(torch, "compile", lambda model: exhausted)
+        with pytest.raises(torch.OutOfMemoryError):
+            TeacherForward(small().eval(), MEAN, STD, CPU, "fp32").compile(4, 16)
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: no g++ here")
+    def test_for_real(self) -> None:
+        forward, plain = (TeacherForward(small().eval(), MEAN, STD, CPU, "fp32") for _ in range(2))
+        forward.compile(5, 16)
+        for images in (IMAGES[:5], IMAGES[:2]):
+            torch.testing.assert_close(forward(images), plain(images), rtol=1e-4, atol=1e-4)
+        assert counters["stats"]["unique_graphs"] == 1
+
+    @pytest.mark.slow
+    def test_without_a_compiler(self, tmp_path: Path) -> None:
+        """A fresh process: inductor looks for the compiler once."""
+        program = (
+            "import torch\nfrom cache_builder.build.forward import CompilerError, TeacherForward\n"
+            "from tests.cache_builder.models import small\n"
+            "forward = TeacherForward(small().eval(), (0.5,) * 3, (0.5,) * 3, torch.device('cpu'), 'fp32')\n"
+            "try:\n    forward.compile(4, 16)\nexcept CompilerError as error:\n    print(error)\n"
+        )
+        changed = os.environ | {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=changed, check=True
+        )
+        assert "InvalidCxxCompiler: No working C++ compiler found" in ran.stdout
+
+
+class TestDevice:
+    def test_names(self) -> None:
+        assert resolve_device("cpu") == CPU
+        assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+    @pytest.mark.parametrize("name", ["gpu", "mps", "", "cuda:x", "meta", "CPU?"])
+    def test_unknown(self, name: str) -> None:
+        with pytest.raises(ConfigError, match="is not one of auto, cpu, cuda, cuda:N"):
+            resolve_device(name)
+
+    def test_more_than_there_are(self) -> None:
+        with pytest.raises(ConfigError, match=rf"this machine has {torch.cuda.device_count()} CUDA device"):
+            resolve_device("cuda:97")
+
+
+class TestPrecision:
+    def test_auto_on_the_cpu(self) -> None:
+        assert resolve_precision("auto", CPU) == "fp32"
+
+    def test_unknown(self) -> None:
+        with pytest.raises(ConfigError, match="'int8' is not one of auto, fp32, bf16, fp16"):
+            resolve_precision("int8", CPU)

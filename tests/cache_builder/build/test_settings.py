@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from typer.main import get_command
+
+from cache_builder.build.settings import BuildSettings
+from cache_builder.cli.app import app
+from tests.cache_builder.conftest import settings_for
+
+FLAGS: list[Any] = get_command(app).commands["build"].params  # type: ignore[attr-defined]
+
+
+def test_every_flag_is_a_setting_of_the_same_name() -> None:
+    assert {flag.name for flag in FLAGS} == set(BuildSettings.model_fields)
+    assert all(f"--{flag.name.replace('_', '-')}" in flag.opts for flag in FLAGS)
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_defaults_agree(flag: Any) -> None:
+    field = BuildSettings.model_fields[flag.name]
+    assert flag.required == field.is_required()
+    if not flag.required:
+        assert flag.default == field.default
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_every_setting_is_explained(flag: Any) -> None:
+    assert flag.help
+    assert BuildSettings.model_fields[flag.name].description
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"views": 0}, {"seed": -1}, {"seed": 2**64}, {"on_error": "ignore"}, {"mean": ("x",)}, {"nope": 1}],
+    ids=str,
+)
+def test_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        settings_for(Path("a.zarr"), Path(), **change)
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError):
+        settings_for(Path("a.zarr"), Path()).views = 3  # type: ignore[misc]

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from cache_builder.cli import commands
+from cache_builder.cli.commands import run_build, run_inspect, run_serve
+from cache_builder.format.errors import ConfigError
+from tests.cache_builder.conftest import settings_for
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the commands print, on a terminal of any width."""
+    text = io.StringIO()
+    monkeypatch.setattr(commands, "Console", lambda: Console(file=text, width=60))
+    return text
+
+
+def build(out: Path, photos: Path, **changes: object) -> None:
+    run_build(settings_for(out, photos, **changes).model_dump())
+
+
+class TestBuild:
+    def test_a_setting_that_is_wrong_is_named_as_its_flag(self, photos: Path) -> None:
+        arguments = settings_for(Path("a.zarr"), photos).model_dump() | {"tile_rows": 0}
+        with pytest.raises(ConfigError, match="--tile-rows 0: Input should be greater than or equal to 1"):
+            run_build(arguments)
+
+    def test_summary_is_not_broken_into_lines_nor_read_as_markup(
+        self, printed: io.StringIO, photos: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "[bold] a folder with a long name, longer than the terminal is wide" / "a.zarr"
+        build(out, photos, limit=20)
+        assert f"{out}: 20 samples x 3 views" in printed.getvalue()
+        assert f"kdcache inspect '{out}'" in printed.getvalue()
+        build(out, photos, limit=20)
+        assert f"{out} is finished already (cache_id" in printed.getvalue()
+
+    def test_summary_without_labels_and_tail(self, printed: io.StringIO, tmp_path: Path) -> None:
+        (tmp_path / "flat").mkdir()
+        for index in range(3):
+            Image.new("RGB", (20, 20), (80 * index, 0, 0)).save(tmp_path / "flat" / f"{index}.png")
+        build(tmp_path / "a.zarr", tmp_path / "flat", top_k=40)
+        assert "top-1" not in printed.getvalue()
+        assert "rank" not in printed.getvalue()
+
+    def test_summary_tells_clipping(
+        self, printed: io.StringIO, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from cache_builder.calibration import sketch
+
+        # As if calibration had seen nothing that does not fit half a byte.
+        monkeypatch.setattr(sketch, "_column_types", lambda _: (0, 0))
+        build(tmp_path / "a.zarr", photos, limit=20, tail_step=0.001)
+        assert "records were clipped, which are less faithful" in printed.getvalue()
+
+
+def test_inspect_prints(printed: io.StringIO, by_command: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_inspect(str(by_command), None, 0, as_json=False, picture=None)
+    assert "teacher top-1" in printed.getvalue()
+    assert "what a byte buys" in printed.getvalue()
+    run_inspect(str(by_command), None, 0, as_json=True, picture=None)
+    assert capsys.readouterr().out.startswith('{"location"')
+
+
+def test_inspect_draws_the_calibration(printed: io.StringIO, by_command: Path, tmp_path: Path) -> None:
+    run_inspect(str(by_command), None, 0, as_json=False, picture=str(tmp_path / "bytes.png"))
+    with Image.open(tmp_path / "bytes.png") as picture:
+        assert picture.width > 800
+    with pytest.raises(ConfigError, match="cannot write"):
+        run_inspect(str(by_command), None, 0, as_json=False, picture=str(tmp_path / "none" / "b.png"))
+
+
+def test_serve_without_the_servers_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("fastapi", "logit_server")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(ConfigError, match=r"the server needs fastapi: pip install 'kdcache\[server\]'"):
+        run_serve(["a.zarr"], "127.0.0.1", 0, 1)

@@ -1,0 +1,85 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cache_builder.format import ConfigError, CorruptCacheError, FormatError, IncompleteCacheError
+from logit_server.errors import UnknownCacheError
+from logit_server.served_caches import open_catalog, split_name
+from logit_server.settings import Settings
+from tests.caches import synthetic_logits, write_synthetic_cache
+from tests.format.damage import changed, flipped
+
+
+def settings(*caches: object, **others: object) -> Settings:
+    return Settings.checked(caches=tuple(str(cache) for cache in caches), **others)
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "location"),
+    [
+        ("/data/a.zarr", None, "/data/a.zarr"),
+        ("vit=/data/a.zarr", "vit", "/data/a.zarr"),
+        ("/data/a=b.zarr", None, "/data/a=b.zarr"),
+        ("./a=b.zarr", None, "./a=b.zarr"),
+        ("s3://bucket/a=b.zarr", None, "s3://bucket/a=b.zarr"),
+        ("v=s3://bucket/a=b.zarr", "v", "s3://bucket/a=b.zarr"),
+    ],
+)
+def test_a_cache_may_be_given_another_name(item: str, name: str | None, location: str) -> None:
+    assert split_name(item) == (name, location)
+
+
+def test_caches_are_found_by_name_and_by_id(cache_path: Path) -> None:
+    catalog = open_catalog(settings(f"mine={cache_path}"))
+    (served,) = catalog
+    assert catalog.find("mine") is served
+    assert catalog.find(served.cache_id) is served
+    with pytest.raises(UnknownCacheError, match="'synthetic' here; this server has 'mine'"):
+        catalog.find("synthetic")
+
+
+def test_one_cache_under_two_names(cache_path: Path) -> None:
+    catalog = open_catalog(settings(f"a={cache_path}", f"b={cache_path}"))
+    assert catalog.find("a").cache_id == catalog.find("b").cache_id
+
+
+def test_two_caches_of_one_name_are_refused(cache_path: Path, own_cache: Path) -> None:
+    with pytest.raises(ConfigError, match="NAME="):
+        open_catalog(settings(cache_path, own_cache))
+
+
+def test_no_cache_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no cache to serve"):
+        open_catalog(settings())
+
+
+def test_an_incomplete_cache_is_refused(tmp_path: Path) -> None:
+    write_synthetic_cache(tmp_path / "half.zarr", synthetic_logits(2, 64, 10), commit=1)
+    with pytest.raises(IncompleteCacheError, match="1 of 2 tiles are missing"):
+        open_catalog(settings(tmp_path / "half.zarr"))
+
+
+def test_a_path_without_a_cache_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="there is no cache here"):
+        open_catalog(settings(tmp_path / "nothing.zarr"))
+
+
+def test_a_damaged_header_array_is_refused(own_cache: Path) -> None:
+    (file,) = (own_cache / "codec" / "mean" / "c").rglob("0")
+    with changed(file, flipped(file.read_bytes(), 100)), pytest.raises(CorruptCacheError, match="codec/mean"):
+        open_catalog(settings(own_cache))
+    open_catalog(settings(own_cache))
+
+
+def test_a_page_larger_than_the_budget_is_refused(cache_path: Path) -> None:
+    (served,) = open_catalog(settings(cache_path))
+    with pytest.raises(ConfigError, match="raise page_bytes"):
+        open_catalog(settings(cache_path, page_bytes=served.page_bytes - 1))
+    open_catalog(settings(cache_path, page_bytes=served.page_bytes))
+
+
+def test_a_cache_that_is_gone_is_refused(own_cache: Path) -> None:
+    shutil.rmtree(own_cache)
+    with pytest.raises(FormatError):
+        open_catalog(settings(own_cache))

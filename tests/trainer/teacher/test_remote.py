@@ -1,0 +1,248 @@
+"""What the client makes of answers that no kdcache server gives today: a small server of canned ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+
+from cache_builder.format import ConfigError, ServerError, codec
+from cache_builder.format.content_digest import content_digest
+from tests.caches import synthetic_manifest
+from trainer.teacher.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
+from trainer.teacher.remote import ID_HEADER, RemoteSource
+
+MANIFEST = synthetic_manifest().model_copy(update={"cache_id": "a" * 32}).with_basis(codec.no_tail(40))
+BODY = json.dumps(MANIFEST.model_dump(mode="json")).encode()
+Answer = tuple[int, dict[str, str], bytes]
+OK: Answer = (200, {ID_HEADER: "a" * 32}, BODY)
+
+
+@contextlib.contextmanager
+def canned(answer: Callable[[BaseHTTPRequestHandler, int], Answer]) -> Iterator[str]:
+    """A server whose n-th answer is ``answer(request, n)``."""
+    count = iter(range(1000))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, headers, body = answer(self, next(count))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as web:
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{web.server_port}/v1/caches/c"
+        finally:
+            web.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def source(url: str, token: str | None = None, patience_s: float = 20.0) -> Iterator[RemoteSource]:
+    opened = RemoteSource(url, token, patience_s)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def test_the_token_is_sent():
+    seen = []
+
+    def answer(request, _):
+        seen.append(request.headers["Authorization"])
+        return OK
+
+    with canned(answer) as url, source(url, token="secret") as remote:
+        assert remote.manifest().name == "synthetic"
+    assert seen == ["Bearer secret"]
+
+
+def test_a_refusal_names_the_variable():
+    refusal = json.dumps({"error": "AuthError", "detail": "who are you?"}).encode()
+    with (
+        canned(lambda *_: (401, {}, refusal)) as url,
+        source(url) as remote,
+        pytest.raises(ServerError, match=r"HTTP 401 who are you\?; set KDCACHE_TOKEN"),
+    ):
+        remote.manifest()
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_passing_trouble_is_waited_out(status):
+    def answer(_, number):
+        return OK if number >= 2 else (status, {}, b"proxy: nobody home")
+
+    with canned(answer) as url, source(url) as remote:
+        assert remote.manifest().cache_id == "a" * 32
+
+
+class Recorder(threading.Event):
+    """An event that notes how long it was waited for instead of waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return False
+
+
+def test_waits_grow_to_a_limit_with_jitter():
+    recorder = Recorder()
+    patience = Patience("somewhere", 120.0, recorder)
+    for _ in range(12):
+        patience.wait("gone", None)
+    longest = [min(FIRST_DELAY_S * 2**n, LONGEST_DELAY_S) for n in range(12)]
+    assert all(0.5 * top <= wait <= top for wait, top in zip(recorder.waits, longest, strict=True))
+    assert len({wait / top for wait, top in zip(recorder.waits, longest, strict=True)}) > 1
+
+
+def test_the_server_says_how_long_to_wait():
+    recorder = Recorder()
+    Patience("somewhere", 120.0, recorder).wait("busy", "30")
+    assert recorder.waits == [30.0]
+
+
+def test_patience_ends():
+    recorder = Recorder()
+    with pytest.raises(ServerError, match="did not answer for 0 s: gone"):
+        Patience("somewhere", 0.0, recorder).wait("gone", None)
+    assert recorder.waits == []
+
+
+def test_trouble_with_another_cache_stops_at_once():
+    def answer(_, number):
+        return OK if number == 0 else (503, {ID_HEADER: "b" * 32}, b"")
+
+    with canned(answer) as url, source(url) as remote:
+        remote.manifest()
+        with pytest.raises(ServerError, match="the cache was replaced"):
+            remote.records(0, np.arange(3))
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 29])
+def test_an_answer_of_the_wrong_length_is_refused(body):
+    def answer(_, number):
+        return OK if number == 0 else (200, {ID_HEADER: "a" * 32}, body)
+
+    with canned(answer) as url, source(url) as remote:
+        remote.manifest()
+        with pytest.raises(ServerError, match=rf"answered {len(body)} bytes for 3 records"):
+            remote.records(0, np.arange(3))
+
+
+def test_an_array_that_is_not_its_digest_is_refused():
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(40, np.float32))
+    sealed = MANIFEST.model_copy(update={"digests": {"codec/mean": "0" * 16}})
+    manifest = json.dumps(sealed.model_dump(mode="json")).encode()
+
+    def answer(request, _):
+        return 200, {ID_HEADER: "a" * 32}, buffer.getvalue() if "arrays" in request.path else manifest
+
+    with (
+        canned(answer) as url,
+        source(url) as remote,
+        pytest.raises(ServerError, match="codec/mean does not match its digest"),
+    ):
+        remote.array("codec/mean")
+
+
+def test_something_that_is_no_manifest_is_refused():
+    with (
+        canned(lambda *_: (200, {ID_HEADER: "a" * 32}, b"<html>")) as url,
+        source(url) as remote,
+        pytest.raises(ServerError, match="did not answer with a manifest"),
+    ):
+        remote.manifest()
+
+
+def test_a_url_that_is_none_is_refused():
+    from cache_builder.format import ConfigError
+
+    with source("http://") as remote, pytest.raises(ConfigError, match="is not a URL"):
+        remote.manifest()
+
+
+def test_a_damaged_answer_is_asked_for_again():
+    """A proxy, a cable or a memory that flips one bit: the length is right, the checksum is not."""
+    whole = {ID_HEADER: "a" * 32, "Content-Digest": content_digest(BODY)}
+
+    def answer(_, number):
+        damaged = bytearray(BODY)
+        damaged[len(damaged) // 2] ^= number < 2
+        return 200, whole, bytes(damaged)
+
+    with canned(answer) as url, source(url) as remote:
+        assert remote.manifest().model_dump() == MANIFEST.model_dump()
+
+
+def test_answers_that_stay_damaged_are_never_believed():
+    headers = {ID_HEADER: "a" * 32, "Content-Digest": content_digest(BODY + b"x")}
+    with (
+        canned(lambda *_: (200, headers, BODY)) as url,
+        source(url, patience_s=0.1) as remote,
+        pytest.raises(ServerError, match="the answer is damaged"),
+    ):
+        remote.manifest()
+
+
+def test_this_machine_is_not_asked_through_a_proxy(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with canned(lambda *_: OK) as url, source(url, patience_s=0) as remote:
+        assert remote.manifest().name == "synthetic"
+
+
+def test_a_proxy_that_fails_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://me:pass@127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        source("http://cache.example.org:8000/v1/caches/c", patience_s=0) as remote,
+        pytest.raises(ServerError, match=r"proxy http://127\.0\.0\.1:9 of the environment") as caught,
+    ):
+        remote.manifest()
+    assert "pass" not in str(caught.value)
+
+
+def test_a_token_from_a_file_loses_its_line_end():
+    seen = []
+
+    def answer(request, _):
+        seen.append(request.headers["Authorization"])
+        return OK
+
+    with canned(answer) as url, source(url, token="secret\n") as remote:
+        remote.manifest()
+    assert seen == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("token", ["two words", "s\u00e9cret", "a\nb"])
+def test_a_token_that_no_header_takes_is_refused_without_showing_it(token):
+    with pytest.raises(ConfigError, match="visible ASCII") as caught, source("http://127.0.0.1:9/c", token):
+        pass
+    assert token not in str(caught.value)

@@ -1,0 +1,1 @@
+"""What a student minimises: written, published, explained."""

@@ -1,0 +1,1 @@
+"""The samples in the views that the teacher saw, in the order of the plan."""

@@ -1,0 +1,143 @@
+"""What a run trains on: the samples, their views and their labels, from caches or from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache_builder.datasets import ImageSource, LimitedSource, open_source
+from cache_builder.datasets.pixels import NEWEST
+from cache_builder.format import ConfigError
+from cache_builder.format.manifest import Decoding
+from cache_builder.views import parse_recipe
+from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
+from trainer.replay.order import epoch_order
+from trainer.replay.same_data import check_against_cache, usable_labels
+from trainer.run.classes import ClassChoice
+from trainer.run.config import TrainConfig
+from trainer.run.run_folder import DRIFT, RunFolder
+from trainer.teacher.client import TeacherCache
+from trainer.teacher.several import check_caches_agree
+
+# Epochs that no run reaches: choices that are made once have an order of their own.
+_ORDER_OF_LABELS, _ORDER_OF_SET_ASIDE = 2**64 - 1, 2**64 - 2
+_SET_ASIDE_SHARE = 0.1
+
+
+def training_source(settings: TrainConfig, decoding: Decoding = NEWEST) -> ImageSource:
+    """The data set that ``--data`` and ``--limit`` name; ``decoding``: how its files become pixels."""
+    source = open_source(settings.data, decoding)
+    return source if settings.limit is None else LimitedSource(source, settings.limit)
+
+
+def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decoding:
+    """That of the caches; without any that of the run which is continued, else the newest."""
+    if caches:
+        return caches[0].manifest.data.decoding
+    stored = RunFolder(settings.out).stored_config()
+    return NEWEST if stored is None else stored.decoding
+
+
+def training_data(
+    settings: TrainConfig,
+    caches: Sequence[TeacherCache],
+    source: ImageSource,
+    choice: ClassChoice = "teacher",
+) -> ViewDataset:
+    """The training samples in the views of the caches, or in views that are drawn here.
+
+    ``choice``: labels are the teacher's class ids, unless it is ``data`` or ``both``: then the data's own.
+    Every cache is checked against the data. Raises :class:`ConfigError` for caches that do not agree with
+    each other, and :class:`DataError` for one that does not fit the data.
+    """
+    dataset = _taught(settings, caches, source) if caches else _untaught(settings, source)
+    if caches and choice != "teacher" and source.labels is not None:
+        dataset = dataset.subset(np.arange(len(dataset)), labels=source.labels[dataset.indices])
+    if settings.labelled is not None:
+        dataset = _partly_labelled(dataset, settings.labelled, settings.seed)
+    return dataset
+
+
+def count_set_aside(labelled: int) -> int:
+    """How many of the labelled samples a loss that learns from other samples gets: a tenth, at least one."""
+    return min(labelled, max(1, round(_SET_ASIDE_SHARE * labelled)))
+
+
+class Split(NamedTuple):
+    """Two parts of the training data without a common sample."""
+
+    training: ViewDataset
+    set_aside: ViewDataset
+
+
+def split(dataset: ViewDataset, set_aside: int, seed: int) -> Split:
+    """Set some labelled samples aside, chosen by the seed; both parts keep the order of the whole."""
+    labelled = np.flatnonzero(dataset.labels >= 0)
+    chosen = epoch_order(seed, _ORDER_OF_SET_ASIDE, labelled.size)[:set_aside]
+    is_aside = np.zeros(len(dataset), np.bool_)
+    is_aside[labelled[chosen]] = True
+    return Split(dataset.subset(np.flatnonzero(~is_aside)), dataset.subset(np.flatnonzero(is_aside)))
+
+
+def class_counts(dataset: ViewDataset, classes: int) -> Tensor:
+    """How often each class is a label, int64 [C]."""
+    labels = dataset.labels[dataset.labels >= 0]
+    return torch.from_numpy(np.bincount(labels, minlength=classes))
+
+
+def _taught(settings: TrainConfig, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
+    if settings.recipe or settings.views:
+        raise ConfigError("--recipe and --views are the cache's: leave them out, or train without --cache")
+    check_caches_agree(caches)
+    first = ReplayDataset(
+        caches[0],
+        source,
+        settings.image_size,
+        allow_render_drift=settings.allow_render_drift,
+        drift_folder=settings.out / DRIFT,
+    )
+    return first if len(caches) == 1 else _taught_by_all(settings, caches, first)
+
+
+def _taught_by_all(
+    settings: TrainConfig, caches: Sequence[TeacherCache], first: ReplayDataset
+) -> ViewDataset:
+    """The samples that every cache can teach, in the views that every cache has."""
+    labels = first.labels
+    for cache in caches[1:]:
+        drift = settings.out / DRIFT
+        rows, indices = first.rows, first.indices
+        check_against_cache(cache, first.source, rows, indices, settings.allow_render_drift, drift)
+        labels = np.where(labels >= 0, labels, usable_labels(cache, first.source, rows, indices))
+    invalid = [row for cache in caches for row in cache.manifest.invalid_rows]
+    positions = np.flatnonzero(~np.isin(first.rows, invalid))
+    views = replace(first.views, count=min(cache.manifest.views.count for cache in caches))
+    return first.subset(positions, views=views, labels=labels[positions])
+
+
+def _untaught(settings: TrainConfig, source: ImageSource) -> ViewDataset:
+    if settings.recipe is None:
+        raise ConfigError("without --cache, say how images are augmented: --recipe pad-crop-flip or rrc-flip")
+    recipe = parse_recipe(settings.recipe)
+    views = settings.views or recipe.max_views() or settings.epochs
+    if recipe.max_views() is not None and views > (recipe.max_views() or 0):
+        raise ConfigError(f"recipe {settings.recipe!r} has {recipe.max_views()} view(s), not {views}")
+    size = settings.image_size or natural_size(source)
+    return ViewDataset(source, Views(recipe, settings.seed, views, "bilinear"), size)
+
+
+def _partly_labelled(dataset: ViewDataset, share: float, seed: int) -> ViewDataset:
+    """The same samples; of those that have a label, a share keeps it, at least one."""
+    having: NDArray[np.int64] = np.flatnonzero(dataset.labels >= 0)
+    if not having.size:
+        raise ConfigError(f"--labelled {share:g}: no sample of {dataset.source.spec} has a label")
+    kept = having[epoch_order(seed, _ORDER_OF_LABELS, having.size)[: max(1, round(share * having.size))]]
+    labels = np.full_like(dataset.labels, -1)
+    labels[kept] = dataset.labels[kept]
+    return dataset.subset(np.arange(len(dataset)), labels=labels)

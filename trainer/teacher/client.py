@@ -1,0 +1,158 @@
+"""A cache as a training loop sees it, wherever it lies: ids, labels and packed records.
+
+with TeacherCache.open("http://host:8000/v1/caches/vit_l") as cache:
+    records = cache.fetch(view=0, rows=cache.rows_for(["n01440764/x.JPEG"]))
+    logits = RecordDecoder(cache.manifest)(torch.from_numpy(records))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cache_builder.format import DataError, Manifest, RecordLayout
+from cache_builder.format.ids import SampleIds
+from cache_builder.format.manifest import TailBasis
+from trainer.teacher.local import StoreSource
+from trainer.teacher.remote import RemoteSource
+
+TOKEN_VARIABLE = "KDCACHE_TOKEN"
+PATIENCE_S = 120.0
+
+
+class Source(Protocol):
+    """Where a cache lies. Methods may be called from several threads."""
+
+    location: str
+
+    def manifest(self) -> Manifest:
+        """The manifest."""
+
+    def array(self, path: str) -> NDArray[Any]:
+        """An array that is not under ``records/``."""
+
+    def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Packed records [n, record_bytes] of valid rows."""
+
+    def page(self, view: int) -> NDArray[np.uint8]:
+        """Packed records [N, record_bytes] of a valid view."""
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class TeacherCache:
+    """What a teacher said about every sample, by row and view. Use ``TeacherCache.open``.
+
+    Nothing but the manifest is transferred before it is asked for. Records may be fetched from any thread.
+    Not for loader workers: fetch in the main process (``trainer.RecordFeed`` does, ahead of need).
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @classmethod
+    def open(cls, url: str, *, token: str | None = None, patience_s: float = PATIENCE_S) -> Self:
+        """Open ``http(s)://host/v1/caches/NAME``, a local path, or an fsspec URL such as ``s3://…``.
+
+        ``token``: bearer token for the server, by default the environment's ``KDCACHE_TOKEN``.
+        ``patience_s``: how long a server, or a store that was opened, may be away before a request gives up.
+        Raises :class:`ServerError` where no server answers, and the errors of ``open_cache`` for a path.
+        """
+        if url.startswith(("http://", "https://")):
+            source: Source = RemoteSource(url, token or os.environ.get(TOKEN_VARIABLE), patience_s)
+        else:
+            source = StoreSource(url, patience_s)
+        try:
+            source.manifest()
+        except BaseException:
+            source.close()
+            raise
+        return cls(source)
+
+    @property
+    def location(self) -> str:
+        """The URL or path it was opened with."""
+        return self._source.location
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, its tail basis attached: all that a decoder needs."""
+        manifest = self._source.manifest()
+        return manifest.with_basis(TailBasis.read(manifest.codec, self._source.array))
+
+    @property
+    def cache_id(self) -> str:
+        """The digest that names this cache for ever."""
+        return self._source.manifest().completed_id
+
+    @cached_property
+    def record_bytes(self) -> int:
+        """Bytes of one packed record."""
+        return RecordLayout(self._source.manifest().codec).record_bytes
+
+    @cached_property
+    def ids(self) -> SampleIds:
+        """Sample ids in row order."""
+        return SampleIds(self._source.array("samples/id_bytes"), self._source.array("samples/id_offsets"))
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """Labels [N], -1 where there is none."""
+        return self._source.array("samples/label")
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """xxh64 of each sample's source bytes [N]."""
+        return self._source.array("samples/digest")
+
+    @cached_property
+    def probe_pixels(self) -> NDArray[np.uint8]:
+        """The render probe: pixels [pairs, 3, size, size] of the manifest's ``probe.pairs``."""
+        return self._source.array("probe/pixels")
+
+    def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of sample ids, in their order; raises :class:`UnknownSampleError` naming those it lacks."""
+        return self.ids.rows_for(ids)
+
+    def fetch(self, view: int, rows: ArrayLike) -> NDArray[np.uint8]:
+        """Packed records uint8 [n, record_bytes] of rows [n] in one view, in their order.
+
+        Raises :class:`DataError` for a view or row that the cache does not have.
+        """
+        wanted = np.asarray(rows, np.int64).reshape(-1)
+        samples = self._source.manifest().data.samples
+        self._check_view(view)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < samples):
+            raise DataError(f"rows must lie in 0 to {samples - 1}, got {wanted.min()} to {wanted.max()}")
+        if not wanted.size:
+            return np.empty((0, self.record_bytes), np.uint8)
+        return self._source.records(view, wanted)
+
+    def fetch_page(self, view: int) -> NDArray[np.uint8]:
+        """All packed records of one view, uint8 [N, record_bytes]: the same bytes as ``fetch``, in one go."""
+        self._check_view(view)
+        return self._source.page(view)
+
+    def close(self) -> None:
+        """Drop connections and pages; waiting requests end with an error."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_view(self, view: int) -> None:
+        count = self._source.manifest().views.count
+        if not 0 <= view < count:
+            raise DataError(f"view {view} is out of range: the cache has views 0 to {count - 1}")

@@ -1,0 +1,206 @@
+"""A cache behind a logit server: patient requests, and bytes that are checked before they are believed."""
+
+from __future__ import annotations
+
+import io
+import threading
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.console.environment import is_loopback, proxy_for
+from cache_builder.format import ConfigError, CorruptCacheError, Manifest, RecordLayout, ServerError
+from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
+from cache_builder.format.content_digest import matches
+from cache_builder.format.manifest import array_digest
+from cache_builder.format.reader import parse_manifest
+from trainer.teacher.patience import Patience
+
+ID_HEADER = "X-KDCache-Id"
+ROWS_TYPE = "application/vnd.kdcache.rows"
+RECORDS_TYPE = "application/vnd.kdcache.records"
+
+ROWS_PER_REQUEST = 16_384
+"""Rows asked for at once: one request stays small enough to be repeated without regret."""
+_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
+# What a server that starts, drains, is overloaded or has lost its disk for a moment may answer.
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_REFUSED = {401, 403}
+
+
+class RemoteSource:
+    """One cache of one server. Every method may be called from several threads.
+
+    Requests that fail on the way, or find the server starting, overloaded or gone, or come back damaged, are
+    repeated with exponential backoff and jitter for ``patience_s`` seconds. An answer for another cache_id,
+    a refusal and a damaged tile end it at once. All of these raise :class:`ServerError`, a damaged tile
+    :class:`CorruptCacheError`. This machine itself is never asked through a proxy.
+    """
+
+    def __init__(self, url: str, token: str | None, patience_s: float) -> None:
+        self.location = url.rstrip("/")
+        self._patience_s = patience_s
+        self._closed = threading.Event()
+        self._cache_id: str | None = None
+        headers = {"Authorization": f"Bearer {_sendable(token)}"} if token else {}
+        self._proxy = proxy_for(self.location)
+        is_here = is_loopback(urlsplit(self.location).hostname or "")
+        self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, trust_env=not is_here)
+        self._manifest: Manifest | None = None
+
+    def manifest(self) -> Manifest:
+        """The manifest, without its tail basis. Its cache_id is the only one accepted from then on."""
+        if self._manifest is None:
+            response = self._request("GET", "")
+            try:
+                body = response.json()
+            except ValueError as error:
+                raise ServerError(f"{self.location} did not answer with a manifest: {error}") from error
+            self._manifest = parse_manifest(body, where=self.location)
+            self._cache_id = self._manifest.completed_id
+            self._check_identity(response)
+        return self._manifest
+
+    def array(self, path: str) -> NDArray[Any]:
+        """One array of the manifest's ``digests``, checked against its digest, or ``samples/digest``."""
+        content = self._request("GET", f"/arrays/{path}").content
+        try:
+            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        except ValueError as error:
+            raise ServerError(f"{self.location}/arrays/{path} is not an array: {error}") from error
+        expected = self.manifest().digests.get(path)
+        if expected is not None and array_digest(array) != expected:
+            raise ServerError(f"{self.location}/arrays/{path} does not match its digest in the manifest")
+        return array
+
+    def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Records of the given rows, in their order."""
+        parts = [
+            self._records(view, rows[start : start + ROWS_PER_REQUEST])
+            for start in range(0, len(rows), ROWS_PER_REQUEST)
+        ]
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    def page(self, view: int) -> NDArray[np.uint8]:
+        """All records of a view, asked for in slices: what has arrived is not asked for again."""
+        samples = self.manifest().data.samples
+        page = np.empty((samples, self._record_bytes), np.uint8)
+        for start in range(0, samples, ROWS_PER_REQUEST):
+            stop = min(start + ROWS_PER_REQUEST, samples)
+            params = {"start": start, "stop": stop}
+            response = self._request("GET", f"/views/{view}/records", params=params)
+            page[start:stop] = self._as_records(response, stop - start)
+        return page
+
+    def close(self) -> None:
+        """End waiting requests and drop the connections."""
+        self._closed.set()
+        self._client.close()
+
+    @property
+    def _record_bytes(self) -> int:
+        return RecordLayout(self.manifest().codec).record_bytes
+
+    def _records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        response = self._request(
+            "POST",
+            "/records",
+            params={"view": view},
+            content=rows.astype("<u4").tobytes(),
+            headers={"Content-Type": ROWS_TYPE, "Accept": RECORDS_TYPE},
+        )
+        return self._as_records(response, len(rows))
+
+    def _as_records(self, response: httpx2.Response, count: int) -> NDArray[np.uint8]:
+        content = response.content
+        if len(content) != count * self._record_bytes:
+            raise ServerError(
+                f"{response.url} answered {len(content)} bytes for {count} records of {self._record_bytes} "
+                "bytes: does a proxy change the answers?"
+            )
+        # A bytearray makes the array writable: torch warns about others.
+        return np.frombuffer(bytearray(content), np.uint8).reshape(count, self._record_bytes)
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
+        """Send until there is an answer worth having; raise what waiting cannot mend."""
+        waiting = Patience(self.location, self._patience_s, self._closed)
+        while True:
+            retry_after = None
+            try:
+                response = self._client.request(method, self.location + path, **arguments)
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+                raise ConfigError(f"{self.location} is not a URL: {error}") from error
+            except httpx2.TransportError as error:
+                problem = f"{type(error).__name__}: {error}"
+            else:
+                self._check_identity(response)
+                if response.status_code != HTTPStatus.OK:
+                    problem = self._refuse_unless_passing(response)
+                elif matches(response.content, response.headers.get(DIGEST_HEADER)) is False:
+                    problem = "the answer is damaged: its bytes are not those that its checksum was made of"
+                else:
+                    waiting.over()
+                    return response
+                retry_after = response.headers.get("Retry-After")
+            waiting.wait(problem + self._way(), retry_after)
+
+    def _way(self) -> str:
+        """The proxy that was asked in the server's place, where the environment names one."""
+        if self._proxy is None:
+            return ""
+        return (
+            f" (asked through the proxy {self._proxy} of the environment; to go without it, add the server's "
+            "host to no_proxy)"
+        )
+
+    def _check_identity(self, response: httpx2.Response) -> None:
+        found = response.headers.get(ID_HEADER)
+        if found is None:
+            if response.status_code == HTTPStatus.OK:
+                raise ServerError(
+                    f"{response.url} answered without {ID_HEADER}: this is not a cache of a kdcache server; "
+                    f"the URL should look like http://host:8000/v1/caches/NAME{self._way()}"
+                )
+        elif self._cache_id is not None and found != self._cache_id:
+            raise ServerError(
+                f"{self.location} now serves cache {found}, this run began with {self._cache_id}: the cache "
+                "was replaced; serve the old one again, or start a new run"
+            )
+
+    def _refuse_unless_passing(self, response: httpx2.Response) -> str:
+        """What to say while waiting; raises for an answer that waiting will not change."""
+        error, detail = _error_body(response)
+        problem = f"HTTP {response.status_code} {detail}".strip()
+        if error == CorruptCacheError.__name__:
+            raise CorruptCacheError(f"{self.location}: {detail}")
+        if response.status_code in _PASSING:
+            return problem
+        if response.status_code in _REFUSED:
+            problem += "; set KDCACHE_TOKEN to a token of this server"
+        if response.status_code == HTTPStatus.NOT_FOUND and self._cache_id is None:
+            problem += "; the URL should look like http://host:8000/v1/caches/NAME"
+        raise ServerError(f"{response.url}: {problem}{self._way()}")
+
+
+def _sendable(token: str) -> str:
+    """The token without the line's end that a file leaves; :class:`ConfigError` where no header takes it."""
+    token = token.strip()
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(
+            "the token (KDCACHE_TOKEN) holds characters that no HTTP header takes: it is made of visible "
+            "ASCII characters, without spaces"
+        )
+    return token
+
+
+def _error_body(response: httpx2.Response) -> tuple[str, str]:
+    """The server's error name and sentence; empty where a proxy answered in its place."""
+    try:
+        body = response.json()
+        return str(body["error"]), str(body["detail"])
+    except (ValueError, KeyError, TypeError):
+        return "", response.reason_phrase
