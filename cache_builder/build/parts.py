@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cache_builder.build.plan import Plan
+from cache_builder.build.plan import Plan, check_codec
 from cache_builder.datasets import ImageSource, Sample
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
@@ -107,6 +107,7 @@ def begun_like(plan: Plan) -> Manifest | None:
                 f"--like {like} has other sample ids or labels than {plan.settings.data} here ({path}): "
                 "every part needs the same data set, whichever rows it builds"
             )
+    check_codec(plan.settings, manifest, f"--like {like}")
     copy_begun(model, plan.settings.out, manifest)
     return manifest
 

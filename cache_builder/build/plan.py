@@ -11,7 +11,7 @@ import torch
 from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
 from cache_builder.build.forward import TeacherForward, resolve_device, resolve_precision
 from cache_builder.build.output import check_name
-from cache_builder.build.preflight import opened_source
+from cache_builder.build.preflight import check_codec_name, opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
@@ -70,6 +70,7 @@ def make_plan(
     data set, where it is open already.
     """
     check_name(settings.cache_name)
+    check_codec_name(settings.codec)
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
@@ -83,6 +84,7 @@ def make_plan(
     classes = forward.classes(wanted.input_size)
     fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
     request = _codec_request(settings, classes)
+    name = settings.codec or calibrate.usual_codec(classes, request)
     manifest = Manifest(
         product_version=version("kdcache"),
         name=settings.cache_name,
@@ -105,7 +107,7 @@ def make_plan(
             precision=precision,
         ),
         views=ViewsSection(count=settings.views, recipe=named(recipe), seed=settings.seed),
-        codec=calibrate.provisional(classes, request),
+        codec=calibrate.calibrator(name).provisional(classes, request),
         tiling=TilingSection(views=min(settings.views, TILE_VIEWS), rows=_tile_rows(settings, len(source))),
         calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request),
         probe=ProbeSection(pairs=(), libraries={}, tolerance=1.0),
@@ -201,7 +203,7 @@ def _check_views(views: int, recipe: Recipe) -> None:
 
 
 def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
-    """What calibration is asked for; nothing where every class is stored anyway."""
+    """What the codec's calibrator is asked for."""
     if settings.tail_rank and settings.tail_rank >= classes:
         raise ConfigError(f"--tail-rank {settings.tail_rank}: the teacher has {classes} classes; use fewer")
     top_k = None if settings.top_k is None else min(settings.top_k, classes)
@@ -212,7 +214,7 @@ def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
         tail_step=settings.tail_step,
         value_step=settings.value_step,
     )
-    return CodecRequest(top_k=top_k) if calibrate.is_exact(classes, request) else request
+    return calibrate.checked_request(classes, request, settings.codec)
 
 
 def _tile_rows(settings: BuildSettings, samples: int) -> int:
@@ -240,8 +242,18 @@ def _environment(device: torch.device) -> dict[str, str]:
     return {"python": platform.python_version(), "device": accelerator, **libraries}
 
 
+def check_codec(settings: BuildSettings, stored: Manifest, where: str) -> None:
+    """Raise :class:`ConfigError` where ``--codec`` names another codec than a cache that is there has."""
+    if settings.codec not in (None, stored.codec.name):
+        raise ConfigError(
+            f"{where} has records of codec {stored.codec.name}, and --codec {settings.codec} asks for "
+            "others: leave --codec out, or use another --out"
+        )
+
+
 def check_settings(plan: Plan, stored: Manifest) -> None:
     """Raise :class:`ConfigError` where the cache that is there was built by other settings."""
+    check_codec(plan.settings, stored, plan.settings.out)
     differing = differing_settings(stored, plan.manifest)
     if differing:
         raise ConfigError(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from zarr.abc.store import Store
 
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.format.arrays import open_array
-from cache_builder.format.commits import parse_commit, read_commit_bytes
+from cache_builder.format.commits import has_damaged_statistics, parse_commit, read_commit_bytes
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
@@ -20,7 +20,7 @@ _LOOKS = 2
 """Readings that must all differ before a shard counts as damaged: one may have gone wrong on the way."""
 
 
-def withdraw_damaged(location: str, check: Callable[[], None], progress: BuildProgress) -> list[Tile]:
+def withdraw_damaged(location: str, check: Callable[[], None], progress: Progress) -> list[Tile]:
     """Take the commits of damaged tiles away, and give those tiles; reads every byte of the cache.
 
     What no tile holds is looked at too: :class:`CorruptCacheError` where it is damaged; only a copy mends it.
@@ -51,7 +51,7 @@ def _check_headers(location: str, manifest: Manifest) -> None:
         open_array(store, spec, location)
 
 
-def _damaged_tiles(location: str, manifest: Manifest, progress: BuildProgress) -> list[Tile]:
+def _damaged_tiles(location: str, manifest: Manifest, progress: Progress) -> list[Tile]:
     store, everything = open_store(location, read_only=True), list(tiles(manifest))
     commits = read_commit_bytes(store, everything)
     build = build_digest(manifest.model_dump(mode="json"))
@@ -68,6 +68,8 @@ def _is_whole(store: Store, manifest: Manifest, build: str, tile: Tile, commit: 
     try:
         parsed = parse_commit(commit, manifest, build, tile, where="")
     except CorruptCacheError:
+        return False
+    if has_damaged_statistics(commit, parsed):
         return False
     shards = {spec.shard_key(tile): parsed.shards[spec.path] for spec in tile_arrays(manifest, tile)}
     return all(

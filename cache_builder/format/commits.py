@@ -10,8 +10,9 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field
 from zarr.abc.store import Store
 
 from cache_builder.format.errors import CorruptCacheError
+from cache_builder.format.frozen import Frozen
 from cache_builder.format.layout import Tile, tile_arrays
-from cache_builder.format.manifest import Frozen, Manifest, canonical_json
+from cache_builder.format.manifest import Manifest, canonical_json
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import read_many
 
@@ -108,6 +109,11 @@ def parse_commit(data: bytes, manifest: Manifest, build: str, tile: Tile, where:
             f"{where}: {tile.key} ({tile}) is damaged or of another build: {error}; {REPAIR}"
         ) from error
     return commit
+
+
+def has_damaged_statistics(data: bytes, commit: Commit) -> bool:
+    """Whether a commit, parsed from ``data``, was stored with statistics that cannot be read any more."""
+    return commit.statistics is None and json.loads(data).get("statistics") is not None
 
 
 def check_commit(commit: Commit, manifest: Manifest, build: str, tile: Tile) -> None:

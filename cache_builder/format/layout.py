@@ -1,25 +1,19 @@
-"""Pure geometry of a store: tiles, arrays, shards, chunks and the fields of a record. No I/O here."""
+"""Pure geometry of a store: tiles, arrays, shards and chunks. No I/O here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import NDArray
 
-from cache_builder.format.manifest import Codec, CodecSection, Manifest, SketchSection
+from cache_builder.format.codecs.record import Shuffle
+from cache_builder.format.manifest import Manifest
 
 ROOT_ATTRIBUTE = "kdcache"
-INDEX_TYPES = {8: "<u1", 16: "<u2", 32: "<u4"}
-
-
-def index_bits(classes: int) -> int:
-    """Bits of the smallest unsigned type that holds ``classes - 1``."""
-    return 8 if classes <= 2**8 else 16 if classes <= 2**16 else 32
 
 
 @dataclass(frozen=True)
@@ -66,99 +60,43 @@ def tiles(manifest: Manifest) -> Iterator[Tile]:
             yield Tile(group, block, view, min(view + height, v), row, min(row + width, n))
 
 
-Shuffle = Literal["noshuffle", "bitshuffle"]
-_UNSHUFFLED = ("tail_coef", "tail_coef_packed", "topk_residual")
-
-
 @dataclass(frozen=True)
-class Field:
-    """One field of a record: ``count`` values of ``dtype``, at byte ``offset`` of the packed record."""
+class Blocks:
+    """How the rows of a view are cut into blocks: a block is one chunk of every field, decoded together."""
 
-    name: str
-    dtype: np.dtype[Any]
-    count: int
-    scalar: bool
-    offset: int
+    samples: int
+    """N, the rows of a view."""
+    height: int
+    """Rows of a block; the last one may have fewer."""
 
-    @property
-    def shuffle(self) -> Shuffle:
-        """What Blosc does to the bytes of a chunk before it compresses them.
+    @classmethod
+    def of(cls, manifest: Manifest) -> Blocks:
+        """The blocks of a cache."""
+        return cls(manifest.data.samples, manifest.tiling.rows)
 
-        Small coefficients are best left to zstd's entropy coder byte by byte: 32.7 bytes instead of 36.0 for
-        64 of them (glyphs, 482 classes, 2026-11-25); numbers of several bytes are not.
-        """
-        return "noshuffle" if self.name in _UNSHUFFLED else "bitshuffle"
+    def __len__(self) -> int:
+        return -(-self.samples // self.height)
 
-    @property
-    def array(self) -> str:
-        """Store path of the array that holds this field for every (view, row)."""
-        return f"records/{self.name}"
+    def rows(self, block: int) -> range:
+        """The rows of a block."""
+        return range(block * self.height, min((block + 1) * self.height, self.samples))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of this field in a packed record."""
-        return self.dtype.itemsize * self.count
+    def meeting(self, rows: range) -> range:
+        """The blocks that consecutive rows lie in."""
+        return range(rows.start // self.height, -(-rows.stop // self.height)) if len(rows) else range(0)
 
+    def runs(self, blocks: NDArray[np.integer[Any]]) -> Iterator[range]:
+        """Ascending blocks as ranges of rows, as few as there can be: neighbours are read together."""
+        for run in np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1):
+            if run.size:
+                yield range(self.rows(int(run[0])).start, self.rows(int(run[-1])).stop)
 
-_Column = tuple[str, str, int, bool]
-"""Name, type, count and whether the array lacks the last axis."""
-
-
-def _topk_tail(codec: CodecSection) -> list[_Column]:
-    return [
-        ("topk_max", "<f4", 1, True),
-        ("lse", "<f4", 1, True),
-        ("topk_span", "<f2", 1, True),
-        ("tail_coef_wide", "<i2", codec.tail_wide, False),
-        ("topk_index", INDEX_TYPES[codec.index_bits], codec.top_k, False),
-        ("topk_value", "<u1", codec.top_k, False),
-        ("tail_coef", "<i1", codec.tail_rank - codec.tail_wide, False),
-    ]
-
-
-def _class_sketch(codec: SketchSection) -> list[_Column]:
-    return [
-        ("lse_above", "<f2", 1, True),
-        ("tail_coef_wide", "<i2", codec.tail_wide, False),
-        ("topk_index", INDEX_TYPES[codec.index_bits], codec.top_k, False),
-        ("topk_residual", f"<i{codec.value_bits // 8}", codec.top_k, False),
-        ("tail_coef", "<i1", codec.tail_bytes, False),
-        ("tail_coef_packed", "<u1", -(-codec.tail_packed // 2), False),
-    ]
-
-
-@dataclass(frozen=True)
-class RecordLayout:
-    """The packed record: the fields in their order, little-endian, without padding."""
-
-    codec: Codec
-
-    @cached_property
-    def fields(self) -> tuple[Field, ...]:
-        """The fields in packed order. Absent fields (no tail, nothing wide) are left out."""
-        codec = self.codec
-        columns = _topk_tail(codec) if isinstance(codec, CodecSection) else _class_sketch(codec)
-        fields: list[Field] = []
-        offset = 0
-        for name, dtype, count, scalar in columns:
-            if count:
-                fields.append(Field(name, np.dtype(dtype), count, scalar, offset))
-                offset += fields[-1].nbytes
-        return tuple(fields)
-
-    @cached_property
-    def record_bytes(self) -> int:
-        """Bytes of one packed record."""
-        return sum(field.nbytes for field in self.fields)
-
-    @cached_property
-    def dtype(self) -> np.dtype[Any]:
-        """The packed record as a NumPy structured type."""
-        members: list[tuple[str, DTypeLike] | tuple[str, DTypeLike, tuple[int, ...]]] = [
-            (field.name, field.dtype) if field.scalar else (field.name, field.dtype, (field.count,))
-            for field in self.fields
-        ]
-        return np.dtype(members)
+    def split(self, rows: NDArray[np.integer[Any]]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Every block that some of ``rows`` [n] lie in, with the places [m] of those among the n."""
+        blocks = rows // self.height
+        order = np.argsort(blocks, kind="stable")
+        met, starts = np.unique(blocks[order], return_index=True)
+        yield from zip(met.tolist(), np.split(order, starts[1:]), strict=met.size > 0)
 
 
 @dataclass(frozen=True)
@@ -192,7 +130,7 @@ def record_arrays(manifest: Manifest) -> list[ArraySpec]:
     v, n = manifest.views.count, manifest.data.samples
     height, width = manifest.tiling.views, manifest.tiling.rows
     specs = []
-    for field in RecordLayout(manifest.codec).fields:
+    for field in manifest.codec.layout.fields:
         tail = () if field.scalar else (field.count,)
         specs.append(
             ArraySpec(
@@ -221,24 +159,18 @@ HEADER_CHUNK_BYTES = 2**26
 
 def header_specs(manifest: Manifest, id_bytes: int) -> list[ArraySpec]:
     """The arrays written once, before the first tile. ``id_bytes``: length of all sample ids in UTF-8."""
-    n, c, rank = manifest.data.samples, manifest.data.classes, manifest.codec.tail_rank
+    n = manifest.data.samples
     side, pictures = manifest.teacher.input_size, len(manifest.probe.pairs)
     return [
         _header_spec("samples/id_bytes", "<u1", (id_bytes,)),
         _header_spec("samples/id_offsets", "<i8", (n + 1,)),
         _header_spec("samples/label", "<i4", (n,)),
-        _header_spec("codec/mean", "<f4", (c,)),
-        _header_spec("codec/basis", "<f4", (rank, c)),
-        *_centres_spec(manifest),
+        *(
+            _header_spec(header.path, header.dtype, header.shape)
+            for header in manifest.codec.headers(manifest.data.classes)
+        ),
         _header_spec("probe/pixels", "<u1", (pictures, 3, side, side)),
     ]
-
-
-def _centres_spec(manifest: Manifest) -> list[ArraySpec]:
-    """The table of the best class, where the codec has one."""
-    if isinstance(manifest.codec, CodecSection):
-        return []
-    return [_header_spec("codec/centres", "<i2", (manifest.data.classes, manifest.codec.tail_rank))]
 
 
 def _header_spec(path: str, dtype: str, shape: tuple[int, ...]) -> ArraySpec:

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Self
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeInt,
     PositiveFloat,
-    PrivateAttr,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
+from cache_builder.format.codecs import ManifestCodec
 from cache_builder.format.errors import FormatError
+from cache_builder.format.frozen import Frozen
 
 FORMAT_VERSION: Literal[2] = 2
 """What this release writes; it reads version 1 as well."""
@@ -36,22 +35,11 @@ Decoding = Literal[1, 2]
 """A rule by which files become pixels (FORMAT.md, section 8)."""
 
 
-class Frozen(BaseModel):
-    """A value object: immutable, no unknown keys, a docstring under each field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-
 class NamedConfiguration(Frozen):
     """A thing chosen by name, with its parameters: ``{"name": ..., "configuration": {...}}``."""
 
     name: str
     configuration: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-def _without_absent(body: dict[str, Any], optional: str) -> dict[str, Any]:
-    """The JSON object without a key that only some manifests have."""
-    return {key: value for key, value in body.items() if key != optional or value is not None}
 
 
 class DataSection(Frozen):
@@ -113,95 +101,6 @@ class ViewsSection(Frozen):
     """The augmentation policy and its parameters."""
     seed: int = Field(ge=0, lt=2**64)
     """Key of the counter-based generator."""
-
-
-class MaskSection(Frozen):
-    """What masked logits (-1e4, -1e9, -infinity beside ordinary ones) were raised to before encoding."""
-
-    classes: int = Field(ge=0)
-    """Classes that are masked in every record: they decode to their constant in ``codec/mean``."""
-    lowest: float
-    """What these decode to at least."""
-    floor: float
-    """What a logit was raised to that only some records mask."""
-
-
-class CodecSection(Frozen):
-    """A logit vector as K values between the largest and the K-th, and a tail sketch around the mean.
-
-    Version 1; in version 2 for caches that store every class.
-    """
-
-    name: Literal["topk-tail"] = "topk-tail"
-    top_k: int = Field(gt=0)
-    """K, classes stored one by one, largest logit first. K = C means no tail."""
-    index_bits: Literal[8, 16, 32]
-    """Width of a stored class id."""
-    tail_rank: int = Field(ge=0)
-    """r, coefficients of the tail sketch; 0 when K = C."""
-    tail_wide: int = Field(ge=0)
-    """The first of the r coefficients that need int16; the others are int8."""
-    tail_step: float = Field(ge=0)
-    """Quantisation step of every coefficient, in logits. 0 when there is no tail."""
-    masks: MaskSection | None = None
-    """Of a teacher that masks classes. The JSON has this key only then."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_masks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_absent(serialize(self), "masks")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.tail_wide > self.tail_rank:
-            raise ValueError("tail_wide must not exceed tail_rank")
-        if (self.tail_rank > 0) != (self.tail_step > 0):
-            raise ValueError("tail_step is positive exactly when tail_rank is")
-        return self
-
-
-class SketchSection(Frozen):
-    """A logit vector as a sketch around what is usual for its best class, and K values beside the sketch."""
-
-    name: Literal["class-sketch"] = "class-sketch"
-    top_k: int = Field(gt=0)
-    """K, classes stored one by one, largest logit first."""
-    index_bits: Literal[8, 16, 32]
-    """Width of a stored class id."""
-    index_coding: Literal["class", "rank"] = "class"
-    """Whether ids after the first are class ids, or places in what is usual for the best class."""
-    value_bits: Literal[8, 16]
-    """Width of a stored value."""
-    value_step: PositiveFloat
-    """Quantisation step of the K values, in logits."""
-    tail_rank: int = Field(gt=0)
-    """r, coefficients of the sketch."""
-    tail_wide: int = Field(ge=0)
-    """The first of the r coefficients, which are int16."""
-    tail_bytes: int = Field(ge=0)
-    """The next ones, which are int8; the others are half bytes."""
-    tail_step: PositiveFloat
-    """Quantisation step of every coefficient, in logits."""
-    masks: MaskSection | None = None
-    """Of a teacher that masks classes. The JSON has this key only then."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_masks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_absent(serialize(self), "masks")
-
-    @property
-    def tail_packed(self) -> int:
-        """The last of the r coefficients, two in a byte."""
-        return self.tail_rank - self.tail_wide - self.tail_bytes
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.tail_packed < 0:
-            raise ValueError("tail_wide + tail_bytes must not exceed tail_rank")
-        return self
-
-
-Codec = CodecSection | SketchSection
-"""How a logit vector becomes a record."""
 
 
 class TilingSection(Frozen):
@@ -273,71 +172,6 @@ class ProbeSection(Frozen):
     """Largest mean absolute pixel difference (levels of 255) that still counts as the same picture."""
 
 
-class TailBasis:
-    """The arrays that turn tail coefficients into logits: ``logits ≈ mean + (step * coef) @ basis``.
-
-    ``mean`` is float32 [C], ``basis`` float32 [r, C] with orthonormal rows; ``centres`` int16 [C, r], the
-    usual coefficients of samples whose best class is c; None for a codec without them.
-    """
-
-    def __init__(
-        self,
-        mean: NDArray[np.float32],
-        basis: NDArray[np.float32],
-        centres: NDArray[np.int16] | None = None,
-    ) -> None:
-        self.mean = np.ascontiguousarray(mean, dtype=np.float32)
-        self.basis = np.ascontiguousarray(basis, dtype=np.float32)
-        self._centres = None if centres is None else np.ascontiguousarray(centres, dtype=np.int16)
-        self._ranking: tuple[float, NDArray[np.uint16]] | None = None
-        self._places: tuple[float, NDArray[np.uint16]] | None = None
-
-    @property
-    def centres(self) -> NDArray[np.int16]:
-        """int16 [C, r]; :class:`FormatError` where nobody gave them: zeros would decode to wrong logits."""
-        if self._centres is None:
-            raise FormatError("codec class-sketch needs codec/centres, and this tail basis was made without")
-        return self._centres
-
-    @classmethod
-    def read(cls, codec: Codec, array: Callable[[str], NDArray[Any]]) -> TailBasis:
-        """From what a cache of this codec keeps under ``codec/``; ``array`` reads one array of that path."""
-        centres = array("codec/centres") if isinstance(codec, SketchSection) else None
-        return cls(array("codec/mean"), array("codec/basis"), centres)
-
-    def ranking(self, tail_step: float) -> NDArray[np.uint16]:
-        """For each best class [C] all classes [C] in their usual order, the class itself first.
-
-        By falling ``mean / step + centres @ basis`` in fixed-point numbers of 15 binary places, equal ones by
-        class id: sums of integers, so that every machine finds the same order.
-        """
-        if self._ranking is None or self._ranking[0] != tail_step:
-            self._ranking = tail_step, _ranking(self.mean, self.basis, self.centres, tail_step)
-        return self._ranking[1]
-
-    def places(self, tail_step: float) -> NDArray[np.uint16]:
-        """The inverse of :meth:`ranking`: for each best class, where every class stands."""
-        if self._places is None or self._places[0] != tail_step:
-            usual = self.ranking(tail_step)
-            places = np.empty_like(usual)
-            np.put_along_axis(places, usual, np.arange(len(usual), dtype=usual.dtype)[None], axis=1)
-            self._places = tail_step, places
-        return self._places[1]
-
-
-_FIXED_POINT = 2.0**15
-
-
-def _ranking(
-    mean: NDArray[np.float32], basis: NDArray[np.float32], centres: NDArray[np.int16], tail_step: float
-) -> NDArray[np.uint16]:
-    # Integers in float64, which is exact up to 2^53 in whatever order they are added.
-    scores = centres.astype(np.float64) @ np.rint(basis.astype(np.float64) * _FIXED_POINT)
-    scores += np.rint(mean.astype(np.float64) * (_FIXED_POINT / tail_step))
-    np.fill_diagonal(scores, np.inf)
-    return np.argsort(-scores, axis=1, kind="stable").astype(np.uint16)
-
-
 class Manifest(Frozen):
     """All a reader needs. ``cache_id`` is null until every tile is committed."""
 
@@ -348,7 +182,7 @@ class Manifest(Frozen):
     data: DataSection
     teacher: TeacherSection
     views: ViewsSection
-    codec: Annotated[Codec, Field(discriminator="name")]
+    codec: ManifestCodec
     tiling: TilingSection
     calibration: CalibrationSection
     probe: ProbeSection
@@ -361,29 +195,11 @@ class Manifest(Frozen):
     cache_id: str | None = None
     """Digest over the manifest and all commits; null while the build runs."""
 
-    _basis: TailBasis | None = PrivateAttr(default=None)
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for problem in _contradictions(self):
             raise ValueError(problem)
         return self
-
-    @property
-    def basis(self) -> TailBasis:
-        """The tail basis that the reader attached; raises :class:`FormatError` where nobody did."""
-        if self._basis is None:
-            raise FormatError(
-                "this manifest carries no tail basis: take it from open_cache(path).manifest or "
-                "TeacherCache.open(url).manifest instead of parsing the JSON yourself"
-            )
-        return self._basis
-
-    def with_basis(self, basis: TailBasis) -> Manifest:
-        """The same manifest with the arrays of the tail sketch attached (not part of the JSON)."""
-        copy = self.model_copy()
-        copy._basis = basis
-        return copy
 
     @property
     def completed_id(self) -> str:
@@ -398,16 +214,9 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     classes, names, codec = manifest.data.classes, manifest.data.class_names, manifest.codec
     if names is not None and len(names) != classes:
         yield f"data.class_names has {len(names)} names for {classes} classes"
-    if isinstance(codec, SketchSection) and manifest.format_version == 1:
-        yield "format version 1 has no codec class-sketch"
-    if codec.top_k > classes or codec.tail_rank > classes:
-        yield f"codec.top_k and codec.tail_rank must not exceed data.classes = {classes}"
-    if codec.top_k == classes and codec.tail_rank:
-        yield "codec.top_k = data.classes leaves no tail, so codec.tail_rank must be 0"
-    if isinstance(codec, SketchSection) and codec.index_coding == "rank" and classes > 2**16:
-        yield f"codec.index_coding = rank is for up to {2**16} classes"
-    if 2**codec.index_bits < classes:
-        yield f"codec.index_bits = {codec.index_bits} cannot hold a class id below {classes}"
+    if manifest.format_version < codec.since:
+        yield f"format version {manifest.format_version} has no codec {codec.name}"
+    yield from codec.problems(classes)
     if any(
         view >= manifest.views.count or row >= manifest.data.samples for view, row in manifest.probe.pairs
     ):

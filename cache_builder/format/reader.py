@@ -14,8 +14,8 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cache_builder.format import codec
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
+from cache_builder.format.codecs import Ranked, Stored, open_codec
 from cache_builder.format.commits import (
     REPAIR,
     Commit,
@@ -36,7 +36,7 @@ from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
-    RecordLayout,
+    Blocks,
     Tile,
     digest_array,
     header_specs,
@@ -47,7 +47,6 @@ from cache_builder.format.layout import (
 from cache_builder.format.manifest import (
     FORMAT_VERSION,
     Manifest,
-    TailBasis,
     array_digest,
     build_digest,
     cache_digest,
@@ -59,7 +58,7 @@ _NAMED_IN_ERRORS = 3
 
 
 def read_manifest(location: str | Path) -> Manifest | None:
-    """The manifest at a location, without its tail basis; None where there is no store.
+    """The manifest at a location; None where there is no store.
 
     Raises :class:`FormatError` for a store that is something else or of an unknown version.
     """
@@ -119,7 +118,7 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
 
 
 class Cache:
-    """A cache open for reading. ``manifest`` carries its tail basis."""
+    """A cache open for reading."""
 
     def __init__(self, location: str | Path, body: dict[str, Any]) -> None:
         """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits."""
@@ -128,12 +127,18 @@ class Cache:
         self._body = body
         self._manifest = parse_manifest(body, where=self.location)
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self.layout = RecordLayout(self._manifest.codec)
+        self.layout = self._manifest.codec.layout
+        self.blocks = Blocks.of(self._manifest)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest."""
+        return self._manifest
 
     @cached_property
-    def manifest(self) -> Manifest:
-        """The manifest with the tail basis attached."""
-        return self._manifest.with_basis(TailBasis.read(self._manifest.codec, self.header_array))
+    def codec(self) -> Ranked[Any]:
+        """What decodes the records: the manifest's codec with the arrays that the store keeps for it."""
+        return open_codec(self._manifest.codec, self._manifest.data.classes, self.header_array)
 
     @property
     def record_bytes(self) -> int:
@@ -242,40 +247,60 @@ class Cache:
         """
         return self.read_rows(view, range(self._manifest.data.samples))
 
-    def read_rows(self, view: int, rows: range) -> NDArray[np.uint8]:
-        """As :meth:`read_page`, of consecutive rows only; of the store, no other tiles are looked at."""
+    def read_rows(self, view: int, rows: range, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As :meth:`read_page`, of consecutive rows only: no tile but those of the rows is looked at.
+
+        ``out``: uint8 [n, record_bytes], contiguous, which is filled and returned.
+        """
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
             )
-        of_rows = [tile for tile in self._tiles_of(rows) if view in tile.views]
+        of_rows = self._tiles_of(rows, view // self._manifest.tiling.views)
         self._require_commits(of_rows, f"view {view}")
         specs = record_arrays(self._manifest)
         self.check_shards(of_rows, specs)
-        page = np.empty(len(rows), self.layout.dtype)
+        if out is None:
+            out = np.empty((len(rows), self.record_bytes), np.uint8)
+        records = out.reshape(-1).view(self.layout.dtype)
         for spec, field in zip(specs, self.layout.fields, strict=True):
-            page[field.name] = self._guarded(spec, (view, slice(rows.start, rows.stop)), of_rows)
-        return page.view(np.uint8).reshape(len(page), self.record_bytes)
+            records[field.name] = self._guarded(spec, (view, slice(rows.start, rows.stop)), of_rows)
+        return out
+
+    def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read."""
+        wanted = np.asarray(rows, np.int64)
+        out = np.empty((len(wanted), self.record_bytes), np.uint8)
+        for block, places in self.blocks.split(wanted):
+            rows_of_block = self.blocks.rows(block)
+            out[places] = self.read_rows(view, rows_of_block)[wanted[places] - rows_of_block.start]
+        return out
 
     def read_digests(self, rows: range) -> NDArray[np.uint64]:
         """As :attr:`digests`, of consecutive rows only."""
-        of_rows = [tile for tile in self._tiles_of(rows) if tile.group == 0]
+        of_rows = self._tiles_of(rows, group=0)
         self._require_commits(of_rows, "samples/digest")
         spec = digest_array(self._manifest)
         self.check_shards(of_rows, [spec])
         return self._guarded(spec, slice(rows.start, rows.stop), of_rows)
 
-    def _tiles_of(self, rows: range) -> list[Tile]:
+    def _tiles_of(self, rows: range, group: int) -> list[Tile]:
+        """The tiles of a view group that the rows lie in."""
         if rows.step != 1 or not 0 <= rows.start <= rows.stop <= self._manifest.data.samples:
             raise DataError(
                 f"rows {rows.start}-{rows.stop - 1} are out of range: the cache has rows 0 to "
                 f"{self._manifest.data.samples - 1}"
             )
-        return [tile for tile in self.tiles if tile.row_start < rows.stop and tile.row_stop > rows.start]
+        # Groups are outermost (see `tiles`), so a tile's place follows from its group and block.
+        return [self.tiles[group * len(self.blocks) + block] for block in self.blocks.meeting(rows)]
 
     def decode(self, records: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]."""
-        return codec.decode(records, self._manifest.codec, self.manifest.basis)
+        return np.asarray(self.codec.decode(self.codec.unpack(records)))
+
+    def stored(self, records: NDArray[np.uint8]) -> Stored:
+        """The K classes of packed records uint8 [n, record_bytes], without decoding the others."""
+        return self.codec.stored(self.codec.unpack(records))
 
     def damaged_shards(self) -> Iterator[str]:
         """Keys of shards whose bytes do not match their commit: reads every byte of the cache."""

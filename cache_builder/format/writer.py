@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
+from cache_builder.format.codecs import Codec, Fields, Ranked
 from cache_builder.format.commits import Commit, Shard, make_commit
 from cache_builder.format.creation import create as create
 from cache_builder.format.creation import header_digests as header_digests
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError, KDCacheError
-from cache_builder.format.fields import Fields
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
@@ -31,9 +32,9 @@ from cache_builder.format.layout import (
     tile_arrays,
 )
 from cache_builder.format.locations import followed
-from cache_builder.format.manifest import Manifest, SketchSection, build_digest, cache_digest
+from cache_builder.format.manifest import Manifest, build_digest, cache_digest
 from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
-from cache_builder.format.reader import open_cache, read_body
+from cache_builder.format.reader import Cache, open_cache, read_body
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import delete_object, local_root, open_store, read_bytes, write_durably
 
@@ -91,13 +92,10 @@ def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray
 
 
 def header_arrays(
-    manifest: Manifest, table: SampleTable, pixels: NDArray[np.uint8]
+    codec: Codec[Any], table: SampleTable, pixels: NDArray[np.uint8]
 ) -> dict[str, NDArray[Any]]:
     """Every array that is written once, before the first tile."""
-    codec: dict[str, NDArray[Any]] = {"codec/mean": manifest.basis.mean, "codec/basis": manifest.basis.basis}
-    if isinstance(manifest.codec, SketchSection):
-        codec["codec/centres"] = manifest.basis.centres
-    return table.arrays() | codec | {"probe/pixels": pixels}
+    return table.arrays() | codec.header_arrays | {"probe/pixels": pixels}
 
 
 def _unchecked() -> None:
@@ -121,6 +119,7 @@ class CacheWriter:
         body = read_body(location)
         if body is None:
             raise FormatError(f"{location}: there is no store to write to")
+        self._body = body
         self._build = build_digest(body)
         if self._build != build_digest(manifest.model_dump(mode="json")):
             raise ConfigError(
@@ -128,6 +127,11 @@ class CacheWriter:
             )
         self._encoder = _ShardEncoder(manifest)
         self._folder = _identity(self._store)
+
+    @cached_property
+    def codec(self) -> Ranked[Any]:
+        """What encodes the records of this store, with the arrays that it was created with."""
+        return Cache(self.location, self._body).codec
 
     def is_committed(self, tile: Tile) -> bool:
         """Whether the tile's commit object exists."""

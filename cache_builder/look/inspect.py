@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,8 @@ from rich.text import Text
 
 from cache_builder.calibration.rate_distortion import rate_table
 from cache_builder.datasets.orders import BY_POSITION, BetterOrder, OrderTally
-from cache_builder.format import codec
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
-from cache_builder.format.layout import RecordLayout, record_arrays
+from cache_builder.format.layout import record_arrays
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics
@@ -35,6 +36,8 @@ _OF_FILES = ("imagefolder:", "webdataset:", "hf:", "csv:", "parquet:")
 _STEPS = "▁▂▃▄▅▆▇█"
 # Dense logits in memory while accuracy is counted.
 _LOGITS_AT_ONCE = 2**23
+# Blocks, spread over the rows, on which other orders of the classes are tried.
+_BLOCKS_OF_ORDER = 8
 
 
 _BUDGET_NOISE = 0.02
@@ -53,7 +56,7 @@ class CacheSize:
 
 @dataclass(frozen=True)
 class TeacherQuality:
-    """The teacher's accuracy over the stored views, from the cache alone."""
+    """The teacher's accuracy over the recorded views, from the cache alone."""
 
     top1: float
     top5: float
@@ -97,7 +100,7 @@ class Description:
     committed: int
     size: CacheSize
     quality: TeacherQuality | None
-    """From the stored records."""
+    """From ``statistics`` where every tile has them, else from the stored records."""
     statistics: TeacherStatistics | None
     """From the live logits, measured when the cache was built."""
     sample: SampleView | None
@@ -111,7 +114,10 @@ class Description:
 
 
 def describe(location: str, sample_id: str | None, view: int) -> Description:
-    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one."""
+    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one.
+
+    The bytes are compared with their commits; of the records, few are decoded.
+    """
     cache = open_cache(location, allow_partial=True)
     manifest = cache.manifest
     damaged = next(cache.damaged_shards(), None)
@@ -158,23 +164,44 @@ def order_tally(manifest: Manifest) -> OrderTally:
 def teacher_quality(cache: Cache, tally: OrderTally | None = None) -> TeacherQuality | None:
     """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels.
 
-    Views that mix samples do not count: a mixture has no single label. ``tally`` counts the same records.
+    As measured while the cache was built; where an older release or an import wrote a tile, of the stored
+    records. Views that mix samples do not count: a mixture has no single label. ``tally`` counts stored
+    records: some blocks of one view, or all that are read anyway.
     """
-    labels = cache.labels
-    if not (labels >= 0).any():
+    if not (cache.labels >= 0).any():
         return None
+    views = [view for view in range(cache.manifest.views.count) if not _mixes(cache.manifest, view)]
+    if not _is_measured(cache):
+        return _stored_quality(cache, views, range(len(cache.blocks)), tally)
+    if tally is not None:
+        spread = np.linspace(0, len(cache.blocks) - 1, _BLOCKS_OF_ORDER).round().astype(np.int64)
+        _stored_quality(cache, views[:1], np.unique(spread).tolist(), tally)
+    return _measured_quality(cache.statistics())
+
+
+def _is_measured(cache: Cache) -> bool:
+    return all(commit.statistics is not None for commit in cache.commits.values())
+
+
+def _measured_quality(statistics: TeacherStatistics | None) -> TeacherQuality | None:
+    if statistics is None or statistics.top1 is None or statistics.top5 is None or statistics.nll is None:
+        return None
+    return TeacherQuality(statistics.top1, statistics.top5, statistics.nll, statistics.labelled)
+
+
+def _stored_quality(
+    cache: Cache, views: list[int], blocks: Sequence[int], tally: OrderTally | None
+) -> TeacherQuality | None:
+    """Of the stored records of some views and blocks, as far as they are committed."""
     sums = np.zeros(4)
-    for view in range(cache.manifest.views.count):
-        if _mixes(cache.manifest, view):
-            continue
-        try:
-            page = cache.read_page(view)
-        except IncompleteCacheError:
-            continue
-        at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.data.classes)
-        for start in range(0, len(page), at_once):
-            rows = slice(start, start + at_once)
-            sums += _count(cache, page[rows], labels[rows], tally)
+    at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.data.classes)
+    for view, block in itertools.product(views, blocks):
+        rows = cache.blocks.rows(block)
+        with contextlib.suppress(IncompleteCacheError):
+            records, labels = cache.read_rows(view, rows), cache.labels[rows.start : rows.stop]
+            for start in range(0, len(records), at_once):
+                part = slice(start, start + at_once)
+                sums += _count(cache, records[part], labels[part], tally)
     if sums[3] == 0:
         return None
     top1, top5, nll = (sums[:3] / sums[3]).tolist()
@@ -194,7 +221,7 @@ def _count(
     cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32], tally: OrderTally | None
 ) -> NDArray[np.float64]:
     """Top-1 hits, top-5 hits, summed NLL and number of labelled valid records."""
-    kept = _stored(cache, records)
+    kept = cache.stored(records)
     known = (labels >= 0) & np.isfinite(kept.lse)
     logits, labels = cache.decode(records[known]), labels[known]
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
@@ -208,17 +235,12 @@ def _count(
     return np.array([(stored_rank == 0).sum(), (rank < 5).sum(), nll.sum(), known.sum()], np.float64)
 
 
-def _stored(cache: Cache, records: NDArray[np.uint8]) -> codec.Stored:
-    manifest = cache.manifest
-    return codec.stored(codec.unpack(records, manifest.codec), manifest.codec, manifest.basis)
-
-
 def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
     try:
-        record = cache.read_page(view)[row : row + 1]
+        record = cache.read_rows(view, range(row, row + 1))
     except IncompleteCacheError:
         return None
-    kept = _stored(cache, record)
+    kept = cache.stored(record)
     valid = bool(np.isfinite(kept.lse[0]))
     probabilities = np.exp(kept.values[0] - kept.lse[0])
     names = cache.manifest.data.class_names
@@ -259,17 +281,15 @@ def show(description: Description, console: Console) -> None:
         console.print("this sample could not be read when the cache was built: its record is marked invalid")
         return
     console.print(_bars(sample))
-    if manifest.codec.top_k < manifest.data.classes:
-        console.print(
-            f"all other {manifest.data.classes - manifest.codec.top_k} classes: {sample.tail_mass:.2%}"
-        )
+    others = manifest.data.classes - manifest.codec.kept(manifest.data.classes)
+    if others:
+        console.print(f"all other {others} classes: {sample.tail_mass:.2%}")
 
 
 def _facts(description: Description) -> dict[str, str]:
     manifest, size = description.manifest, description.size
     complete = description.committed == description.tiles and manifest.cache_id is not None
-    codec_section, teacher, views = manifest.codec, manifest.teacher, manifest.views
-    unpacked = RecordLayout(codec_section).record_bytes
+    teacher, views = manifest.teacher, manifest.views
     parameters = ", ".join(described(views.recipe.configuration))
     facts = {
         "cache": f"{description.location} ({manifest.name}), format {manifest.format_version}",
@@ -282,22 +302,14 @@ def _facts(description: Description) -> dict[str, str]:
         "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
         "input": f"{teacher.input_size} px, {teacher.interpolation}, {teacher.precision}",
         "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
-        "record": f"{codec_section.name}, {unpacked} bytes unpacked: top {codec_section.top_k}"
-        + (
-            f" + rank {codec_section.tail_rank} sketch (step {codec_section.tail_step:g}, "
-            f"rms error {manifest.calibration.tail_error:.3f} of spread {manifest.calibration.logit_std:.3f})"
-            if codec_section.tail_rank
-            else ", all others alike (imported)"
-            if codec_section.top_k < manifest.data.classes
-            else ": every class, no tail"
-        ),
+        "record": _record_fact(manifest),
         "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
     }
     if said := over_budget(manifest, size):
         facts["size"] += f", {said}"
     if manifest.invalid_rows:
         facts["invalid"] = f"{len(manifest.invalid_rows)} unreadable samples"
-    if description.quality:
+    if description.quality and not (description.statistics and description.statistics.labelled):
         quality = description.quality
         facts["accuracy"] = (
             f"teacher top-1 {quality.top1:.2%}, top-5 {quality.top5:.2%}, NLL {quality.nll:.4f} "
@@ -308,6 +320,16 @@ def _facts(description: Description) -> dict[str, str]:
     if description.order:
         facts["order"] = description.order.warning(manifest.data.spec)
     return facts
+
+
+def _record_fact(manifest: Manifest) -> str:
+    codec, found = manifest.codec, manifest.calibration
+    said = (
+        f"{codec.name}, {codec.layout.record_bytes} bytes unpacked: {codec.described(manifest.data.classes)}"
+    )
+    if found.logit_std:
+        said += f", rms error {found.tail_error:.3f} of spread {found.logit_std:.3f}"
+    return said
 
 
 def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None) -> str | None:
@@ -322,7 +344,7 @@ def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None
     )  # fmt: skip
     if budget is None or is_by_hand or size.bytes_per_view <= (1 + _BUDGET_NOISE) * budget:
         return None
-    if manifest.codec.top_k == classes:
+    if manifest.codec.kept(classes) == classes:
         why = f"{classes} classes are so few that each is stored by itself, and chunks add to it"
     else:
         why = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import ValidationError
 
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.format.commits import (
     REPAIR,
     Commit,
@@ -23,6 +23,7 @@ from cache_builder.format.manifest import Manifest, build_digest, cache_digest
 from cache_builder.format.reader import Cache, parse_manifest, read_body
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
+from cache_builder.verify.statistics import StatisticsRecount
 
 # Decoded logits in memory at once.
 _LOGITS_AT_ONCE = 2**23
@@ -31,7 +32,7 @@ _LOGITS_AT_ONCE = 2**23
 class StoreVerifier:
     """Checks one store, as far as what was found allows."""
 
-    def __init__(self, location: str, progress: BuildProgress) -> None:
+    def __init__(self, location: str, progress: Progress) -> None:
         """Raises :class:`FormatError` where there is no cache."""
         self.location = location
         self.cache: Cache | None = None
@@ -70,7 +71,10 @@ class StoreVerifier:
         if headers.failed or shards.failed or problems:
             yield skipped("records", "not decoded, because what they are made of is damaged")
         else:
-            yield self._records(self.cache)
+            recount = StatisticsRecount(self.cache, self._commits, self._raw)
+            yield self._records(self.cache, recount)
+            if recount.is_needed:
+                yield recount.check()
 
     def _parse_commits(self) -> dict[str, str]:
         """Read the commits whatever manifest they belong to; gives what is wrong, by tile key."""
@@ -169,7 +173,7 @@ class StoreVerifier:
                 for spec in tile_arrays(self._parsed, tile):
                     yield tile, spec.shard_key(tile), self._commits[tile.key].shards[spec.path]
 
-    def _records(self, cache: Cache) -> Check:
+    def _records(self, cache: Cache, recount: StatisticsRecount) -> Check:
         """Every record decodes to finite logits of known classes, but those that are declared invalid."""
         block = max(1, _LOGITS_AT_ONCE // self._parsed.data.classes)
         committed = [tile for tile in cache.tiles if tile.key in self._commits]
@@ -186,9 +190,10 @@ class StoreVerifier:
                     return _damaged("records", str(error))
                 for start in range(0, len(records), block):
                     part = records[start : start + block]
-                    problems += self._odd(cache, view, tile.row_start + start, part, invalid)
+                    problems += self._odd(cache, view, tile.row_start + start, part, invalid, recount)
                 decoded += len(records)
                 self._progress.update(decoded, f"{len(problems)} damaged", last=decoded == total)
+            recount.finish(tile)
         if problems:
             return _damaged("records", f"{len(problems)}: {named(problems, 3)}; rebuild the cache")
         rows = {row for commit in self._commits.values() for row in commit.invalid_rows}
@@ -197,12 +202,14 @@ class StoreVerifier:
     @staticmethod
     def _odd(
         cache: Cache, view: int, start: int, records: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-        invalid: set[int],
+        invalid: set[int], recount: StatisticsRecount,
     ) -> list[str]:  # fmt: skip
         try:
-            finite = np.isfinite(cache.decode(records)).all(axis=1)
+            logits = cache.decode(records)
         except FormatError as error:
             return [f"view {view}, rows {start}-{start + len(records) - 1}: {error}"]
+        finite = np.asarray(np.isfinite(logits).all(axis=1))
+        recount.add(view, start, logits, finite)
         rows = [row for row in invalid if start <= row < start + len(records)]
         expected = np.ones(len(records), np.bool_)
         expected[np.array(rows, np.int64) - start] = False

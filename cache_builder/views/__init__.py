@@ -1,6 +1,8 @@
-"""Recorded augmentations: drawn from a counter-based generator, applied by torchvision."""
+"""Recorded augmentations: policies, and what is drawn of them by a counter-based generator.
 
-from cache_builder.views.apply import Rendered, apply, apply_unmixed, normalise, render, render_views
+:mod:`cache_builder.views.apply` renders what was drawn; it needs torch, which nothing here loads.
+"""
+
 from cache_builder.views.configuration import named, parse_recipe, read_recipe, recipe_from
 from cache_builder.views.drawing import ViewParams, draw
 from cache_builder.views.recipes import RECIPES, Augment, Recipe
@@ -9,16 +11,10 @@ __all__ = [
     "RECIPES",
     "Augment",
     "Recipe",
-    "Rendered",
     "ViewParams",
-    "apply",
-    "apply_unmixed",
     "draw",
     "named",
-    "normalise",
     "parse_recipe",
     "read_recipe",
     "recipe_from",
-    "render",
-    "render_views",
 ]

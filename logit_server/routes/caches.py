@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -21,9 +21,9 @@ from logit_server.routes.documents import BINARY, responses
 from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, is_head, state_of
 from logit_server.storage import storage_errors
-from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag
+from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag, no_query
 
-router = APIRouter(tags=["caches"])
+router = APIRouter(tags=["caches"], dependencies=[Depends(no_query)])
 
 _DIGESTS = "samples/digest"
 _IDS_PER_CHUNK = 4096

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache_builder.format import RecordLayout
+from cache_builder.format.codecs.sketched import index_bits
 from cache_builder.format.layout import (
     HEADER_CHUNK_BYTES,
+    Blocks,
     digest_array,
     header_specs,
-    index_bits,
     record_arrays,
     tile_arrays,
     tiles,
@@ -49,9 +51,7 @@ def test_tiles_cover_every_record_exactly_once(views: int, rows: int, height: in
 def test_fields_fill_the_record_without_gaps(classes: int, top_k: int, rank: int, wide: int) -> None:
     top_k, rank = min(top_k, classes - 1), min(rank, classes)
     wide = min(wide, rank)
-    layout = RecordLayout(
-        synthetic_manifest(classes=classes, top_k=top_k, rank=max(rank, 1), wide=wide).codec
-    )
+    layout = synthetic_manifest(classes=classes, top_k=top_k, rank=max(rank, 1), wide=wide).codec.layout
     offset = 0
     for field in layout.fields:
         assert field.offset == offset == layout.dtype.fields[field.name][1]  # type: ignore[index]
@@ -61,7 +61,7 @@ def test_fields_fill_the_record_without_gaps(classes: int, top_k: int, rank: int
 
 def test_absent_fields_are_left_out() -> None:
     def names(**settings: int) -> list[str]:
-        return [field.name for field in RecordLayout(synthetic_manifest(**settings).codec).fields]
+        return [field.name for field in synthetic_manifest(**settings).codec.layout.fields]
 
     stored = ["topk_index", "topk_value"]
     scalars = ["topk_max", "lse", "topk_span"]
@@ -72,7 +72,7 @@ def test_absent_fields_are_left_out() -> None:
 
 
 def test_the_record_of_the_specification() -> None:
-    layout = RecordLayout(synthetic_manifest(classes=1000, top_k=10, rank=64, wide=1).codec)
+    layout = synthetic_manifest(classes=1000, top_k=10, rank=64, wide=1).codec.layout
     assert [(f.name, f.dtype.str, f.count, f.offset) for f in layout.fields] == [
         ("topk_max", "<f4", 1, 0),
         ("lse", "<f4", 1, 4),
@@ -118,3 +118,18 @@ def test_long_header_arrays_are_cut_into_chunks() -> None:
     specs = {spec.path: spec for spec in header_specs(synthetic_manifest(), long)}
     assert specs["samples/id_bytes"].chunks == (HEADER_CHUNK_BYTES,)
     assert specs["codec/basis"].chunks == specs["codec/basis"].shape
+
+
+@settings(deadline=None)
+@given(st.integers(1, 50), st.integers(1, 20), st.data())
+def test_blocks_cut_rows_without_rest(samples: int, height: int, data: st.DataObject) -> None:
+    blocks = Blocks(samples, height)
+    assert [row for block in range(len(blocks)) for row in blocks.rows(block)] == list(range(samples))
+    rows = np.array(data.draw(st.lists(st.integers(0, samples - 1))), np.int64)
+    parts = list(blocks.split(rows))
+    assert sorted(place for _, places in parts for place in places) == list(range(len(rows)))
+    assert all(row in blocks.rows(block) for block, places in parts for row in rows[places].tolist())
+    met = np.unique(rows // height)
+    runs = list(blocks.runs(met))
+    assert [block for run in runs for block in blocks.meeting(run)] == met.tolist()
+    assert all(a.stop < b.start for a, b in itertools.pairwise(runs))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from cache_builder.format import FormatError, Manifest, codec
+from cache_builder.format import FormatError, Manifest
 from cache_builder.format.manifest import (
     CodecRequest,
     array_digest,
@@ -74,17 +74,6 @@ def test_what_does_not_hang_together_is_refused(change: Callable[[dict[str, Any]
 def test_another_version_is_named(body: Any) -> None:
     with pytest.raises(FormatError, match=r"here: format version .* this release reads versions 1 to 2"):
         parse_manifest(body, "here")
-
-
-def test_a_basis_can_be_attached_and_is_no_part_of_the_json() -> None:
-    manifest = synthetic_manifest()
-    with pytest.raises(FormatError, match="no tail basis"):
-        _ = manifest.basis
-    attached = manifest.with_basis(codec.no_tail(40))
-    assert attached.basis.mean.shape == (40,)
-    assert attached.model_dump() == manifest.model_dump()
-    with pytest.raises(FormatError, match="no tail basis"):
-        _ = manifest.basis
 
 
 def test_only_a_finished_cache_has_an_id() -> None:

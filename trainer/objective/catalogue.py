@@ -14,8 +14,8 @@ from cache_builder.console.names import unknown_name
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
 from trainer.losses import LOSSES, Loss, find_loss, make_loss
-from trainer.objective.objective import written
 from trainer.objective.published import RECIPES, published_objectives
+from trainer.objective.terms import written
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,10 +8,9 @@ import os
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
 
 from cache_builder.format import ConfigError
-from trainer.run.config import Precision, Triple
+from trainer.run.config import Precision, check_device_name
 
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.
@@ -68,9 +67,7 @@ def resolve_device(name: str) -> str:
     """``auto`` becomes cuda where there is one; raises :class:`ConfigError` for one that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    kind, _, index = check_device_name(name).partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return name
@@ -93,21 +90,3 @@ def default_workers(device: str, image_size: int) -> int:
     if device == "cpu":
         return 0 if image_size <= 64 else min(2, cores - 1)
     return min(8, cores - 1)
-
-
-class Normalise(nn.Module):
-    """uint8 [B, 3, S, S] to float32 ``(x / 255 - mean) / std``, on the device the module is on."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Triple, std: Triple) -> None:
-        super().__init__()
-        deviation = torch.tensor(std).view(1, 3, 1, 1)
-        # One multiplication and one addition; buffers, so that no step copies constants to the device.
-        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
-        self.register_buffer("shift", -torch.tensor(mean).view(1, 3, 1, 1) / deviation, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images."""
-        return images.float() * self.scale + self.shift

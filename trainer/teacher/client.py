@@ -2,7 +2,7 @@
 
 with TeacherCache.open("http://host:8000/v1/caches/vit_l") as cache:
     records = cache.fetch(view=0, rows=cache.rows_for(["n01440764/x.JPEG"]))
-    logits = RecordDecoder(cache.manifest)(torch.from_numpy(records))
+    logits = RecordDecoder(cache.codec)(torch.from_numpy(records))
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache_builder.format import DataError, Manifest, RecordLayout
+from cache_builder.format import DataError, Manifest, Ranked
+from cache_builder.format.codecs import open_codec
 from cache_builder.format.ids import SampleIds
-from cache_builder.format.manifest import TailBasis
 from trainer.teacher.local import StoreSource
 from trainer.teacher.remote import RemoteSource
 
@@ -81,11 +81,15 @@ class TeacherCache:
         """The URL or path it was opened with."""
         return self._source.location
 
-    @cached_property
+    @property
     def manifest(self) -> Manifest:
-        """The manifest, its tail basis attached: all that a decoder needs."""
-        manifest = self._source.manifest()
-        return manifest.with_basis(TailBasis.read(manifest.codec, self._source.array))
+        """The manifest."""
+        return self._source.manifest()
+
+    @cached_property
+    def codec(self) -> Ranked[Any]:
+        """What decodes the records: the manifest's codec with its arrays, which are fetched now."""
+        return open_codec(self.manifest.codec, self.manifest.data.classes, self._source.array)
 
     @property
     def cache_id(self) -> str:
@@ -95,7 +99,7 @@ class TeacherCache:
     @cached_property
     def record_bytes(self) -> int:
         """Bytes of one packed record."""
-        return RecordLayout(self._source.manifest().codec).record_bytes
+        return self._source.manifest().codec.layout.record_bytes
 
     @cached_property
     def ids(self) -> SampleIds:
@@ -128,7 +132,7 @@ class TeacherCache:
         """
         wanted = np.asarray(rows, np.int64).reshape(-1)
         samples = self._source.manifest().data.samples
-        self._check_view(view)
+        self.check_view(view)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < samples):
             raise DataError(f"rows must lie in 0 to {samples - 1}, got {wanted.min()} to {wanted.max()}")
         if not wanted.size:
@@ -137,7 +141,7 @@ class TeacherCache:
 
     def fetch_page(self, view: int) -> NDArray[np.uint8]:
         """All packed records of one view, uint8 [N, record_bytes]: the same bytes as ``fetch``, in one go."""
-        self._check_view(view)
+        self.check_view(view)
         return self._source.page(view)
 
     def close(self) -> None:
@@ -152,7 +156,8 @@ class TeacherCache:
     ) -> None:
         self.close()
 
-    def _check_view(self, view: int) -> None:
+    def check_view(self, view: int) -> None:
+        """Raise :class:`DataError` for a view that the cache does not have."""
         count = self._source.manifest().views.count
         if not 0 <= view < count:
             raise DataError(f"view {view} is out of range: the cache has views 0 to {count - 1}")

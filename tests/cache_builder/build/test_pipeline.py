@@ -19,6 +19,7 @@ from cache_builder.build.forward import CompilerError, TeacherForward
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import DATASETS, ImageFolder, Sample, open_source
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
 from cache_builder.format.errors import (
     ConfigError,
     DataError,
@@ -26,9 +27,9 @@ from cache_builder.format.errors import (
     IncompleteCacheError,
     KDCacheError,
 )
-from cache_builder.format.manifest import SketchSection
 from cache_builder.format.reader import open_cache
-from cache_builder.views import recipe_from, render
+from cache_builder.views import recipe_from
+from cache_builder.views.apply import render
 from tests.cache_builder.conftest import Build, settings_for
 from tests.cache_builder.models import Failing, small
 from tests.cache_builder.trees import contents, logits, objects
@@ -72,7 +73,7 @@ class TestContents:
             np.testing.assert_array_equal(stored.argmax(axis=1), live.argmax(axis=1))
             top = np.argsort(-live, axis=1)[:, :5]
             off = np.abs(np.take_along_axis(stored - live, top, axis=1))
-            assert isinstance(manifest.codec, SketchSection)
+            assert isinstance(manifest.codec, ClassSketchSettings)
             # Half a step, and another one where two were put in order.
             assert off.max() <= 1.6 * manifest.codec.value_step
             assert np.median(off) <= 0.5 * manifest.codec.value_step

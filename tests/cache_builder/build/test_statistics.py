@@ -25,7 +25,8 @@ from cache_builder.datasets import DATASETS, open_source
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.look.inspect import histogram, statistics_lines
-from cache_builder.views import recipe_from, render
+from cache_builder.views import recipe_from
+from cache_builder.views.apply import render
 from tests.cache_builder.build.test_pipeline import Interrupting
 from tests.cache_builder.conftest import Build, settings_for
 from tests.cache_builder.models import small

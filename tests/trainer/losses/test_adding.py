@@ -17,7 +17,8 @@ from trainer.cli.commands import run_losses
 from trainer.comparison.methods import parse_methods
 from trainer.losses import LOSSES, Loss, selftest
 from trainer.objective.catalogue import loss_rows, markdown_table
-from trainer.objective.objective import Objective, Term
+from trainer.objective.objective import Objective
+from trainer.objective.terms import Term
 from trainer.run.loop import train
 
 README = Path(trainer.losses.__file__).with_name("README.md")
