@@ -47,6 +47,25 @@ def test_two_processes_train_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
+def test_unequal_numbers_of_labelled_samples_count_as_in_one_process(tmp_path):
+    """A mean over labelled samples alone is one over those of all processes and micro-batches."""
+    cache = write_digits_cache(tmp_path / "digits.zarr")
+    loss = "ce(samples=labelled)*0.5 + kd*0.5"
+    done = subprocess.run(
+        torchrun(tmp_path / "two", cache, "--labelled", "0.2", "--accumulation", "2", loss=loss),
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    settings = config(
+        tmp_path / "one", cache, student="tests.trainer.runs:without_state", optimizer="sgd", lr=0.05,
+        labelled=0.2, loss=loss,
+    )  # fmt: skip
+    train(settings)
+    for name, value in weights(tmp_path / "two").items():
+        torch.testing.assert_close(value, weights(tmp_path / "one")[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ctkd(loss=kd)", "ce + crld*0.2", "taid(step=0.5)"])
 def test_what_losses_keep_is_the_same_in_both_processes(tmp_path, loss):
     """Theta meets as gradients do, values meet before a state moves: two processes end where one does."""

@@ -88,7 +88,7 @@ def train(
         str,
         typer.Option(
             help="A method's name (its published objective), a weighted sum, or a .json or .toml file; "
-            "see kdtrain losses.",
+            "see kdtrain losses. package.module:Name is a loss of your own.",
             rich_help_panel=STUDENT,
         ),
     ] = "kd",

@@ -159,12 +159,13 @@ def _selftest() -> None:
     typer.echo(f"{SAMPLES} samples, float64; slope: the gradient along a fixed unit direction\n")
     typer.echo(f"{'loss':<18}{'classes':>8}{'value':>25}{'|gradient|':>14}{'slope':>24}")
     wrong = 0
+    says = {True: "", False: "  WRONG, expected {}", None: "  nothing is kept to compare it with"}
     for verdict in selftest():
-        found, says = verdict.measured, "" if verdict.is_right else f"  WRONG, expected {verdict.kept}"
-        wrong += not verdict.is_right
+        found, verdict_says = verdict.measured, says[verdict.is_right].format(verdict.kept)
+        wrong += verdict.is_right is False
         typer.echo(
             f"{found.name:<18}{found.classes:>8}{found.value:>25.16g}{found.gradient_norm:>14.6g}"
-            f"{found.slope:>24.14g}{says}"
+            f"{found.slope:>24.14g}{verdict_says}"
         )
     if wrong:
         raise KDCacheError(f"{wrong} of these differ from the independent evaluation that is kept")

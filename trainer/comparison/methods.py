@@ -10,7 +10,7 @@ from functools import partial
 from cache_builder.format import ConfigError
 from cache_builder.format.frozen import Frozen
 from trainer.objective.published import RECIPES, Benchmark
-from trainer.objective.terms import Terms
+from trainer.objective.terms import Terms, loss_names
 from trainer.objective.written import parse_objective, published, read_objective
 
 BASELINE = "ce"
@@ -64,7 +64,7 @@ def parse_methods(
     """
     objectives = {BASELINE: parse(BASELINE, benchmark)}
     for number, item in enumerate(split_items(text), 1):
-        for name in RECIPES if item.text == _ALL else [item.text]:
+        for name in _everything() if item.text == _ALL else [item.text]:
             objectives[name] = _objective(partial(parse, name, benchmark), text, item, number)
     labels = _distinct([_label(name) for name in objectives], " ({})")
     slugs = _distinct([_slug(name) for name in objectives], "-{}")
@@ -72,6 +72,11 @@ def parse_methods(
         Method(name=name, label=label, slug=slug, objective=terms, source=_source(name, benchmark))
         for (name, terms), label, slug in zip(objectives.items(), labels, slugs, strict=True)
     )
+
+
+def _everything() -> list[str]:
+    """Every published objective, and every loss that has none."""
+    return list(dict.fromkeys([*RECIPES, *loss_names()]))
 
 
 def split_items(text: str) -> list[Item]:

@@ -1,10 +1,11 @@
-"""The losses by name. To add one: a frozen dataclass with a ``formula``, a line in ``LOSSES``, a table row.
+"""The losses by name. To add one: a frozen dataclass with a ``formula``, and a line in ``LOSSES``.
 
-The table is README.md beside this file; ``kdtrain losses`` prints the same one from the code.
+``formula`` gives one value per sample. The table of all is README.md beside this file, which ``kdtrain losses
+--markdown`` prints from the code. A loss of a package of its own is named ``package.module:Name`` instead.
 """
 
 from trainer.losses.binary import BinaryCrossEntropy, BinaryKL
-from trainer.losses.contract import DivergedError, Labels, Logits, Loss, Scalar, StatefulLoss
+from trainer.losses.contract import Labels, Logits, Loss, PerSample, Scalar, StatefulLoss
 from trainer.losses.correlation import CorrelationMatching, RobustnessReinforced, StrongerTeacher
 from trainer.losses.cross_entropy import CrossEntropy
 from trainer.losses.decoupled import (
@@ -23,6 +24,7 @@ from trainer.losses.divergences import (
     SymmetricKL,
     TotalVariation,
 )
+from trainer.losses.flaws import DivergedError
 from trainer.losses.geometry import TriangularGeometry
 from trainer.losses.interpolation import TemporallyAdaptive
 from trainer.losses.kd import (
@@ -31,6 +33,7 @@ from trainer.losses.kd import (
     TransformedTeacherMatching,
     WeightedTransformedTeacherMatching,
 )
+from trainer.losses.lookup import find_loss, make_loss
 from trainer.losses.power import AlphaBetaDivergence, PowerDivergence
 from trainer.losses.ranking import LocalDenseRelations, PlackettLuce
 from trainer.losses.rewriting import RefinedSelf, Sort, Standardized, Swap
@@ -46,7 +49,6 @@ from trainer.losses.temperature import AdaptiveDifficulty, CurriculumTemperature
 from trainer.losses.transport import Sinkhorn
 from trainer.losses.two_views import CrossView, MultiLevel, MultiLevelSingleView
 from trainer.losses.weighted import AdaptiveKL, BalancedDivergence, TokenwiseDivergence
-from trainer.losses.wrapper import make_loss
 from trainer.objective.published import RECIPES
 
 LOSSES: dict[str, type[Loss]] = {
@@ -107,7 +109,9 @@ __all__ = [
     "Labels",
     "Logits",
     "Loss",
+    "PerSample",
     "Scalar",
     "StatefulLoss",
+    "find_loss",
     "make_loss",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 from trainer.losses.probabilities import log_probs
 
 
@@ -25,12 +25,12 @@ class BinaryKL(Loss):
     temperature: float = 2.0
     """T > 0."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         s, t = student / self.temperature, teacher / self.temperature
         yes = t.sigmoid() * (F.logsigmoid(t) - F.logsigmoid(s))
         no = (-t).sigmoid() * (F.logsigmoid(-t) - F.logsigmoid(-s))
-        return self.temperature**2 * (yes + no).sum(-1).mean()
+        return self.temperature**2 * (yes + no).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class BinaryCrossEntropy(Loss):
     name = "bkd"
     paper = "as in OFA-KD, arXiv 2310.19444"
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
-        return F.binary_cross_entropy_with_logits(student, log_probs(teacher).exp())
+        target = log_probs(teacher).exp()
+        return F.binary_cross_entropy_with_logits(student, target, reduction="none").mean(-1)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cache_builder.format.errors import ConfigError, DataError, KDCacheError
+from cache_builder.format.errors import ConfigError
+from trainer.losses.flaws import has_non_finite, out_of_range, raise_flaw
 
 Logits = Float[Tensor, "batch classes"]
 """Raw logits (before softmax), in natural units."""
@@ -18,22 +19,24 @@ TwoViews = Float[Tensor, "2 batch classes"]
 Labels = Int[Tensor, "batch"]
 """Class ids, 0 to classes - 1."""
 PerSample = Float[Tensor, "batch"]
+"""One value per sample."""
 Scalar = Float[Tensor, ""]
+Values = Float[Tensor, "*batch"]
+"""What a formula gives: a ``PerSample``, or a ``Scalar`` where the loss couples the samples."""
 ClassCounts = Int[Tensor, "classes"]
 """How often each class is a label of the training data."""
-
-
-class DivergedError(KDCacheError):
-    """The student's logits are not finite any more: train with a lower learning rate."""
 
 
 class Loss:
     """A distillation term: a frozen dataclass, its fields the hyper-parameters, its ``formula`` the method.
 
     ``loss(student, teacher, labels) -> Tensor[]`` checks the inputs, raises half precision to float32 and
-    evaluates the formula (float64 in, float64 out). The value is the term alone, scaled as its authors
-    scale it; weights, warm-up and cross-entropy belong to the objective. A subclass whose formula does
-    without teacher or labels widens that argument's type to ``| None``.
+    gives the batch mean of the formula (float64 in, float64 out). The value is the term alone, scaled as its
+    authors scale it; weights, warm-up, masks and cross-entropy belong to the objective. A subclass whose
+    formula does without teacher or labels widens that argument's type to ``| None``.
+
+    The call reads the numbers to check them, which waits for the device. A training loop that must not wait
+    takes ``values`` and ``flaws``, as ``Objective`` does.
 
     Raises, naming the loss: :class:`ConfigError` where teacher logits, labels or equal shapes are missing,
     :class:`DataError` for non-finite teacher logits and labels out of range, :class:`DivergedError` for
@@ -53,7 +56,9 @@ class Loss:
     takes_ensemble: bool = False
     """Whether the teacher may be [teachers, batch, classes]; others are given the mean of the softmaxes."""
     couples_samples: bool = False
-    """Whether a sample's term depends on the others of its batch."""
+    """Whether a sample's term depends on the others of its batch; the formula then gives one scalar."""
+    reads: Literal["dense", "ranked"] = "dense"
+    """What it reads of the teacher: all logits, or only the largest ones with their classes."""
     needs_class_counts: bool = False
     """Whether it wants to know how often each class occurs in training (``prepared``)."""
     needs_held_out: bool = False
@@ -74,9 +79,18 @@ class Loss:
 
     # Plain tensors here: what comes from outside is checked below, with errors for people.
     def __call__(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
-        """Check, raise the precision, evaluate."""
+        """The mean over the batch, checked."""
         self._check_presence(student, teacher, labels)
-        self._check_values(student, teacher, labels)
+        raise_flaw(f"loss {self.name!r}", self.flaws(student, teacher, labels).tolist(), student.shape[-1])
+        return self.values(student, teacher, labels).mean()
+
+    def values(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
+        """One value per sample, [B], or [] where the samples are coupled; no number is looked at.
+
+        Labels that are needed must lie in range. Raises :class:`ConfigError` for wrong shapes, also for that
+        of what the formula gave.
+        """
+        self._check_presence(student, teacher, labels)
         dtype = torch.promote_types(student.dtype, torch.float32)
         if teacher is not None:
             dtype = torch.promote_types(dtype, teacher.dtype)
@@ -86,11 +100,34 @@ class Loss:
         # Autocast would compute the matrix products of a formula in half precision again.
         with torch.autocast(student.device.type, enabled=False):
             # What a formula needs is there now; one that does without takes None as well.
-            return self.formula(student.to(dtype), cast(Tensor, teacher), cast(Tensor, labels))
+            values = self.formula(student.to(dtype), cast(Tensor, teacher), cast(Tensor, labels))
+        self._check_result(values, student.shape[-2])
+        return values
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
-        """The value, from checked inputs in float32 or float64."""
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Values:
+        """One value per sample, or one for all where ``couples_samples``, in float32 or float64."""
         raise NotImplementedError
+
+    def flaws(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
+        """Which ``FLAWS`` these inputs have, bool [3]; it stays on the device."""
+        none = torch.zeros((), dtype=torch.bool, device=student.device)
+        checked = labels if self.needs_labels else None
+        return torch.stack(
+            [
+                none if teacher is None else has_non_finite(teacher),
+                none if checked is None else out_of_range(checked, student.shape[-1]),
+                has_non_finite(student),
+            ]
+        )
+
+    def _check_result(self, values: Tensor, samples: int) -> None:
+        if values.shape == (() if self.couples_samples else (samples,)):
+            return
+        expected = "a scalar (it declares couples_samples)" if self.couples_samples else f"[{samples}]"
+        raise ConfigError(
+            f"loss {self.name!r}: its formula gave {list(values.shape)} for {samples} samples, expected "
+            f"{expected}: return one value per sample, or declare couples_samples = True and return a scalar"
+        )
 
     def _check_presence(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> None:
         if self.needs_teacher and teacher is None:
@@ -110,26 +147,6 @@ class Loss:
                 f"loss {self.name!r}: student logits are {list(student.shape)}, teacher logits "
                 f"{list(teacher.shape)}; both must be {expected} of the same samples and classes"
             )
-
-    def _check_values(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> None:
-        classes = student.shape[-1]
-        in_range = torch.ones((), dtype=torch.bool, device=student.device)
-        if labels is not None and self.needs_labels:
-            in_range = ((labels >= 0) & (labels < classes)).all()
-        taught = in_range.new_ones(()) if teacher is None else torch.isfinite(teacher).all()
-        # One transfer for all three verdicts: each would stall the device by itself.
-        verdicts = torch.stack([torch.isfinite(student).all(), taught, in_range])
-        student_fine, teacher_fine, labels_fine = verdicts.tolist()
-        if not teacher_fine:
-            raise DataError(
-                f"loss {self.name!r}: teacher logits are not finite: are these rows invalid in the cache?"
-            )
-        if not student_fine:
-            raise DivergedError(
-                f"loss {self.name!r}: student logits are not finite: it diverged; lower the learning rate"
-            )
-        if not labels_fine:
-            raise DataError(f"loss {self.name!r}: labels must lie in 0 to {classes - 1}")
 
 
 class StatefulLoss(Loss, nn.Module):

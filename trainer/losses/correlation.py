@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample, Scalar
 from trainer.losses.probabilities import cosine, entropy, log_probs, pearson
 
 
@@ -92,7 +92,7 @@ class CorrelationMatching(Loss):
         self.require("rank_temperature", self.rank_temperature > 0, "must be positive")
         self.require("k", self.k >= 2, "must be at least 2")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Without unit. Labels are not looked at."""
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
         head = teacher.topk(min(self.k, teacher.shape[1]), dim=1).indices
@@ -100,7 +100,7 @@ class CorrelationMatching(Loss):
         difficulty = entropy(log_p) / math.log(teacher.shape[1])
         values = pearson(log_q.exp(), log_p.exp())
         terms = (1 - difficulty) * (1 - values) + difficulty * (1 - ranks)
-        return self.temperature**2 * terms.mean()
+        return self.temperature**2 * terms
 
     def _soft_ranks(self, logits: Tensor) -> Tensor:
         differences = logits[:, :, None] - logits[:, None, :]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,6 @@ class CrossEntropy(Loss):
         """Refuse a smoothing outside 0 to 1."""
         self.require("label_smoothing", 0 <= self.label_smoothing <= 1, "must lie in 0 to 1")
 
-    def formula(self, student: Logits, teacher: Logits | None, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits | None, labels: Labels) -> PerSample:
         """The teacher is not looked at."""
-        return F.cross_entropy(student, labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(student, labels, label_smoothing=self.label_smoothing, reduction="none")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cache_builder.format.errors import ConfigError
-from trainer.losses.contract import ClassCounts, Labels, Logits, Loss, Scalar
+from trainer.losses.contract import ClassCounts, Labels, Logits, Loss, PerSample, Scalar
 from trainer.losses.probabilities import (
     kl_divergence,
     label_logit,
@@ -43,14 +43,14 @@ class DecoupledDistillation(Loss):
     temperature: float = 4.0
     """T > 0."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """Both terms from log-probabilities, so that a certain teacher loses no precision."""
         student, teacher = student / self.temperature, teacher / self.temperature
         target = kl_divergence(one_against_rest(teacher, labels), one_against_rest(student, labels))
         other = kl_divergence(
             log_probs(without_target(teacher, labels)), log_probs(without_target(student, labels))
         )
-        return self.temperature**2 * (self.alpha * target + self.beta * other).mean()
+        return self.temperature**2 * (self.alpha * target + self.beta * other)
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class NormalizedDistillation(Loss):
     temperature: float = 1.0
     """T > 0, of that term."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """Cross-entropies, not divergences: at s = t the value is not zero."""
         log_q = label_logit(log_probs(student), labels)
         target = -label_logit(log_probs(teacher), labels).exp() * log_q
         others_t = log_probs(without_target(teacher, labels), self.temperature).exp()
         others_s = log_probs(without_target(student, labels), self.temperature)
         other = self.temperature**2 * soft_cross_entropy(others_t, others_s)
-        return (target + self.gamma * other).mean()
+        return target + self.gamma * other
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class RefinedDistillation(Loss):
         super().__post_init__()
         self.require("scd_temperature", self.scd_temperature > 0, "must be positive")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """Left-out classes get the authors' -1e9 on both sides, so an empty rest costs nothing."""
         sure_t = one_against_rest(teacher / self.scd_temperature, teacher.argmax(1))
         sure_s = one_against_rest(student / self.scd_temperature, labels)
@@ -117,7 +117,7 @@ class RefinedDistillation(Loss):
         below_t = log_probs((teacher / self.temperature).masked_fill(left_out, _LEFT_OUT))
         below_s = log_probs((student / self.temperature).masked_fill(left_out, _LEFT_OUT))
         masked = self.temperature**2 * kl_divergence(below_t, below_s)
-        return (self.alpha * confidence + self.beta * masked).mean()
+        return self.alpha * confidence + self.beta * masked
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,11 @@ class LongTailDistillation(Loss):
             )
         if len(self.groups) != student.shape[1]:
             raise ConfigError(f"loss 'ltkd': groups names {len(self.groups)} classes of {student.shape[1]}")
-        of_class = torch.tensor(self.groups, device=student.device)
-        return [(of_class == group).nonzero().squeeze(1) for group in sorted(set(self.groups))]
+        # Listed on the host: a search on the device would be waited for.
+        members = [
+            [c for c, of in enumerate(self.groups) if of == group] for group in sorted(set(self.groups))
+        ]
+        return [torch.tensor(classes, device=student.device) for classes in members]
 
 
 def groups_by_count(counts: ClassCounts) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 from trainer.losses.probabilities import kl_divergence, log_probs, soft_cross_entropy
 
 _PAPER = "as in DistiLLM, arXiv 2402.03898"
@@ -24,9 +24,9 @@ class ForwardCrossEntropy(Loss):
     name = "forward_ce"
     paper = _PAPER
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
-        return soft_cross_entropy(log_probs(teacher).exp(), log_probs(student)).mean()
+        return soft_cross_entropy(log_probs(teacher).exp(), log_probs(student))
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class ReverseKL(Loss):
     name = "reverse_kl"
     paper = _PAPER
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
-        return kl_divergence(log_probs(student), log_probs(teacher)).mean()
+        return kl_divergence(log_probs(student), log_probs(teacher))
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class SymmetricKL(Loss):
         """Refuse a share outside 0 to 1."""
         self.require("lam", 0 <= self.lam <= 1, "must lie in 0 to 1")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher), log_probs(student)
         forward, reverse = soft_cross_entropy(log_p.exp(), log_q), kl_divergence(log_q, log_p)
-        return ((1 - self.lam) * forward + self.lam * reverse).mean()
+        return (1 - self.lam) * forward + self.lam * reverse
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class JensenShannon(Loss):
         """Refuse a mixture of one: its value is 0 whatever the student says."""
         self.require("lam", 0 < self.lam < 1, "must lie between 0 and 1")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher), log_probs(student)
         log_m = log_mixture(log_p, log_q, self.lam)
         of_student, of_teacher = kl_divergence(log_q, log_m), kl_divergence(log_p, log_m)
-        return (self.lam * of_student + (1 - self.lam) * of_teacher).mean()
+        return self.lam * of_student + (1 - self.lam) * of_teacher
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class TotalVariation(Loss):
     name = "tvd"
     paper = _PAPER
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Without unit, 0 to 1. Labels are not looked at."""
-        return 0.5 * (log_probs(teacher).exp() - log_probs(student).exp()).abs().sum(-1).mean()
+        return 0.5 * (log_probs(teacher).exp() - log_probs(student).exp()).abs().sum(-1)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class SkewForward(Loss):
         """Refuse a mixture without the student."""
         self.require("lam", 0 <= self.lam < 1, "must lie in 0 up to 1")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher), log_probs(student)
-        return soft_cross_entropy(log_p.exp(), log_mixture(log_q, log_p, self.lam)).mean()
+        return soft_cross_entropy(log_p.exp(), log_mixture(log_q, log_p, self.lam))
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ class SkewReverse(Loss):
         """Refuse a mixture of the student alone: its value is 0 whatever it says."""
         self.require("lam", 0 <= self.lam < 1, "must lie in 0 up to 1")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher), log_probs(student)
-        return kl_divergence(log_q, log_mixture(log_p, log_q, self.lam)).mean()
+        return kl_divergence(log_q, log_mixture(log_p, log_q, self.lam))
 
 
 def log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.losses.contract import ClassCounts, Labels, Logits, PerSample, Scalar, StatefulLoss
+from trainer.losses.contract import ClassCounts, Labels, Logits, PerSample, StatefulLoss
 from trainer.losses.probabilities import kl_divergence, log_probs
 
 _HIDDEN, _LEARNING_RATE, _AVERAGE_DECAY = 64, 1e-3, 0.9
@@ -45,7 +45,7 @@ class TriangularGeometry(StatefulLoss):
         self._build(len(counts))
         return self
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """The network is made by the first batch where nobody prepared the loss."""
         if not self._modules:
             self._build(student.shape[1])
@@ -54,7 +54,7 @@ class TriangularGeometry(StatefulLoss):
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
         divergence = self.temperature**2 * kl_divergence(log_p, log_q)
         hard = F.cross_entropy(student, labels, reduction="none")
-        return (ratios * divergence + (1 - ratios) * hard).mean()
+        return ratios * divergence + (1 - ratios) * hard
 
     def ratios(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """a of every sample, 0..1; carries gradient into the network alone."""

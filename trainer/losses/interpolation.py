@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Scalar, StatefulLoss
+from trainer.losses.contract import Labels, Logits, PerSample, Scalar, StatefulLoss
 from trainer.losses.probabilities import log_probs, soft_cross_entropy
 
 
@@ -42,11 +42,11 @@ class TemporallyAdaptive(StatefulLoss):
         for name, value in (("ratio", self.start), ("trend", 0.0), ("last_value", torch.inf)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         ratio = self.get_buffer("ratio").to(student.dtype)
         target = log_probs((1 - ratio) * student.detach() + ratio * teacher).exp()
-        return soft_cross_entropy(target, log_probs(student)).mean()
+        return soft_cross_entropy(target, log_probs(student))
 
     def advance(self, value: Scalar, progress: float) -> None:
         """Move t."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 from trainer.losses.probabilities import kl_divergence, log_probs
 
 
@@ -23,10 +23,10 @@ class KnowledgeDistillation(Loss):
     temperature: float = 4.0
     """T > 0; both softmaxes are taken of logits / T."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
-        return self.temperature**2 * kl_divergence(log_p, log_q).mean()
+        return self.temperature**2 * kl_divergence(log_p, log_q)
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class MeanSquaredError(Loss):
     name = "mse"
     paper = "Kim et al., arXiv 2105.08919, IJCAI 2021"
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
-        return F.mse_loss(student, teacher)
+        return F.mse_loss(student, teacher, reduction="none").mean(-1)
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class TransformedTeacherMatching(Loss):
         """Refuse a power that is not positive."""
         self.require("gamma", self.gamma > 0, "must be positive")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
-        return kl_divergence(log_probs(teacher, 1 / self.gamma), log_probs(student)).mean()
+        return kl_divergence(log_probs(teacher, 1 / self.gamma), log_probs(student))
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class WeightedTransformedTeacherMatching(TransformedTeacherMatching):
 
     name = "wttm"
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         weight = (self.gamma * log_probs(teacher)).logsumexp(-1).exp()
         divergence = kl_divergence(log_probs(teacher, 1 / self.gamma), log_probs(student))
-        return (weight * divergence).mean()
+        return weight * divergence

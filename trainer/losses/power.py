@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 from trainer.losses.probabilities import bounded_exp, kl_divergence, log_probs
 
 
@@ -32,11 +32,11 @@ class PowerDivergence(Loss):
     orientation: Literal["teacher_student", "student_teacher"] = "teacher_student"
     """Which of the two is a."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
         first, second = (log_p, log_q) if self.orientation == "teacher_student" else (log_q, log_p)
-        return _cressie_read(first, second, self.power).mean()
+        return _cressie_read(first, second, self.power)
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class AlphaBetaDivergence(Loss):
     temperature: float = 4.0
     """T > 0."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
-        return alpha_beta(log_p, log_q, self.alpha, self.beta).mean()
+        return alpha_beta(log_p, log_q, self.alpha, self.beta)
 
 
 def alpha_beta(log_p: Tensor, log_q: Tensor, a: float, b: float) -> Tensor:

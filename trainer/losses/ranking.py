@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 from trainer.losses.probabilities import falling_order, kl_divergence, log_probs
 
 
@@ -29,13 +29,13 @@ class PlackettLuce(Loss):
     temperature: float = 1.0
     """Reshapes the weights a_k only; > 0."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """Ranks are constants: gradients flow through the student's logits alone."""
         order = falling_order(teacher, labels)
         weights = F.softmax(teacher / self.temperature, dim=1).gather(1, order)
         ranked = student.gather(1, order)
         rest = ranked.flip(1).logcumsumexp(1).flip(1)
-        return (weights * (rest - ranked)).sum(1).mean()
+        return (weights * (rest - ranked)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class LocalDenseRelations(Loss):
         super().__post_init__()
         self.require("depth", self.depth >= 2, "must be at least 2")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         depth = min(self.depth, student.shape[1])
         order = student.detach().argsort(dim=1, descending=True, stable=True)
@@ -81,7 +81,7 @@ class LocalDenseRelations(Loss):
         if depth < student.shape[1]:
             others_t, others_s = log_probs(teacher[:, depth:]), log_probs(student[:, depth:])
             value = value + self.beta * kl_divergence(others_t, others_s)
-        return self.temperature**2 * value.mean()
+        return self.temperature**2 * value
 
     def _pairs(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Weighted divergences of all pairs of ranks, [B]: all pairs at once, as [B, pairs, 2]."""

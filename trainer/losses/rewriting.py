@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cache_builder.format.manifest import NamedConfiguration
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample, Values
 from trainer.losses.probabilities import (
     deviation,
     falling_order,
@@ -41,7 +41,7 @@ class Standardized(WrapperLoss):
     loss: InnerLoss = _KD_2
     """The inner loss; the authors' KD + LS has T = 2."""
 
-    def formula(self, student: Tensor, teacher: Tensor | None, labels: Labels | None) -> Scalar:
+    def formula(self, student: Tensor, teacher: Tensor | None, labels: Labels | None) -> Values:
         """Two views are standardised like one."""
         standard = None if teacher is None else _standardize(teacher)
         return self.inner.formula(_standardize(student), standard, labels)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ class Swap(WrapperLoss):
     loss: InnerLoss = _KD_4
     """The inner loss."""
 
-    def formula(self, student: Tensor, teacher: Tensor, labels: Labels) -> Scalar:
+    def formula(self, student: Tensor, teacher: Tensor, labels: Labels) -> Values:
         """A teacher that is right stays as it is."""
         return self.inner.formula(student, _by_view(_swapped, teacher, labels), labels)
 
@@ -81,7 +81,7 @@ class Sort(WrapperLoss):
     loss: InnerLoss = _KD_4
     """The inner loss."""
 
-    def formula(self, student: Tensor, teacher: Tensor, labels: Labels) -> Scalar:
+    def formula(self, student: Tensor, teacher: Tensor, labels: Labels) -> Values:
         """Values are kept, places change."""
         return self.inner.formula(student, _by_view(_sorted, teacher, labels), labels)
 
@@ -102,13 +102,13 @@ class RefinedSelf(Loss):
     temperature: float = 4.0
     """T > 0."""
 
-    def formula(self, student: Logits, teacher: Logits | None, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits | None, labels: Labels) -> PerSample:
         """The teacher is not looked at."""
         own = student.detach()
         refined = label_logit(own, labels) + own.max(1).values
         target = own.scatter(1, labels[:, None], refined[:, None])
         log_p, log_q = log_probs(target, self.temperature), log_probs(student, self.temperature)
-        return self.temperature**2 * kl_divergence(log_p, log_q).mean()
+        return self.temperature**2 * kl_divergence(log_p, log_q)
 
 
 def _standardize(logits: Tensor) -> Tensor:

@@ -59,11 +59,15 @@ class Verdict(NamedTuple):
     kept: Kept | None
 
     @property
-    def is_right(self) -> bool:
-        """Whether value and slope agree."""
-        return self.kept is not None and (
-            math.isclose(self.measured.value, self.kept.value, rel_tol=VALUE_TOLERANCE, abs_tol=1e-14)
-            and math.isclose(self.measured.slope, self.kept.slope, rel_tol=SLOPE_TOLERANCE, abs_tol=1e-10)
+    def is_right(self) -> bool | None:
+        """Whether value and slope agree; None for a loss whose numbers are not kept, as one of your own."""
+        return (
+            None
+            if self.kept is None
+            else (
+                math.isclose(self.measured.value, self.kept.value, rel_tol=VALUE_TOLERANCE, abs_tol=1e-14)
+                and math.isclose(self.measured.slope, self.kept.slope, rel_tol=SLOPE_TOLERANCE, abs_tol=1e-10)
+            )
         )
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 from trainer.losses.probabilities import kl_divergence, log_probs, soft_cross_entropy
 
 
@@ -38,9 +38,9 @@ class SoftLabel(Loss):
         super().__post_init__()
         self.require("k", self.k >= 1, "must be at least 1")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
-        return soft_cross_entropy(self._target(teacher), log_probs(student, self.temperature)).mean()
+        return soft_cross_entropy(self._target(teacher), log_probs(student, self.temperature))
 
     def _target(self, teacher: Tensor) -> Tensor:
         classes = teacher.shape[1]
@@ -76,11 +76,11 @@ class TopKMatching(Loss):
         self.require("k", self.k >= 1, "must be at least 1")
         self.require("epsilon", self.epsilon > 0, "must be positive")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         index = teacher.topk(min(self.k, teacher.shape[1]), dim=1).indices
         log_p, log_q = self._cut(teacher, index), self._cut(student, index)
-        return kl_divergence(log_p, log_q).mean()
+        return kl_divergence(log_p, log_q)
 
     def _cut(self, logits: Tensor, index: Tensor) -> Tensor:
         kept = log_probs(logits).exp().gather(1, index) + self.epsilon
@@ -97,10 +97,10 @@ class PartialLabel(Loss):
     name = "partial_label"
     paper = "Self-distillation with partial labels, arXiv 2402.10482"
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         top = teacher.topk(2, dim=1).indices
-        return -log_probs(student).gather(1, top).mean(1).mean()
+        return -log_probs(student).gather(1, top).mean(1)
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ class PerturbedTarget(Loss):
     epsilon: tuple[float, ...] = (1.0,)
     """Coefficients of the orders 1, 2, ...; empty is forward_ce."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_q = log_probs(student)
         missing = 1 - log_q.exp()
         cost = -log_q
         for order, coefficient in enumerate(self.epsilon, start=1):
             cost = cost + coefficient * missing**order
-        return (log_probs(teacher).exp() * cost).sum(-1).mean()
+        return (log_probs(teacher).exp() * cost).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,11 @@ class OneForAll(Loss):
         """Refuse an exponent that is not positive."""
         self.require("epsilon", self.epsilon > 0, "must be positive")
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """With exponent 1 it is forward_ce."""
         label = F.one_hot(labels, student.shape[1]).to(teacher.dtype)
         target = (log_probs(teacher).exp() + label) ** self.epsilon - label
-        return soft_cross_entropy(target, log_probs(student)).mean()
+        return soft_cross_entropy(target, log_probs(student))
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ class Ensemble(Loss):
 
     def formula(
         self, student: Logits, teacher: Float[Tensor, "*teachers batch classes"], labels: Labels | None
-    ) -> Scalar:
+    ) -> PerSample:
         """One teacher [batch, classes] is an ensemble of one. Labels are not looked at."""
         target = log_probs(teacher).exp()
         if target.ndim == 3:
             target = target.mean(0)
-        return soft_cross_entropy(target, log_probs(student)).mean()
+        return soft_cross_entropy(target, log_probs(student))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
-from trainer.losses.contract import Labels, Logits, Loss, PerSample, Scalar, StatefulLoss
+from trainer.losses.contract import Labels, Logits, Loss, PerSample, Scalar, StatefulLoss, Values
 from trainer.losses.probabilities import deviation, kl_divergence, log_probs
 from trainer.losses.wrapper import InnerLoss, WrapperLoss
 
@@ -53,7 +53,7 @@ class CurriculumTemperature(WrapperLoss):
         self.register_parameter("theta", nn.Parameter(torch.ones(())))
         self.register_buffer("factor", torch.tensor(_reversal_factor(1)))
 
-    def formula(self, student: Tensor, teacher: Tensor, labels: Labels | None) -> Scalar:
+    def formula(self, student: Tensor, teacher: Tensor, labels: Labels | None) -> Values:
         """The value at the present temperature."""
         theta = self.get_parameter("theta").to(student.dtype)
         factor = self.get_buffer("factor")
@@ -90,11 +90,12 @@ class DeviationTemperature(Loss):
     alpha: float = 1.0
     """Weight of the divergence."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels) -> PerSample:
         """The student's deviation carries gradient."""
         log_q = log_probs(student / deviation(student))
         log_p = log_probs(teacher / deviation(teacher))
-        return self.gamma * F.nll_loss(log_q, labels) + self.alpha * kl_divergence(log_p, log_q).mean()
+        hard = F.nll_loss(log_q, labels, reduction="none")
+        return self.gamma * hard + self.alpha * kl_divergence(log_p, log_q)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar, TwoViews
+from trainer.losses.contract import Labels, Logits, Loss, PerSample, Scalar, TwoViews
 from trainer.losses.probabilities import kl_divergence, log_probs
 
 # The released code gives the strong view to the first three temperatures only.
@@ -104,7 +104,7 @@ class CrossView(Loss):
     weights: tuple[float, float] = (2.0, 0.5)
     """w1 (within views), w2 (across views)."""
 
-    def formula(self, student: TwoViews, teacher: TwoViews, labels: Labels | None) -> Scalar:
+    def formula(self, student: TwoViews, teacher: TwoViews, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
         confidence = log_probs(teacher).max(-1).values.exp()
@@ -112,7 +112,7 @@ class CrossView(Loss):
         sure = (confidence >= thresholds[:, None]).to(student.dtype)
         within = sure[0] * kl_divergence(log_p, log_q).sum(0)
         across = sure[1] * kl_divergence(log_p, log_q.flip(0)).sum(0)
-        return self.temperature**2 * (self.weights[0] * within + self.weights[1] * across).mean()
+        return self.temperature**2 * (self.weights[0] * within + self.weights[1] * across)
 
 
 def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.losses.contract import Labels, Logits, Loss, Scalar
+from trainer.losses.contract import Labels, Logits, Loss, PerSample
 from trainer.losses.probabilities import entropy, kl_divergence, log_probs, soft_cross_entropy
 
 # AKL's mu: the head holds this much of the teacher's mass.
@@ -29,13 +29,13 @@ class TokenwiseDivergence(Loss):
     temperature: float = 1.0
     """T > 0."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
         difference = log_p - log_q
         weight = torch.sigmoid(difference.detach())
         terms = (weight * log_p.exp() - (1 - weight) * log_q.exp()) * difference
-        return terms.sum(-1).mean()
+        return terms.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class AdaptiveKL(Loss):
     name = "akl"
     paper = "Wu et al., arXiv 2404.02657"
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher), log_probs(student)
         head = self._head_share(log_p.exp(), log_q.detach().exp())
-        return (head * kl_divergence(log_p, log_q) + (1 - head) * kl_divergence(log_q, log_p)).mean()
+        return head * kl_divergence(log_p, log_q) + (1 - head) * kl_divergence(log_q, log_p)
 
     @staticmethod
     def _head_share(p: Tensor, q: Tensor) -> Tensor:
@@ -84,10 +84,10 @@ class BalancedDivergence(Loss):
     temperature: float = 1.0
     """T > 0."""
 
-    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> Scalar:
+    def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""
         log_p, log_q = log_probs(teacher, self.temperature), log_probs(student, self.temperature)
         surplus = entropy(log_p) - entropy(log_q.detach())
         forward = soft_cross_entropy(log_p.exp(), log_q) * torch.where(surplus > 0, self.delta, 1.0)
         reverse = kl_divergence(log_q, log_p) * torch.where(surplus < 0, self.delta, 1.0)
-        return (forward + reverse).mean()
+        return forward + reverse

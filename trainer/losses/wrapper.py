@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
 from trainer.losses.contract import ClassCounts, Loss, Scalar, StatefulLoss
+from trainer.losses.lookup import make_loss
 
 InnerLoss = NamedConfiguration | dict[str, Any] | str
-
-
-def make_loss(name: str, configuration: dict[str, Any]) -> Loss:
-    """``LOSSES[name]`` with the given fields. Raises :class:`ConfigError` for what it does not know."""
-    from trainer.losses import LOSSES  # the registry holds the losses that ask here
-
-    kind: Any = LOSSES.get(name)
-    if kind is None:
-        raise ConfigError(unknown_name("loss", name, LOSSES))
-    assert is_dataclass(kind)
-    known = [item.name for item in fields(kind)]
-    for key in configuration:
-        if key not in known:
-            raise ConfigError(f"loss {name!r}: " + unknown_name("parameter", key, known))
-    try:
-        loss: Loss = TypeAdapter(kind).validate_python(configuration)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"loss {name!r}: {where}: {problem['msg']}, got {problem['input']!r}") from error
-    return loss
 
 
 class WrapperLoss(StatefulLoss):

@@ -9,11 +9,12 @@ import itertools
 import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from cache_builder.console.dotted import is_dotted
 from cache_builder.console.names import unknown_name
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
-from trainer.losses import LOSSES, Loss
-from trainer.objective.published import RECIPES
+from trainer.losses import LOSSES, Loss, find_loss, make_loss
+from trainer.objective.published import RECIPES, published_objectives
 from trainer.objective.terms import written
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ def explain_loss(name: str) -> str:
     """Formula, fields and published objectives of one loss; :class:`ConfigError` for an unknown name."""
     if name in RECIPES and name not in LOSSES:
         return "\n\n".join([f"{name}: an objective of other losses", "\n".join(_recipes(name))])
-    kind = LOSSES.get(name)
-    if kind is None:
+    if not is_dotted(name) and name not in LOSSES:
         raise ConfigError(unknown_name("loss", name, [*LOSSES, *RECIPES]))
-    row = _row(name, kind())
+    kind = find_loss(name)
+    row = _row(name, make_loss(name, {}))
     parts = [f"{name}({row.fields})", inspect.cleandoc(kind.__doc__ or ""), f"paper: {row.paper}"]
     if row.unconfirmed:
         parts.append(f"unconfirmed: {row.unconfirmed}")
@@ -136,7 +137,7 @@ def _shown(value: object) -> str:
 
 def _recipes(name: str) -> list[str]:
     lines = [f"--loss {name} alone means:"]
-    for benchmark, published in RECIPES[name].items():
+    for benchmark, published in published_objectives(name).items():
         head = f" with --aux-head {published.aux_head!r}" if published.aux_head else ""
         source = f"  ({published.source})" if published.source else ""
         lines.append(f"  {benchmark:<9} {published.objective}{head}{source}")

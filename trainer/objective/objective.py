@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
 from trainer.losses import Loss, StatefulLoss, make_loss
+from trainer.losses.flaws import has_non_finite, out_of_range
+from trainer.objective.reduction import Counts, reduced
 from trainer.objective.terms import Term, Terms
+from trainer.objective.value_checks import ValueChecks
 
 
 class Objective(nn.Module):
@@ -31,6 +35,8 @@ class Objective(nn.Module):
         if class_counts is not None:
             self.losses = [loss.prepared(class_counts) for loss in self.losses]
         self.stateful = nn.ModuleList(loss for loss in self.losses if isinstance(loss, nn.Module))
+        self.checks = ValueChecks(self.term_names)
+        """What was wrong with the numbers that the terms saw; whoever keeps a result asks it first."""
         self._step_values: dict[str, list[Tensor]] = {}
 
     @property
@@ -45,6 +51,11 @@ class Objective(nn.Module):
             loss.needs_labels and term.samples == "all"
             for term, loss in zip(self.terms, self.losses, strict=True)
         )
+
+    @property
+    def counts_labelled(self) -> bool:
+        """Whether any term is a mean over the labelled samples alone, so that batches count differently."""
+        return any(term.samples == "labelled" for term in self.terms)
 
     @property
     def needs_aux_head(self) -> bool:
@@ -74,21 +85,33 @@ class Objective(nn.Module):
         labels: Tensor | None,
         epoch: int,
         aux: Tensor | None = None,
+        *,
+        where: Tensor | None = None,
+        counts: Counts | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total and each term's own value (before its weight), detached. ``epoch`` counts from 0.
 
         ``student``, and ``aux``, the logits of an auxiliary head: [B, C], or [2, B, C] of a weak and a strong
         view, where a loss of one view is the sum over both. ``teacher``: the same shape, or one more axis in
-        front for several teachers. ``labels``: int64 [B], -1 where there is none.
+        front for several teachers. ``labels``: int64 [B], -1 where there is none. ``where``: bool [B], the
+        samples that count; None = all. ``counts``: what sums over samples are divided by, so that the mean
+        over micro-batches and processes is that of all samples; None = this batch alone.
+
+        Numbers that no loss can work with (not finite, a label out of range) are noted in ``checks``: looking
+        at them here would wait for the device in every step.
         """
         total = student.new_zeros(())
         values: dict[str, Tensor] = {}
+        flaws = _Flaws()
         for label, term, loss in zip(self.term_names, self.terms, self.losses, strict=True):
             if isinstance(loss, StatefulLoss):
                 loss.begin_epoch(epoch + 1)
-            value = _term_value(term, loss, _head(term, student, aux), teacher, labels)
+            seen = _seen_by(term, loss, student, teacher, labels, aux)
+            value = _term_value(term, loss, seen, where, counts)
             total = total + term.weight_in(epoch) * value
             values[label] = value.detach()
+            flaws.add(term, loss, seen)
+        self.checks.note(torch.stack(flaws.found), student.shape[-1])
         return total, values
 
     def note(self, values: dict[str, Tensor]) -> None:
@@ -114,48 +137,84 @@ def combined_teachers(teacher: Tensor) -> Tensor:
     return teacher.log_softmax(-1).logsumexp(0) - math.log(len(teacher))
 
 
-def _head(term: Term, student: Tensor, aux: Tensor | None) -> Tensor:
-    if term.head == "main":
-        return student
-    if aux is None:
-        raise ConfigError(
-            f"loss {term.name!r} looks at an auxiliary head, and the student has none: --aux-head"
-        )
-    return aux
+class _Seen(NamedTuple):
+    """What a term looks at."""
+
+    student: Tensor
+    teacher: Tensor | None
+    labels: Tensor | None
 
 
-def _term_value(
-    term: Term, loss: Loss, student: Tensor, teacher: Tensor | None, labels: Tensor | None
-) -> Tensor:
+class _Flaws:
+    """The flaws of what the terms of one evaluation see; what several of them see is looked at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
+        """Of each term, bool [3], in the order of ``FLAWS``."""
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def add(self, term: Term, loss: Loss, seen: _Seen) -> None:
+        """Look at one more term's numbers; nothing waits for the device."""
+        student = self._non_finite(seen.student)
+        labels = seen.labels
+        if labels is not None and loss.needs_labels:
+            labelled = labels.clamp_min(0) if term.samples == "labelled" else labels
+            wrong = out_of_range(labelled, seen.student.shape[-1])
+        else:
+            wrong = torch.zeros_like(student)
+        taught = torch.zeros_like(student) if seen.teacher is None else self._non_finite(seen.teacher)
+        self.found.append(torch.stack([taught, wrong, student]))
+
+    def _non_finite(self, logits: Tensor) -> Tensor:
+        if id(logits) not in self._known:
+            # The logits are kept along, so that no other tensor gets their id meanwhile.
+            self._known[id(logits)] = logits, has_non_finite(logits.detach())
+        return self._known[id(logits)][1]
+
+
+def _seen_by(
+    term: Term, loss: Loss, student: Tensor, teacher: Tensor | None, labels: Tensor | None, aux: Tensor | None
+) -> _Seen:
+    if term.head == "aux":
+        if aux is None:
+            raise ConfigError(
+                f"loss {term.name!r} looks at an auxiliary head, and the student has none: --aux-head"
+            )
+        student = aux
     if not loss.needs_teacher:
         teacher = None  # its classes may be others than those of this head
     if teacher is not None and teacher.ndim > student.ndim and not loss.takes_ensemble:
         teacher = combined_teachers(teacher)
+    return _Seen(student, teacher, labels)
+
+
+def _term_value(term: Term, loss: Loss, seen: _Seen, where: Tensor | None, counts: Counts | None) -> Tensor:
+    """A term of one view or of both, over the samples that count for it."""
+    student, teacher, labels = seen
+    count = None if counts is None else counts.samples
     if term.samples == "labelled":
-        student, teacher, labels = _labelled(term, student, teacher, labels)
-        if not len(labels):
-            return student.sum()  # no labelled sample in this batch: zero, and still part of the graph
+        if labels is None:
+            raise ConfigError(f"loss {term.name!r} looks at labelled samples, but there are no labels at all")
+        has_label = labels >= 0
+        where = has_label if where is None else where & has_label
+        count = None if counts is None else counts.labelled
+    if labels is not None and loss.needs_labels:
+        # One that is out of range is noted elsewhere; here it would end the device's process.
+        labels = labels.clamp(0, student.shape[-1] - 1)
     if loss.views == 2 or student.ndim == 2:
-        return loss(student, teacher, labels)
+        return reduced(loss, student, teacher, labels, where, count)
     taught = [None, None] if teacher is None else list(teacher.unbind(-3))
     weak, strong = (
-        loss(view, view_of_teacher, labels) for view, view_of_teacher in zip(student, taught, strict=True)
+        reduced(loss, view, view_of_teacher, labels, where, count)
+        for view, view_of_teacher in zip(student, taught, strict=True)
     )
     return weak + strong
-
-
-def _labelled(
-    term: Term, student: Tensor, teacher: Tensor | None, labels: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    if labels is None:
-        raise ConfigError(f"loss {term.name!r} looks at labelled samples, but there are no labels at all")
-    kept = labels >= 0
-    return student[..., kept, :], None if teacher is None else teacher[..., kept, :], labels[kept]
 
 
 def _numbered_names(terms: Terms) -> list[str]:
     names: list[str] = []
     for term in terms:
-        same = sum(name.split("#")[0] == term.name for name in names)
-        names.append(f"{term.name}#{same + 1}" if same else term.name)
+        own = term.name.rpartition(":")[2]  # of package.module:Name
+        same = sum(name.split("#")[0] == own for name in names)
+        names.append(f"{own}#{same + 1}" if same else own)
     return names

@@ -202,3 +202,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "ssld": _both("jsd(lam=0.5)*1.0", "PaddleClas SSLD, arXiv 2103.05959: no labels"),
 }
+
+
+def published_objectives(name: str) -> Recipe:
+    """The objectives that a loss's name alone stands for; without a published one the bare term, weight 1."""
+    return RECIPES.get(name) or _both(f"{name}*1.0", None)

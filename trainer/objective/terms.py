@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ class Term(Frozen):
     """One weighted loss of an objective."""
 
     name: str
-    """Key in ``LOSSES``."""
+    """Key in ``LOSSES``, or ``package.module:Name``."""
     configuration: dict[str, JsonValue] = Field(default_factory=dict)
     """The loss's hyper-parameters; what is left out keeps its default."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
@@ -71,9 +72,16 @@ def with_label_smoothing(terms: Terms, smoothing: float) -> Terms:
     )
 
 
-@lru_cache(maxsize=1)
 def loss_names() -> tuple[str, ...]:
-    """The keys of ``trainer.losses.LOSSES``, read from its source: importing it brings torch."""
+    """The keys of ``trainer.losses.LOSSES``, from its source until it is imported, which brings torch."""
+    losses = sys.modules.get("trainer.losses")
+    # While the losses are being imported the dict is not there yet.
+    registry = getattr(losses, "LOSSES", None)
+    return _written_names() if registry is None else tuple(registry)
+
+
+@lru_cache(maxsize=1)
+def _written_names() -> tuple[str, ...]:
     source = Path(__file__).parents[1] / "losses" / "__init__.py"
     for node in ast.parse(source.read_text()).body:
         if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "LOSSES":

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from cache_builder.console.dotted import is_dotted
 from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from trainer.objective.expression import WeightedCall, parse_sum, pointed
@@ -64,7 +65,7 @@ def _build(term: Term) -> None:
 
 
 def _check_name(term: Term) -> None:
-    if term.name not in loss_names():
+    if not is_dotted(term.name) and term.name not in loss_names():
         raise ConfigError(unknown_name("loss", term.name, loss_names()))
 
 

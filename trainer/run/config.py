@@ -209,9 +209,9 @@ class RunConfig(Frozen):
         if self.labelled < self.samples + self.set_aside:
             text += f"; {self.labelled:,} have a label"
         if self.set_aside:
-            from trainer.losses import LOSSES
+            from trainer.losses import find_loss
 
-            names = {term.name: None for term in self.objective if LOSSES[term.name].needs_held_out}
+            names = {term.name: None for term in self.objective if find_loss(term.name).needs_held_out}
             text += f"; {self.set_aside:,} more are set aside for {', '.join(names)}"
         return text
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.objective.objective import combined_teachers
+from trainer.objective.reduction import Counts
 from trainer.replay.batches import Batch
 
 if TYPE_CHECKING:
@@ -54,12 +55,37 @@ def to_device(run: Run, batch: Batch) -> DeviceBatch:
     return DeviceBatch(images, labels, teacher)
 
 
-def outcome_of(run: Run, model: Callable[[Tensor], Any], batch: DeviceBatch, epoch: int) -> Outcome:
-    """The objective of a model, the run's own or a copy of it, in training mode. ``epoch`` counts from 0."""
+def counts_of(run: Run, batches: Sequence[Batch]) -> Counts | None:
+    """What a step's sums are divided by; None where every micro-batch counts alike.
+
+    Labels are counted on the host, before they travel; with several processes, all of them meet here.
+    """
+    if not run.objective.counts_labelled:
+        return None
+    number = sum(int((batch.labels >= 0).sum()) for batch in batches) / len(batches)
+    labelled = torch.tensor(number, dtype=torch.float64)
+    if run.accelerator.num_processes > 1:
+        labelled = run.accelerator.reduce(labelled.to(run.accelerator.device), reduction="mean")
+    return Counts(float(run.plan.samples_per_micro_batch), labelled)
+
+
+def outcome_of(
+    run: Run,
+    model: Callable[[Tensor], Any],
+    batch: DeviceBatch,
+    epoch: int,
+    counts: Counts | None = None,
+) -> Outcome:
+    """The objective of a model, the run's own or a copy of it, in training mode. ``epoch`` counts from 0.
+
+    ``counts``: those of the step; None = this micro-batch alone.
+    """
     views = run.plan.views_per_sample
     main, aux = both_heads(run, model(batch.images))
     aux_by_view = None if aux is None else by_view(aux, views)
-    total, values = run.objective(by_view(main, views), batch.teacher, batch.labels, epoch, aux_by_view)
+    total, values = run.objective(
+        by_view(main, views), batch.teacher, batch.labels, epoch, aux_by_view, counts=counts
+    )
     answer = answer_of(run, main.detach(), None if aux is None else aux.detach())
     own_head = run.config.teacher_classes is not None and aux is not None
     return Outcome(total, values, answer, aux.detach() if own_head and aux is not None else answer)

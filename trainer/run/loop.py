@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer.objective.reduction import Counts
 from trainer.replay.batches import Batch, TrainingStream
 from trainer.run import bilevel
 from trainer.run.assemble import Run, assemble
 from trainer.run.config import TrainConfig
-from trainer.run.forward import outcome_of, per_image, to_device
+from trainer.run.forward import counts_of, outcome_of, per_image, to_device
 from trainer.run.inputs import Inputs, claim_output
 from trainer.run.metrics import Evaluation, Evaluator, TrainMeter
 from trainer.run.optim import lr_at, set_lr
@@ -23,6 +24,9 @@ from trainer.run.report import write_report
 from trainer.run.run_folder import MetricsLog, Row, RunFolder
 from trainer.run.state import Keeper
 from trainer.run.stop import StopRequest
+
+# Asking whether all numbers were finite waits for the device: one of fifty steps does.
+_STEPS_BETWEEN_CHECKS = 50
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,11 @@ def _run_epochs(
         train_step(run, batches, step, lr, meter)
         keeper.step = step + 1
         display.stepped(step + 1)
+        is_last_of_epoch = (step + 1) % steps_per_epoch == 0
+        if is_last_of_epoch or (step + 1) % _STEPS_BETWEEN_CHECKS == 0:
+            keeper.check_values()
 
-        if (step + 1) % steps_per_epoch == 0:
+        if is_last_of_epoch:
             row: Row = {"step": step + 1, "epoch": epoch + 1, "lr": lr, **meter.means(accelerator)}
             # The means waited for the device, so this is the time of the whole epoch.
             seconds = time.monotonic() - epoch_began
@@ -146,11 +153,12 @@ def train_step(run: Run, batches: list[Batch], step: int, lr: float, meter: Trai
     set_lr(run.optimizer, lr)
     if bilevel.is_due(run, step):
         bilevel.update(run, to_device(run, batches[0]), step, lr)
+    counts = counts_of(run, batches)
     for index, batch in enumerate(batches):
         # Gradients meet once a step, with the last micro-batch.
         last = index == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(run.model):
-            loss = _forward(run, batch, run.plan.epoch_of(step), meter)
+            loss = _forward(run, batch, run.plan.epoch_of(step), meter, counts)
             accelerator.backward(loss / len(batches))
     _meet_joint_gradients(run)
     if run.config.settings.clip_grad is not None:
@@ -160,10 +168,10 @@ def train_step(run: Run, batches: list[Batch], step: int, lr: float, meter: Trai
     run.objective.advance((step + 1) / run.plan.steps, lambda value: _mean(run, value))
 
 
-def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
+def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter, counts: Counts | None) -> Tensor:
     """The objective of one micro-batch, noted by losses that follow it, and measured."""
     on_device = to_device(run, batch)
-    outcome = outcome_of(run, run.model, on_device, epoch)
+    outcome = outcome_of(run, run.model, on_device, epoch, counts)
     run.objective.note(outcome.values)
     meter.add(
         outcome.total,

@@ -113,3 +113,4 @@ def _try_once(objective: Objective, config: RunConfig) -> None:
     student = torch.randn(shape, generator=generator)
     teacher, aux = (torch.randn(taught, generator=generator) for _ in range(2))
     objective(student, teacher, torch.arange(samples) % classes, 0, aux)
+    objective.checks.ask()

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from trainer.run.assemble import Run
 from trainer.run.checkpoint import Checkpoint, load_weights, random_state, restore_random_state
@@ -46,8 +47,23 @@ class Keeper:
         elif self.best_top1 is None or evaluation.top1 > self.best_top1:
             self.best_top1, self.best_epoch = evaluation.top1, epoch
 
+    def check_values(self) -> None:
+        """Raise where any process met numbers that no loss can work with; called by every process."""
+        run = self._run
+
+        def anywhere(found: Tensor) -> Tensor:
+            return (
+                found if run.accelerator.num_processes == 1 else run.accelerator.reduce(found.float(), "sum")
+            )
+
+        run.objective.checks.ask(self.step, anywhere)
+
     def save(self) -> None:
-        """Write a checkpoint of this moment; called by every process, written by the main one."""
+        """Write a checkpoint of this moment; called by every process, written by the main one.
+
+        Weights that came of wrong numbers are never written: the error is raised instead.
+        """
+        self.check_values()
         run = self._run
         # Both speak with the other processes, so all take part.
         totals = self._meter.totals(run.accelerator)
@@ -85,6 +101,7 @@ class Keeper:
         if run.accelerator.scaler is not None and state["scaler"] is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         self._meter.restore(state["meter"], run.accelerator.is_main_process)
+        run.objective.checks.begin(state["step"])
         self._random = state["random"]
         self.step, self._seconds_before = state["step"], state["seconds"]
         self.best_top1, self.best_epoch = state["best_top1"], state["best_epoch"]

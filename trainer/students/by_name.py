@@ -6,7 +6,6 @@ Every factory takes ``num_classes`` and gives a module from normalised images fl
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from cache_builder.console.dotted import import_dotted, is_dotted
 from cache_builder.format.errors import ConfigError
 from trainer.objective.expression import Call, parse_call
 from trainer.students.known import unknown_student
@@ -99,7 +99,7 @@ def make_student(spec: str, num_classes: int, image_size: int) -> nn.Module:
     name or argument it does not know.
     """
     call = parse_call(spec)
-    factory = _import_factory(call.name) if ":" in call.name else _named_factory(call.name)
+    factory = _import_factory(call.name) if is_dotted(call.name) else _named_factory(call.name)
     arguments = {"num_classes": num_classes, **_size_argument(call, factory, image_size), **call.arguments}
     try:
         student = factory(**arguments)
@@ -129,15 +129,10 @@ def _named_factory(name: str) -> Factory:
 
 
 def _import_factory(path: str) -> Factory:
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"student {path!r}: cannot import {module_name!r}: {error}") from error
-    factory = getattr(module, attribute, None)
+    factory = import_dotted(path, "factory")
     if not callable(factory):
-        raise ConfigError(f"student {path!r}: {module_name!r} has no function {attribute!r}")
-    return factory  # type: ignore[no-any-return]
+        raise ConfigError(f"student {path!r} is not callable, expected package.module:factory")
+    return factory
 
 
 def _size_argument(call: Call, factory: Factory, image_size: int) -> dict[str, int]:

@@ -197,6 +197,39 @@ def test_samples_count_alike_unless_the_loss_says_it_couples_them(name, fields):
 
 
 @every_loss
+def test_the_values_of_a_batch_are_those_of_its_samples(name, fields):
+    """One by one, bit for bit but for the order in which classes are added up; the call is their mean."""
+    loss = make(name, fields, classes=12)
+    student, teacher, labels = batch_for(loss, classes=12)
+    together = loss.values(student, teacher, labels)
+    assert torch.equal(loss(student, teacher, labels), together.mean())
+    if loss.couples_samples:
+        assert together.shape == ()
+        return
+    assert together.shape == (len(labels),)
+    for i, value in enumerate(together):
+        one = slice(i, i + 1)
+        alone = loss.values(student[..., one, :], teacher[..., one, :], labels[one])
+        torch.testing.assert_close(alone, value[None], rtol=1e-13, atol=1e-14)
+
+
+@every_loss
+def test_a_sample_moves_its_own_value_alone(name, fields):
+    loss = make(name, fields)
+    student, teacher, labels = batch_for(loss)
+    values = loss.values(student, teacher, labels)
+    if not loss.couples_samples:
+        (gradient,) = torch.autograd.grad(values[2], student)
+        elsewhere = [i for i in range(len(labels)) if i != 2]
+        assert not gradient[..., elsewhere, :].any()
+
+
+@every_loss
+def test_it_says_what_it_reads_of_the_teacher(name, fields):
+    assert make(name, fields).reads == "dense"
+
+
+@every_loss
 def test_labels_are_asked_for_by_name(name, fields):
     loss = make(name, fields)
     student, teacher, labels = batch_for(loss)
