@@ -33,8 +33,8 @@ class ServedCache:
 
     @cached_property
     def manifest_json(self) -> bytes:
-        """The manifest as the store has it."""
-        return json.dumps(self.manifest.model_dump(mode="json"), ensure_ascii=False).encode()
+        """The manifest as the store has it, in the format version of the store."""
+        return json.dumps(self.cache.body, ensure_ascii=False).encode()
 
     @cached_property
     def samples(self) -> int:
@@ -58,7 +58,7 @@ class ServedCache:
 
     def class_name(self, class_id: int) -> str | None:
         """What a class is called, where somebody named it."""
-        names = self.manifest.data.class_names
+        names = self.cache.class_names
         return names[class_id] if names and 0 <= class_id < len(names) else None
 
     def check_view(self, view: int) -> int:
@@ -133,7 +133,7 @@ def _open(item: str) -> ServedCache:
     cache = open_cache(location)
     served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
     # Touched here so that a damaged header array stops the start instead of a request.
-    _ = served.manifest_json, cache.ids, cache.labels
+    _ = served.manifest_json, cache.ids, cache.labels, cache.names
     return served
 
 

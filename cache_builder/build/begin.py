@@ -50,9 +50,9 @@ def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) 
         progress.say(line)
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
-    probe, pixels = render_probe(plan.source, manifest.views, manifest.teacher, skip_unreadable=skip)
-    update = {"codec": calibration.codec, "calibration": calibration.section, "probe": probe}
-    manifest = manifest.model_copy(update=update).with_basis(calibration.basis)
+    probe, pixels = render_probe(plan.source, manifest.views, manifest.input, skip_unreadable=skip)
+    update = {"calibration": calibration.section, "probe": probe}
+    manifest = manifest.with_codec(calibration.codec).model_copy(update=update).with_basis(calibration.basis)
     arrays = header_arrays(manifest, plan.table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
     hold.check()
@@ -63,11 +63,12 @@ def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) 
 def _calibrate(plan: Plan, progress: BuildProgress, masks: bool) -> calibrate.Calibration:
     """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
     manifest = plan.manifest
-    data, request = manifest.data, manifest.calibration.requested
-    if calibrate.is_exact(data.classes, request) and not masks:
-        return calibrate.exact(data.classes, request)
+    samples, classes = manifest.data.samples, manifest.classes
+    request = manifest.requested.codec
+    if calibrate.is_exact(classes, request) and not masks:
+        return calibrate.exact(classes, request)
     views = manifest.views
-    pairs = calibrate.calibration_pairs(data.samples, views.count, data.classes, views.seed)
+    pairs = calibrate.calibration_pairs(samples, views.count, classes, views.seed)
     tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
     progress.start("calibrating", len(tasks))
     logits: list[NDArray[np.float32]] = []
@@ -85,7 +86,7 @@ def _calibrate(plan: Plan, progress: BuildProgress, masks: bool) -> calibrate.Ca
     if len(stacked) < 2:
         raise DataError(
             f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
-            f"--top-k {data.classes} stores every class and needs none"
+            f"--top-k {classes} stores every class and needs none"
         )
     return calibrate.fit(stacked, request)
 

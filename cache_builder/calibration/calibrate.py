@@ -118,7 +118,7 @@ def exact(classes: int, request: CodecRequest) -> Calibration:
     codec = CodecSection(
         top_k=classes, index_bits=index_bits(classes), tail_rank=0, tail_wide=0, tail_step=0.0
     )
-    section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request)
+    section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
     told = _missed_budget(float(RecordLayout(codec).record_bytes), request)
     return Calibration(codec, no_tail(classes), section, tuple(told))
 
@@ -166,7 +166,6 @@ def _fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
         pairs=len(logits),
         logit_std=std,
         tail_error=float(np.sqrt(lost.mean())),
-        requested=request,
         table=tuple(table),
         chosen=chosen,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -88,11 +88,6 @@ class Field:
         64 of them (glyphs, 482 classes, 2026-11-25); numbers of several bytes are not.
         """
         return "noshuffle" if self.name in _UNSHUFFLED else "bitshuffle"
-
-    @property
-    def array(self) -> str:
-        """Store path of the array that holds this field for every (view, row)."""
-        return f"records/{self.name}"
 
     @property
     def nbytes(self) -> int:
@@ -187,16 +182,35 @@ class ArraySpec:
         return (slice(tile.view_start, tile.view_stop), rows) if self.shards else (rows,)
 
 
+def record_path(manifest: Manifest, output: str, field: str) -> str:
+    """Store path of the array that holds a field of an output's records."""
+    return f"records/{output}/{field}" if manifest.format_version >= _OUTPUTS_SINCE else f"records/{field}"
+
+
+def codec_path(manifest: Manifest, output: str, name: str) -> str:
+    """Store path of a header array of an output's codec."""
+    return f"codec/{output}/{name}" if manifest.format_version >= _OUTPUTS_SINCE else f"codec/{name}"
+
+
+_OUTPUTS_SINCE = 3
+"""The first format version with more than one output."""
+
+
 def record_arrays(manifest: Manifest) -> list[ArraySpec]:
-    """The arrays under ``records/``: one per field, view-major, one shard per tile."""
+    """The arrays under ``records/``: one per output and field, view-major, one shard per tile."""
+    return [spec for name in manifest.outputs for spec in output_arrays(manifest, name)]
+
+
+def output_arrays(manifest: Manifest, output: str) -> list[ArraySpec]:
+    """The arrays of one output's records, in the order of the packed record's fields."""
     v, n = manifest.views.count, manifest.data.samples
     height, width = manifest.tiling.views, manifest.tiling.rows
     specs = []
-    for field in RecordLayout(manifest.codec).fields:
+    for field in RecordLayout(manifest.outputs[output].codec).fields:
         tail = () if field.scalar else (field.count,)
         specs.append(
             ArraySpec(
-                path=field.array,
+                path=record_path(manifest, output, field.name),
                 dtype=field.dtype,
                 shape=(v, n, *tail),
                 chunks=(1, width, *tail),
@@ -219,26 +233,56 @@ HEADER_CHUNK_BYTES = 2**26
 """A header array has one chunk up to this size; longer ones are cut along their first axis."""
 
 
-def header_specs(manifest: Manifest, id_bytes: int) -> list[ArraySpec]:
-    """The arrays written once, before the first tile. ``id_bytes``: length of all sample ids in UTF-8."""
-    n, c, rank = manifest.data.samples, manifest.data.classes, manifest.codec.tail_rank
-    side, pictures = manifest.teacher.input_size, len(manifest.probe.pairs)
+def header_specs(manifest: Manifest, text_bytes: Mapping[str, int]) -> list[ArraySpec]:
+    """The arrays written once, before the first tile.
+
+    ``text_bytes``: the length of each array of text that there is, which the manifest does not know; an array
+    that is not among them has length 0.
+    """
+
+    def text(stem: str, count: int) -> list[ArraySpec]:
+        size = text_bytes.get(f"{stem}_bytes", 0)
+        return [
+            _header_spec(f"{stem}_bytes", "<u1", (size,)),
+            _header_spec(f"{stem}_offsets", "<i8", (count + 1,)),
+        ]
+
     return [
-        _header_spec("samples/id_bytes", "<u1", (id_bytes,)),
-        _header_spec("samples/id_offsets", "<i8", (n + 1,)),
-        _header_spec("samples/label", "<i4", (n,)),
-        _header_spec("codec/mean", "<f4", (c,)),
-        _header_spec("codec/basis", "<f4", (rank, c)),
-        *_centres_spec(manifest),
-        _header_spec("probe/pixels", "<u1", (pictures, 3, side, side)),
+        *text("samples/id", manifest.data.samples),
+        _header_spec("samples/label", "<i4", (manifest.data.samples,)),
+        *(text("samples/class_name", manifest.classes) if has_class_names(manifest) else ()),
+        *(text("samples/own_class_name", manifest.data.own_classes) if has_own_names(manifest) else ()),
+        *(spec for name in manifest.outputs for spec in _codec_specs(manifest, name)),
+        *_probe_specs(manifest),
     ]
 
 
-def _centres_spec(manifest: Manifest) -> list[ArraySpec]:
-    """The table of the best class, where the codec has one."""
-    if isinstance(manifest.codec, CodecSection):
+def has_class_names(manifest: Manifest) -> bool:
+    """Whether the names of the teacher's classes are arrays of the store."""
+    return manifest.logits.named and manifest.format_version >= _OUTPUTS_SINCE
+
+
+def has_own_names(manifest: Manifest) -> bool:
+    """Whether the names of the data set's own classes are arrays of the store."""
+    return manifest.data.own_classes > 0 and manifest.format_version >= _OUTPUTS_SINCE
+
+
+def _codec_specs(manifest: Manifest, output: str) -> list[ArraySpec]:
+    codec, classes = manifest.outputs[output].codec, manifest.outputs[output].width
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+        "mean": ("<f4", (classes,)),
+        "basis": ("<f4", (codec.tail_rank, classes)),
+    }
+    if isinstance(codec, SketchSection):
+        shapes["centres"] = ("<i2", (classes, codec.tail_rank))
+    return [_header_spec(codec_path(manifest, output, name), *shape) for name, shape in shapes.items()]
+
+
+def _probe_specs(manifest: Manifest) -> list[ArraySpec]:
+    if manifest.probe.kind != "pixels":
         return []
-    return [_header_spec("codec/centres", "<i2", (manifest.data.classes, manifest.codec.tail_rank))]
+    side = manifest.input.size
+    return [_header_spec("probe/pixels", "<u1", (len(manifest.probe.pairs), 3, side, side))]
 
 
 def _header_spec(path: str, dtype: str, shape: tuple[int, ...]) -> ArraySpec:

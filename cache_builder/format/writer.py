@@ -16,7 +16,16 @@ from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
-from cache_builder.format.commits import Commit, Shard, make_commit
+from cache_builder.format.class_names import NO_NAMES, ClassNames
+from cache_builder.format.commits import (
+    INDEX_KEY,
+    Commit,
+    Shard,
+    has_index,
+    identity_bytes,
+    index_bytes,
+    make_commit,
+)
 from cache_builder.format.creation import create as create
 from cache_builder.format.creation import header_digests as header_digests
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError, KDCacheError
@@ -26,14 +35,23 @@ from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
     Tile,
+    codec_path,
     digest_array,
     record_arrays,
+    record_path,
     tile_arrays,
 )
 from cache_builder.format.locations import followed
-from cache_builder.format.manifest import Manifest, SketchSection, build_digest, cache_digest
+from cache_builder.format.manifest import (
+    LOGITS,
+    Manifest,
+    SketchSection,
+    build_digest,
+    cache_digest,
+    parse_manifest,
+)
 from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
-from cache_builder.format.reader import open_cache, read_body
+from cache_builder.format.reader import Cache, read_body
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import delete_object, local_root, open_store, read_bytes, write_durably
 
@@ -45,16 +63,21 @@ class SampleTable:
     id_bytes: NDArray[np.uint8]
     id_offsets: NDArray[np.int64]
     labels: NDArray[np.int32]
+    names: ClassNames = NO_NAMES
+    """What the classes of the labels are called."""
 
     @classmethod
-    def from_ids(cls, ids: Iterable[str], labels: NDArray[np.int32] | None) -> SampleTable:
+    def from_ids(
+        cls, ids: Iterable[str], labels: NDArray[np.int32] | None, names: ClassNames | None = None
+    ) -> SampleTable:
         """Encode ids; raises :class:`DataError` for an id that cannot be a key (empty, twice, not UTF-8).
 
         ``labels``: integers [N] or None where the data set has none.
         """
         encoded = SampleIds.of(ids)
         _check_ids(encoded)
-        return cls(encoded.id_bytes, encoded.offsets, _label_column(labels, len(encoded)))
+        column = _label_column(labels, len(encoded))
+        return cls(encoded.id_bytes, encoded.offsets, column, names or NO_NAMES)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by store path."""
@@ -93,11 +116,20 @@ def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray
 def header_arrays(
     manifest: Manifest, table: SampleTable, pixels: NDArray[np.uint8]
 ) -> dict[str, NDArray[Any]]:
-    """Every array that is written once, before the first tile."""
-    codec: dict[str, NDArray[Any]] = {"codec/mean": manifest.basis.mean, "codec/basis": manifest.basis.basis}
+    """Every array that is written once, before the first tile.
+
+    ``pixels``: uint8 [pairs, 3, S, S] of the probe; they are not looked at where the manifest has none.
+    """
+    codec: dict[str, NDArray[Any]] = {"mean": manifest.basis.mean, "basis": manifest.basis.basis}
     if isinstance(manifest.codec, SketchSection):
-        codec["codec/centres"] = manifest.basis.centres
-    return table.arrays() | codec | {"probe/pixels": pixels}
+        codec["centres"] = manifest.basis.centres
+    stored = {codec_path(manifest, LOGITS, name): array for name, array in codec.items()}
+    probe = {"probe/pixels": pixels} if manifest.probe.kind == "pixels" else {}
+    return table.arrays() | table.names.arrays() | stored | probe
+
+
+NO_RESULTS: dict[str, Any] = {"cache_id": None, "invalid_rows": ()}
+"""What a manifest says before its tiles are written."""
 
 
 def _unchecked() -> None:
@@ -121,8 +153,9 @@ class CacheWriter:
         body = read_body(location)
         if body is None:
             raise FormatError(f"{location}: there is no store to write to")
+        self._body = body
         self._build = build_digest(body)
-        if self._build != build_digest(manifest.model_dump(mode="json")):
+        if _settled(parse_manifest(body, self.location)) != _settled(manifest):
             raise ConfigError(
                 f"{location} was created with another manifest: open the writer with read_manifest(location)"
             )
@@ -147,7 +180,7 @@ class CacheWriter:
         ``invalid_rows``: row numbers in the data set. ``statistics`` go into the commit as they are. A tile
         that was committed before is rewritten.
         """
-        columns = {f"records/{name}": column for name, column in fields.items()}
+        columns = {record_path(self.manifest, LOGITS, name): column for name, column in fields.items()}
         columns["samples/digest"] = digests
         specs = tile_arrays(self.manifest, tile)
         for spec in specs:
@@ -161,19 +194,20 @@ class CacheWriter:
     def adopt_tile(self, tile: Tile, commit: Commit, objects: Mapping[str, bytes]) -> None:
         """Take over a tile of another store of the same layout, byte for byte, then commit it.
 
-        ``commit``: the other store's; ``objects``: its shards by array path.
+        ``commit``: the other store's; ``objects``: its shards by array path, in the order of the layout's
+        arrays; their paths may be those of another format version.
         Raises :class:`CorruptCacheError` for bytes that are not what the commit says.
         """
         specs = tile_arrays(self.manifest, tile)
-        for spec in specs:
-            if not commit.shards[spec.path].matches(objects[spec.path]):
-                raise CorruptCacheError(f"shard {spec.shard_key(tile)} ({tile}) is not what its commit says")
-        own = make_commit(
-            self.manifest, self._build, tile, commit.invalid_rows, commit.shards, commit.statistics
-        )
+        stored = dict(zip((spec.path for spec in specs), objects.items(), strict=True))
+        for path, data in objects.items():
+            if not commit.shards[path].matches(data):
+                raise CorruptCacheError(f"array {path} of {tile} is not what its commit says")
+        shards = {path: commit.shards[theirs] for path, (theirs, _) in stored.items()}
+        own = make_commit(self.manifest, self._build, tile, commit.invalid_rows, shards, commit.statistics)
         with self._rewriting(tile):
             for spec in specs:
-                write_durably(self._store, spec.shard_key(tile), objects[spec.path])
+                write_durably(self._store, spec.shard_key(tile), stored[spec.path][1])
             write_durably(self._store, tile.key, own.to_bytes())
 
     def withdraw(self, tile: Tile) -> None:
@@ -186,7 +220,7 @@ class CacheWriter:
         """Who writes still may, finds the store where it was, and leaves no commit of other shards."""
         self._check()
         with self._present():
-            self._unseal()
+            self.unseal()
             # First: a commit must never stand beside shards it does not describe.
             delete_object(self._store, tile.key)
             yield
@@ -223,25 +257,35 @@ class CacheWriter:
             return self._sealed()
 
     def _sealed(self) -> Manifest:
-        cache = open_cache(self.location, allow_partial=True)
+        # As of a cache that is being written: the commits of the tiles are the truth, not an index of them.
+        self._body |= {"invalid_rows": [], "cache_id": None}
+        cache = Cache(self.location, self._body)
+        commits = cache.commits_as_stored()
         cache.check_shards()
-        invalid = {row for commit in cache.commits.values() for row in commit.invalid_rows}
-        unsealed = self.manifest.model_copy(update={"invalid_rows": tuple(sorted(invalid)), "cache_id": None})
-        commits = cache.commit_bytes_in_order()
-        cache_id = cache_digest(unsealed.model_dump(mode="json"), commits)
-        self.manifest = unsealed.model_copy(update={"cache_id": cache_id})
-        self._replace_manifest(self.manifest)
+        invalid = sorted({row for commit in cache.commits.values() for row in commit.invalid_rows})
+        self._body["invalid_rows"] = invalid
+        cache_id = cache_digest(self._body, map(identity_bytes, commits))
+        self._body["cache_id"] = cache_id
+        results = {"invalid_rows": tuple(invalid), "cache_id": cache_id}
+        self.manifest = self.manifest.model_copy(update=results)
+        if has_index(self.manifest):
+            write_durably(self._store, INDEX_KEY, index_bytes(commits))
+        self._replace_manifest()
         return self.manifest
 
-    def _unseal(self) -> None:
-        """A finished cache that is repaired has no cache_id until it is finished again."""
+    def unseal(self) -> None:
+        """A finished cache that is repaired has no cache_id, and no index, until it is finished again."""
         if self.manifest.cache_id is not None:
-            self.manifest = self.manifest.model_copy(update={"invalid_rows": (), "cache_id": None})
-            self._replace_manifest(self.manifest)
+            is_indexed = has_index(self.manifest)
+            self.manifest = _without_results(self.manifest)
+            self._body |= {"invalid_rows": [], "cache_id": None}
+            self._replace_manifest()
+            if is_indexed:
+                delete_object(self._store, INDEX_KEY)
 
-    def _replace_manifest(self, manifest: Manifest) -> None:
+    def _replace_manifest(self) -> None:
         root = json.loads(read_bytes(self._store, "zarr.json") or b"{}")
-        root["attributes"][ROOT_ATTRIBUTE] = manifest.model_dump(mode="json")
+        root["attributes"][ROOT_ATTRIBUTE] = self._body
         write_durably(self._store, "zarr.json", json.dumps(root, indent=2).encode())
 
     def sweep(self) -> None:
@@ -255,6 +299,14 @@ class CacheWriter:
                 path.unlink(missing_ok=True)
         for folder in creations_beside(followed(root)):
             removed(folder)
+
+
+def _settled(manifest: Manifest) -> dict[str, Any]:
+    return manifest.model_dump(exclude=set(NO_RESULTS))
+
+
+def _without_results(manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update=NO_RESULTS)
 
 
 def _identity(store: Store) -> tuple[int, int] | None:

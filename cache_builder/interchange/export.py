@@ -89,7 +89,7 @@ def export(settings: ExportSettings, progress: BuildProgress) -> int:
 
 
 def _check_top(settings: ExportSettings, cache: Cache) -> None:
-    stored, classes = cache.manifest.codec.top_k, cache.manifest.data.classes
+    stored, classes = cache.manifest.codec.top_k, cache.manifest.classes
     if settings.top is not None and not 1 <= settings.top <= classes:
         raise ConfigError(f"--top {settings.top}: the cache has {classes} classes")
     if settings.top is not None and settings.top > stored and not settings.dense:
@@ -123,7 +123,7 @@ def _write_npz(
     settings: ExportSettings,
 ) -> None:
     """Arrays [V, N, ...]: small caches only."""
-    classes, top = cache.manifest.data.classes, settings.top or cache.manifest.codec.top_k
+    classes, top = cache.manifest.classes, settings.top or cache.manifest.codec.top_k
     kind = np.dtype(np.float16 if settings.half else np.float32)
     shape = (len(views), len(rows))
     needed = shape[0] * shape[1] * (8 * top + 4 + (kind.itemsize * classes if settings.dense else 0))

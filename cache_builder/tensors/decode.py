@@ -43,7 +43,7 @@ class RecordDecoder(nn.Module):
         super().__init__()
         self.codec = manifest.codec
         self.layout = RecordLayout(manifest.codec)
-        self.classes = manifest.data.classes
+        self.classes = manifest.classes
         # Not persistent: they belong to the cache, not to a student that holds the decoder.
         self.register_buffer("mean", torch.from_numpy(manifest.basis.mean.copy()), persistent=False)
         self.register_buffer("basis", torch.from_numpy(manifest.basis.basis.copy()), persistent=False)

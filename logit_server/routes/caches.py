@@ -59,7 +59,7 @@ def summary(served: ServedCache) -> CacheSummary:
         cache_id=served.cache_id,
         samples=served.samples,
         views=served.views,
-        classes=served.manifest.data.classes,
+        classes=served.manifest.classes,
         record_bytes=served.record_bytes,
     )
 

@@ -222,7 +222,7 @@ def has_tiles(out: Path, tiles: int) -> bool:
         (".*.creating", 1),
         (".*.creating/codec", 1),
         ("*.zarr/commits", 1),
-        ("*.zarr/records/lse_above/c/0/*", 1),
+        ("*.zarr/records/logits/lse_above/c/0/*", 1),
         ("*.zarr/records/*/c/0/1/*", 3),
         ("*.zarr/commits/*.partial", 1),
         ("*.zarr/commits/g*.json", 6),

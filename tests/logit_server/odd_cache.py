@@ -35,9 +35,8 @@ def write_odd_cache(path: Path) -> Manifest:
     rows = len(ODD_IDS)
     logits = synthetic_logits(1, rows, CLASSES)[0]
     plain = synthetic_manifest(
-        views=1, rows=rows, classes=CLASSES, top_k=CLASSES, tile_views=1, name="odd"
+        views=1, rows=rows, classes=CLASSES, top_k=CLASSES, tile_views=1, name="odd", named=False
     ).with_basis(codec.no_tail(CLASSES))
-    plain = plain.model_copy(update={"data": plain.data.model_copy(update={"class_names": None})})
     table = writer.SampleTable.from_ids(ODD_IDS, None)
     arrays = writer.header_arrays(plain, table, np.zeros((1, 3, 8, 8), np.uint8))
     manifest = plain.model_copy(update={"digests": writer.header_digests(arrays)})

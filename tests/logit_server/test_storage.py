@@ -48,7 +48,9 @@ def test_a_disk_that_does_not_answer_names_the_tile_too(own_cache: Path) -> None
     before = shard.read_bytes()
     shard.unlink()
     shard.symlink_to(shard)  # reading it fails with ELOOP: an OSError that is not "no such file"
-    with pytest.raises(StorageError, match=r"view 0: records/topk_residual/\S+ \(views 0-1, rows 32-63\)"):
+    with pytest.raises(
+        StorageError, match=r"view 0: records/logits/topk_residual/\S+ \(views 0-1, rows 32-63\)"
+    ):
         read_page(served, 0)
     shard.unlink()
     shard.write_bytes(before)

@@ -115,7 +115,7 @@ class _Student:
         with TeacherCache.open(location) as cache:
             columns = self._comparable(cache)
             size, drift = self._config.settings.image_size, self._config.settings.out / DRIFT
-            source = open_source(data, cache.manifest.data.decoding)
+            source = open_source(data, cache.manifest.input.decoding)
             if limit is not None:
                 source = LimitedSource(source, limit)
             dataset = ReplayDataset(cache, source, size, drift_folder=drift)
@@ -125,7 +125,7 @@ class _Student:
 
     def _comparable(self, cache: TeacherCache) -> tuple[int, ...] | None:
         """The teacher's classes that the student has, None = all; :class:`ConfigError` where none compare."""
-        config, classes = self._config, cache.manifest.data.classes
+        config, classes = self._config, cache.manifest.classes
         if config.teacher_classes is not None:
             raise ConfigError(
                 "this student answers with the data's own classes, which are none of the teacher's, so there "

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache_builder.format import DataError, Manifest, RecordLayout
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.ids import SampleIds
-from cache_builder.format.manifest import TailBasis
+from cache_builder.format.layout import codec_path
+from cache_builder.format.manifest import LOGITS, TailBasis
 from trainer.teacher.local import StoreSource
 from trainer.teacher.remote import RemoteSource
 
@@ -33,6 +35,9 @@ class Source(Protocol):
 
     def manifest(self) -> Manifest:
         """The manifest."""
+
+    def names(self) -> ClassNames:
+        """What the classes are called."""
 
     def array(self, path: str) -> NDArray[Any]:
         """An array that is not under ``records/``."""
@@ -85,7 +90,11 @@ class TeacherCache:
     def manifest(self) -> Manifest:
         """The manifest, its tail basis attached: all that a decoder needs."""
         manifest = self._source.manifest()
-        return manifest.with_basis(TailBasis.read(manifest.codec, self._source.array))
+
+        def read(name: str) -> NDArray[Any]:
+            return self._source.array(codec_path(manifest, LOGITS, name))
+
+        return manifest.with_basis(TailBasis.read(manifest.codec, read))
 
     @property
     def cache_id(self) -> str:
@@ -101,6 +110,11 @@ class TeacherCache:
     def ids(self) -> SampleIds:
         """Sample ids in row order."""
         return SampleIds(self._source.array("samples/id_bytes"), self._source.array("samples/id_offsets"))
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the C classes in logit order; None where nobody named them."""
+        return self._source.names().teacher
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:

@@ -60,7 +60,7 @@ class TestContents:
         cache = open_cache(whole)
         manifest, source = cache.manifest, open_source(f"imagefolder:{photos}")
         forward = TeacherForward(
-            small().eval(), manifest.teacher.mean, manifest.teacher.std, torch.device("cpu"), "fp32"
+            small().eval(), manifest.input.mean, manifest.input.std, torch.device("cpu"), "fp32"
         )
         recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
         images = [source.read(row).image for row in range(len(source))]
@@ -123,7 +123,7 @@ class TestContents:
         cache = open_cache(tmp_path / "cache.zarr")
         assert result.manifest.data.samples == 33
         assert list(cache.ids) == list(open_source(f"imagefolder:{photos}").ids[:33])
-        assert result.manifest.data.classes == 40
+        assert result.manifest.classes == 40
 
     def test_every_class_stored(self, run_build: Build, tmp_path: Path) -> None:
         manifest = run_build(top_k=40, log=io.StringIO()).manifest
@@ -458,7 +458,7 @@ def test_digits(run_build: Build, tmp_path: Path, data: str) -> None:
     result = run_build(
         data=data, teacher="tests.cache_builder.models:small", input_size=None, limit=100, tail_rank=None
     )
-    assert result.manifest.teacher.input_size == 8
+    assert result.manifest.input.size == 8
     assert result.manifest.data.class_names == tuple("0123456789")
     assert result.manifest.codec.top_k == 10
     assert open_cache(tmp_path / "cache.zarr").ids[0] == ("1197" if data == "digits:test" else "0")

@@ -39,10 +39,10 @@ def plan(photos: Path, tmp_path: Path) -> Any:
 class TestManifest:
     def test_of_the_usual_build(self, plan: Any) -> None:
         manifest = plan().manifest
-        assert (manifest.data.samples, manifest.data.classes) == (80, 40)
+        assert (manifest.data.samples, manifest.classes) == (80, 40)
         assert manifest.data.class_names == tuple(f"class_{label:02d}" for label in range(40))
         assert manifest.name == "a"
-        assert (manifest.teacher.input_size, manifest.teacher.precision) == (16, "fp32")
+        assert (manifest.input.size, manifest.teacher.precision) == (16, "fp32")
         assert (manifest.codec.name, manifest.codec.tail_rank) == ("class-sketch", 12)
         assert (manifest.tiling.views, manifest.tiling.rows) == (3, 32)
         assert manifest.views.recipe.name == "pad-crop-flip"
@@ -81,11 +81,11 @@ class TestCodec:
         assert (codec.top_k, codec.tail_rank) == (40, 0)
 
     def test_what_was_asked_for_is_kept(self, plan: Any) -> None:
-        requested = plan(bytes_per_view=40, tail_rank=7, value_step=0.1).manifest.calibration.requested
+        requested = plan(bytes_per_view=40, tail_rank=7, value_step=0.1).manifest.requested.codec
         assert requested == CodecRequest(bytes_per_view=40, tail_rank=7, value_step=0.1)
 
     def test_a_budget_says_nothing_where_every_class_is_stored(self, plan: Any) -> None:
-        assert plan(top_k=40, bytes_per_view=40).manifest.calibration.requested == CodecRequest(top_k=40)
+        assert plan(top_k=40, bytes_per_view=40).manifest.requested.codec == CodecRequest(top_k=40)
 
     @pytest.mark.parametrize("rank", [40, 64])
     def test_rank_beyond_the_classes(self, plan: Any, rank: int) -> None:
@@ -169,7 +169,7 @@ class TestClasses:
         Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
         Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
         made = plan(tmp_path)
-        assert made.manifest.data.classes == 40
+        assert made.manifest.classes == 40
         assert not made.has_labels
 
 

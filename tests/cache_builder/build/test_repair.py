@@ -75,7 +75,7 @@ def test_several_processes_do_not_repair(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["records/topk_index/zarr.json", "samples/label/zarr.json", "codec/mean/c/0"]
+    "path", ["records/logits/topk_index/zarr.json", "samples/label/zarr.json", "codec/logits/mean/c/0"]
 )
 def test_what_no_tile_holds_is_looked_at_and_said(run_build: Build, tmp_path: Path, path: str) -> None:
     run_build()

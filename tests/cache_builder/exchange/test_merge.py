@@ -86,9 +86,9 @@ def test_a_trainer_replays_it(parts: list[Path], photos: Path, tmp_path: Path) -
 
     merged(parts, tmp_path / "out.zarr")
     opened, cache = TeacherCache.open(str(tmp_path / "out.zarr")), open_cache(tmp_path / "out.zarr")
-    teacher = cache.manifest.teacher
+    seen = cache.manifest.input
     dataset = ReplayDataset(opened, f"imagefolder:{photos}")
-    forward = TeacherForward(small().eval(), teacher.mean, teacher.std, torch.device("cpu"), "fp32")
+    forward = TeacherForward(small().eval(), seen.mean, seen.std, torch.device("cpu"), "fp32")
     for view in (0, 1, 8):
         dataset.set_epoch(view)
         items = [dataset[position] for position in range(len(dataset))]
@@ -166,7 +166,7 @@ class TestRefusals:
             ({"precision": "bf16"}, "teacher.precision"),
             (
                 {"teacher": "tests.cache_builder.models:slow", "input_size": 18},
-                "teacher.input_size: 16 -> 18",
+                "input.size: 16 -> 18",
             ),
             ({"tile_rows": 32}, "tiling.rows: 16 -> 32"),
             ({"views": 8}, "views.count: 9 -> 8"),

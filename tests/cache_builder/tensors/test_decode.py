@@ -55,7 +55,7 @@ def meanonly(classes: int, top_k: int) -> tuple[Manifest, np.ndarray]:
     logits = synthetic_logits(1, 20, classes)[0]
     basis = codec.no_tail(classes)
     basis.mean[:] = logits.mean(axis=0)
-    manifest = manifest.model_copy(update={"codec": section}).with_basis(basis)
+    manifest = manifest.with_codec(section).with_basis(basis)
     return manifest, codec.pack(codec.encode(logits, section, basis), section)
 
 
@@ -70,7 +70,7 @@ def sketched(classes: int, coding: str, packed: int, bits: int = 8) -> tuple[Man
             "value_step": 0.05, "tail_rank": 9, "tail_wide": 2, "tail_bytes": 7 - packed, "tail_step": 0.5,
         }
     )  # fmt: skip
-    manifest = synthetic_manifest(rows=50, classes=classes).model_copy(update={"codec": section})
+    manifest = synthetic_manifest(rows=50, classes=classes).with_codec(section)
     manifest = manifest.with_basis(TailBasis(found.mean, found.basis, centres))
     return manifest, codec.pack(codec.encode(logits, section, manifest.basis), section)
 

@@ -144,7 +144,7 @@ class TestDamage:
         cache = synthetic(tmp_path)
         manifest = read_manifest(cache)
         assert manifest is not None
-        spec = next(spec for spec in record_arrays(manifest) if spec.path == "records/lse")
+        spec = next(spec for spec in record_arrays(manifest) if spec.path == "records/logits/lse")
         first, second = (cache / spec.shard_key(tile) for tile in list(tiles(manifest))[:2])
         first.write_bytes(second.read_bytes())
         assert (
@@ -189,7 +189,7 @@ class TestDamage:
         (own / "zarr.json").write_text('{"zarr_format": 3')
         assert "zarr.json is damaged" in failed(checked(own))["manifest"]
 
-    @pytest.mark.parametrize("array", ["codec/mean", "codec/basis", "samples/label"])
+    @pytest.mark.parametrize("array", ["codec/logits/mean", "codec/logits/basis", "samples/label"])
     def test_a_header_array_of_other_numbers(self, own: Path, array: str) -> None:
         """Written properly, so that every checksum below is right."""
         import zarr
