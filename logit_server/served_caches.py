@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
+from cache_builder.format.positions import require_one_position
 from logit_server.errors import RequestError, UnknownCacheError
 from logit_server.settings import Settings
 
@@ -131,6 +132,7 @@ def open_catalog(settings: Settings) -> Catalog:
 def _open(item: str) -> ServedCache:
     name, location = split_name(item)
     cache = open_cache(location)
+    require_one_position(cache.manifest, location, "the server")
     served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
     # Touched here so that a damaged header array stops the start instead of a request.
     _ = served.manifest_json, cache.ids, cache.labels, cache.names

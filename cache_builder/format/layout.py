@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cache_builder.format.manifest import Codec, CodecSection, Manifest, SketchSection
+from cache_builder.format.positions import COUNTS, STARTS, block_positions, position_count
 
 ROOT_ATTRIBUTE = "kdcache"
 INDEX_TYPES = {8: "<u1", 16: "<u2", 32: "<u4"}
@@ -50,7 +51,7 @@ class Tile:
 
     @property
     def count(self) -> int:
-        """The number of records."""
+        """The number of (view, row) pairs, which are the records where a sample has one position."""
         return len(self.views) * len(self.rows)
 
     def __str__(self) -> str:
@@ -178,8 +179,11 @@ class ArraySpec:
 
     def selection(self, tile: Tile) -> tuple[slice, ...]:
         """The part of this array that a tile covers."""
-        rows = slice(tile.row_start, tile.row_stop)
-        return (slice(tile.view_start, tile.view_stop), rows) if self.shards else (rows,)
+        if not self.shards:
+            return (slice(tile.row_start, tile.row_stop),)
+        start = tile.block * self.shards[1]
+        positions = slice(start, min(start + self.shards[1], self.shape[1]))
+        return slice(tile.view_start, tile.view_stop), positions
 
 
 def record_path(manifest: Manifest, output: str, field: str) -> str:
@@ -203,8 +207,9 @@ def record_arrays(manifest: Manifest) -> list[ArraySpec]:
 
 def output_arrays(manifest: Manifest, output: str) -> list[ArraySpec]:
     """The arrays of one output's records, in the order of the packed record's fields."""
-    v, n = manifest.views.count, manifest.data.samples
-    height, width = manifest.tiling.views, manifest.tiling.rows
+    v, p = manifest.views.count, position_count(manifest)
+    height, width = manifest.tiling.views, block_positions(manifest)
+    names = ("view", "row" if manifest.positions.kind == "one" else "position")
     specs = []
     for field in RecordLayout(manifest.outputs[output].codec).fields:
         tail = () if field.scalar else (field.count,)
@@ -212,11 +217,11 @@ def output_arrays(manifest: Manifest, output: str) -> list[ArraySpec]:
             ArraySpec(
                 path=record_path(manifest, output, field.name),
                 dtype=field.dtype,
-                shape=(v, n, *tail),
+                shape=(v, p, *tail),
                 chunks=(1, width, *tail),
                 shards=(height, width, *tail),
                 order=None if field.scalar else (0, 2, 1),
-                dimension_names=("view", "row") if field.scalar else ("view", "row", "item"),
+                dimension_names=names if field.scalar else (*names, "item"),
                 shuffle=field.shuffle,
             )
         )
@@ -250,11 +255,18 @@ def header_specs(manifest: Manifest, text_bytes: Mapping[str, int]) -> list[Arra
     return [
         *text("samples/id", manifest.data.samples),
         _header_spec("samples/label", "<i4", (manifest.data.samples,)),
+        *_position_specs(manifest),
         *(text("samples/class_name", manifest.classes) if has_class_names(manifest) else ()),
         *(text("samples/own_class_name", manifest.data.own_classes) if has_own_names(manifest) else ()),
         *(spec for name in manifest.outputs for spec in _codec_specs(manifest, name)),
         *_probe_specs(manifest),
     ]
+
+
+def _position_specs(manifest: Manifest) -> list[ArraySpec]:
+    if manifest.positions.kind != "ragged":
+        return []
+    return [_header_spec(path, "<i8", (manifest.data.samples,)) for path in (STARTS, COUNTS)]
 
 
 def has_class_names(manifest: Manifest) -> bool:

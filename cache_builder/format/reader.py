@@ -58,6 +58,7 @@ from cache_builder.format.manifest import (
     parse_manifest,
 )
 from cache_builder.format.manifest.compare import version_3_path
+from cache_builder.format.positions import COUNTS, STARTS, Positions
 from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.format.store import object_sizes, open_store, read_bytes
 
@@ -154,6 +155,13 @@ class Cache:
     def labels(self) -> NDArray[np.int32]:
         """Labels [N], -1 where there is none."""
         return self.header_array("samples/label")
+
+    @cached_property
+    def positions(self) -> Positions:
+        """Which positions the rows own."""
+        if self._manifest.positions.kind != "ragged":
+            return Positions(self._manifest)
+        return Positions(self._manifest, {path: self.header_array(path) for path in (STARTS, COUNTS)})
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
@@ -261,13 +269,18 @@ class Cache:
     def read_page(self, view: int) -> NDArray[np.uint8]:
         """All records of one view, uint8 [N, record_bytes]: rows in order, fields as FORMAT.md states.
 
+        Of a cache of several positions a sample, those that belong to one, as :meth:`read_rows` gives them.
+
         Raises :class:`DataError` for a view the cache does not have, :class:`IncompleteCacheError` for one
         that is not wholly written and :class:`CorruptCacheError` naming the tile whose bytes fail a check.
         """
         return self.read_rows(view, range(self._manifest.data.samples))
 
     def read_rows(self, view: int, rows: range) -> NDArray[np.uint8]:
-        """As :meth:`read_page`, of consecutive rows only; of the store, no other tiles are looked at."""
+        """As :meth:`read_page`, of consecutive rows only; of the store, no other tiles are looked at.
+
+        Rows of several positions give their records one after the other, ``positions.counts(rows)`` each.
+        """
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
@@ -276,9 +289,13 @@ class Cache:
         self._require_commits(of_rows, f"view {view}")
         specs = output_arrays(self._manifest, LOGITS)
         self.check_shards(of_rows, specs)
-        page = np.empty(len(rows), self.layout.dtype)
-        for spec, field in zip(specs, self.layout.fields, strict=True):
-            page[field.name] = self._guarded(spec, (view, slice(rows.start, rows.stop)), of_rows)
+        page = np.empty(int(self.positions.counts(rows).sum()), self.layout.dtype)
+        filled = 0
+        for run in self.positions.runs(rows):
+            part = page[filled : filled + len(run)]
+            for spec, field in zip(specs, self.layout.fields, strict=True):
+                part[field.name] = self._guarded(spec, (view, slice(run.start, run.stop)), of_rows)
+            filled += len(run)
         return page.view(np.uint8).reshape(len(page), self.record_bytes)
 
     def read_digests(self, rows: range) -> NDArray[np.uint64]:

@@ -176,9 +176,9 @@ class CacheWriter:
     ) -> int:
         """Write the shards of a tile, then commit it. Returns the bytes written.
 
-        ``fields``: columns [views, rows, ...] of the tile; ``digests`` [rows], used by the first view group.
-        ``invalid_rows``: row numbers in the data set. ``statistics`` go into the commit as they are. A tile
-        that was committed before is rewritten.
+        ``fields``: columns [views, positions, ...] of the tile; ``digests`` [rows], used by the first view
+        group. ``invalid_rows``: row numbers in the data set. ``statistics`` go into the commit as they are.
+        A tile that was committed before is rewritten.
         """
         columns = {record_path(self.manifest, LOGITS, name): column for name, column in fields.items()}
         columns["samples/digest"] = digests
@@ -340,7 +340,8 @@ class _ShardEncoder:
 
 def _check_column(spec: ArraySpec, tile: Tile, column: NDArray[Any] | None) -> None:
     """Zarr would broadcast a wrong shape and wrap a wrong type."""
-    expected = (*((len(tile.views),) if spec.shards else ()), len(tile.rows), *spec.shape[2:])
+    covered = tuple(part.stop - part.start for part in spec.selection(tile))
+    expected = (*covered, *spec.shape[len(covered) :])
     if column is None or column.shape != expected or column.dtype != spec.dtype:
         found = "nothing" if column is None else f"{column.dtype} {list(column.shape)}"
         raise ValueError(f"{spec.path} of {tile}: got {found}, expected {spec.dtype} {list(expected)}")

@@ -17,6 +17,7 @@ from cache_builder.format.class_names import ClassNames
 from cache_builder.format.layout import tiles
 from cache_builder.format.manifest import Manifest, MaskSection, SketchSection, TailBasis
 from tests.caches import fit_basis, synthetic_logits, synthetic_manifest, synthetic_names
+from tests.format.position_caches import COUNTS_OF_ROWS, GRID, RAGGED, write_positions
 
 INVALID_ROW = 1
 OWN = ("good", "bäd")
@@ -98,6 +99,15 @@ def write_example(folder: Path) -> None:
     write(folder / "example.zarr", manifest, logits, TailBasis(mean, rows, centres))
 
 
+def write_several(folder: Path) -> None:
+    """``grid.zarr``, ``ragged.zarr``: samples of several positions."""
+    for kind, counts in ((GRID, (6,) * 5), (RAGGED, COUNTS_OF_ROWS)):
+        path = folder / f"{kind.kind}.zarr"
+        write_positions(path, kind, synthetic_logits(3, sum(counts), 12, seed=6), counts)
+        cache = open_cache(path)
+        np.save(path.with_suffix(".npy"), np.stack([cache.decode(cache.read_page(v)) for v in range(3)]))
+
+
 def main(folder: Path) -> None:
     """``tail.zarr``: all widths, partial tiles; two sketches; ``exact.zarr`` and those after it: K = C."""
     zarr.config.set({"json_indent": None})  # small files
@@ -118,6 +128,7 @@ def main(folder: Path) -> None:
         write(folder / f"{name}.zarr", sketched, logits, TailBasis(found.mean, found.basis, centres))
     write_masked(folder)
     write_example(folder)
+    write_several(folder)
     logits = synthetic_logits(views=1, rows=3, classes=5, seed=3)
     manifest = synthetic_manifest(views=1, rows=3, classes=5, top_k=5, tile_views=8, tile_rows=4096)
     write(folder / "exact.zarr", manifest, logits, codec.no_tail(5))

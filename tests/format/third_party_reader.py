@@ -33,7 +33,7 @@ def check(path, manifest):
 
 
 def read_logits(path, view):
-    """Decoded logits float32 [N, C] of one view."""
+    """Decoded logits float32 [positions, C] of one view, the positions of row 0 first."""
     root = zarr.open_group(path, mode="r")
     manifest = root.attrs["kdcache"]
     check(Path(path), manifest)
@@ -46,6 +46,9 @@ def read_logits(path, view):
     decode = class_sketch if codec["name"] == "class-sketch" else topk_tail
     index, logits, top = decode(codec, field, tables)
     np.put_along_axis(logits, index, top, axis=1)
+    if "positions" in manifest and manifest["positions"]["kind"] == "ragged":
+        runs = zip(root["samples/position_start"][...], root["samples/position_count"][...], strict=True)
+        logits = np.concatenate([logits[start : start + count] for start, count in runs])
     return logits
 
 

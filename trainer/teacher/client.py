@@ -21,6 +21,7 @@ from cache_builder.format.class_names import ClassNames
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import codec_path
 from cache_builder.format.manifest import LOGITS, TailBasis
+from cache_builder.format.positions import require_one_position
 from trainer.teacher.local import StoreSource
 from trainer.teacher.remote import RemoteSource
 
@@ -75,7 +76,7 @@ class TeacherCache:
         else:
             source = StoreSource(url, patience_s)
         try:
-            source.manifest()
+            require_one_position(source.manifest(), url, "the client of trainers")
         except BaseException:
             source.close()
             raise
