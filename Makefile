@@ -25,7 +25,7 @@ test: setup ## the fast tests
 	$(BIN)/pytest -n 2
 
 test-slow: setup ## the long tests: kill campaigns, long trainings
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 -m slow -o faulthandler_timeout=1740
 
 check: setup ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,10 +1,11 @@
-"""The page files of one server run: made once, mapped by every worker, evicted by a byte budget.
+"""The page files of one server run: shared by its workers, filled block by block, within a byte budget.
 
 Several processes work on the folder at once, so everything that matters is under a file lock, which the
 kernel releases when its holder dies:
 
-- ``<page>.lock`` while a page is looked up or loaded: one load, however many ask;
-- ``budget.lock`` while room is made and a page is written: the budget holds across workers;
+- ``<page>-<part>.lock`` while a block is looked up or loaded: one load, however many ask;
+- ``budget.lock`` while room is made and a block is written: the budget holds across workers. The file holds
+  the bytes of all blocks, so that room is looked for only when the budget is used up;
 - ``run.lock``, shared, for as long as a process of the run lives: a folder whose lock is free is litter.
 """
 
@@ -12,41 +13,31 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import shutil
+import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import StorageError
+from logit_server.page import Page, PageFile, create
 from logit_server.served_caches import ServedCache
-from logit_server.storage import read_page
-
-
-@dataclass(frozen=True)
-class Page:
-    """All records of one view: read-only memory of a mapped file."""
-
-    records: NDArray[np.uint8]
-    """uint8 [N, record_bytes]: rows in order."""
-    inode: int
-    """Names the file for as long as it is mapped, whatever has its path."""
-
+from logit_server.storage import read_block
 
 _PREFIX = "kdcache-pages-"
 _RUN_LOCK = "run.lock"
-# Pages are mapped with their page table filled, so that no request pays for the first touch.
-_POPULATE: int = getattr(mmap, "MAP_POPULATE", 0)
+_BUDGET_LOCK = "budget.lock"
+# Blocks of a view that have a lock of their own; others share one, and wait without need.
+_PARTS = 16
+_ORDER = sys.byteorder
 
 
 class PageFolder:
-    """The page files below one folder, at most ``budget_bytes`` of them."""
+    """The page files below one folder, with at most ``budget_bytes`` of records."""
 
     def __init__(self, folder: Path, budget_bytes: int) -> None:
         self.folder = folder
@@ -57,58 +48,68 @@ class PageFolder:
         return self.folder / f"{cache_id}-{view:05d}.page"
 
     def open(self, served: ServedCache, view: int) -> Page:
-        """Map the page, after loading it from the cache where nobody has.
+        """Map the page of a view, made here where nobody has; no record is read.
+
+        Raises :class:`StorageError` where the folder cannot be used.
+        """
+        path = self.path(served.cache_id, view)
+        with _kept(served, f"view {view}"):
+            self.folder.mkdir(mode=0o700, exist_ok=True)  # again: something may tidy up temporary folders
+            with _locked(self.folder / _BUDGET_LOCK):
+                create(path, served.blocks, served.record_bytes)
+                return Page(path)
+
+    def load(self, served: ServedCache, view: int, page: Page, block: int) -> NDArray[np.uint8]:
+        """The records of a block, read from the cache and kept in the page where nobody has.
 
         Blocks for as long as the load takes, whoever does it. Raises :class:`CorruptCacheError` or
         :class:`StorageError`, after which the next call tries again.
         """
-        try:
-            return self._open(self.path(served.cache_id, view), served, view)
-        except OSError as error:
-            raise StorageError(
-                f"cache {served.name!r}, view {view}: its page of {served.page_bytes:,} bytes could not be "
-                f"kept in the page folder ({error.strerror}); free space there or set another page_dir"
-            ) from error
+        rows = served.blocks.rows(block)
+        with _kept(served, f"view {view}, rows {rows.start}-{rows.stop - 1}"):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            with _locked(page.path.with_name(f"{page.path.stem}-{block % _PARTS:02d}.lock")):
+                kept = page.take_range(rows)
+                if kept is not None:
+                    return kept
+                records = read_block(served, view, block)
+                self._keep(page, block, records)
+                return records
 
-    def _open(self, path: Path, served: ServedCache, view: int) -> Page:
-        self.folder.mkdir(mode=0o700, exist_ok=True)  # again: something may tidy up temporary folders
-        with _locked(path.with_suffix(".lock")):
-            with contextlib.suppress(FileNotFoundError):
-                return _map(path, (served.samples, served.record_bytes))
-            return self._keep(path, read_page(served, view))
+    def _keep(self, page: Page, block: int, records: NDArray[np.uint8]) -> None:
+        with _locked(self.folder / _BUDGET_LOCK) as lock:
+            total = int.from_bytes(os.pread(lock, 8, 0), _ORDER) + records.nbytes
+            if total > self._budget_bytes:
+                total = self._make_room(records.nbytes)
+            # Before the block is there: a worker that is killed in between leaves too high a number, which is
+            # put right when room is next made.
+            os.pwrite(lock, total.to_bytes(8, _ORDER), 0)
+            page.put(block, records)
 
-    def touch(self, used: set[Path], mapped: Mapping[Path, Page]) -> set[Path]:
-        """Note that the pages of ``used`` are in use; returns those of ``mapped`` that were evicted."""
-        # Given, because the file system's own clock ticks in milliseconds: too coarse an order.
-        now = time.time_ns()
-        for path in used:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path, ns=(now, now))
-        return {path for path, page in mapped.items() if _inode(path) != page.inode}
-
-    def _keep(self, path: Path, records: NDArray[np.uint8]) -> Page:
-        with _locked(self.folder / "budget.lock"):
-            self._make_room(records.nbytes)
-            partial = path.with_suffix(".partial")
-            try:
-                # Written, not mapped and filled: a full disk is then an error and not a SIGBUS.
-                partial.write_bytes(records.data)
-                partial.rename(path)
-            finally:
-                partial.unlink(missing_ok=True)
-            return _map(path, records.shape)
-
-    def _make_room(self, nbytes: int) -> None:
+    def _make_room(self, nbytes: int) -> int:
+        """Evict what was unused for longest; returns the bytes of all blocks with ``nbytes`` of new ones."""
         for left_behind in self.folder.glob("*.partial"):
             left_behind.unlink(missing_ok=True)
-        pages = [(page.stat(), page) for page in self.folder.glob("*.page")]
-        excess = sum(stat.st_size for stat, _ in pages) + nbytes - self._budget_bytes
-        for stat, page in sorted(pages, key=lambda item: item[0].st_mtime_ns):
-            if excess <= 0:
+        files = [PageFile(path) for path in self.folder.glob("*.page")]
+        blocks = [(int(file.used_ns[block]), file, block) for file in files for block in file.resident()]
+        total = sum(file.nbytes(block) for _, file, block in blocks) + nbytes
+        for _, file, block in sorted(blocks, key=lambda item: item[0]):
+            if total <= self._budget_bytes:
                 break
-            # Workers that have it mapped keep their memory until they notice (see Pages.refresh).
-            page.unlink()
-            excess -= stat.st_size
+            total -= file.evict(block)
+        return total
+
+
+@contextlib.contextmanager
+def _kept(served: ServedCache, what: str) -> Iterator[None]:
+    """Turn what the page folder raises into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cache {served.name!r}, {what}: its page could not be kept in the page folder "
+            f"({error.strerror}); free space there or set another page_dir"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -156,20 +157,11 @@ def _is_free(lock: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    with path.open("wb") as file:
-        fcntl.flock(file, kind)
-        yield
-
-
-def _map(path: Path, shape: tuple[int, ...]) -> Page:
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED | _POPULATE, prot=mmap.PROT_READ)
-        return Page(np.frombuffer(mapped, np.uint8).reshape(shape), os.fstat(file.fileno()).st_ino)
-
-
-def _inode(path: Path) -> int | None:
+def _locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """Hold the lock of a file, made where it is not there; gives its descriptor."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
+        fcntl.flock(descriptor, kind)
+        yield descriptor
+    finally:
+        os.close(descriptor)

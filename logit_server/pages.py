@@ -1,83 +1,131 @@
-"""The pages of one worker: mapped memory, found without a lock, loaded once in a thread."""
+"""The pages of one worker: mapped memory, read without a lock, filled block by block in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any, TypeVar
 
-from logit_server.page_folder import Page, PageFolder
+import numpy as np
+from numpy.typing import NDArray
+
+from logit_server.page import Page
+from logit_server.page_folder import PageFolder
 from logit_server.served_caches import ServedCache
 
 REFRESH_S = 1.0
 """Seconds between two looks at what other workers use and evict."""
 
 _LOADERS = 2
-"""Pages a worker reads at once; each takes the memory of a page while it does."""
+"""Blocks a worker reads at once, and a request asks for at once; each takes the memory of a block."""
 
-Key = tuple[str, int]
+_T = TypeVar("_T")
+
+PageKey = tuple[str, int]
 """(cache_id, view)."""
+BlockKey = tuple[str, int, int]
+"""(cache_id, view, block)."""
 
 
 class Pages:
-    """Resident pages by (cache_id, view). Lives on one event loop; only loading leaves it."""
+    """Mapped pages by (cache_id, view). Lives on one event loop; only mapping and loading leave it."""
 
     def __init__(self, folder: PageFolder) -> None:
         self.folder = folder
-        self._resident: dict[Key, Page] = {}
-        self._used: set[Key] = set()
-        self._loading: dict[Key, asyncio.Task[Page]] = {}
-        self._executor = ThreadPoolExecutor(_LOADERS, thread_name_prefix="page-loader")
+        self._mapped: dict[PageKey, Page] = {}
+        self._mapping: dict[PageKey, asyncio.Task[Page]] = {}
+        self._loading: dict[BlockKey, asyncio.Task[NDArray[np.uint8]]] = {}
+        self._executor = ThreadPoolExecutor(_LOADERS, thread_name_prefix="block-loader")
 
-    async def get(self, served: ServedCache, view: int) -> Page:
-        """The page of a view, resident or loaded now."""
-        return self.resident(served, view) or await self.load(served, view)
+    def resident(
+        self, served: ServedCache, view: int, rows: NDArray[np.integer[Any]]
+    ) -> NDArray[np.uint8] | None:
+        """The records of ``rows``, uint8 [n, record_bytes], where all of them are in memory already.
 
-    def resident(self, served: ServedCache, view: int) -> Page | None:
-        """The page of a view if it is mapped already."""
+        Raises :class:`IndexError` for rows that the cache does not have; where not all others are in memory,
+        it may not notice.
+        """
+        page = self._mapped.get((served.cache_id, view))
+        return None if page is None else page.take(rows)
+
+    async def gather(
+        self, served: ServedCache, view: int, rows: NDArray[np.integer[Any]]
+    ) -> NDArray[np.uint8]:
+        """The records of ``rows``, uint8 [n, record_bytes]; the blocks that are missing are loaded.
+
+        Raises :class:`RequestError` for rows that the cache does not have, and what :meth:`PageFolder.load`
+        raises for a block that some of the rows lie in.
+        """
+        served.check_rows(rows)
+        page = await self._page(served, view)
+        records = page.take(rows)
+        if records is not None:
+            return records
+        out = np.empty((len(rows), served.record_bytes), np.uint8)
+
+        async def fill(block: int, places: NDArray[np.intp]) -> None:
+            wanted = rows[places]
+            found = page.take(wanted)
+            if found is None:
+                # From the block itself: it may be evicted for the next one before this request is answered.
+                found = (await self._block(served, view, page, block))[
+                    wanted - served.blocks.rows(block).start
+                ]
+            out[places] = found
+
+        async for _ in _in_order(fill(*part) for part in served.blocks.split(rows)):
+            pass
+        return out
+
+    async def stream(self, served: ServedCache, view: int, rows: range) -> AsyncIterator[NDArray[np.uint8]]:
+        """The records of consecutive rows in pieces, block by block; the next one is loaded meanwhile."""
+        page = await self._page(served, view)
+
+        async def piece(block: int) -> NDArray[np.uint8]:
+            of_block = served.blocks.rows(block)
+            part = range(max(rows.start, of_block.start), min(rows.stop, of_block.stop))
+            found = page.take_range(part)
+            if found is None:
+                whole = await self._block(served, view, page, block)
+                found = whole[part.start - of_block.start : part.stop - of_block.start]
+            return found
+
+        async for records in _in_order(piece(block) for block in served.blocks.meeting(rows)):
+            yield records
+
+    async def _page(self, served: ServedCache, view: int) -> Page:
         key = (served.cache_id, view)
-        page = self._resident.get(key)
-        if page is not None:
-            self._used.add(key)
+        page = self._mapped.get(key)
+        if page is None:
+            page = await self._once(self._mapping, key, self.folder.open, served, view)
+            self._mapped[key] = page
         return page
 
-    async def load(self, served: ServedCache, view: int) -> Page:
-        """Load the page of a view, once for everybody who waits for it.
+    async def _block(self, served: ServedCache, view: int, page: Page, block: int) -> NDArray[np.uint8]:
+        key = (served.cache_id, view, block)
+        return await self._once(self._loading, key, self.folder.load, served, view, page, block)
 
-        Raises what :meth:`PageFolder.open` raises; a failure is not remembered.
-        """
-        key = (served.cache_id, view)
-        task = self._loading.get(key)
+    async def _once(self, running: dict[Any, asyncio.Task[_T]], key: Any, call: Any, *arguments: Any) -> _T:
+        """Call in a thread, once for everybody who waits for it; a failure is not remembered."""
+        task = running.get(key)
         if task is None:
-            task = asyncio.create_task(self._open(key, served))
-            self._loading[key] = task
-            task.add_done_callback(lambda done: self._loaded(key, done))
-        # Shielded: a client that hangs up must not take the page from the others that wait for it.
+            task = asyncio.create_task(self._in_thread(call, *arguments))
+            running[key] = task
+            task.add_done_callback(lambda done: _over(running, key, done))
+        # Shielded: a client that hangs up must not take the block from the others that wait for it.
         return await asyncio.shield(task)
 
-    async def _open(self, key: Key, served: ServedCache) -> Page:
-        loop = asyncio.get_running_loop()
-        page = await loop.run_in_executor(self._executor, self.folder.open, served, key[1])
-        self._resident[key] = page
-        return page
-
-    def _loaded(self, key: Key, task: asyncio.Task[Page]) -> None:
-        del self._loading[key]
-        if not task.cancelled():
-            task.exception()  # looked at, in case every client that asked has gone
+    async def _in_thread(self, call: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
 
     async def refresh(self) -> None:
-        """Tell the other workers which pages are in use here, and let go of those that were evicted."""
-        used, self._used = self._used, set()
-        keys = {self._path(key): key for key in self._resident}
-        mapped = {path: self._resident[key] for path, key in keys.items()}
-        for path in await asyncio.to_thread(self.folder.touch, {self._path(key) for key in used}, mapped):
-            self._resident.pop(keys[path], None)
-
-    def _path(self, key: Key) -> Path:
-        return self.folder.path(*key)
+        """Tell the other workers which blocks are in use here, and let go of files that are gone."""
+        mapped = list(self._mapped.items())
+        for key in await asyncio.to_thread(_look_after, mapped):
+            self._mapped.pop(key, None)
 
     @contextlib.asynccontextmanager
     async def refreshing(self) -> AsyncIterator[None]:
@@ -90,9 +138,40 @@ class Pages:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             self._executor.shutdown()
-            self._resident.clear()
+            self._mapped.clear()
 
     async def _refresh_for_ever(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
             await self.refresh()
+
+
+def _look_after(mapped: list[tuple[PageKey, Page]]) -> list[PageKey]:
+    """Note what was used of the pages; returns the keys of those whose files are gone."""
+    for _, page in mapped:
+        page.note_use()
+    return [key for key, page in mapped if not page.is_current()]
+
+
+def _over(running: dict[Any, asyncio.Task[_T]], key: Any, task: asyncio.Task[_T]) -> None:
+    del running[key]
+    if not task.cancelled():
+        task.exception()  # looked at, in case every client that asked has gone
+
+
+async def _in_order(parts: Any) -> AsyncIterator[Any]:
+    """The results of coroutines in their order, ``_LOADERS`` of them running at a time."""
+    running: deque[asyncio.Task[Any]] = deque()
+    try:
+        for part in parts:
+            running.append(asyncio.create_task(part))
+            if len(running) >= _LOADERS:
+                yield await running[0]
+                running.popleft()
+        while running:
+            yield await running[0]
+            running.popleft()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

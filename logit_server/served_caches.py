@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
+from cache_builder.format.layout import Blocks
 from cache_builder.format.positions import require_one_position
 from logit_server.errors import RequestError, UnknownCacheError
 from logit_server.settings import Settings
@@ -53,9 +54,14 @@ class ServedCache:
         return self.cache.record_bytes
 
     @property
-    def page_bytes(self) -> int:
-        """Bytes of one page."""
-        return self.samples * self.record_bytes
+    def blocks(self) -> Blocks:
+        """How the rows of a view are cut into what is read, kept and evicted at once."""
+        return self.cache.blocks
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the largest block."""
+        return len(self.blocks.rows(0)) * self.record_bytes
 
     def class_name(self, class_id: int) -> str | None:
         """What a class is called, where somebody named it."""
@@ -69,6 +75,11 @@ class ServedCache:
                 f"view {view} is out of range: cache {self.name!r} has views 0 to {self.views - 1}"
             )
         return view
+
+    def check_rows(self, rows: NDArray[np.integer]) -> None:
+        """Raise :class:`RequestError` for rows that this cache does not have."""
+        if rows.size and not (rows.min() >= 0 and rows.max() < self.samples):
+            raise self.rows_out_of_range(rows)
 
     def rows_out_of_range(self, rows: NDArray[np.integer]) -> RequestError:
         """The error that names the first few of ``rows`` this cache does not have."""
@@ -120,10 +131,10 @@ def open_catalog(settings: Settings) -> Catalog:
     for item in settings.caches:
         served = _open(item)
         _check_new(served, caches)
-        if served.page_bytes > settings.page_bytes:
+        if served.block_bytes > settings.page_bytes:
             raise ConfigError(
-                f"one page of cache {served.name!r} takes {served.page_bytes:,} bytes, more than the budget "
-                f"of {int(settings.page_bytes):,}; raise page_bytes (KDCACHE_PAGE_BYTES)"
+                f"one block of cache {served.name!r} takes {served.block_bytes:,} bytes, more than the "
+                f"budget of {int(settings.page_bytes):,}; raise page_bytes (KDCACHE_PAGE_BYTES)"
             )
         caches.append(served)
     return Catalog(caches)

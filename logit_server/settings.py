@@ -43,7 +43,8 @@ class Settings(BaseSettings):
     """Folder for the page files, in a private subfolder that is removed at the end; default: the system's
     temporary folder."""
     page_bytes: ByteSize = Field(default=ByteSize(8 * 2**30), gt=0)
-    """Budget of all page files together, e.g. ``8GiB``; the page unused for longest goes first."""
+    """Budget of all records in page files together, e.g. ``8GiB``; the block of a view that was unused for
+    longest goes first. A view may be larger: its blocks then come and go."""
     max_ids: int = Field(65_536, ge=1)
     """Most rows or sample ids in one request."""
     max_json_records: int = Field(4_096, ge=1)

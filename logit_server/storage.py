@@ -9,26 +9,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format import CorruptCacheError, KDCacheError, Manifest, StorageError
+from cache_builder.format import CorruptCacheError, KDCacheError, StorageError
 from cache_builder.format.layout import record_arrays
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.reader import read_body
 from logit_server.errors import ReplacedCacheError
 from logit_server.served_caches import ServedCache
 
 
-def read_page(served: ServedCache, view: int) -> NDArray[np.uint8]:
-    """The records of a view, uint8 [N, record_bytes].
+def read_block(served: ServedCache, view: int, block: int) -> NDArray[np.uint8]:
+    """The records of a block of a view, uint8 [rows of the block, record_bytes].
 
     Raises :class:`CorruptCacheError` (naming the tile), :class:`StorageError` or :class:`ReplacedCacheError`.
     """
     with storage_errors(served, f"view {view}"):
         try:
-            records = served.cache.read_page(view)
+            records = served.cache.read_rows(view, served.blocks.rows(block))
         except CorruptCacheError:
-            _check_same(served, read_manifest(served.cache.location))  # the records of another cache
+            _check_same(served)  # the records of another cache
             raise
-        now = read_manifest(served.cache.location)
-        _check_same(served, now)
+        _check_same(served)
     return records
 
 
@@ -38,13 +37,14 @@ def check_reachable(served: ServedCache) -> None:
     Raises :class:`StorageError` or :class:`ReplacedCacheError`.
     """
     with storage_errors(served, "its manifest"):
-        _check_same(served, read_manifest(served.cache.location))
+        _check_same(served)
 
 
-def _check_same(served: ServedCache, now: Manifest | None) -> None:
-    if now is None:
+def _check_same(served: ServedCache) -> None:
+    body = read_body(served.cache.location)
+    if body is None:
         served.cache.check_reachable()
-    elif now.cache_id != served.cache_id:
+    elif body.get("cache_id") != served.cache_id:
         raise ReplacedCacheError(
             f"cache {served.name!r} was replaced while it was served: its id was {served.cache_id}; put it "
             "back, or restart the server"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Annotated, Self
 from urllib.parse import unquote_plus
@@ -24,6 +27,8 @@ NPY = "application/vnd.kdcache.npy"
 """One array in NumPy's .npy format, without pickle."""
 
 ROW_TYPE = np.dtype("<u4")
+# Of an unknown key: what is longer resembles no name.
+_KEY_LENGTH = 60
 
 
 class RecordRequest(BaseModel):
@@ -80,6 +85,8 @@ def parse_record_request(body: bytes, max_ids: int) -> RecordRequest:
     """A JSON body as a :class:`RecordRequest`; :class:`RequestError` says what is wrong with it."""
     try:
         request = RecordRequest.model_validate_json(body)
+        if body.count(b":") > 1:  # a key that is there twice, or an id with a colon in it
+            json.loads(body, object_pairs_hook=_once)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -89,6 +96,17 @@ def parse_record_request(body: bytes, max_ids: int) -> RecordRequest:
         ) from error
     check_count(len(request.ids or request.rows or ()), max_ids)
     return request
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """Raise :class:`RequestError` for a key that an object has twice: of two lists, one would be dropped."""
+    keys = [key for key, _ in pairs]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise RequestError(
+            f"the body has the key {shorten(twice)} {keys.count(twice)} times; give it once, with all of its "
+            "values in one list"
+        )
 
 
 def check_count(count: int, limit: int) -> None:
@@ -160,12 +178,39 @@ def parse_view(query: bytes) -> int:
     view = "0"
     for pair in query.decode("latin-1").split("&") if query else ():
         key, _, value = pair.partition("=")
-        if key != "view":
-            raise RequestError(f"unknown query parameter {shorten(key)}; this path takes view")
+        check_query_keys([unquote_plus(key)], ("view",))
         view = value
     if not (view.isascii() and view.isdigit() and len(view) <= 9):
         raise RequestError(f"view is {shorten(view)}: it must be a whole number from 0")
     return int(view)
+
+
+def check_query_keys(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise :class:`RequestError` for the first key that a path does not take; the near one is named."""
+    unknown = next((key for key in given if key not in known), None)
+    if unknown is None:
+        return
+    near = difflib.get_close_matches(unknown[:_KEY_LENGTH], known, n=1, cutoff=0.5)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    takes = f"this path takes {', '.join(known)}" if known else "this path takes none"
+    raise RequestError(f"unknown query parameter {shorten(unknown)}{meant or f'; {takes}'}")
+
+
+class QueryKeys(BaseModel):
+    """The query of a path. Unknown keys are refused: with a typo every view would be view 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: dict[str, object]) -> dict[str, object]:
+        check_query_keys(given, cls.model_fields)
+        return given
+
+    model_config = ConfigDict(extra="forbid")
+
+
+async def no_query(request: Request) -> None:
+    """Raise :class:`RequestError` where a path that takes no query is given one."""
+    check_query_keys(request.query_params, ())
 
 
 def check_no_key_twice(query: bytes) -> None:

@@ -1,8 +1,19 @@
 """Shapes and types of the losses are checked while the tests run, by jaxtyping with beartype."""
 
+import pytest
 from jaxtyping import install_import_hook
 
 from tests.trainer.typecheck import check
 
 # Before anything imports trainer.losses, as tests of the builder do too: this is loaded before every test.
 install_import_hook("trainer.losses", f"{check.__module__}.{check.__name__}")
+
+SLOW_LIMIT_S = 1800
+"""How long one slow test may take; `timeout` in pyproject.toml is that of the others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests get a limit of their own, unless they state one."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_LIMIT_S))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.names import with_classes
-from cache_builder.datasets import ImageSource
+from cache_builder.datasets import ImageSource, imagenet_names
 from cache_builder.datasets.class_map import read_class_map
 from cache_builder.datasets.class_names import (
     are_numbers,
@@ -22,9 +22,8 @@ from cache_builder.datasets.class_names import (
     unknown_classes,
 )
 from cache_builder.datasets.orders import BY_POSITION
-from cache_builder.datasets.spellings import Found, Spellings
+from cache_builder.datasets.spellings import Found
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.teachers import imagenet_names
 
 BY_NAME = "matched by name"
 _Kind = Literal["name", "position", "file"]
@@ -129,7 +128,11 @@ def agreement(
     else each class is the one that most of its samples have in the cache, so that a sample that moved to
     another class still shows.
     """
-    found = _find(known, names) if known and are_numbers(names) == are_numbers(known) else None
+    found = (
+        imagenet_names.find_classes(known, names)
+        if known and are_numbers(names) == are_numbers(known)
+        else None
+    )
     if found and found.is_whole:
         return Agreement(relabelled(labels, found.places), BY_NAME)
     is_same = len(cached) == len(labels) and bool((cached == labels)[cached >= 0].all())
@@ -191,7 +194,7 @@ class _Matching:
         if self._settings.class_map:
             return self._mapped(self._settings.class_map, known)
         if known is not None and not self._only_numbers(known):
-            return self._found(known, _find(known, self._names)), known, BY_NAME, None
+            return self._found(known, imagenet_names.find_classes(known, self._names)), known, BY_NAME, None
         assumed = None if known or self._is_random() else self._assumed()
         if assumed:
             names, found = assumed
@@ -247,7 +250,11 @@ class _Matching:
 
     def _target(self, path: str, name: str, target: str, known: tuple[str, ...] | None) -> int:
         """The class id that a class of the data is mapped to."""
-        found = _find(known, [target]) if known else Found(np.array([-1], np.int32), (target,))
+        found = (
+            imagenet_names.find_classes(known, [target])
+            if known
+            else Found(np.array([-1], np.int32), (target,))
+        )
         if found.is_whole:
             return int(found.places[0])
         if found.ambiguous:
@@ -299,12 +306,6 @@ class _Matching:
             return ""
         names = f"the names of all {self._classes:,}, one a line in the teacher's order"
         return f", or --data {quote(with_classes(data, 'FILE'))} with {names}"
-
-
-def _find(known: tuple[str, ...], names: Sequence[str]) -> Found:
-    """Letter for letter, else among all spellings where the teacher's classes are ImageNet's."""
-    spelled = imagenet_names.spellings(known)
-    return imagenet_names.find(spelled, names) if spelled else Spellings(known).find(names)
 
 
 def _told_ambiguous(found: Found, known: Sequence[str]) -> str:

@@ -12,11 +12,10 @@ from cache_builder.build.classes import fit_labels
 from cache_builder.build.output import check_name, check_output
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.libraries import folder_of
-from cache_builder.datasets import ImageSource, LimitedSource, check_there, open_source
+from cache_builder.datasets import ImageSource, LimitedSource, check_there, imagenet_names, open_source
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format.errors import FormatError
 from cache_builder.format.locations import is_remote, local_path
-from cache_builder.teachers import imagenet_names
 from cache_builder.teachers.known import ALIASES, TIMM, check_teacher_name
 from cache_builder.teachers.weight_places import named_classes, split_entry, weights_file
 

@@ -9,7 +9,14 @@ from zarr.abc.store import Store
 
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.arrays import open_array
-from cache_builder.format.commits import INDEX_KEY, has_index, index_bytes, parse_commit, read_commit_bytes
+from cache_builder.format.commits import (
+    INDEX_KEY,
+    has_damaged_statistics,
+    has_index,
+    index_bytes,
+    parse_commit,
+    read_commit_bytes,
+)
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
@@ -80,6 +87,8 @@ def _is_whole(store: Store, manifest: Manifest, build: str, tile: Tile, commit: 
     try:
         parsed = parse_commit(commit, manifest, build, tile, where="")
     except CorruptCacheError:
+        return False
+    if has_damaged_statistics(commit, parsed):
         return False
     shards = {spec.shard_key(tile): parsed.shards[spec.path] for spec in tile_arrays(manifest, tile)}
     return all(

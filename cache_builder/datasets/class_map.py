@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from cache_builder.console.text_lines import numbered_lines
 from cache_builder.datasets.class_names import class_key
 from cache_builder.datasets.given_classes import read_text
 from cache_builder.format.errors import ConfigError
@@ -48,9 +49,7 @@ def _json(path: str, text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _lines(path: str, text: str, suffix: str) -> Iterator[tuple[str, str, str]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(text):
         parts = [part.strip() for part in _split(line, suffix)]
         if len(parts) != 2:
             raise ConfigError(f"--class-map {path}, line {number}: {line.strip()!r}; {_EXPECTED}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.console.file_kinds import NO_TEXT, kind_of
 from cache_builder.console.names import natural_key
+from cache_builder.console.text_lines import lines_of
 from cache_builder.datasets.class_names import (
     class_key,
     is_numbering,
@@ -25,7 +26,6 @@ MOST_CLASSES = 1_000_000
 NATURAL = "natural"
 """``?classes=natural``: the names of the data itself, 2 before 10."""
 
-_LINES = re.compile(r"\r\n|\r|\n")
 _EXPECTED = "expected a text file in UTF-8 with one name a line, the number of classes, or 'natural'"
 
 
@@ -39,11 +39,7 @@ def given_names(classes: str, own: Sequence[str]) -> tuple[str, ...]:
     path = Path(classes).expanduser()
     if classes == NATURAL and not path.exists():
         return tuple(sorted(own, key=lambda name: (natural_key(name), name)))
-    names = tuple(
-        line.strip()
-        for line in _LINES.split(read_text(f"classes={classes}", path, _EXPECTED))
-        if line.strip()
-    )
+    names = tuple(line.strip() for line in lines_of(read_text(f"classes={classes}", path, _EXPECTED)))
     if not names:
         raise ConfigError(f"classes={classes}: the file names no class; {_EXPECTED}")
     _check_once(classes, names)
@@ -55,9 +51,12 @@ def read_text(what: str, path: Path, expected: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{what}: {error.strerror or error}; {expected}") from error
+        found = f"it is {kind_of(path)}" if path.is_dir() else error.strerror or error
+        raise ConfigError(f"{what}: {found}; {expected}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
-        raise ConfigError(f"{what}: the file is UTF-16, or no text: save it as UTF-8; {expected}")
+        # UTF-16 may lack the mark by which it is known.
+        kind = kind_of(path).replace(NO_TEXT, "UTF-16, or no text")
+        raise ConfigError(f"{what}: the file is {kind}: save it as UTF-8; {expected}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.console.file_kinds import kind_of
 from cache_builder.datasets.decoding import EXTENSIONS, read_image_file
 from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.left_out import LeftOut
@@ -44,8 +45,10 @@ class ImageFolder:
         if not path:
             raise ConfigError("imagefolder needs a folder: write imagefolder:PATH")
         self._root = Path(path).expanduser()
+        if not self._root.exists():
+            raise DataError(f"image folder {path!r} does not exist")
         if not self._root.is_dir():
-            raise DataError(f"image folder {path!r} does not exist or is not a folder")
+            raise DataError(f"image folder {path!r} is {kind_of(self._root)}, expected a folder of pictures")
         self._ids, folders, left_out = _listed(self._root)
         self.left_out = left_out.in_words()
         if not len(self._ids):

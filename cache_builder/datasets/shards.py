@@ -12,6 +12,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from cache_builder.console.file_kinds import kind_of
 from cache_builder.datasets.left_out import LeftOut
 from cache_builder.format.errors import ConfigError, DataError
 
@@ -45,7 +46,8 @@ def find_shards(pattern: str) -> list[Path]:
         raise DataError(f"webdataset:{pattern}: no file has such a name")
     missing = [path for path in shards if not path.is_file()]
     if missing:
-        what = "is a folder: write its tar files as a pattern" if missing[0].is_dir() else "does not exist"
+        is_there = missing[0].exists()
+        what = f"is {kind_of(missing[0])}: write tar files as a pattern" if is_there else "does not exist"
         raise DataError(
             f"webdataset:{pattern}: {len(missing)} of {len(shards)} shards cannot be read, "
             f"the first, {missing[0]}, {what}"
@@ -140,7 +142,9 @@ def _members(shard: Path, file: FileIO, left_out: LeftOut) -> Iterator[Member]:
                     tar.offset = yield from _plain_members(shard, file, tar.offset, left_out)
             _check_end(shard, file, tar.offset)
     except tarfile.TarError as error:
-        raise DataError(f"shard {shard} is damaged, or not a tar file: {error}") from error
+        kind = kind_of(shard)
+        found = "damaged" if kind == "a tar file" else f"no tar file but {kind}, or damaged"
+        raise DataError(f"shard {shard} is {found}: {error}") from error
 
 
 def _note(shard: Path, name: str, is_file: bool, left_out: LeftOut) -> None:

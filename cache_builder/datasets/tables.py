@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.console.file_kinds import NO_TEXT, is_text, kind_of
 from cache_builder.datasets.decoding import read_image_file
 from cache_builder.datasets.labels import LabelBuffer, Labelled
 from cache_builder.datasets.left_out import LeftOut
@@ -61,8 +62,7 @@ class TableSource:
         if not name:
             raise ConfigError(f"{kind} needs a table: write {kind}:PATH")
         self._table = Path(name).expanduser()
-        if not self._table.is_file():
-            raise DataError(f"table {name!r} does not exist or is not a file")
+        _check_kind(kind, self._table)
         content = read(self._table, options)
         if not len(content.paths):
             raise DataError(f"table {self._table} has no rows")
@@ -80,6 +80,20 @@ class TableSource:
         """Read and decode one file; errors name its path and its row."""
         where = f" (row {index} of {self._table}, the first is 0)"
         return read_image_file(self._table.parent / self._paths[index], where, self.decoding)
+
+
+_KINDS = {"csv": "a table in text with a header line such as path,label", "parquet": "a Parquet table"}
+
+
+def _check_kind(kind: str, table: Path) -> None:
+    """Raise :class:`DataError` where the file is certainly another thing than a table of this kind."""
+    if not table.exists():
+        raise DataError(f"table {str(table)!r} does not exist")
+    is_wrong = not table.is_file() or (is_text(table) if kind == "parquet" else not is_text(table))
+    found = kind_of(table)
+    if is_wrong and found not in ("an empty file", "a text in UTF-16", NO_TEXT):
+        meant = f"; for pictures in it write imagefolder:{table}" if table.is_dir() else ""
+        raise DataError(f"table {str(table)!r} is {found}, expected {_KINDS[kind]}{meant}")
 
 
 def open_csv(argument: str) -> TableSource:

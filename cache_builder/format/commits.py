@@ -116,6 +116,11 @@ def parse_commit(data: bytes, manifest: Manifest, build: str, tile: Tile, where:
     return commit
 
 
+def has_damaged_statistics(data: bytes, commit: Commit) -> bool:
+    """Whether a commit, parsed from ``data``, was stored with statistics that cannot be read any more."""
+    return commit.statistics is None and json.loads(data).get("statistics") is not None
+
+
 def check_commit(commit: Commit, manifest: Manifest, build: str, tile: Tile) -> None:
     """Raise :class:`ValueError` unless the commit describes exactly this tile of this build."""
     if commit.build != build:

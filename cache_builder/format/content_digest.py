@@ -20,7 +20,26 @@ _XXH3 = re.compile(r"(?:^|,)\s*xxh3-64=:([A-Za-z0-9+/=]*):")
 
 def content_digest(content: bytes | memoryview) -> str:
     """The header's value for a body: ``xxh3-64=:…:``, eight bytes in network order as base64."""
-    return f"xxh3-64=:{base64.b64encode(xxhash.xxh3_64_digest(content)).decode()}:"
+    return _value(xxhash.xxh3_64_digest(content))
+
+
+class ContentDigest:
+    """The same of a body that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._hash = xxhash.xxh3_64()
+
+    def update(self, piece: bytes | memoryview) -> None:
+        """Take the next piece."""
+        self._hash.update(piece)
+
+    def value(self) -> str:
+        """The header's value for the pieces so far."""
+        return _value(self._hash.digest())
+
+
+def _value(digest: bytes) -> str:
+    return f"xxh3-64=:{base64.b64encode(digest).decode()}:"
 
 
 def matches(content: bytes, header: str | None) -> bool | None:

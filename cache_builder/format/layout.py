@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from cache_builder.format.manifest import Codec, CodecSection, Manifest, SketchSection
 from cache_builder.format.positions import COUNTS, STARTS, block_positions, position_count
@@ -65,6 +65,45 @@ def tiles(manifest: Manifest) -> Iterator[Tile]:
     for group, view in enumerate(range(0, v, height)):
         for block, row in enumerate(range(0, n, width)):
             yield Tile(group, block, view, min(view + height, v), row, min(row + width, n))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the rows of a view are cut into blocks: a block is one chunk of every field, decoded together."""
+
+    samples: int
+    """N, the rows of a view."""
+    height: int
+    """Rows of a block; the last one may have fewer."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Blocks:
+        """The blocks of a cache."""
+        return cls(manifest.data.samples, manifest.tiling.rows)
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.height)
+
+    def rows(self, block: int) -> range:
+        """The rows of a block."""
+        return range(block * self.height, min((block + 1) * self.height, self.samples))
+
+    def meeting(self, rows: range) -> range:
+        """The blocks that consecutive rows lie in."""
+        return range(rows.start // self.height, -(-rows.stop // self.height)) if len(rows) else range(0)
+
+    def runs(self, blocks: NDArray[np.integer[Any]]) -> Iterator[range]:
+        """Ascending blocks as ranges of rows, as few as there can be: neighbours are read together."""
+        for run in np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1):
+            if run.size:
+                yield range(self.rows(int(run[0])).start, self.rows(int(run[-1])).stop)
+
+    def split(self, rows: NDArray[np.integer[Any]]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Every block that some of ``rows`` [n] lie in, with the places [m] of those among the n."""
+        blocks = rows // self.height
+        order = np.argsort(blocks, kind="stable")
+        met, starts = np.unique(blocks[order], return_index=True)
+        yield from zip(met.tolist(), np.split(order, starts[1:]), strict=met.size > 0)
 
 
 Shuffle = Literal["noshuffle", "bitshuffle"]

@@ -39,6 +39,7 @@ from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
+    Blocks,
     RecordLayout,
     Tile,
     codec_path,
@@ -125,6 +126,7 @@ class Cache:
         self._manifest = parse_manifest(body, where=self.location)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.layout = RecordLayout(self._manifest.codec)
+        self.blocks = Blocks.of(self._manifest)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -276,43 +278,59 @@ class Cache:
         """
         return self.read_rows(view, range(self._manifest.data.samples))
 
-    def read_rows(self, view: int, rows: range) -> NDArray[np.uint8]:
-        """As :meth:`read_page`, of consecutive rows only; of the store, no other tiles are looked at.
+    def read_rows(self, view: int, rows: range, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As :meth:`read_page`, of consecutive rows only: no tile but those of the rows is looked at.
 
-        Rows of several positions give their records one after the other, ``positions.counts(rows)`` each.
+        ``out``: uint8 [n, record_bytes], contiguous, which is filled and returned. Rows of several positions
+        give their records one after the other, ``positions.counts(rows)`` each.
         """
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
             )
-        of_rows = [tile for tile in self._tiles_of(rows) if view in tile.views]
+        of_rows = self._tiles_of(rows, view // self._manifest.tiling.views)
         self._require_commits(of_rows, f"view {view}")
         specs = output_arrays(self._manifest, LOGITS)
         self.check_shards(of_rows, specs)
-        page = np.empty(int(self.positions.counts(rows).sum()), self.layout.dtype)
-        filled = 0
+        if out is None:
+            out = np.empty((int(self.positions.counts(rows).sum()), self.record_bytes), np.uint8)
+        records, filled = out.reshape(-1).view(self.layout.dtype), 0
         for run in self.positions.runs(rows):
-            part = page[filled : filled + len(run)]
+            part = records[filled : filled + len(run)]
             for spec, field in zip(specs, self.layout.fields, strict=True):
                 part[field.name] = self._guarded(spec, (view, slice(run.start, run.stop)), of_rows)
             filled += len(run)
-        return page.view(np.uint8).reshape(len(page), self.record_bytes)
+        return out
+
+    def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read.
+
+        Of a cache with one position a sample.
+        """
+        wanted = np.asarray(rows, np.int64)
+        out = np.empty((len(wanted), self.record_bytes), np.uint8)
+        for block, places in self.blocks.split(wanted):
+            rows_of_block = self.blocks.rows(block)
+            out[places] = self.read_rows(view, rows_of_block)[wanted[places] - rows_of_block.start]
+        return out
 
     def read_digests(self, rows: range) -> NDArray[np.uint64]:
         """As :attr:`digests`, of consecutive rows only."""
-        of_rows = [tile for tile in self._tiles_of(rows) if tile.group == 0]
+        of_rows = self._tiles_of(rows, group=0)
         self._require_commits(of_rows, "samples/digest")
         spec = digest_array(self._manifest)
         self.check_shards(of_rows, [spec])
         return self._guarded(spec, slice(rows.start, rows.stop), of_rows)
 
-    def _tiles_of(self, rows: range) -> list[Tile]:
+    def _tiles_of(self, rows: range, group: int) -> list[Tile]:
+        """The tiles of a view group that the rows lie in."""
         if rows.step != 1 or not 0 <= rows.start <= rows.stop <= self._manifest.data.samples:
             raise DataError(
                 f"rows {rows.start}-{rows.stop - 1} are out of range: the cache has rows 0 to "
                 f"{self._manifest.data.samples - 1}"
             )
-        return [tile for tile in self.tiles if tile.row_start < rows.stop and tile.row_stop > rows.start]
+        # Groups are outermost (see `tiles`), so a tile's place follows from its group and block.
+        return [self.tiles[group * len(self.blocks) + block] for block in self.blocks.meeting(rows)]
 
     def decode(self, records: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]."""

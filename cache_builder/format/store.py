@@ -15,7 +15,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.remote import RemoteStore, storage_error, storage_failures
 
@@ -147,11 +147,20 @@ def write_durably(store: Store, key: str, data: bytes) -> None:
     path = root / key
     _make_folders(root, path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if path.is_dir():
+            raise KDCacheError(
+                f"{path} is a folder where the store has a file: move it away, and run the same command again"
+            ) from error
+        raise
     fsync_folder(path.parent)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cache_builder.console.file_kinds import kind_of
+from cache_builder.console.text_lines import lines_of
 from cache_builder.format.errors import DataError
 
 _EXPECTED = "expected one id a line in UTF-8, or a .json file with a list of strings"
@@ -19,20 +21,14 @@ def read_ids(flag: str, path: Path, rows: int) -> list[str]:
     try:
         content = path.expanduser().read_bytes()
     except OSError as error:
-        raise DataError(f"{flag} cannot be read: {error.strerror or error}; {_EXPECTED}") from error
+        found = f"is {kind_of(path.expanduser())}" if path.expanduser().is_dir() else "cannot be read"
+        raise DataError(f"{flag} {found}: {error.strerror or error}; {_EXPECTED}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{flag} is UTF-16: save it as UTF-8; {_EXPECTED}")
     text = content.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
     ids = _of_json(flag, text) if path.suffix.lower() == ".json" else lines_of(text)
     _check(flag, ids, rows)
     return ids
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines of a text, with whatever blanks they begin and end with."""
-    # Not str.splitlines: it breaks at characters that file names may have, such as U+2028.
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _of_json(flag: str, text: str) -> list[str]:

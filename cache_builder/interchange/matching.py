@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cache_builder.console.names import with_classes
 from cache_builder.datasets import ImageSource, Sample, decoding_of, left_out_of, open_source
 from cache_builder.datasets.class_names import relabelled
+from cache_builder.datasets.imagenet_names import assumed_names
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError
@@ -21,7 +22,6 @@ from cache_builder.format.manifest import Decoding
 from cache_builder.interchange.id_search import find_samples
 from cache_builder.interchange.row_order import RowOrder, listed_ids, order_rows, plausible_orders
 from cache_builder.interchange.sources import Dump
-from cache_builder.teachers.imagenet_names import assumed_names
 
 
 class RowSource:

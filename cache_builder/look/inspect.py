@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ _OF_FILES = ("imagefolder:", "webdataset:", "hf:", "csv:", "parquet:")
 _STEPS = "▁▂▃▄▅▆▇█"
 # Dense logits in memory while accuracy is counted.
 _LOGITS_AT_ONCE = 2**23
+# Blocks, spread over the rows, on which other orders of the classes are tried.
+_BLOCKS_OF_ORDER = 8
 
 
 _BUDGET_NOISE = 0.02
@@ -54,7 +58,7 @@ class CacheSize:
 
 @dataclass(frozen=True)
 class TeacherQuality:
-    """The teacher's accuracy over the stored views, from the cache alone."""
+    """The teacher's accuracy over the recorded views, from the cache alone."""
 
     top1: float
     top5: float
@@ -99,7 +103,7 @@ class Description:
     committed: int
     size: CacheSize
     quality: TeacherQuality | None
-    """From the stored records."""
+    """From ``statistics`` where every tile has them, else from the stored records."""
     statistics: TeacherStatistics | None
     """From the live logits, measured when the cache was built."""
     sample: SampleView | None
@@ -113,7 +117,10 @@ class Description:
 
 
 def describe(location: str, sample_id: str | None, view: int) -> Description:
-    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one."""
+    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one.
+
+    The bytes are compared with their commits; of the records, few are decoded.
+    """
     cache = open_cache(location, allow_partial=True)
     manifest = cache.manifest
     damaged = next(cache.damaged_shards(), None)
@@ -162,23 +169,44 @@ def order_tally(cache: Cache) -> OrderTally:
 def teacher_quality(cache: Cache, tally: OrderTally | None = None) -> TeacherQuality | None:
     """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels.
 
-    Views that mix samples do not count: a mixture has no single label. ``tally`` counts the same records.
+    As measured while the cache was built; where an older release or an import wrote a tile, of the stored
+    records. Views that mix samples do not count: a mixture has no single label. ``tally`` counts stored
+    records: some blocks of one view, or all that are read anyway.
     """
-    labels = cache.labels
-    if not (labels >= 0).any():
+    if not (cache.labels >= 0).any():
         return None
+    views = [view for view in range(cache.manifest.views.count) if not _mixes(cache.manifest, view)]
+    if not _is_measured(cache):
+        return _stored_quality(cache, views, range(len(cache.blocks)), tally)
+    if tally is not None:
+        spread = np.linspace(0, len(cache.blocks) - 1, _BLOCKS_OF_ORDER).round().astype(np.int64)
+        _stored_quality(cache, views[:1], np.unique(spread).tolist(), tally)
+    return _measured_quality(cache.statistics())
+
+
+def _is_measured(cache: Cache) -> bool:
+    return all(commit.statistics is not None for commit in cache.commits.values())
+
+
+def _measured_quality(statistics: TeacherStatistics | None) -> TeacherQuality | None:
+    if statistics is None or statistics.top1 is None or statistics.top5 is None or statistics.nll is None:
+        return None
+    return TeacherQuality(statistics.top1, statistics.top5, statistics.nll, statistics.labelled)
+
+
+def _stored_quality(
+    cache: Cache, views: list[int], blocks: Sequence[int], tally: OrderTally | None
+) -> TeacherQuality | None:
+    """Of the stored records of some views and blocks, as far as they are committed."""
     sums = np.zeros(4)
-    for view in range(cache.manifest.views.count):
-        if _mixes(cache.manifest, view):
-            continue
-        try:
-            page = cache.read_page(view)
-        except IncompleteCacheError:
-            continue
-        at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.classes)
-        for start in range(0, len(page), at_once):
-            rows = slice(start, start + at_once)
-            sums += _count(cache, page[rows], labels[rows], tally)
+    at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.classes)
+    for view, block in itertools.product(views, blocks):
+        rows = cache.blocks.rows(block)
+        with contextlib.suppress(IncompleteCacheError):
+            records, labels = cache.read_rows(view, rows), cache.labels[rows.start : rows.stop]
+            for start in range(0, len(records), at_once):
+                part = slice(start, start + at_once)
+                sums += _count(cache, records[part], labels[part], tally)
     if sums[3] == 0:
         return None
     top1, top5, nll = (sums[:3] / sums[3]).tolist()
@@ -219,7 +247,7 @@ def _stored(cache: Cache, records: NDArray[np.uint8]) -> codec.Stored:
 
 def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
     try:
-        record = cache.read_page(view)[row : row + 1]
+        record = cache.read_rows(view, range(row, row + 1))
     except IncompleteCacheError:
         return None
     kept = _stored(cache, record)
@@ -300,7 +328,7 @@ def _facts(description: Description) -> dict[str, str]:
         facts["size"] += f", {said}"
     if manifest.invalid_rows:
         facts["invalid"] = f"{len(manifest.invalid_rows)} unreadable samples"
-    if description.quality:
+    if description.quality and not (description.statistics and description.statistics.labelled):
         quality = description.quality
         facts["accuracy"] = (
             f"teacher top-1 {quality.top1:.2%}, top-5 {quality.top5:.2%}, NLL {quality.nll:.4f} "

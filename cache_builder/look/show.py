@@ -136,7 +136,7 @@ class _Images:
                 f"from ({self._cache.manifest.data.spec}) with --data"
             ) from None
         sample = self._source.read(index)
-        if sample.digest != int(self._cache.digests[row]):
+        if sample.digest != int(self._cache.read_digests(range(row, row + 1))[0]):
             raise DataError(
                 f"{self._source.spec}: sample {sample_id!r} changed since the cache was built (its digest "
                 "differs), so the teacher saw another picture; restore it"
@@ -180,7 +180,7 @@ def _answer(
     cache: Cache, view: int, row: int, rows: list[int]
 ) -> tuple[list[str], NDArray[np.float64], list[bool]]:
     """Names, probabilities and whether it is a label, of the most likely classes."""
-    logits = cache.decode(cache.read_page(view)[row : row + 1])[0].astype(np.float64)
+    logits = cache.decode(cache.read_rows(view, range(row, row + 1)))[0].astype(np.float64)
     shifted = np.exp(logits - logits.max())
     probabilities = shifted / shifted.sum()
     best = np.argsort(-probabilities, kind="stable")[:_TOP]

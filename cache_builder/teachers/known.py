@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from cache_builder.console.libraries import folder_of, model_names
 from cache_builder.console.names import SMALL_STUDENTS, unknown_name
+from cache_builder.console.unknown_models import unknown_model
 from cache_builder.format.errors import ConfigError
 
 TIMM = "timm:"
@@ -50,20 +50,7 @@ def unknown_teacher(name: str) -> str:
         )
     if name in SMALL_STUDENTS:
         return f"unknown teacher {name!r}: it is a student of kdtrain's; write trainer.students:{name}"
-    timm = model_names("timm")
-    same = [name] if name.partition(".")[0] in timm else []
-    same += sorted(other for other in timm if other.endswith(f"_{name}"))
-    if same:
-        offer = " or ".join(f"{TIMM}{other}" for other in same[:4])
-        return f"unknown teacher {name!r}: torchvision has none of that name, timm has: write {offer}"
-    return unknown_name("teacher", name, _offered(name)) + _OTHER_WAYS
-
-
-def _offered(name: str) -> list[str]:
-    """Names that may be meant: those of torchvision, and of timm the nearest few."""
-    near = difflib.get_close_matches(name, model_names("timm"), n=3, cutoff=0.75)
-    own = model_names("torchvision")
-    return [*ALIASES, *own, *(TIMM + other for other in near if other not in own)]
+    return unknown_model("teacher", name, ALIASES, TIMM, _OTHER_WAYS)
 
 
 def _check_timm(spec: str) -> None:

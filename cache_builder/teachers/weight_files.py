@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from cache_builder.console.file_kinds import is_text, kind_of
 from cache_builder.format.errors import DataError
 from cache_builder.teachers.weight_places import weights_file
 from cache_builder.tensors.payload import PAYLOAD_KEY, tensors_digest
@@ -119,6 +120,8 @@ def _reason(path: Path, error: BaseException) -> str:
             f"beside tensors it holds Python objects ({', '.join(unsafe)}), and no code of a file is run; "
             f"{_REMEDY}"
         )
+    if is_text(path):
+        return f"it is {kind_of(path)}, and no weights: was it downloaded whole? Give the file of the weights"
     if isinstance(error, pickle.UnpicklingError):
         return f"it is neither safetensors nor a file of torch.save, or it is damaged; {_REMEDY}"
     first = (str(error).strip() or type(error).__name__).split("\n")[0]

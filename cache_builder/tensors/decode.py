@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -133,3 +135,19 @@ def _column(records: Tensor, field: Field) -> Tensor:
     part = records[:, field.offset : field.offset + field.nbytes]
     raw = part.clone(memory_format=torch.contiguous_format)
     return raw.view(_VIEWED_AS[field.dtype.str])
+
+
+class Restricted(nn.Module):
+    """Some columns of a decoder's logits, as they are: a restriction and no renormalisation."""
+
+    columns: Tensor
+
+    def __init__(self, decoder: nn.Module, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64), persistent=False)
+
+    def forward(self, records: Tensor) -> Tensor:
+        """Records uint8 [n, record_bytes] to logits float32 [n, C']."""
+        logits: Tensor = self.decoder(records)
+        return logits.index_select(-1, self.columns)

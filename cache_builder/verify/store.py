@@ -27,6 +27,7 @@ from cache_builder.format.manifest import Manifest, build_digest, cache_digest, 
 from cache_builder.format.reader import Cache, read_body
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
+from cache_builder.verify.statistics import StatisticsRecount
 
 # Decoded logits in memory at once.
 _LOGITS_AT_ONCE = 2**23
@@ -74,7 +75,10 @@ class StoreVerifier:
         if headers.failed or shards.failed or problems or self._index_is_wrong(self.cache):
             yield skipped("records", "not decoded, because what they are made of is damaged")
         else:
-            yield self._records(self.cache)
+            recount = StatisticsRecount(self.cache, self._commits, self._raw)
+            yield self._records(self.cache, recount)
+            if recount.is_needed:
+                yield recount.check()
 
     def _parse_commits(self) -> dict[str, str]:
         """Read the commits whatever manifest they belong to; gives what is wrong, by tile key."""
@@ -182,7 +186,7 @@ class StoreVerifier:
                 for spec in tile_arrays(self._parsed, tile):
                     yield tile, spec.shard_key(tile), self._commits[tile.key].shards[spec.path]
 
-    def _records(self, cache: Cache) -> Check:
+    def _records(self, cache: Cache, recount: StatisticsRecount) -> Check:
         """Every record decodes to finite logits of known classes, but those that are declared invalid."""
         block = max(1, _LOGITS_AT_ONCE // self._parsed.classes)
         committed = [tile for tile in cache.tiles if tile.key in self._commits]
@@ -199,9 +203,10 @@ class StoreVerifier:
                     return _damaged("records", str(error))
                 for start in range(0, len(records), block):
                     part = records[start : start + block]
-                    problems += self._odd(cache, view, tile.row_start + start, part, invalid)
+                    problems += self._odd(cache, view, tile.row_start + start, part, invalid, recount)
                 decoded += len(records)
                 self._progress.update(decoded, f"{len(problems)} damaged", last=decoded == total)
+            recount.finish(tile)
         if problems:
             return _damaged("records", f"{len(problems)}: {named(problems, 3)}; rebuild the cache")
         rows = {row for commit in self._commits.values() for row in commit.invalid_rows}
@@ -210,12 +215,14 @@ class StoreVerifier:
     @staticmethod
     def _odd(
         cache: Cache, view: int, start: int, records: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-        invalid: set[int],
+        invalid: set[int], recount: StatisticsRecount,
     ) -> list[str]:  # fmt: skip
         try:
-            finite = np.isfinite(cache.decode(records)).all(axis=1)
+            logits = cache.decode(records)
         except FormatError as error:
             return [f"view {view}, rows {start}-{start + len(records) - 1}: {error}"]
+        finite = np.asarray(np.isfinite(logits).all(axis=1))
+        recount.add(view, start, logits, finite)
         rows = [row for row in invalid if start <= row < start + len(records)]
         expected = np.ones(len(records), np.bool_)
         expected[np.array(rows, np.int64) - start] = False

@@ -129,12 +129,12 @@ class TeacherVerifier:
         return unmasked(logits, manifest.codec, manifest.basis) if len(logits) else logits
 
     def _stored(self, pairs: Pairs) -> Logits:
-        """Decoded records of the pairs; each page is read once."""
+        """Decoded records of the pairs; each block is read once."""
         out = np.empty((len(pairs), self._cache.manifest.classes), np.float32)
         for view in sorted({view for view, _ in pairs}):
             places = [place for place, pair in enumerate(pairs) if pair[0] == view]
             rows = [pairs[place][1] for place in places]
-            out[places] = self._cache.decode(self._cache.read_page(view)[rows])
+            out[places] = self._cache.decode(self._cache.gather(view, rows))
         return out
 
     def _coded(self, logits: Logits) -> Logits:

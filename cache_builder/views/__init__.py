@@ -1,9 +1,19 @@
-"""Recorded augmentations: drawn from a counter-based generator, applied by torchvision."""
+"""Recorded augmentations: drawn from a counter-based generator, applied by torchvision.
 
-from cache_builder.views.apply import Rendered, apply, apply_unmixed, normalise, render, render_views
+What applies them is imported when it is first asked for: it brings torch, for which a look at a recipe should
+not wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from cache_builder.views.configuration import named, parse_recipe, read_recipe, recipe_from
 from cache_builder.views.drawing import ViewParams, draw
 from cache_builder.views.recipes import RECIPES, Augment, Recipe
+
+if TYPE_CHECKING:
+    from cache_builder.views.applying import Rendered, apply, apply_unmixed, normalise, render, render_views
 
 __all__ = [
     "RECIPES",
@@ -22,3 +32,13 @@ __all__ = [
     "render",
     "render_views",
 ]
+
+_APPLYING = frozenset(("Rendered", "apply", "apply_unmixed", "normalise", "render", "render_views"))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _APPLYING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module("cache_builder.views.applying"), name)

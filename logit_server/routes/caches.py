@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -21,9 +21,9 @@ from logit_server.routes.documents import BINARY, responses
 from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, is_head, state_of
 from logit_server.storage import storage_errors
-from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag
+from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag, no_query
 
-router = APIRouter(tags=["caches"])
+router = APIRouter(tags=["caches"], dependencies=[Depends(no_query)])
 
 _DIGESTS = "samples/digest"
 _IDS_PER_CHUNK = 4096
@@ -81,7 +81,7 @@ async def read_manifest(request: Request, name: str) -> Response:
     responses=responses(404, 406, 422, 500, 503, content={NPY: BINARY}),
 )
 async def read_array(request: Request, name: str, path: str) -> Response:
-    """One header array (``codec/mean``, ``codec/basis``, ``samples/label``, …) as a .npy file."""
+    """One header array (``codec/logits/mean``, ``samples/label``, …) as a .npy file."""
     served = cache_of(request)
     check_accepted(request, NPY)
     _check_path(served, path)

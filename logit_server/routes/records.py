@@ -9,15 +9,16 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
-from cache_builder.format.content_digest import content_digest
+from cache_builder.format.content_digest import ContentDigest, content_digest
 from logit_server.decoded import DecodedRecords, decode_records
 from logit_server.errors import RequestError
+from logit_server.pages import Pages
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.plain import PlainRoute
@@ -27,6 +28,7 @@ from logit_server.wire import (
     JSON,
     RECORDS,
     ROWS,
+    QueryKeys,
     RecordRequest,
     answer_type,
     body_type,
@@ -101,8 +103,7 @@ class RecordsOf:
             rows = parse_rows(body, settings.max_ids)
         else:
             rows = await run_in_threadpool(_rows_of_json, self._served, body, settings.max_ids)
-        page = pages.resident(self._served, view) or await pages.load(self._served, view)
-        records = gather(self._served, page.records, rows)
+        records = await gather(pages, self._served, view, rows)
         if answer == RECORDS:
             await _send(send, RECORDS, records.reshape(-1).data)
         else:
@@ -128,13 +129,15 @@ async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def gather(served: ServedCache, page: NDArray[np.uint8], rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+async def gather(
+    pages: Pages, served: ServedCache, view: int, rows: NDArray[np.integer[Any]]
+) -> NDArray[np.uint8]:
     """The records of ``rows``, uint8 [n, record_bytes]; :class:`RequestError` names rows out of range."""
     try:
-        # Rows are unsigned on the wire; `take` itself refuses those that are too large.
-        return page.take(rows, axis=0)
+        records = pages.resident(served, view, rows)
     except IndexError as error:
         raise served.rows_out_of_range(rows) from error
+    return await pages.gather(served, view, rows) if records is None else records
 
 
 def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
@@ -151,10 +154,8 @@ def _decoded(
     return DecodedRecords(cache_id=served.cache_id, records=decoded).model_dump_json().encode()
 
 
-class RangeQuery(BaseModel):
-    """Which rows. Unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid")
+class RangeQuery(QueryKeys):
+    """Which rows."""
 
     start: int = Field(0, description="First row")
     stop: int | None = Field(None, description="Row after the last; default: all rows")
@@ -185,15 +186,18 @@ async def read_range(
     if fresh := not_modified(request, headers):
         return fresh
     headers["content-length"] = str((end - start) * served.record_bytes)
-    page = await pages_of(request).get(served, view)
-    records = page.records[start:end]
-    headers[DIGEST_HEADER] = await run_in_threadpool(content_digest, records.reshape(-1).data)
-    return StreamingResponse(_chunks(records, is_head(request)), 200, headers, RECORDS)
+    pages, rows = pages_of(request), range(start, end)
+    # The digest comes before the bytes: what does not fit into memory is read once for each.
+    digest = ContentDigest()
+    async for records in pages.stream(served, view, rows):
+        await run_in_threadpool(digest.update, records.reshape(-1).data)
+    headers[DIGEST_HEADER] = digest.value()
+    body = () if is_head(request) else _chunks(pages.stream(served, view, rows))
+    return StreamingResponse(body, 200, headers, RECORDS)
 
 
-async def _chunks(records: NDArray[np.uint8], head: bool) -> AsyncIterator[bytes]:
-    step = max(1, _CHUNK_BYTES // records.shape[1])
-    if head:
-        return
-    for start in range(0, len(records), step):
-        yield records[start : start + step].tobytes()
+async def _chunks(blocks: AsyncIterator[NDArray[np.uint8]]) -> AsyncIterator[bytes]:
+    async for records in blocks:
+        step = max(1, _CHUNK_BYTES // records.shape[1])
+        for start in range(0, len(records), step):
+            yield records[start : start + step].tobytes()

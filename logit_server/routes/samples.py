@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
@@ -15,7 +15,7 @@ from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
 from logit_server.state import cache_of, pages_of
-from logit_server.wire import JSON, check_accepted, entity_tag
+from logit_server.wire import JSON, QueryKeys, check_accepted, entity_tag
 
 router = APIRouter(tags=["records"])
 
@@ -35,10 +35,8 @@ class _Anything(Convertor[str]):
 register_url_convertor("anything", _Anything())
 
 
-class SampleQuery(BaseModel):
-    """What of a sample to show. Unknown keys are refused: with a typo every view would be view 0."""
-
-    model_config = ConfigDict(extra="forbid")
+class SampleQuery(QueryKeys):
+    """What of a sample to show."""
 
     view: int = Field(0, description="Which recorded augmentation")
     top: int | None = Field(None, description="Classes to show; default: all that are stored")
@@ -88,7 +86,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     )
     if fresh := not_modified(request, headers):
         return fresh
-    page = await pages_of(request).get(served, view)
-    (decoded,) = decode_records(served, view, rows, page.records.take(rows, axis=0))
+    records = await pages_of(request).gather(served, view, rows)
+    (decoded,) = decode_records(served, view, rows, records)
     shown = decoded.model_copy(update={"top": decoded.top[:top]})
     return Response(shown.model_dump_json(), 200, headers, JSON)

@@ -149,7 +149,6 @@ def test_killed_at_20_random_instants(campaign: Campaign, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_100_random_instants(campaign: Campaign, tmp_path: Path, workers: int) -> None:
     random_instants(campaign, tmp_path, 100, SEED + 1 + workers, workers)
@@ -176,7 +175,6 @@ def test_a_loader_killed_at_random_instants(campaign: Campaign, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_loader_killed_at_40_random_instants(campaign: Campaign, tmp_path: Path) -> None:
     worker_kills(campaign, tmp_path, 40, SEED + 7)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from cache_builder.format import RecordLayout
 from cache_builder.format.layout import (
     HEADER_CHUNK_BYTES,
+    Blocks,
     digest_array,
     header_specs,
     index_bits,
@@ -118,3 +121,18 @@ def test_long_header_arrays_are_cut_into_chunks() -> None:
     specs = {spec.path: spec for spec in header_specs(synthetic_manifest(), {"samples/id_bytes": long})}
     assert specs["samples/id_bytes"].chunks == (HEADER_CHUNK_BYTES,)
     assert specs["codec/logits/basis"].chunks == specs["codec/logits/basis"].shape
+
+
+@settings(deadline=None)
+@given(st.integers(1, 50), st.integers(1, 20), st.data())
+def test_blocks_cut_rows_without_rest(samples: int, height: int, data: st.DataObject) -> None:
+    blocks = Blocks(samples, height)
+    assert [row for block in range(len(blocks)) for row in blocks.rows(block)] == list(range(samples))
+    rows = np.array(data.draw(st.lists(st.integers(0, samples - 1))), np.int64)
+    parts = list(blocks.split(rows))
+    assert sorted(place for _, places in parts for place in places) == list(range(len(rows)))
+    assert all(row in blocks.rows(block) for block, places in parts for row in rows[places].tolist())
+    met = np.unique(rows // height)
+    runs = list(blocks.runs(met))
+    assert [block for run in runs for block in blocks.meeting(run)] == met.tolist()
+    assert all(a.stop < b.start for a, b in itertools.pairwise(runs))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from zarr.abc.store import Store
 
-from cache_builder.format import ConfigError
+from cache_builder.format import ConfigError, KDCacheError
 from cache_builder.format.store import (
     delete_object,
     fsync_object,
@@ -64,6 +64,14 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_durably(store, "a", "not bytes")  # type: ignore[arg-type]
     assert read_bytes(store, "a") == b"good"
+
+
+def test_a_folder_in_the_place_of_an_object_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "records" / "c").mkdir(parents=True)
+    store = open_store(tmp_path, read_only=False)
+    with pytest.raises(KDCacheError, match=r"records/c is a folder where the store has a file: move it away"):
+        write_durably(store, "records/c", b"good")
+    assert [path.name for path in tmp_path.rglob("*")] == ["records", "c"]
 
 
 def test_locations(tmp_path: Path) -> None:

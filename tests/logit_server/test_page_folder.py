@@ -1,21 +1,24 @@
 import contextlib
 import multiprocessing
-import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cache_builder.format import StorageError
+from logit_server.page import PageFile
 from logit_server.page_folder import PageFolder, joined_run, run_folder, sweep
 from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
+from logit_server.storage import read_block
 from tests.logit_server.processes import ROOT
 
 PLENTY = 2**30
@@ -48,16 +51,33 @@ def without(path: Path) -> Iterator[None]:
         elsewhere.rename(path)
 
 
-def test_a_page_is_read_once_and_then_mapped(
+def load(folder: PageFolder, served: ServedCache, view: int, block: int = 0) -> NDArray[np.uint8]:
+    return folder.load(served, view, folder.open(served, view), block)
+
+
+def expected(served: ServedCache, view: int, block: int = 0) -> NDArray[np.uint8]:
+    return served.cache.read_rows(view, served.blocks.rows(block))
+
+
+def resident(folder: PageFolder, served: ServedCache) -> list[tuple[int, int]]:
+    """(view, block) of everything that is kept."""
+    paths = ((view, folder.path(served.cache_id, view)) for view in range(served.views))
+    return [(view, block) for view, path in paths if path.exists() for block in PageFile(path).resident()]
+
+
+def test_a_block_is_read_once_and_then_mapped(
     own_served: ServedCache, own_cache: Path, tmp_path: Path
 ) -> None:
     folder = PageFolder(tmp_path / "pages", PLENTY)
     first = folder.open(own_served, 1)
-    np.testing.assert_array_equal(first.records, own_served.cache.read_page(1))
+    np.testing.assert_array_equal(folder.load(own_served, 1, first, 2), expected(own_served, 1, 2))
+    wanted = expected(own_served, 1, 2)
     with without(own_cache):
         again = PageFolder(tmp_path / "pages", PLENTY).open(own_served, 1)
-    np.testing.assert_array_equal(again.records, first.records)
+        np.testing.assert_array_equal(again.take_range(own_served.blocks.rows(2)), wanted)
+        np.testing.assert_array_equal(load(folder, own_served, 1, 2), wanted)
     assert again.inode == first.inode
+    assert resident(folder, own_served) == [(1, 2)], "no other block was read"
 
 
 def test_a_page_cannot_be_written_to(served: ServedCache, tmp_path: Path) -> None:
@@ -65,30 +85,35 @@ def test_a_page_cannot_be_written_to(served: ServedCache, tmp_path: Path) -> Non
     assert not page.records.flags.writeable
 
 
-def test_many_threads_load_a_page_once(served: ServedCache, tmp_path: Path) -> None:
+def test_many_threads_load_a_block_once(
+    served: ServedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counting(served: ServedCache, view: int, block: int) -> NDArray[np.uint8]:
+        read.append(block)
+        return read_block(served, view, block)
+
+    monkeypatch.setattr("logit_server.page_folder.read_block", counting)
     folder = PageFolder(tmp_path / "pages", PLENTY)
-    inodes: list[int] = []
-    threads = [threading.Thread(target=lambda: inodes.append(folder.open(served, 0).inode)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(inodes) == 8
-    assert len(set(inodes)) == 1
+    with ThreadPoolExecutor(8) as pool:
+        loaded = list(pool.map(lambda _: load(folder, served, 0, 1).tobytes(), range(8)))
+    assert set(loaded) == {expected(served, 0, 1).tobytes()}
+    assert read == [1]
 
 
-def _open_page(cache: str, folder: str, budget: int, view: int) -> tuple[int, bytes]:
+def _load(cache: str, folder: str, budget: int, view: int, block: int) -> bytes:
     (served,) = open_catalog(Settings(caches=(cache,)))
-    page = PageFolder(Path(folder), budget).open(served, view)
-    return page.inode, page.records.tobytes()
+    return load(PageFolder(Path(folder), budget), served, view, block).tobytes()
 
 
-def test_many_processes_load_a_page_once(cache_path: Path, served: ServedCache, tmp_path: Path) -> None:
-    arguments = (str(cache_path), str(tmp_path / "pages"), PLENTY, 2)
+def test_many_processes_fill_one_page(cache_path: Path, served: ServedCache, tmp_path: Path) -> None:
+    arguments = [(str(cache_path), str(tmp_path / "pages"), PLENTY, 2, block % 2) for block in range(6)]
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        opened = pool.starmap(_open_page, [arguments] * 3)
-    assert len({inode for inode, _ in opened}) == 1
-    assert {data for _, data in opened} == {served.cache.read_page(2).tobytes()}
+        loaded = pool.starmap(_load, arguments)
+    assert loaded == [expected(served, 2, block % 2).tobytes() for block in range(6)]
+    folder = PageFolder(tmp_path / "pages", PLENTY)
+    assert resident(folder, served) == [(2, 0), (2, 1)]
 
 
 def test_a_failed_load_leaves_nothing_and_the_next_one_succeeds(
@@ -96,56 +121,91 @@ def test_a_failed_load_leaves_nothing_and_the_next_one_succeeds(
 ) -> None:
     folder = PageFolder(tmp_path / "pages", PLENTY)
     with without(own_cache), pytest.raises(Exception, match="synthetic"):
-        folder.open(own_served, 0)
-    assert names(folder.folder, ".page") == names(folder.folder, ".partial") == []
-    folder.open(own_served, 0)
+        load(folder, own_served, 0)
+    assert resident(folder, own_served) == []
+    load(folder, own_served, 0)
 
 
-def test_the_page_unused_for_longest_makes_room(served: ServedCache, tmp_path: Path) -> None:
-    folder = PageFolder(tmp_path / "pages", 2 * served.page_bytes)
-    pages = {view: folder.open(served, view) for view in (0, 1)}
+def test_the_block_unused_for_longest_makes_room(served: ServedCache, tmp_path: Path) -> None:
+    folder = PageFolder(tmp_path / "pages", 2 * served.block_bytes)
+    pages = {view: folder.open(served, view) for view in (0, 1, 2)}
+    for view in (0, 1):
+        folder.load(served, view, pages[view], 0)
     # View 0 was loaded first, but is in use.
-    os.utime(folder.path(served.cache_id, 1), (1, 1))
-    folder.touch({folder.path(served.cache_id, 0)}, {})
-    pages[2] = folder.open(served, 2)
-    assert names(folder.folder, ".page") == [folder.path(served.cache_id, view).name for view in (0, 2)]
-    # Whoever has the evicted page mapped can still read it.
-    np.testing.assert_array_equal(pages[1].records, served.cache.read_page(1))
+    pages[0].take(np.array([5]))
+    pages[0].note_use()
+    folder.load(served, 2, pages[2], 0)
+    assert resident(folder, served) == [(0, 0), (2, 0)]
+    assert pages[1].take(np.array([5])) is None
+
+
+def test_a_view_larger_than_the_budget_comes_and_goes_block_by_block(
+    served: ServedCache, tmp_path: Path
+) -> None:
+    folder = PageFolder(tmp_path / "pages", 2 * served.block_bytes)
+    for block in (0, 1, 2, 3, 0, 1):
+        np.testing.assert_array_equal(load(folder, served, 1, block), expected(served, 1, block))
+        kept = [served.blocks.rows(block) for _, block in resident(folder, served)]
+        assert sum(map(len, kept)) * served.record_bytes <= 2 * served.block_bytes
+    assert resident(folder, served) == [(1, 0), (1, 1)]
+
+
+def test_where_no_hole_can_be_made_the_budget_holds_too(
+    served: ServedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logit_server.page.punch_hole", lambda *_: False)
+    folder = PageFolder(tmp_path / "pages", 2 * served.block_bytes)
+    for view, block in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 0)):
+        np.testing.assert_array_equal(load(folder, served, view, block), expected(served, view, block))
+        assert len(resident(folder, served)) <= 2
 
 
 def test_the_budget_holds_when_processes_load_at_once(
     cache_path: Path, served: ServedCache, tmp_path: Path
 ) -> None:
-    budget = served.page_bytes
-    arguments = [(str(cache_path), str(tmp_path / "pages"), budget, view) for view in (0, 1, 2, 0, 1, 2)]
+    budget = served.block_bytes
+    asked = [(view, block) for block in (0, 2) for view in (0, 1, 2)]
+    arguments = [(str(cache_path), str(tmp_path / "pages"), budget, *pair) for pair in asked]
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        opened = pool.starmap(_open_page, arguments)
-    for (_, _, _, view), (_, data) in zip(arguments, opened, strict=True):
-        assert data == served.cache.read_page(view).tobytes()
-    assert len(names(tmp_path / "pages", ".page")) == 1
+        loaded = pool.starmap(_load, arguments)
+    assert loaded == [expected(served, *pair).tobytes() for pair in asked]
+    assert len(resident(PageFolder(tmp_path / "pages", budget), served)) == 1
 
 
-def test_evicted_pages_are_found_out(served: ServedCache, tmp_path: Path) -> None:
+def test_a_count_that_a_killed_worker_left_too_high_is_put_right(served: ServedCache, tmp_path: Path) -> None:
+    folder = PageFolder(tmp_path / "pages", 2 * served.block_bytes)
+    load(folder, served, 0, 0)
+    (folder.folder / "budget.lock").write_bytes((2**40).to_bytes(8, sys.byteorder))
+    load(folder, served, 0, 1)
+    assert resident(folder, served) == [(0, 0), (0, 1)], "nothing had to go"
+
+
+def test_a_page_that_is_gone_is_found_out(served: ServedCache, tmp_path: Path) -> None:
     folder = PageFolder(tmp_path / "pages", PLENTY)
-    mapped = {folder.path(served.cache_id, view): folder.open(served, view) for view in (0, 1, 2)}
-    gone, renewed, _ = mapped
-    gone.unlink()
-    renewed.unlink()
+    gone, renewed, kept = (folder.open(served, view) for view in (0, 1, 2))
+    gone.path.unlink()
+    renewed.path.unlink()
     folder.open(served, 1)
-    assert folder.touch(set(mapped), mapped) == {gone, renewed}
+    assert [page.is_current() for page in (gone, renewed, kept)] == [False, False, True]
+    # What has it mapped goes on with it.
+    np.testing.assert_array_equal(folder.load(served, 1, renewed, 0), expected(served, 1))
+    assert renewed.take(np.array([3])) is not None
 
 
-def test_what_a_killed_writer_left_behind_is_removed(served: ServedCache, tmp_path: Path) -> None:
-    folder = PageFolder(tmp_path / "pages", PLENTY)
-    folder.folder.mkdir()
+def test_what_a_killed_worker_left_behind_is_removed(served: ServedCache, tmp_path: Path) -> None:
+    folder = PageFolder(tmp_path / "pages", served.block_bytes)
+    load(folder, served, 0)
     (folder.folder / "x.partial").write_bytes(bytes(100))
-    folder.open(served, 0)
+    load(folder, served, 1)
     assert names(folder.folder, ".partial") == []
 
 
 def test_a_folder_that_was_tidied_away_is_made_again(served: ServedCache, tmp_path: Path) -> None:
-    page = PageFolder(tmp_path / "gone", PLENTY).open(served, 0)
-    np.testing.assert_array_equal(page.records, served.cache.read_page(0))
+    folder = PageFolder(tmp_path / "gone", PLENTY)
+    page = folder.open(served, 0)
+    shutil.rmtree(folder.folder)
+    np.testing.assert_array_equal(folder.load(served, 0, page, 1), expected(served, 0, 1))
+    assert not page.is_current()
 
 
 def test_a_page_that_cannot_be_kept_says_where_and_what_to_do(served: ServedCache, tmp_path: Path) -> None:

@@ -75,11 +75,11 @@ def test_a_damaged_header_array_is_refused(own_cache: Path) -> None:
     open_catalog(settings(own_cache))
 
 
-def test_a_page_larger_than_the_budget_is_refused(cache_path: Path) -> None:
+def test_a_block_larger_than_the_budget_is_refused(cache_path: Path) -> None:
     (served,) = open_catalog(settings(cache_path))
     with pytest.raises(ConfigError, match="raise page_bytes"):
-        open_catalog(settings(cache_path, page_bytes=served.page_bytes - 1))
-    open_catalog(settings(cache_path, page_bytes=served.page_bytes))
+        open_catalog(settings(cache_path, page_bytes=served.block_bytes - 1))
+    open_catalog(settings(cache_path, page_bytes=served.block_bytes))
 
 
 def test_a_cache_that_is_gone_is_refused(own_cache: Path) -> None:

@@ -8,7 +8,7 @@ from cache_builder.format import CorruptCacheError, StorageError
 from logit_server.errors import ReplacedCacheError
 from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
-from logit_server.storage import check_reachable, read_page
+from logit_server.storage import check_reachable, read_block
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 
@@ -20,26 +20,27 @@ def served_from(path: Path) -> ServedCache:
     return served
 
 
-def test_a_page_is_what_the_local_reader_reads(cache_path: Path) -> None:
+def test_a_block_is_what_the_local_reader_reads(cache_path: Path) -> None:
     served = served_from(cache_path)
-    np.testing.assert_array_equal(read_page(served, 1), served.cache.read_page(1))
+    blocks = [read_block(served, 1, block) for block in range(len(served.blocks))]
+    np.testing.assert_array_equal(np.concatenate(blocks), served.cache.read_page(1))
 
 
 def test_damage_names_the_tile_and_the_cache_but_no_folder_of_the_server(own_cache: Path) -> None:
     served = served_from(own_cache)
     shard = own_cache / SHARD
     with changed(shard, flipped(shard.read_bytes(), 800)), pytest.raises(CorruptCacheError) as caught:
-        read_page(served, 0)
+        read_block(served, 0, 1)
     assert "cache 'synthetic'" in str(caught.value)
     assert "views 0-1, rows 32-63" in str(caught.value)
     assert str(own_cache) not in str(caught.value)
-    read_page(served, 0)
+    read_block(served, 0, 1)
 
 
 def test_a_missing_shard_is_damage(own_cache: Path) -> None:
     served = served_from(own_cache)
     with changed(own_cache / SHARD, None), pytest.raises(CorruptCacheError, match=r"rows 32-63.*is missing"):
-        read_page(served, 0)
+        read_block(served, 0, 1)
 
 
 def test_a_disk_that_does_not_answer_names_the_tile_too(own_cache: Path) -> None:
@@ -48,13 +49,12 @@ def test_a_disk_that_does_not_answer_names_the_tile_too(own_cache: Path) -> None
     before = shard.read_bytes()
     shard.unlink()
     shard.symlink_to(shard)  # reading it fails with ELOOP: an OSError that is not "no such file"
-    with pytest.raises(
-        StorageError, match=r"view 0: records/logits/topk_residual/\S+ \(views 0-1, rows 32-63\)"
-    ):
-        read_page(served, 0)
+    where = r"view 0: records/logits/topk_residual/\S+ \(views 0-1, rows 32-63\)"
+    with pytest.raises(StorageError, match=where):
+        read_block(served, 0, 1)
     shard.unlink()
     shard.write_bytes(before)
-    read_page(served, 0)
+    read_block(served, 0, 1)
 
 
 def test_another_cache_at_the_same_path_is_noticed(own_cache: Path) -> None:
@@ -62,7 +62,7 @@ def test_another_cache_at_the_same_path_is_noticed(own_cache: Path) -> None:
     shutil.rmtree(own_cache)
     write_synthetic_cache(own_cache, synthetic_logits(3, 100, 40, seed=1))
     with pytest.raises(ReplacedCacheError):
-        read_page(served, 0)
+        read_block(served, 0, 1)
 
 
 def test_a_manifest_that_changed_is_noticed_where_all_records_are_readable(own_cache: Path) -> None:
@@ -74,17 +74,17 @@ def test_a_manifest_that_changed_is_noticed_where_all_records_are_readable(own_c
         changed(root, text.replace(served.cache_id, "0" * 32).encode()),
         pytest.raises(ReplacedCacheError, match=r"was replaced.*restart the server"),
     ):
-        read_page(served, 0)
+        read_block(served, 0, 1)
 
 
 def test_a_cache_that_is_away_is_out_of_reach_and_not_damaged(own_cache: Path) -> None:
     served = served_from(own_cache)
-    expected = read_page(served, 0).tobytes()
+    expected = read_block(served, 0, 1).tobytes()
     own_cache.rename(own_cache.with_name("elsewhere"))
-    for look in (lambda: read_page(served, 1), lambda: check_reachable(served)):
+    for look in (lambda: read_block(served, 1, 1), lambda: check_reachable(served)):
         with pytest.raises(StorageError, match="out of reach") as caught:
             look()
         assert str(own_cache.parent) not in str(caught.value)
     own_cache.with_name("elsewhere").rename(own_cache)
     check_reachable(served)
-    assert read_page(served, 0).tobytes() == expected
+    assert read_block(served, 0, 1).tobytes() == expected

@@ -166,6 +166,23 @@ def test_what_is_no_view(query: bytes) -> None:
         parse_view(query)
 
 
+def test_the_key_that_was_meant_is_named() -> None:
+    with pytest.raises(RequestError, match=r"unknown query parameter 'viwe'; did you mean view\?"):
+        parse_view(b"viwe=1")
+    with pytest.raises(RequestError, match=r"unknown query parameter 'format'; this path takes view"):
+        parse_view(b"format=1")
+
+
+@pytest.mark.parametrize("body", [b'{"ids": ["a"], "ids": ["b"]}', b'{"rows": [1], "\\u0072ows": [2]}'])
+def test_a_key_that_is_there_twice_is_named(body: bytes) -> None:
+    with pytest.raises(RequestError, match=r"the body has the key '(ids|rows)' 2 times"):
+        parse_record_request(body, 10)
+
+
+def test_ids_may_hold_colons() -> None:
+    assert parse_record_request(b'{"ids": ["a:b:c", "{:}"]}', 10).ids == ["a:b:c", "{:}"]
+
+
 def test_a_view_of_a_million_digits_is_refused() -> None:
     with pytest.raises(RequestError):
         parse_view(b"view=" + b"1" * 1_000_000)

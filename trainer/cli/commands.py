@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from trainer.run.config import TrainConfig
+    from trainer.run.inputs import Inputs
+    from trainer.run.loop import TrainResult
 
 
 def run_train(given: dict[str, Any], resume: bool) -> None:
@@ -25,20 +28,16 @@ def run_train(given: dict[str, Any], resume: bool) -> None:
     for flag in ("data", "out"):
         if given[flag] is None:
             raise ConfigError(f"--{flag} is missing; kdtrain --help shows examples")
-    from trainer.run.preflight import check_training
+    from trainer.run.inputs import claim_output, open_inputs
 
     _log(None)  # a server that is away is told
-    check_training(given)
     settings = make_settings(given)
-    from rich.console import Console
-
-    from trainer.run.loop import train
-    from trainer.run.progress import ConsoleDisplay
+    with ExitStack() as stack:
+        claim_output(settings, resume, stack)
+        inputs = open_inputs(settings, stack)
+        result = _trained(settings, resume, inputs)
     from trainer.run.run_folder import BEST, REPORT
 
-    console = Console()
-    _log(console)
-    result = train(settings, resume=resume, display=ConsoleDisplay(console))
     if result.was_finished:
         typer.echo(f"{result.out} is finished: nothing to do")
     if result.last is not None and result.best_top1 is not None:
@@ -47,6 +46,17 @@ def run_train(given: dict[str, Any], resume: bool) -> None:
             f"{result.best_epoch}"
         )
     typer.echo(f"weights {result.out / BEST}, report {result.out / REPORT}")
+
+
+def _trained(settings: TrainConfig, resume: bool, inputs: Inputs) -> TrainResult:
+    from rich.console import Console
+
+    from trainer.run.loop import train
+    from trainer.run.progress import ConsoleDisplay
+
+    console = Console()
+    _log(console)
+    return train(settings, resume=resume, display=ConsoleDisplay(console), inputs=inputs)
 
 
 def make_settings(given: dict[str, Any]) -> TrainConfig:
@@ -73,13 +83,16 @@ def run_eval(
     as_json: bool,
 ) -> None:
     """Evaluate and print."""
-    from trainer.run.preflight import check_run
-
-    check_run(run, data)
-    from trainer.run.evaluate import evaluate_run
+    from trainer.run.evaluation_inputs import open_evaluation
 
     _log(None)
-    result = evaluate_run(run, data, weights=weights, cache=cache, view=view, limit=limit, device=device)
+    with ExitStack() as stack:
+        inputs = open_evaluation(
+            run, data, stack, weights=weights, cache=cache, view=view, limit=limit, device=device
+        )
+        from trainer.run.evaluate import evaluate
+
+        result = evaluate(inputs, device)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(result)))
         return
@@ -94,16 +107,25 @@ def run_eval(
 
 def run_compare(given: dict[str, Any], losses: str, seeds: int, jobs: int | None) -> None:
     """Compare methods, print the table and say where it lies; raise where any run failed."""
+    from trainer.comparison.folder import check_output
+    from trainer.comparison.methods import check_methods
+    from trainer.run.inputs import open_inputs
+
+    _log(None)
     settings = make_settings({**given, "mean": None, "std": None})
-    from rich.console import Console
+    check_output(settings.out)
+    check_methods(losses)
+    with ExitStack() as stack:
+        inputs = open_inputs(settings.model_copy(update={"loss": "ce"}), stack)
+        from rich.console import Console
 
-    from trainer.comparison.display import CompareDisplay
-    from trainer.comparison.report import CHART, TABLE, print_table
-    from trainer.comparison.runs import compare
+        from trainer.comparison.display import CompareDisplay
+        from trainer.comparison.report import CHART, TABLE, print_table
+        from trainer.comparison.runs import compare
 
-    console = Console()
-    _log(console)
-    table = compare(settings, losses, seeds, jobs, CompareDisplay(console))
+        console = Console()
+        _log(console)
+        table = compare(settings, losses, seeds, jobs, CompareDisplay(console), inputs)
     print_table(table, console)
     typer.echo(f"table {settings.out / TABLE}, picture {settings.out / CHART}")
     failed = [run for line in table for run in line.runs if run.failure is not None]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import Frozen
-from trainer.objective.objective import Terms
 from trainer.objective.published import RECIPES, Benchmark
-from trainer.objective.written import parse_objective, published
+from trainer.objective.terms import Terms
+from trainer.objective.written import parse_objective, published, read_objective
 
 BASELINE = "ce"
 """Hard labels: what every method is compared with."""
@@ -49,15 +50,22 @@ class Item:
     """Its place in ``--losses``, in characters."""
 
 
-def parse_methods(text: str, benchmark: Benchmark) -> tuple[Method, ...]:
+def check_methods(text: str) -> None:
+    """Raise what :func:`parse_methods` would for names that no loss has; torch is not imported."""
+    parse_methods(text, "imagenet", read_objective)
+
+
+def parse_methods(
+    text: str, benchmark: Benchmark, parse: Callable[[str, Benchmark], Terms] = parse_objective
+) -> tuple[Method, ...]:
     """Hard labels, then the methods of ``--losses``, each once.
 
     Raises :class:`ConfigError` pointing at the first item that is not an objective.
     """
-    objectives = {BASELINE: parse_objective(BASELINE, benchmark)}
+    objectives = {BASELINE: parse(BASELINE, benchmark)}
     for number, item in enumerate(split_items(text), 1):
         for name in RECIPES if item.text == _ALL else [item.text]:
-            objectives[name] = _objective(name, benchmark, text, item, number)
+            objectives[name] = _objective(partial(parse, name, benchmark), text, item, number)
     labels = _distinct([_label(name) for name in objectives], " ({})")
     slugs = _distinct([_slug(name) for name in objectives], "-{}")
     return tuple(
@@ -104,9 +112,9 @@ def _commas(text: str) -> Iterable[int]:
         raise _pointing(text, opened[-1], 1, "this bracket is never closed")
 
 
-def _objective(name: str, benchmark: Benchmark, text: str, item: Item, number: int) -> Terms:
+def _objective(parse: Callable[[], Terms], text: str, item: Item, number: int) -> Terms:
     try:
-        return parse_objective(name, benchmark)
+        return parse()
     except ConfigError as error:
         raise _pointing(text, item.start, len(item.text), f"item {number}: {error}") from error
 

@@ -1,14 +1,8 @@
-"""What a comparison consists of, and the folder that keeps it.
-
-compare.json   what is compared                  runs/METHOD/seed-N/   a folder of kdtrain each
-logs/          what each run said                compare.md, compare.csv, compare.png, results.json
-"""
+"""What a comparison consists of."""
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,15 +11,14 @@ from pydantic import Field, ValidationError
 
 from cache_builder.format import ConfigError, DataError
 from cache_builder.format.manifest import Frozen
+from trainer.comparison.folder import LOGS, PLAN, RUNS
 from trainer.comparison.methods import BASELINE, Method, parse_methods
 from trainer.run.assemble import assemble
-from trainer.run.checkpoint import write_text
 from trainer.run.config import RunConfig, TrainConfig, differing_fields
 from trainer.run.device import resolve_device
-from trainer.run.run_folder import CONFIG, DRIFT, METRICS, REPORT
-
-PLAN, LOGS, RUNS = "compare.json", "logs", "runs"
-_LOCK = ".lock"
+from trainer.run.inputs import Inputs
+from trainer.run.run_folder import CONFIG, METRICS, REPORT
+from trainer.run.text_files import write_text
 
 
 class Comparison(Frozen):
@@ -85,41 +78,19 @@ class Job:
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def plan_comparison(settings: TrainConfig, losses: str, seeds: int) -> Comparison:
+def plan_comparison(
+    settings: TrainConfig, losses: str, seeds: int, inputs: Inputs | None = None
+) -> Comparison:
     """What is to be compared, all of it checked: cache, data, student and every objective."""
     device = resolve_device(settings.device)
     with ExitStack() as stack:
         # On the CPU: the parent of the runs must not hold memory of a GPU.
         asked = settings.model_copy(update={"loss": BASELINE, "seed": 0, "device": "cpu"})
-        baseline = assemble(asked, stack).config
+        baseline = assemble(asked, stack, inputs).config
     decided = {"device": device, "precision": settings.precision, "workers": settings.workers}
     baseline = baseline.model_copy(update={"settings": baseline.settings.model_copy(update=decided)})
     methods = parse_methods(losses, baseline.objective_benchmark)
     return Comparison(product_version=version("kdcache"), baseline=baseline, methods=methods, seeds=seeds)
-
-
-def check_free(out: Path) -> None:
-    """Before any work: raise :class:`ConfigError` where something else is in the way."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file: choose another --out")
-    ours = {_LOCK, DRIFT}
-    if out.exists() and not (out / PLAN).exists() and any(item.name not in ours for item in out.iterdir()):
-        raise ConfigError(f"{out} is not empty and holds no comparison: choose another --out")
-
-
-@contextmanager
-def claimed(out: Path) -> Iterator[int]:
-    """The folder for this command alone; yields the lock's descriptor, for children to hold as well."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another kdtrain compare works in {out}, or runs of one that was killed still write their "
-                "checkpoints: wait for it to end, or choose another --out"
-            ) from error
-        yield file.fileno()
 
 
 def begin(out: Path, plan: Comparison) -> None:

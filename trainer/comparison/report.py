@@ -14,8 +14,8 @@ from rich.console import Console
 from trainer.comparison.chart import draw_comparison
 from trainer.comparison.plan import Comparison
 from trainer.comparison.standings import Spread, Standing
-from trainer.run.checkpoint import write_text
 from trainer.run.run_folder import METRICS
+from trainer.run.text_files import write_text
 
 TABLE, CSV, RESULTS, CHART = "compare.md", "compare.csv", "results.json", "compare.png"
 _NOT_SHOWN = {

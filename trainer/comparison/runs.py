@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from trainer.comparison.children import Child, Children
 from trainer.comparison.display import CompareDisplay
-from trainer.comparison.plan import Comparison, Job, begin, check_free, claimed, plan_comparison
+from trainer.comparison.folder import check_output, claimed
+from trainer.comparison.plan import Comparison, Job, begin, plan_comparison
 from trainer.comparison.report import write_results
 from trainer.comparison.standings import Failure, RunResult, Standing, read_run, standings
 from trainer.run.config import TrainConfig
 from trainer.run.device import default_workers
+from trainer.run.inputs import Inputs
 from trainer.run.stop import StopRequest
 
 _POLL_S = 0.1
@@ -31,17 +33,23 @@ class Share:
 
 
 def compare(
-    settings: TrainConfig, losses: str, seeds: int, jobs: int | None, display: CompareDisplay
+    settings: TrainConfig,
+    losses: str,
+    seeds: int,
+    jobs: int | None,
+    display: CompareDisplay,
+    inputs: Inputs | None = None,
 ) -> list[Standing]:
     """Train every method with every seed, or go on with that, and write the results; the best method first.
 
     ``settings``: of every run; its loss and seed are not looked at. ``jobs``: runs side by side, None = by
-    cores. A run that fails is a part of the results. Raises :class:`ConfigError` for what no run could be
-    given, and ``KeyboardInterrupt`` after a signal, once every run has written its checkpoint.
+    cores. ``inputs``: of the settings, None = they are opened here. A run that fails is a part of the
+    results. Raises :class:`ConfigError` for what no run could be given, and ``KeyboardInterrupt`` after a
+    signal, once every run has written its checkpoint.
     """
     out = settings.out
-    check_free(out)
-    plan = plan_comparison(settings, losses, seeds)
+    check_output(out)
+    plan = plan_comparison(settings, losses, seeds, inputs)
     with claimed(out) as lock:
         begin(out, plan)
         share = share_machine(plan, jobs)

@@ -13,8 +13,8 @@ from cache_builder.console.names import unknown_name
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
 from trainer.losses import LOSSES, Loss
-from trainer.objective.objective import written
 from trainer.objective.published import RECIPES
+from trainer.objective.terms import written
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,54 +7,15 @@ published objective (``trainer.objective.published``).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
 import torch
-from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import Frozen
 from trainer.losses import Loss, StatefulLoss, make_loss
-
-Head = Literal["main", "aux"]
-Samples = Literal["all", "labelled"]
-
-
-class Term(Frozen):
-    """One weighted loss of an objective."""
-
-    name: str
-    """Key in ``LOSSES``."""
-    configuration: dict[str, JsonValue] = Field(default_factory=dict)
-    """The loss's hyper-parameters; what is left out keeps its default."""
-    weight: float = Field(default=1.0, allow_inf_nan=False)
-    """Outer weight, without unit."""
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    """E_w: in epoch e, counted from 1, the weight is multiplied by min(e / E_w, 1). 0 = no warm-up."""
-    head: Head = "main"
-    """Which of the student's heads it looks at; aux: the one of ``--aux-head``."""
-    samples: Samples = "all"
-    """labelled: only those that have a label; the others of a batch do not count for it."""
-
-    def weight_in(self, epoch: int) -> float:
-        """The weight in an epoch counted from 0."""
-        return self.weight * (min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0)
-
-    def __str__(self) -> str:
-        arguments = {key: written(value) for key, value in self.configuration.items()}
-        for key, default in (("warmup_epochs", 0), ("head", "main"), ("samples", "all")):
-            value = getattr(self, key)
-            if value != default:
-                arguments[key] = value if isinstance(value, str) else written(value)
-        inside = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        return f"{self.name}{f'({inside})' if inside else ''}*{self.weight:.15g}"
-
-
-Terms = tuple[Term, ...]
+from trainer.objective.terms import Term, Terms
 
 
 class Objective(nn.Module):
@@ -151,28 +112,6 @@ class Objective(nn.Module):
 def combined_teachers(teacher: Tensor) -> Tensor:
     """[teachers, ..., C] to [..., C]: the log of the mean of the softmaxes, which are logits again."""
     return teacher.log_softmax(-1).logsumexp(0) - math.log(len(teacher))
-
-
-def written(value: JsonValue) -> str:
-    """A value of a configuration as the command line has it."""
-    if isinstance(value, dict):
-        inside = ", ".join(f"{key}={written(item)}" for key, item in dict(value["configuration"]).items())  # type: ignore[arg-type]
-        return f"{value['name']}({inside})"
-    if isinstance(value, list):
-        return f"[{', '.join(map(written, value))}]"
-    return json.dumps(value)
-
-
-def with_label_smoothing(terms: Terms, smoothing: float) -> Terms:
-    """The same terms, cross-entropy smoothed where it does not say otherwise itself."""
-    if not smoothing:
-        return terms
-    return tuple(
-        term.model_copy(update={"configuration": {"label_smoothing": smoothing, **term.configuration}})
-        if term.name == "ce"
-        else term
-        for term in terms
-    )
 
 
 def _head(term: Term, student: Tensor, aux: Tensor | None) -> Tensor:

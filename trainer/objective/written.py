@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
-from trainer.losses import LOSSES, make_loss
 from trainer.objective.expression import WeightedCall, parse_sum, pointed
-from trainer.objective.objective import Objective, Term, Terms
 from trainer.objective.published import RECIPES, Benchmark, Published
+from trainer.objective.terms import Term, Terms, loss_names
 
 _SMALL_IMAGE = 64
 _OF_THE_TERM = ("warmup_epochs", "head", "samples")
+
+
+Check = Callable[[Term], None]
+"""Refuses a term with a :class:`ConfigError`."""
 
 
 def parse_objective(text: str, benchmark: Benchmark) -> Terms:
@@ -26,24 +30,47 @@ def parse_objective(text: str, benchmark: Benchmark) -> Terms:
     A name alone gives the method's published objective for ``benchmark``. Every term is built once, so a
     wrong parameter is refused here: :class:`ConfigError`, pointing at the character of an expression.
     """
+    return _parsed(text, benchmark, _build)
+
+
+def read_objective(text: str, benchmark: Benchmark) -> Terms:
+    """The same terms while torch is not imported: names of losses are looked up, their parameters are not.
+
+    Raises :class:`ConfigError` for what cannot be read and for names that no loss has.
+    """
+    return _parsed(text, benchmark, _check_name)
+
+
+def _parsed(text: str, benchmark: Benchmark, check: Check) -> Terms:
     stripped = text.strip()
     recipe = published(stripped, benchmark)
     if recipe is not None:
-        terms = _from_expression(recipe.objective)
-    elif stripped.startswith("["):
-        terms = (
-            _from_json(stripped, "the objective")
-            if _is_json(stripped)
-            else _from_toml(stripped, "the objective")
-        )
-    elif stripped.endswith((".json", ".toml")):
+        return _from_expression(recipe.objective, check)
+    if stripped.startswith("["):
+        reader = _from_json if _is_json(stripped) else _from_toml
+        return _checked(reader(stripped, "the objective"), check)
+    if stripped.endswith((".json", ".toml")):
         reader = _from_json if stripped.endswith(".json") else _from_toml
-        terms = reader(_read(Path(stripped)), stripped)
-    elif re.fullmatch(r"[\w-]+", stripped) and stripped not in LOSSES:
-        raise ConfigError(unknown_name("loss", stripped, [*LOSSES, *RECIPES]))
-    else:
-        terms = _from_expression(stripped)
-    Objective(terms)
+        return _checked(reader(_read(Path(stripped)), stripped), check)
+    if re.fullmatch(r"[\w-]+", stripped) and stripped not in loss_names():
+        raise ConfigError(unknown_name("loss", stripped, [*loss_names(), *RECIPES]))
+    return _from_expression(stripped, check)
+
+
+def _build(term: Term) -> None:
+    from trainer.losses import make_loss
+
+    make_loss(term.name, term.configuration)
+
+
+def _check_name(term: Term) -> None:
+    if term.name not in loss_names():
+        raise ConfigError(unknown_name("loss", term.name, loss_names()))
+
+
+def _checked(terms: Terms, check: Check) -> Terms:
+    for term in terms:
+        check(term)
     return terms
 
 
@@ -58,15 +85,15 @@ def benchmark_for(image_size: int) -> Benchmark:
     return "cifar100" if image_size <= _SMALL_IMAGE else "imagenet"
 
 
-def _from_expression(text: str) -> Terms:
-    return tuple(_term(text, item) for item in parse_sum(text))
+def _from_expression(text: str, check: Check) -> Terms:
+    return tuple(_term(text, item, check) for item in parse_sum(text))
 
 
-def _term(text: str, item: WeightedCall) -> Term:
-    """One term, built once: an error points at the argument it names, or at the loss."""
+def _term(text: str, item: WeightedCall, check: Check) -> Term:
+    """One term, checked: an error points at the argument it names, or at the loss."""
     try:
         term = _validated(item)
-        make_loss(term.name, term.configuration)
+        check(term)
     except ConfigError as error:
         raise pointed(text, _place(item, str(error)), str(error)) from error
     return term

@@ -17,7 +17,8 @@ from cache_builder.datasets import ImageSource, decoded_by, open_source
 from cache_builder.format import ConfigError, DataError, Manifest
 from cache_builder.views import Recipe, Rendered, recipe_from, render_views
 from cache_builder.views.pairing import Pairing
-from trainer.replay.same_data import check_against_cache, check_partners, match_rows, usable_labels
+from trainer.replay.matching import check_partners, labels_missing, match_rows, usable_labels
+from trainer.replay.same_data import check_against_cache
 from trainer.teacher.client import TeacherCache
 
 Position = int | tuple[int, int]
@@ -272,10 +273,7 @@ def require_labels(dataset: ViewDataset, who: str, hint: str = "") -> None:
     """Raise :class:`ConfigError` where a label is missing; ``who`` needs them, ``hint`` says what to do."""
     if not dataset.has_labels:
         missing = len(dataset) - dataset.labelled
-        raise ConfigError(
-            f"{who} needs labels, but {missing} of {len(dataset)} samples of {dataset.source.spec} have none"
-            + hint
-        )
+        raise ConfigError(labels_missing(who, missing, len(dataset), dataset.source.spec) + hint)
 
 
 def _labels(source: ImageSource, indices: NDArray[np.int64]) -> NDArray[np.int32]:

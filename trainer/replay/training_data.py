@@ -11,37 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache_builder.datasets import ImageSource, LimitedSource, open_source
-from cache_builder.datasets.pixels import NEWEST
+from cache_builder.datasets import ImageSource
 from cache_builder.format import ConfigError
-from cache_builder.format.manifest import Decoding
-from cache_builder.views import parse_recipe
 from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
+from trainer.replay.matching import usable_labels
 from trainer.replay.order import epoch_order
-from trainer.replay.same_data import check_against_cache, usable_labels
+from trainer.replay.same_data import check_against_cache
+from trainer.replay.sources import check_views_asked, own_views
 from trainer.run.classes import ClassChoice
 from trainer.run.config import TrainConfig
-from trainer.run.run_folder import DRIFT, RunFolder
+from trainer.run.run_folder import DRIFT
 from trainer.teacher.client import TeacherCache
 from trainer.teacher.several import check_caches_agree
 
 # Epochs that no run reaches: choices that are made once have an order of their own.
 _ORDER_OF_LABELS, _ORDER_OF_SET_ASIDE = 2**64 - 1, 2**64 - 2
 _SET_ASIDE_SHARE = 0.1
-
-
-def training_source(settings: TrainConfig, decoding: Decoding = NEWEST) -> ImageSource:
-    """The data set that ``--data`` and ``--limit`` name; ``decoding``: how its files become pixels."""
-    source = open_source(settings.data, decoding)
-    return source if settings.limit is None else LimitedSource(source, settings.limit)
-
-
-def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decoding:
-    """That of the caches; without any that of the run which is continued, else the newest."""
-    if caches:
-        return caches[0].manifest.input.decoding
-    stored = RunFolder(settings.out).stored_config()
-    return NEWEST if stored is None else stored.decoding
 
 
 def training_data(
@@ -92,8 +77,7 @@ def class_counts(dataset: ViewDataset, classes: int) -> Tensor:
 
 
 def _taught(settings: TrainConfig, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
-    if settings.recipe or settings.views:
-        raise ConfigError("--recipe and --views are the cache's: leave them out, or train without --cache")
+    check_views_asked(settings)
     check_caches_agree(caches)
     first = ReplayDataset(
         caches[0],
@@ -122,12 +106,7 @@ def _taught_by_all(
 
 
 def _untaught(settings: TrainConfig, source: ImageSource) -> ViewDataset:
-    if settings.recipe is None:
-        raise ConfigError("without --cache, say how images are augmented: --recipe pad-crop-flip or rrc-flip")
-    recipe = parse_recipe(settings.recipe)
-    views = settings.views or recipe.max_views() or settings.epochs
-    if recipe.max_views() is not None and views > (recipe.max_views() or 0):
-        raise ConfigError(f"recipe {settings.recipe!r} has {recipe.max_views()} view(s), not {views}")
+    recipe, views = own_views(settings)
     size = settings.image_size or natural_size(source)
     return ViewDataset(source, Views(recipe, settings.seed, views, "bilinear"), size)
 

@@ -11,18 +11,19 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from cache_builder.datasets import open_source
+from cache_builder.datasets import ImageSource
 from cache_builder.format import ConfigError
-from cache_builder.tensors.decode import RecordDecoder
+from cache_builder.tensors.decode import RecordDecoder, Restricted
 from cache_builder.tensors.heads import HeadSpec
 from cache_builder.views.recipes import Plain
 from trainer.objective.objective import Objective
 from trainer.replay.data import ViewDataset, Views, require_labels
 from trainer.replay.order import BatchPlan
-from trainer.replay.training_data import class_counts, decoding_for, split, training_data, training_source
-from trainer.run.classes import Restricted, held_out_labels, plan_classes
+from trainer.replay.training_data import class_counts, split, training_data
+from trainer.run.classes import held_out_labels, plan_classes
 from trainer.run.config import RunConfig, TrainConfig, Triple
 from trainer.run.device import Normalise, make_accelerator, resolve_device, resolve_precision
+from trainer.run.inputs import Inputs, open_inputs
 from trainer.run.optim import make_optimizer
 from trainer.run.requirements import check_objective
 from trainer.run.resolve import learns_labels, resolve
@@ -83,19 +84,17 @@ class Run:
         }
 
 
-def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
-    """Open, check and build everything; what must be closed goes onto the stack.
+def assemble(settings: TrainConfig, stack: ExitStack, inputs: Inputs | None = None) -> Run:
+    """Check and build everything; what must be closed goes onto the stack.
 
+    ``inputs``: of these settings, None = they are opened here.
     Raises :class:`ConfigError` and :class:`DataError` for parts that are wrong or do not fit together.
     """
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     accelerator = make_accelerator(device, precision)
-    caches = tuple(
-        stack.enter_context(TeacherCache.open(location, patience_s=settings.patience_s))
-        for location in settings.cache
-    )
-    source = training_source(settings, decoding_for(settings, caches))
+    inputs = inputs or open_inputs(settings, stack)
+    caches, source = inputs.caches, inputs.source
     classes = plan_classes(settings.classes, caches, source, learns_labels(settings))
     dataset = training_data(settings, caches, source, classes.choice)
     config = resolve(settings, caches, dataset, classes, device, precision)
@@ -106,7 +105,7 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
     counts = class_counts(dataset, config.classes) if dataset.labelled else None
     objective = Objective(config.objective, counts)
     check_objective(objective, config, dataset, accelerator.num_processes)
-    held_out = _held_out(config)
+    held_out = _held_out(config, inputs.held_out)
     objective = objective.to(accelerator.device)
     model, optimizer = _student_and_optimizer(config, objective, accelerator)
     taught_by = caches if objective.needs_teacher else ()
@@ -130,7 +129,7 @@ def assemble(settings: TrainConfig, stack: ExitStack) -> Run:
 def _decoders(caches: tuple[TeacherCache, ...], config: RunConfig) -> nn.ModuleList:
     """One a cache, of the teacher's classes that the student has."""
     decoders: list[nn.Module] = [RecordDecoder(cache.manifest) for cache in caches]
-    if config.columns:
+    if config.columns and caches:
         decoders = [Restricted(*pair) for pair in zip(decoders, config.columns, strict=True)]
     return nn.ModuleList(decoders)
 
@@ -168,22 +167,20 @@ def _plan(config: RunConfig, accelerator: Accelerator, dataset: ViewDataset) -> 
     )
 
 
-def _held_out(config: RunConfig) -> ViewDataset | None:
-    settings = config.settings
-    if settings.val_data is None:
+def _held_out(config: RunConfig, source: ImageSource | None) -> ViewDataset | None:
+    if source is None:
         return None
-    dataset = evaluation_data(settings.val_data, config)
+    dataset = evaluation_data(source, config)
     require_labels(dataset, "--val-data")
     return dataset
 
 
-def evaluation_data(spec: str, config: RunConfig) -> ViewDataset:
+def evaluation_data(source: ImageSource, config: RunConfig) -> ViewDataset:
     """A held-out data set as the student is to see it: centre crops, never the cache's views.
 
     Raises :class:`DataError` where its classes are not the student's.
     """
-    source = open_source(spec, config.decoding)
-    labels = held_out_labels(source, config)
+    labels = held_out_labels(source, config.class_plan)
     settings = config.settings
     assert settings.eval_crop is not None
     assert settings.image_size is not None

@@ -30,12 +30,12 @@ from torch import nn
 from cache_builder.format import DataError, KDCacheError
 from cache_builder.format.store import fsync_folder
 from cache_builder.tensors.payload import PAYLOAD_KEY, tensors_digest
+from trainer.run.config import KEPT_CHECKPOINTS
+from trainer.run.text_files import fsync_file
 
 WEIGHTS, STATE, CONFIG, CHECKSUMS = "weights.safetensors", "state.pt", "config.json", "checksums.json"
 _SUMMED = (WEIGHTS, STATE, CONFIG)
 METADATA_KEY = "kdcache"
-KEPT = 3
-"""Checkpoints of a run that are kept: one that rots on the disk must not be the only one."""
 
 _READ_BYTES = 2**20
 # Less room than this on the disk of a write that failed: it was full.
@@ -89,7 +89,7 @@ class Checkpoint:
 class Checkpoints:
     """The last few checkpoints of one run; each got its name in one rename, when it was whole."""
 
-    def __init__(self, run: Path, kept: int = KEPT) -> None:
+    def __init__(self, run: Path, kept: int = KEPT_CHECKPOINTS) -> None:
         self._run = run
         self._folder = run / "checkpoints"
         self._kept = kept
@@ -161,7 +161,7 @@ class Checkpoints:
             os.link(checkpoint.weights, making)
         except OSError:  # a file system without hard links
             shutil.copyfile(checkpoint.weights, making)
-            _fsync(making)
+            fsync_file(making)
         making.replace(self._run / name)
         fsync_folder(self._run)
 
@@ -203,10 +203,10 @@ def _write_files(
     # safetensors lets only the owner read; these weights are for whoever may read the run.
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     for name in _SUMMED:
-        _fsync(folder / name)
+        fsync_file(folder / name)
     checksums = {name: file_digest(folder / name) for name in _SUMMED}
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
-    _fsync(folder / CHECKSUMS)
+    fsync_file(folder / CHECKSUMS)
     fsync_folder(folder)
 
 
@@ -283,23 +283,6 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file in one rename, so that it is never half there."""
-    making = path.with_name(f".{path.name}.partial")
-    making.write_text(text)
-    _fsync(making)
-    making.replace(path)
-    fsync_folder(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: BaseException) -> str:

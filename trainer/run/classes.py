@@ -14,12 +14,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from cache_builder.datasets import ImageSource
-from cache_builder.datasets.class_names import places_of, relabelled, require_known
+from cache_builder.datasets.class_names import places_of, relabelled, require_known, unknown_classes
+from cache_builder.datasets.imagenet_names import find_classes
 from cache_builder.format import ConfigError, DataError, UnknownSampleError
-from trainer.run.config import RunConfig
 from trainer.teacher.client import TeacherCache
 
 ClassChoice = Literal["teacher", "data", "both"]
@@ -90,7 +89,7 @@ def teacher_ids(cache: TeacherCache, source: ImageSource) -> NDArray[np.int32] |
         return None
     known = cache.class_names
     if known:
-        ids = places_of(own, known)
+        ids = find_classes(known, own).places
     else:
         counted = len(own) == cache.manifest.classes
         ids = np.arange(len(own), dtype=np.int32) if counted else np.full(len(own), -1, np.int32)
@@ -171,30 +170,7 @@ _WAYS = (
 )
 
 
-class Restricted(nn.Module):
-    """Some columns of a decoder's logits, as they are: a restriction and no renormalisation."""
-
-    columns: Tensor
-
-    def __init__(self, decoder: nn.Module, columns: Sequence[int]) -> None:
-        super().__init__()
-        self.decoder = decoder
-        index = np.asarray(columns, np.int64)
-        self.register_buffer("columns", _tensor(index), persistent=False)
-
-    def forward(self, records: Tensor) -> Tensor:
-        """Records uint8 [n, record_bytes] to logits float32 [n, C']."""
-        logits: Tensor = self.decoder(records)
-        return logits.index_select(-1, self.columns)
-
-
-def _tensor(values: NDArray[np.int64]) -> Tensor:
-    import torch
-
-    return torch.from_numpy(values)
-
-
-def held_out_labels(source: ImageSource, config: RunConfig) -> NDArray[np.int32] | None:
+def held_out_labels(source: ImageSource, student: ClassPlan) -> NDArray[np.int32] | None:
     """Labels of held-out data in the student's numbering, by name; None where it has none.
 
     A class that has no picture there is no contradiction. Raises :class:`DataError` for one that the student
@@ -203,14 +179,23 @@ def held_out_labels(source: ImageSource, config: RunConfig) -> NDArray[np.int32]
     own, labels = source.class_names, source.labels
     if own is None or labels is None:
         return labels
-    if config.class_names is None:
-        _check_counts(source.spec, len(own), config.classes)
+    if student.names is None:
+        _check_counts(source.spec, len(own), student.count)
         return labels
-    # Held-out folders are named as the training data's; those names come first.
-    known = {name: place for place, name in enumerate(config.class_names)} | config.label_names
+    # Held-out folders are mostly named as the training data's; those names come first.
+    known = {name: place for place, name in enumerate(student.names)} | dict(student.label_names)
+    places = places_of(own, known)
+    for names in (student.names, tuple(student.label_names)):
+        if (places < 0).any() and names:
+            spelled = find_classes(names, own).places
+            ids = np.array([known[name] for name in names], np.int32)
+            places = np.where((places < 0) & (spelled >= 0), ids[spelled], places)
     shown = np.unique(labels[labels >= 0])
-    require_known([own[label] for label in shown], known, source.spec, "the student", _remedy(config))
-    return relabelled(labels, places_of(own, known))
+    unknown = [own[label] for label in shown if places[label] < 0]
+    if unknown:
+        told = unknown_classes(unknown, [own[label] for label in shown], list(known), "the student")
+        raise DataError(f"{source.spec}: {told}; {_remedy(student)}")
+    return relabelled(labels, places)
 
 
 def _check_counts(spec: str, found: int, classes: int) -> None:
@@ -221,8 +206,8 @@ def _check_counts(spec: str, found: int, classes: int) -> None:
         )
 
 
-def _remedy(config: RunConfig) -> str:
-    if config.class_choice == "teacher":
+def _remedy(student: ClassPlan) -> str:
+    if student.choice == "teacher":
         return (
             "evaluate on data of the same class names, or train with --classes both (a head of its own for "
             "the data's labels)"

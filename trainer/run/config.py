@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
+from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import local_output
 from cache_builder.format.manifest import Decoding, Frozen, NamedConfiguration
-from trainer.losses import LOSSES
-from trainer.objective.objective import Terms
 from trainer.objective.published import Benchmark
+from trainer.objective.terms import Terms
+from trainer.run.classes import ClassPlan
 
 Device = str
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Triple = tuple[float, float, float]
+
+
+KEPT_CHECKPOINTS = 3
+"""One that rots on the disk must not be the only one."""
 
 
 class TrainConfig(Frozen):
@@ -92,7 +98,7 @@ class TrainConfig(Frozen):
     """Seconds a server may be away before the run stops."""
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     """Between checkpoints inside an epoch; one is written after every epoch."""
-    keep_checkpoints: int = Field(default=3, ge=1)
+    keep_checkpoints: int = Field(default=KEPT_CHECKPOINTS, ge=1)
     """Checkpoints that are kept; a damaged one is passed over, so one alone is a risk."""
     allow_render_drift: bool = False
     """Train although this machine renders other pictures than the teacher saw."""
@@ -105,6 +111,12 @@ class TrainConfig(Frozen):
         """``--out`` is a folder: a URL would be taken for the name of one."""
         return local_output(value)
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        """Whether this machine has it is known only when torch is there."""
+        return check_device_name(value)
+
     @field_validator("cache", mode="before")
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
@@ -112,6 +124,13 @@ class TrainConfig(Frozen):
         if value is None:
             return ()
         return (value,) if isinstance(value, str) else value
+
+
+def check_device_name(name: str) -> str:
+    """The same name; :class:`ConfigError` for one that is no device's."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    return name
 
 
 class CacheFacts(Frozen):
@@ -168,6 +187,18 @@ class RunConfig(Frozen):
     """One per teacher; the first one's size and normalisation are the student's by default."""
 
     @property
+    def class_plan(self) -> ClassPlan:
+        """What the student's classes are."""
+        return ClassPlan(
+            self.class_choice,
+            self.classes,
+            self.class_names,
+            self.columns,
+            self.teacher_classes,
+            self.label_names,
+        )
+
+    @property
     def data_in_words(self) -> str:
         """How many samples, in which views, with which labels."""
         views = f"{self.view_count} view(s) by {self.view_recipe.name}"
@@ -177,6 +208,8 @@ class RunConfig(Frozen):
         if self.labelled < self.samples + self.set_aside:
             text += f"; {self.labelled:,} have a label"
         if self.set_aside:
+            from trainer.losses import LOSSES
+
             names = {term.name: None for term in self.objective if LOSSES[term.name].needs_held_out}
             text += f"; {self.set_aside:,} more are set aside for {', '.join(names)}"
         return text

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from cache_builder.format import ConfigError
-from trainer.run.config import Precision, Triple
+from trainer.run.config import Precision, Triple, check_device_name
 
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.
@@ -68,9 +68,7 @@ def resolve_device(name: str) -> str:
     """``auto`` becomes cuda where there is one; raises :class:`ConfigError` for one that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    kind, _, index = check_device_name(name).partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return name

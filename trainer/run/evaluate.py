@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.datasets.orders import BetterOrder, OrderTally
-from cache_builder.format import ConfigError
-from cache_builder.tensors.decode import RecordDecoder
+from cache_builder.tensors.decode import RecordDecoder, Restricted
 from trainer.replay.batches import make_loader
-from trainer.replay.data import ReplayDataset, require_labels
+from trainer.replay.data import ReplayDataset
 from trainer.run.assemble import evaluation_data
 from trainer.run.checkpoint import load_weights
-from trainer.run.classes import Restricted
-from trainer.run.config import RunConfig
 from trainer.run.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
+from trainer.run.evaluation_inputs import EvaluationInputs, open_evaluation
 from trainer.run.metrics import Evaluator
-from trainer.run.run_folder import BEST, DRIFT, LAST, RunFolder
+from trainer.run.run_folder import DRIFT
 from trainer.students.heads import build_student
 from trainer.teacher.client import TeacherCache
 
@@ -64,31 +62,29 @@ def evaluate_run(
     teacher's answer; ``limit``: its first N images. Raises :class:`ConfigError` where there is no run and
     :class:`DataError` for data or weights that do not fit.
     """
-    folder = RunFolder(path)
-    config = folder.stored_config()
-    if config is None:
-        raise ConfigError(f"{path} holds no run (no config.json)")
-    data = data or config.settings.val_data
-    if data is None:
-        raise ConfigError(f"run {path} has no held-out data of its own: say which with --data")
-    file = {"best": path / BEST, "last": path / LAST}.get(weights, Path(weights))
-    if not file.exists():
-        raise ConfigError(f"there are no weights {file}: --weights takes best, last or a FILE")
-    student = _Student(config, file, device)
-    if cache is None:
-        return student.against_labels(data)
-    return student.against_teacher(data, cache, view, limit)
+    with ExitStack() as stack:
+        inputs = open_evaluation(
+            path, data, stack, weights=weights, cache=cache, view=view, limit=limit, device=device
+        )
+        return evaluate(inputs, device)
+
+
+def evaluate(inputs: EvaluationInputs, device: str) -> EvaluationResult:
+    """Evaluate what was opened."""
+    student = _Student(inputs, device)
+    return student.against_labels() if inputs.cache is None else student.against_teacher(inputs.cache)
 
 
 class _Student:
     """The student of a run, with weights, on a device."""
 
-    def __init__(self, config: RunConfig, file: Path, device: str) -> None:
+    def __init__(self, inputs: EvaluationInputs, device: str) -> None:
+        config, file = inputs.config, inputs.weights
         settings = config.settings
         assert settings.image_size is not None
         assert settings.mean is not None
         assert settings.std is not None
-        self._config, self._file = config, file
+        self._inputs, self._config, self._file = inputs, config, file
         device = resolve_device(device)
         self._accelerator = make_accelerator(device, resolve_precision("auto", device))
         self._device = self._accelerator.device
@@ -100,47 +96,29 @@ class _Student:
         self._normalise = Normalise(settings.mean, settings.std).to(self._device)
         self._workers = default_workers(device, settings.image_size)
 
-    def against_labels(self, data: str) -> EvaluationResult:
-        dataset = evaluation_data(data, self._config)
-        require_labels(dataset, "eval")
+    def against_labels(self) -> EvaluationResult:
+        dataset = evaluation_data(self._inputs.source, self._config)
         by_position = dataset.source.class_names if self._config.class_names is None else None
         order = OrderTally(by_position, self._config.classes, views=1)
         evaluator = Evaluator(dataset, self._config.classes, _BATCH, self._workers, self._accelerator, order)
         found = evaluator.run(self._model, self._normalise)
         return EvaluationResult(
-            str(self._file), data, len(dataset), found.top1, found.top5, found.nll, order.better()
+            weights=str(self._file),
+            data=dataset.source.spec,
+            samples=len(dataset),
+            top1=found.top1,
+            top5=found.top5,
+            nll=found.nll,
+            order=order.better(),
         )
 
-    def against_teacher(self, data: str, location: str, view: int, limit: int | None) -> EvaluationResult:
-        with TeacherCache.open(location) as cache:
-            columns = self._comparable(cache)
-            size, drift = self._config.settings.image_size, self._config.settings.out / DRIFT
-            source = open_source(data, cache.manifest.input.decoding)
-            if limit is not None:
-                source = LimitedSource(source, limit)
-            dataset = ReplayDataset(cache, source, size, drift_folder=drift)
-            agreeing = self._count_agreeing(dataset, cache, view, columns)
-        share = agreeing / len(dataset)
-        return EvaluationResult(str(self._file), data, len(dataset), view=view, agreement=share)
-
-    def _comparable(self, cache: TeacherCache) -> tuple[int, ...] | None:
-        """The teacher's classes that the student has, None = all; :class:`ConfigError` where none compare."""
-        config, classes = self._config, cache.manifest.classes
-        if config.teacher_classes is not None:
-            raise ConfigError(
-                "this student answers with the data's own classes, which are none of the teacher's, so there "
-                "is no agreement to count; leave --cache out to evaluate it on labels"
-            )
-        ids = [facts.cache_id for facts in config.caches]
-        if config.columns:
-            if cache.cache_id not in ids:
-                raise ConfigError(f"this student was not trained from cache {cache.location}")
-            return config.columns[ids.index(cache.cache_id)]
-        if classes != config.classes:
-            raise ConfigError(
-                f"cache {cache.location} has {classes} classes, the student has {config.classes}"
-            )
-        return None
+    def against_teacher(self, cache: TeacherCache) -> EvaluationResult:
+        inputs, settings = self._inputs, self._config.settings
+        dataset = ReplayDataset(cache, inputs.source, settings.image_size, drift_folder=settings.out / DRIFT)
+        share = self._count_agreeing(dataset, cache, inputs.view, inputs.columns) / len(dataset)
+        return EvaluationResult(
+            str(self._file), dataset.source.spec, len(dataset), view=inputs.view, agreement=share
+        )
 
     def _count_agreeing(
         self, dataset: ReplayDataset, cache: TeacherCache, view: int, columns: tuple[int, ...] | None

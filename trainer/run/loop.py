@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cache_builder.format.locks.lock import claimed
 from trainer.replay.batches import Batch, TrainingStream
 from trainer.run import bilevel
 from trainer.run.assemble import Run, assemble
 from trainer.run.config import TrainConfig
 from trainer.run.forward import outcome_of, per_image, to_device
+from trainer.run.inputs import Inputs, claim_output
 from trainer.run.metrics import Evaluation, Evaluator, TrainMeter
 from trainer.run.optim import lr_at, set_lr
 from trainer.run.progress import Display, Silent
@@ -43,19 +42,24 @@ class TrainResult:
     """The run was complete before: nothing had to be done."""
 
 
-def train(settings: TrainConfig, *, resume: bool = False, display: Display | None = None) -> TrainResult:
+def train(
+    settings: TrainConfig,
+    *,
+    resume: bool = False,
+    display: Display | None = None,
+    inputs: Inputs | None = None,
+) -> TrainResult:
     """Train a student, or go on with a run that was stopped.
 
+    ``inputs``: of these settings, by one who holds ``--out``; None = the run takes and opens them itself.
     A signal ends it after the step at hand, with a checkpoint: ``KeyboardInterrupt`` is raised then. Raises
     the :class:`KDCacheError` of whatever is wrong; checkpoints stay good whatever happens.
     """
     folder = RunFolder(settings.out, settings.keep_checkpoints)
     with ExitStack() as stack:
-        if os.environ.get("RANK", "0") == "0":
-            # Before anything is looked at: what a second run sees must not change under it.
-            stack.enter_context(claimed(settings.out, doing="trained"))
-        folder.check_free(resume)
-        run = assemble(settings, stack)
+        if inputs is None:
+            claim_output(settings, resume, stack)
+        run = assemble(settings, stack, inputs)
         if run.accelerator.is_main_process:
             folder.begin(run.config)
         run.accelerator.wait_for_everyone()
@@ -162,7 +166,12 @@ def _forward(run: Run, batch: Batch, epoch: int, meter: TrainMeter) -> Tensor:
     outcome = outcome_of(run, run.model, on_device, epoch)
     run.objective.note(outcome.values)
     meter.add(
-        outcome.total, outcome.values, outcome.answer, *per_image(run, on_device), taught=outcome.taught
+        outcome.total,
+        outcome.values,
+        outcome.answer,
+        *per_image(run, on_device),
+        taught=outcome.taught,
+        are_teachers=run.config.teacher_classes is None,
     )
     return outcome.total
 

@@ -37,11 +37,13 @@ class TrainMeter:
         labels: Tensor | None,
         teacher: Tensor | None,
         taught: Tensor | None = None,
+        are_teachers: bool = True,
     ) -> None:
         """One micro-batch: the objective, its terms, student logits [n, C], what there is to compare with.
 
         ``taught``: the student's logits of the teacher's classes where another head has those.
-        ``labels`` [n]: -1 where there is none; such samples do not count for the accuracy.
+        ``labels`` [n]: -1 where there is none; such samples do not count for the accuracies.
+        ``are_teachers``: whether the labels are classes of the teacher's logits, so that it may be right.
         """
         count = len(logits)
         guess = logits.detach().argmax(1)
@@ -52,6 +54,8 @@ class TrainMeter:
         if labels is not None:
             self._accumulate("train_top1", (guess == labels).sum())
             self._accumulate("labelled", (labels >= 0).sum())
+            if teacher is not None and are_teachers:
+                self._accumulate("teacher_top1", (teacher.argmax(1) == labels).sum())
         if teacher is not None:
             self._accumulate(
                 "train_agreement",
@@ -61,14 +65,15 @@ class TrainMeter:
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """Means per sample over all ranks; accuracies in 0..1, losses in nats.
 
-        The accuracy is that of labelled samples, and missing where there were none.
+        Accuracies, the student's and the teacher's, are those of labelled samples, and missing where there
+        were none.
         """
         sums = self.totals(accelerator)
         count, labelled = sums.pop("samples", 0.0), sums.pop("labelled", 0.0)
+        of_labelled = ("train_top1", "teacher_top1")
         if not labelled:
-            sums.pop("train_top1", None)
-        counts = {"train_top1": labelled}
-        return {name: value / counts.get(name, count) for name, value in sums.items()}
+            sums = {name: value for name, value in sums.items() if name not in of_labelled}
+        return {name: value / (labelled if name in of_labelled else count) for name, value in sums.items()}
 
     def totals(self, accelerator: Accelerator) -> dict[str, float]:
         """Sums over all ranks: what a checkpoint in the middle of an epoch keeps."""

@@ -144,6 +144,8 @@ def epoch_line(row: Row, epochs: int) -> str:
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {row['train_loss']:.3f}"]
     if "train_top1" in row:
         parts.append(f"train {row['train_top1']:6.1%}")
+    if "teacher_top1" in row:
+        parts.append(f"teacher {row['teacher_top1']:6.1%}")
     if "train_agreement" in row:
         parts.append(f"agrees {row['train_agreement']:6.1%}")
     if "val_top1" in row:

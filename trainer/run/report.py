@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.run.checkpoint import write_text
 from trainer.run.config import RunConfig
 from trainer.run.run_folder import BEST, LAST, METRICS, REPORT, TENSORBOARD, Row, RunFolder
+from trainer.run.text_files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,13 @@ from cache_builder.datasets import decoding_of
 from cache_builder.format import ConfigError
 from cache_builder.views import named
 from trainer.losses import Loss
-from trainer.objective.objective import Objective, Term, Terms, with_label_smoothing
+from trainer.objective.objective import Objective
 from trainer.objective.published import Benchmark, Published
+from trainer.objective.terms import Term, Terms, with_label_smoothing
 from trainer.objective.written import benchmark_for, parse_objective, published
 from trainer.replay.data import ViewDataset
 from trainer.replay.training_data import count_set_aside
-from trainer.run.classes import ClassPlan
+from trainer.run.classes import ClassChoice, ClassPlan
 from trainer.run.config import CacheFacts, Precision, RunConfig, TrainConfig, Triple
 from trainer.run.device import default_workers
 from trainer.teacher.client import TeacherCache
@@ -45,7 +46,9 @@ def resolve(
     set_aside = count_set_aside(dataset.labelled) if objective.held_out_losses else 0
     return RunConfig(
         product_version=version("kdcache"),
-        settings=_decided(settings, caches, dataset, device, precision, recipe, classes),
+        settings=_decided(
+            settings, caches, dataset, device, precision, recipe, classes.choice, objective.needs_aux_head
+        ),
         objective=terms,
         objective_source=recipe.source if recipe else None,
         objective_benchmark=benchmark,
@@ -75,9 +78,10 @@ def _decided(
     device: str,
     precision: Precision,
     recipe: Published | None,
-    classes: ClassPlan,
+    choice: ClassChoice,
+    needs_second: bool,
 ) -> TrainConfig:
-    """The settings with every None and auto replaced."""
+    """The settings with every None and auto replaced; ``needs_second``: a loss looks at a second head."""
     seen = caches[0].manifest.input if caches else None
     sgd = settings.optimizer == "sgd"
     small = dataset.image_size <= _SMALL_IMAGE
@@ -89,8 +93,8 @@ def _decided(
         "mean": seen.mean if seen else IMAGENET_MEAN,
         "std": seen.std if seen else IMAGENET_STD,
         "workers": default_workers(device, dataset.image_size),
-        "aux_head": (recipe.aux_head if recipe else None) or ("linear" if classes.choice == "both" else None),
-        "classes": classes.choice if caches else None,
+        "aux_head": (recipe.aux_head if recipe else None) or ("linear" if needs_second else None),
+        "classes": choice if caches else None,
     }
     if not caches:
         defaults["views"] = dataset.views.count

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cache_builder.format import ConfigError, DataError
-from trainer.run.checkpoint import KEPT, Checkpoints, write_text
-from trainer.run.config import RunConfig, differing_fields
+from trainer.run.config import KEPT_CHECKPOINTS, RunConfig, differing_fields
+from trainer.run.text_files import write_text
+
+if TYPE_CHECKING:
+    from trainer.run.checkpoint import Checkpoints
 
 CONFIG, METRICS, TENSORBOARD, REPORT = "config.json", "metrics.jsonl", "tensorboard", "report.md"
 BEST, LAST = "best.safetensors", "last.safetensors"
 DRIFT = "render-drift"
-# What a run that was stopped before it noted its settings leaves: the lock of cache_builder.format.locks
-# (where the folder above cannot be written to), the settings half written, and the pictures of a renderer
-# that drifted.
+# What a run that was stopped before it noted its settings leaves: the lock (in the folder itself where the
+# one above cannot be written to), the settings half written, and the pictures of a renderer that drifted.
 _LEFT = (DRIFT, ".lock", f".{CONFIG}.partial")
 Row = dict[str, Any]
 
@@ -33,9 +36,16 @@ log = logging.getLogger(__name__)
 class RunFolder:
     """What lies under ``--out``."""
 
-    def __init__(self, path: Path, keep_checkpoints: int = KEPT) -> None:
+    def __init__(self, path: Path, keep_checkpoints: int = KEPT_CHECKPOINTS) -> None:
         self.path = path
-        self.checkpoints = Checkpoints(path, keep_checkpoints)
+        self._kept = keep_checkpoints
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Its checkpoints; imported here as they bring torch."""
+        from trainer.run.checkpoint import Checkpoints
+
+        return Checkpoints(self.path, self._kept)
 
     def check_free(self, resume: bool) -> None:
         """Before any work: raise :class:`ConfigError` where another run or something else is in the way."""

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from trainer.objective.expression import Call, parse_call
+from trainer.students.known import unknown_student
 
 Factory = Callable[..., nn.Module]
 
@@ -118,7 +118,7 @@ def _named_factory(name: str) -> Factory:
     if name in SMALL_STUDENTS:
         return SMALL_STUDENTS[name]
     if name not in models.list_models(module=models):
-        raise ConfigError(unknown_name("student", name, student_names()))
+        raise ConfigError(unknown_student(name))
     builder: Factory = models.get_model_builder(name)
     extras = _TORCHVISION_EXTRAS.get(name, {})
 

@@ -143,7 +143,7 @@ class TeacherCache:
         """
         wanted = np.asarray(rows, np.int64).reshape(-1)
         samples = self._source.manifest().data.samples
-        self._check_view(view)
+        self.check_view(view)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < samples):
             raise DataError(f"rows must lie in 0 to {samples - 1}, got {wanted.min()} to {wanted.max()}")
         if not wanted.size:
@@ -152,7 +152,7 @@ class TeacherCache:
 
     def fetch_page(self, view: int) -> NDArray[np.uint8]:
         """All packed records of one view, uint8 [N, record_bytes]: the same bytes as ``fetch``, in one go."""
-        self._check_view(view)
+        self.check_view(view)
         return self._source.page(view)
 
     def close(self) -> None:
@@ -167,7 +167,8 @@ class TeacherCache:
     ) -> None:
         self.close()
 
-    def _check_view(self, view: int) -> None:
+    def check_view(self, view: int) -> None:
+        """Raise :class:`DataError` for a view that the cache does not have."""
         count = self._source.manifest().views.count
         if not 0 <= view < count:
             raise DataError(f"view {view} is out of range: the cache has views 0 to {count - 1}")

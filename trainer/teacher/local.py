@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,9 +15,19 @@ from cache_builder.format.class_names import ClassNames
 from trainer.teacher.patience import Patience
 
 # The view of this epoch and the one that the prefetching thread already needs for the next.
-_PAGES_KEPT = 2
+_VIEWS_KEPT = 2
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _View:
+    """The records of a view as far as they were read."""
+
+    records: NDArray[np.uint8]
+    """uint8 [N, record_bytes]; anything in the rows of blocks that were not read."""
+    is_read: NDArray[np.bool_]
+    """By block."""
 
 
 class StoreSource:
@@ -30,7 +41,7 @@ class StoreSource:
         self.location = location
         self._patience_s = patience_s
         self._cache = open_cache(location)
-        self._pages: dict[int, NDArray[np.uint8]] = {}
+        self._views: dict[int, _View] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
@@ -49,24 +60,40 @@ class StoreSource:
         return self._patiently(lambda: self._cache.header_array(path))
 
     def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Records of the given rows, gathered from the view's page."""
-        return self.page(view)[rows]
+        """Records of the given rows; of the store, only blocks that hold some of them are read, once."""
+        return self._view(view, np.unique(rows // self._cache.blocks.height)).records[rows]
 
     def page(self, view: int) -> NDArray[np.uint8]:
-        """All records of a view; the pages used last are kept."""
+        """All records of a view; the views used last are kept."""
+        return self._view(view, np.arange(len(self._cache.blocks))).records
+
+    def _view(self, view: int, blocks: NDArray[np.int64]) -> _View:
+        """A view of which at least these blocks, ascending, are there."""
         with self._lock:
-            page = self._pages.pop(view, None)
-            if page is None:
-                page = self._patiently(lambda: self._cache.read_page(view))
-            self._pages[view] = page
-            while len(self._pages) > _PAGES_KEPT:
-                self._pages.pop(next(iter(self._pages)))
-            return page
+            kept = self._views.pop(view, None) or self._empty_view()
+            self._views[view] = kept
+            while len(self._views) > _VIEWS_KEPT:
+                self._views.pop(next(iter(self._views)))
+            for rows in self._cache.blocks.runs(blocks[~kept.is_read[blocks]]):
+                self._read_into(kept, view, rows)
+            return kept
+
+    def _empty_view(self) -> _View:
+        blocks = self._cache.blocks
+        # Memory that nobody has written to takes none, so a view of which few rows are asked for is small.
+        records = np.empty((blocks.samples, self._cache.record_bytes), np.uint8)
+        return _View(records, np.zeros(len(blocks), np.bool_))
+
+    def _read_into(self, kept: _View, view: int, rows: range) -> None:
+        out = kept.records[rows.start : rows.stop]
+        self._patiently(lambda: self._cache.read_rows(view, rows, out))
+        met = self._cache.blocks.meeting(rows)
+        kept.is_read[met.start : met.stop] = True
 
     def close(self) -> None:
-        """Drop the pages, and end whoever waits."""
+        """Drop the views, and end whoever waits."""
         self._closed.set()
-        self._pages.clear()
+        self._views.clear()
 
     def _patiently(self, read: Callable[[], _T]) -> _T:
         waiting = Patience(self.location, self._patience_s, self._closed, StorageError)

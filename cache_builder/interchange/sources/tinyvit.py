@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.console.text_lines import lines_of
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.interchange.id_lists import lines_of
 from cache_builder.interchange.sources.contract import NO_SCALE, NO_TAIL_SHAPE, DumpRequest
 from cache_builder.interchange.sources.even_tail import even_tail
 

@@ -12,9 +12,9 @@ from torch import nn
 from cache_builder.build.classes import FittedLabels, StoredClasses, agreement, fit_labels, fit_stored
 from cache_builder.build.settings import BuildSettings
 from cache_builder.datasets import ArraySource
+from cache_builder.datasets.imagenet_names import imagenet_names
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.teachers import Preprocessing, Teacher
-from cache_builder.teachers.imagenet_names import imagenet_names
 
 
 def source(*names: str, labels: list[int] | None = None) -> ArraySource:

@@ -13,7 +13,7 @@ from rich.console import Console
 from cache_builder.build.launch import Launch
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
-from cache_builder.format import ConfigError, CorruptCacheError, FormatError
+from cache_builder.format import ConfigError, CorruptCacheError, FormatError, KDCacheError
 from tests.cache_builder.conftest import Build, settings_for
 from tests.format.damage import contents
 
@@ -48,6 +48,16 @@ def test_damaged_tiles_are_written_anew_and_the_cache_is_what_it_was(
     result = run_build(tile_rows=40, repair=True)
     assert 0 < result.stats.done < 240  # of three views of 80 samples: one tile
     assert contents(out) == before
+
+
+def test_a_shard_that_is_a_folder_is_named_and_nothing_is_left(run_build: Build, tmp_path: Path) -> None:
+    run_build(tile_rows=40)
+    shard = shards(tmp_path / "cache.zarr")[0]
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(KDCacheError, match=f"{shard.name} is a folder where the store has a file"):
+        run_build(tile_rows=40, repair=True)
+    assert not list((tmp_path / "cache.zarr").rglob("*.partial"))
 
 
 def test_nothing_is_done_where_nothing_is_damaged(run_build: Build, tmp_path: Path) -> None:

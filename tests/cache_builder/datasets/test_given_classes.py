@@ -44,7 +44,7 @@ def test_files_as_editors_write_them(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_another_encoding_is_named(tmp_path: Path, codec: str) -> None:
     path = listing(tmp_path / "n", "ant\nbée\n".encode(codec))
-    with pytest.raises(ConfigError, match="UTF-16, or no text: save it as UTF-8"):
+    with pytest.raises(ConfigError, match=r"UTF-16.*: save it as UTF-8"):
         given_names(str(path), ())
 
 

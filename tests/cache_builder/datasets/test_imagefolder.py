@@ -241,7 +241,7 @@ class TestListing:
             path.mkdir()
         elif made == "file":
             path.write_text("x")
-        match = "holds no images" if made == "empty" else "does not exist or is not a folder"
+        match = "holds no images" if made == "empty" else r"does not exist|expected a folder"
         with pytest.raises(DataError, match=match):
             open_source(f"imagefolder:{path}")
 

@@ -56,7 +56,7 @@ def test_globs_are_sorted_and_braces_are_not(tmp_path: Path) -> None:
             r"2 of 3 shards cannot be read, the first, .*t-1\.tar, does not exist",
         ),
         ("{}/*.zip", DataError, "no file has such a name"),
-        ("{}", DataError, "is a folder: write its tar files as a pattern"),
+        ("{}", DataError, "is a folder: write tar files as a pattern"),
         ("s3://bucket/{}.tar", ConfigError, "tar files on disk only"),
         ("pipe:cat {}", ConfigError, "tar files on disk only"),
     ],

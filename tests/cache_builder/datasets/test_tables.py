@@ -73,7 +73,7 @@ class TestBoth:
 class TestNothingThere:
     def test_missing(self, tmp_path: Path, kind: str) -> None:
         for path in (tmp_path, tmp_path / "x"):
-            with pytest.raises(DataError, match="does not exist or is not a file"):
+            with pytest.raises(DataError, match=r"does not exist|is a folder"):
                 open_source(f"{kind}:{path}")
 
     def test_no_path(self, kind: str) -> None:

@@ -167,7 +167,8 @@ class TestList:
     @pytest.mark.parametrize(
         ("name", "content", "said"),
         [
-            ("l.txt", b"a\n\nb\n", "line 2: an empty id"),
+            ("l.txt", b"a\n\nb\n", "has 2 lines, the dump 3 rows"),
+            ("l.json", b'["a", "", "b"]', "line 2: an empty id"),
             ("l.txt", "a\nb".encode("utf-16"), "is UTF-16"),
             ("l.json", b'{"a": 1}', "is no list of strings"),
             ("l.json", b"[1, 2, 3]", "is no list of strings"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import FormatError
 from cache_builder.format.layout import record_arrays, tiles
 from cache_builder.format.reader import read_manifest
+from cache_builder.format.statistics import StatisticSums, TileStatistics
 from cache_builder.verify.report import Outcome, Report
 from cache_builder.verify.run import VerifySettings, run_verify, verify
 from tests.cache_builder.conftest import Build
@@ -65,12 +68,20 @@ def shards(cache: Path) -> list[Path]:
     return sorted(path for path in (cache / "records").glob("*/c/**/*") if path.is_file())
 
 
+def edit_commit(cache: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the statistics of the second tile's commit, and nothing that its cache_id depends on."""
+    path = cache / "commits" / "g00000-b0000001.json"
+    body = json.loads(path.read_text())
+    change(body["statistics"])
+    path.write_text(json.dumps(body))
+
+
 class TestGood:
     def test_alone(self, whole: Path) -> None:
         report = checked(whole)
         assert failed(report) == {}
         assert [check.name for check in report.checks] == [
-            "manifest", "headers", "tiles", "shards", "records", "data",
+            "manifest", "headers", "tiles", "shards", "records", "statistics", "data",
         ]  # fmt: skip
         assert report.exit_code == 0
         assert report.verdict() == f"{whole}: ok; not checked: data"
@@ -80,7 +91,7 @@ class TestGood:
         assert failed(report) == {}
         outcomes = {check.name: check.outcome for check in report.checks}
         assert set(outcomes.values()) == {Outcome.OK}
-        assert list(outcomes)[5:] == [
+        assert list(outcomes)[6:] == [
             "ids",
             "labels",
             "sources",
@@ -149,6 +160,28 @@ class TestDamage:
         first.write_bytes(second.read_bytes())
         assert (
             f"holds the bytes of {second.relative_to(cache).as_posix()}" in failed(checked(cache))["shards"]
+        )
+
+    def test_statistics_that_lost_their_checksum(self, own: Path) -> None:
+        edit_commit(own, lambda statistics: statistics.update(top1=statistics["top1"] + 1))
+        said = failed(checked(own))
+        assert list(said) == ["statistics"]
+        assert (
+            "commits/g00000-b0000001.json: its statistics are unreadable or fail their checksum"
+            in (said["statistics"])
+        )
+        assert "--repair" in said["statistics"]
+
+    def test_statistics_of_other_records(self, own: Path) -> None:
+        def tell_more(statistics: dict[str, Any]) -> None:
+            statistics["records"] += 7
+            del statistics["crc32"]
+            statistics |= TileStatistics.sealed(StatisticSums(**statistics)).model_dump(mode="json")
+
+        edit_commit(own, tell_more)
+        said = failed(checked(own))["statistics"]
+        assert re.search(
+            r"commits/g00000-b0000001.json .*: (\d+) records where the statistics say (\d+)", said
         )
 
     def test_a_deleted_commit(self, own: Path) -> None:

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cache_builder.format import Cache, codec, open_cache
+from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
+from cache_builder.format.content_digest import content_digest
+from logit_server.page import PageFile
 from logit_server.run import serving
 from logit_server.settings import Settings
 from logit_server.wire import JSON, RECORDS, ROWS
@@ -231,18 +234,19 @@ def test_damage_is_500_with_the_tile_and_a_repaired_file_is_200(own_cache: Path,
     with serving(Settings(caches=(str(own_cache),), port=0)) as base, httpx2.Client(base_url=base) as client:
         with changed(shard, flipped(shard.read_bytes(), 333)):
             for _ in range(2):
-                response = client.post(PATH, content=raw([0]), headers=RAW)
+                response = client.post(PATH, content=raw([0, 99]), headers=RAW)
                 assert "views 0-1, rows 96-99" in refusal(response, 500, "CorruptCacheError")
                 assert response.headers["x-kdcache-id"] == cache.manifest.cache_id
             for other in (
-                f"/v1/caches/synthetic/samples/{cache.ids[0]}",
+                f"/v1/caches/synthetic/samples/{cache.ids[99]}",
                 "/v1/caches/synthetic/views/0/records",
             ):
                 refusal(client.get(other), 500, "CorruptCacheError")
-            # The other view group is in other shards.
-            assert client.post(f"{PATH}?view=2", content=raw([0]), headers=RAW).status_code == 200
-        response = client.post(PATH, content=raw([0]), headers=RAW)
-        assert (response.status_code, response.content) == (200, cache.read_page(0)[0].tobytes())
+            # Other rows are in other shards, and so is the other view group.
+            assert client.post(PATH, content=raw([0]), headers=RAW).status_code == 200
+            assert client.post(f"{PATH}?view=2", content=raw([99]), headers=RAW).status_code == 200
+        response = client.post(PATH, content=raw([99]), headers=RAW)
+        assert (response.status_code, response.content) == (200, cache.read_page(0)[99].tobytes())
 
 
 def test_a_disk_that_does_not_answer_is_503_and_says_when_to_return(own_cache: Path) -> None:
@@ -251,25 +255,34 @@ def test_a_disk_that_does_not_answer_is_503_and_says_when_to_return(own_cache: P
     with serving(Settings(caches=(str(own_cache),), port=0)) as base, httpx2.Client(base_url=base) as client:
         shard.unlink()
         shard.symlink_to(shard)
-        response = client.post(PATH, content=raw([0]), headers=RAW)
+        response = client.post(PATH, content=raw([99]), headers=RAW)
         assert "views 0-1, rows 96-99" in refusal(response, 503, "StorageError")
         assert response.headers["retry-after"] == "1"
         shard.unlink()
         shard.write_bytes(before)
-        assert client.post(PATH, content=raw([0]), headers=RAW).status_code == 200
+        assert client.post(PATH, content=raw([99]), headers=RAW).status_code == 200
 
 
-def test_pages_come_and_go_within_the_budget(cache_path: Path, cache: Cache, tmp_path: Path) -> None:
-    one_page = cache.manifest.data.samples * cache.record_bytes
-    limits = {"page_bytes": one_page, "page_dir": tmp_path}
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_a_view_larger_than_the_budget_is_served(
+    blocks: int, cache_path: Path, cache: Cache, tmp_path: Path
+) -> None:
+    limits = {"page_bytes": blocks * 32 * cache.record_bytes, "page_dir": tmp_path}
+    rows = np.random.default_rng(0).permutation(100)
     with (
         serving(Settings.checked(caches=(str(cache_path),), port=0, **limits)) as base,
         httpx2.Client(base_url=base) as client,
     ):
         for view in (0, 1, 2, 0, 1, 2):
-            response = client.post(f"{PATH}?view={view}", content=raw([1, 2]), headers=RAW)
-            assert response.content == cache.read_page(view)[1:3].tobytes()
-            assert len(list(tmp_path.rglob("*.page"))) == 1
+            page = cache.read_page(view)
+            response = client.post(f"{PATH}?view={view}", content=raw(rows.tolist()), headers=RAW)
+            assert response.content == page[rows].tobytes()
+            response = client.get(f"/v1/caches/synthetic/views/{view}/records?start=5&stop=90")
+            assert response.content == page[5:90].tobytes()
+            assert response.headers[DIGEST_HEADER] == content_digest(page[5:90].tobytes())
+            kept = [file.nbytes(block) for file in map(PageFile, tmp_path.rglob("*.page"))
+                    for block in file.resident()]  # fmt: skip
+            assert sum(kept) <= limits["page_bytes"]
 
 
 def test_many_clients_at_once(client: httpx2.Client, pages: list[NDArray[np.uint8]]) -> None:

@@ -99,3 +99,19 @@ def test_a_query_without_an_id_or_with_two_is_refused(client: httpx2.Client) -> 
     for query in ("id=dir/img_00042.png&id=dir/img_00043.png", "id=dir/img_00042.png&view=0&v%69ew=1"):
         response = client.get(f"{BASE}?{query}")
         assert (response.status_code, "given 2 times" in response.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("samples?id=a&viwe=1", "did you mean view?"),
+        ("views/0/records?strat=1", "did you mean start?"),
+        ("?top=1", "takes none"),
+    ],
+)
+def test_an_unknown_key_of_a_query_is_refused_by_name(query: str, said: str, client: httpx2.Client) -> None:
+    separator = "" if query.startswith("?") else "/"
+    response = client.get(f"/v1/caches/synthetic{separator}{query}")
+    assert response.status_code == 422
+    assert "unknown query parameter" in response.json()["detail"]
+    assert said in response.json()["detail"]

@@ -9,7 +9,8 @@ import pytest
 from cache_builder.format import ConfigError, DataError
 from tests.trainer.comparison.test_report import plan
 from tests.trainer.runs import config, write_digits_cache
-from trainer.comparison.plan import PLAN, begin, differing_settings, plan_comparison
+from trainer.comparison.folder import PLAN
+from trainer.comparison.plan import begin, differing_settings, plan_comparison
 
 
 def test_runs_come_seed_by_seed_with_hard_labels_first(tmp_path):

@@ -13,7 +13,8 @@ from tests.trainer.losses import test_laws
 from tests.trainer.losses.cases import batch
 from trainer.losses import LOSSES, Loss
 from trainer.objective.catalogue import loss_rows, markdown_table
-from trainer.objective.objective import Objective, Term
+from trainer.objective.objective import Objective
+from trainer.objective.terms import Term
 
 README = Path(trainer.losses.__file__).with_name("README.md")
 

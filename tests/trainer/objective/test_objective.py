@@ -7,7 +7,8 @@ import torch
 
 from cache_builder.format.errors import ConfigError, DataError
 from trainer.losses import LOSSES, StatefulLoss
-from trainer.objective.objective import Objective, Term, combined_teachers, with_label_smoothing
+from trainer.objective.objective import Objective, combined_teachers
+from trainer.objective.terms import Term, with_label_smoothing
 from trainer.objective.written import parse_objective
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cache_builder.format.errors import ConfigError
 from trainer.losses import LOSSES, RECIPES
-from trainer.objective.objective import Term
+from trainer.objective.terms import Term
 from trainer.objective.written import benchmark_for, parse_objective, published
 
 

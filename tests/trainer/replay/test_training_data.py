@@ -15,13 +15,12 @@ from cache_builder.format import ConfigError, DataError
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.run.test_report import run_config
 from tests.trainer.runs import SAMPLES, config, write_digits_cache
+from trainer.replay.sources import decoding_for, training_source
 from trainer.replay.training_data import (
     class_counts,
     count_set_aside,
-    decoding_for,
     split,
     training_data,
-    training_source,
 )
 from trainer.teacher.client import TeacherCache
 

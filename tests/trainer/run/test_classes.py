@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from cache_builder.datasets import open_source
+from cache_builder.datasets.imagenet_names import imagenet_names
 from cache_builder.format import ConfigError, DataError
+from cache_builder.tensors.decode import Restricted
 from tests.trainer.replay_caches import write_replay_cache
-from trainer.run.classes import Restricted, plan_classes, teacher_ids
+from trainer.run.classes import ClassPlan, held_out_labels, plan_classes, teacher_ids
 from trainer.run.config import RunConfig, TrainConfig
 from trainer.run.evaluate import evaluate_run
 from trainer.run.loop import train
@@ -127,6 +129,8 @@ def test_all_three_ways_train_and_are_evaluated_on_the_folders_labels(tmp_path, 
     assert config.teacher_classes == (5 if choice == "both" else None)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert {"val_top1", "train_top1", "train_agreement"} <= rows[-1].keys()
+    # The teacher of these caches is right about every label that is one of its classes.
+    assert ("teacher_top1" in rows[-1]) == (choice != "both")
     assert evaluate_run(tmp_path / "run", val).samples == 8
     # Another folder beside them moves numbers, not names: one class is missing, which contradicts nothing.
     folders(tmp_path / "less", ("dog",))
@@ -134,6 +138,31 @@ def test_all_three_ways_train_and_are_evaluated_on_the_folders_labels(tmp_path, 
     folders(tmp_path / "other", ("bee", "zebra"))
     with pytest.raises(DataError, match=r"'zebra'"):
         evaluate_run(tmp_path / "run", f"imagefolder:{tmp_path / 'other'}")
+
+
+@pytest.mark.parametrize("choice", ["teacher", "data", "both"])
+def test_labels_alone_are_learned_by_each_of_the_three_ways(tmp_path, images, choice):
+    cache = cached(tmp_path, images, [1] * 4 + [3] * 4)
+    train(settings(tmp_path, cache, classes=choice, loss="ce"))
+    config = stored(tmp_path / "run")
+    assert config.classes == (5 if choice == "teacher" else 2)
+    assert config.settings.aux_head is None
+    assert evaluate_run(tmp_path / "run", f"imagefolder:{tmp_path / 'train'}").samples == 8
+
+
+def test_held_out_folders_may_bear_other_spellings_of_imagenets_classes(tmp_path):
+    """WordNet ids beside words, whether the student has some of ImageNet's classes or all."""
+    pytest.importorskip("timm")
+    words = folders(tmp_path / "train", ("tench", "golden retriever"))
+    ids = folders(tmp_path / "val", ("n01440764", "n02099601"))
+    some = ClassPlan("data", 2, words.class_names)
+    assert words.class_names == ("golden retriever", "tench")
+    assert held_out_labels(ids, some).tolist() == [1] * 4 + [0] * 4
+    every = ClassPlan("teacher", 1000, imagenet_names())
+    assert held_out_labels(ids, every).tolist() == [0] * 4 + [207] * 4
+    other = folders(tmp_path / "other", ("n01440764", "n02099712"))
+    with pytest.raises(DataError, match=r"1 of its 2 classes .*'n02099712'"):
+        held_out_labels(other, some)
 
 
 def test_two_heads_want_a_loss_for_each(tmp_path, images):

@@ -30,6 +30,7 @@ def test_training_means_are_over_samples_not_batches():
             "train_loss": 2 / 8,
             "train_kd": 4 / 8,
             "train_top1": (logits.argmax(1) == labels).float().mean().item(),
+            "teacher_top1": (teacher.argmax(1) == labels).float().mean().item(),
             "train_agreement": (logits.argmax(1) == teacher.argmax(1)).float().mean().item(),
         }
     )
@@ -45,7 +46,11 @@ def test_only_labelled_samples_count_for_the_accuracy():
     meter.add(torch.tensor(1.0), {}, logits, torch.full((6,), -1), teacher)
     means = meter.means(accelerator)
     assert means["train_top1"] == 3 / 4
+    assert means["teacher_top1"] == (teacher.argmax(1) == labels)[:4].float().mean().item()
     assert means["train_agreement"] == (right == teacher.argmax(1)).float().mean().item()
+    meter.reset()
+    meter.add(torch.tensor(1.0), {}, logits, labels, teacher, are_teachers=False)
+    assert "teacher_top1" not in meter.means(accelerator)
     meter.reset()
     meter.add(torch.tensor(1.0), {}, logits, torch.full((6,), -1), None)
     assert meter.means(accelerator) == {"train_loss": 1.0}

@@ -11,15 +11,16 @@ from trainer.run.loop import train
 from trainer.run.progress import ConsoleDisplay, epoch_line
 
 ROW = {
-    "step": 5, "epoch": 2, "lr": 0.1, "train_loss": 1.25, "train_top1": 0.5, "train_agreement": 0.25,
+    "step": 5, "epoch": 2, "lr": 0.1, "train_loss": 1.25, "train_top1": 0.5, "teacher_top1": 0.75,
+    "train_agreement": 0.25,
     "val_top1": 0.4, "val_top5": 0.9, "val_nll": 1.5, "samples_per_s": 1234.0,
 }  # fmt: skip
 
 
 def test_an_epoch_is_one_line():
     assert epoch_line(ROW, 30) == (
-        "epoch  2/30  loss 1.250  train  50.0%  agrees  25.0%  held out  40.0% (top-5 90.0%, nll 1.500)  "
-        "1,234 samples/s"
+        "epoch  2/30  loss 1.250  train  50.0%  teacher  75.0%  agrees  25.0%  held out  40.0% "
+        "(top-5 90.0%, nll 1.500)  1,234 samples/s"
     )
     bare = {key: ROW[key] for key in ("epoch", "train_loss", "samples_per_s")}
     assert epoch_line(bare, 2) == "epoch 2/2  loss 1.250  1,234 samples/s"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cache_builder.teachers import imagenet_names as names
+from cache_builder.datasets import imagenet_names as names
 
 pytest.importorskip("timm")
 

@@ -89,6 +89,33 @@ def find(known: Spellings, names: Sequence[str]) -> Found:
     return known.find(names)
 
 
+def find_classes(known: Sequence[str], names: Sequence[str]) -> Found:
+    """Where classes are among known ones: letter for letter, or by any spelling of ImageNet's classes.
+
+    ``known``: in the order of their ids, all of a set of ImageNet or some classes of ImageNet-1k.
+    """
+    whole = spellings(known)
+    if whole is not None:
+        return find(whole, names)
+    found = Spellings(tuple(known)).find(names)
+    if not found.unknown:
+        return found
+    some = _some_spellings(known)
+    return found if some is None else some.find(names)
+
+
+def _some_spellings(known: Sequence[str]) -> Spellings | None:
+    """As :func:`spellings`, of names that are all classes of ImageNet-1k; None where one is not."""
+    more = _spellings_of(CLASSES)
+    found = find(Spellings(imagenet_names(), more, loose_key), known)
+    if found.unknown:
+        return None
+    # A name that may be several classes of the thousand has no further spellings here.
+    ids = {place: index for index, place in enumerate(found.places.tolist()) if place >= 0}
+    kept = {key: frozenset(ids[place] for place in places if place in ids) for key, places in more.items()}
+    return Spellings(tuple(known), {key: places for key, places in kept.items() if places}, loose_key)
+
+
 def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode(errors="surrogateescape")).hexdigest()
 
