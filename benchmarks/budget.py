@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from benchmarks.report import write_results
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.format import codec
 from cache_builder.format.manifest import CodecRequest
 
 _CLASSES = (2, 3, 10, 60, 100, 482, 1000)
@@ -38,13 +37,12 @@ def measured(logits: NDArray[np.float32], budget: float) -> list[object]:
     """Bytes of a held-out record, their share of the budget, what was told, processor seconds."""
     half, request = len(logits) // 2, CodecRequest(bytes_per_view=budget)
     began = time.process_time()
-    if calibrate.is_exact(logits.shape[1], request):
-        found = calibrate.exact(logits.shape[1], request)
-    else:
+    found = calibrate.unfitted(logits.shape[1], request)
+    if found is None:
         found = calibrate.fit(logits[:half], request)
     took = time.process_time() - began
-    packed = codec.pack(codec.encode(logits[half:], found.codec, found.basis), found.codec)
-    size = stored_bytes(packed, found.codec)
+    packed = found.codec.pack(found.codec.encode(logits[half:]))
+    size = stored_bytes(packed, found.codec.layout)
     told = "; ".join(line.split(":")[1].split(",")[0].strip() for line in found.told) or "nothing"
     return [round(size, 1), f"{size / budget:.0%}", told, round(took, 1)]
 

@@ -153,7 +153,7 @@ class Pair:
     def parts(self) -> dict[str, float]:
         """Seconds of encoding a batch, and of writing and committing a tile."""
         cache = open_cache(self.out)
-        encoder = RecordEncoder(cache.manifest.codec, cache.manifest.basis)
+        encoder = RecordEncoder(cache.codec)
         logits = self._plan.forward(torch.zeros(BATCH, 3, 224, 224, dtype=torch.uint8))
         tile, layout = cache.tiles[0], cache.layout
         page = cache.read_page(0)[tile.row_start : tile.row_stop].copy().view(layout.dtype).reshape(-1)

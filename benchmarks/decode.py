@@ -16,7 +16,8 @@ from torchvision.io import decode_jpeg
 
 from benchmarks.report import alternate, write_results
 from cache_builder.datasets.decoding import decode_image
-from cache_builder.views import apply, draw
+from cache_builder.views import draw
+from cache_builder.views.apply import apply
 from cache_builder.views.recipes import RrcFlip
 from tests.cache_builder.photographs import bundled
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.format import codec
-from cache_builder.format.fields import log_sum_exp, stored_first
+from cache_builder.format.codecs.fields import log_sum_exp, stored_first
 from cache_builder.format.manifest import CodecRequest
 
 Floats = NDArray[np.float32]
@@ -125,9 +124,9 @@ def dense_bf16(logits: Floats) -> Encoded:
 def kdcache(fit: Floats, logits: Floats, budget: float) -> Encoded:
     """Ours, calibrated on ``fit`` for a budget; bytes of these records in chunks of 4,096."""
     found = calibrate.fit(fit, CodecRequest(bytes_per_view=budget))
-    packed = codec.pack(codec.encode(logits, found.codec, found.basis), found.codec)
-    sizes = [len(part) * stored_bytes(part, found.codec) for part in _chunks(packed)]
-    decoded = codec.decode(packed, found.codec, found.basis)
+    packed = found.codec.pack(found.codec.encode(logits))
+    sizes = [len(part) * stored_bytes(part, found.codec.layout) for part in _chunks(packed)]
+    decoded = found.codec.decode(found.codec.unpack(packed))
     return Encoded(f"kdcache, {budget:g} bytes", sum(sizes) / len(logits), decoded)
 
 

@@ -30,20 +30,20 @@ _INPUTS = (
 )
 _PROGRAM = """
 import sys
-import {package}.cli
+import kdcache
 sys.argv[1:] = {arguments!r}
 try:
-    {package}.cli.app()
+    kdcache.{entry}()
 finally:
     print("torch" if "torch" in sys.modules else "no torch")
 """
-_PACKAGES = {"kdcache": "cache_builder", "kdtrain": "trainer"}
+_ENTRIES = {"kdcache": "main", "kdtrain": "kdtrain"}
 
 
 def measure(command: str, folder: Path) -> tuple[float, float, bool]:
     """Seconds and processor seconds until a command ended, and whether it imported torch."""
     program, *arguments = command.split()
-    code = _PROGRAM.format(package=_PACKAGES[program], arguments=arguments)
+    code = _PROGRAM.format(entry=_ENTRIES[program], arguments=arguments)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from benchmarks.report import write_results
 from cache_builder.calibration import calibrate, masks
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.format import codec
 from cache_builder.format.manifest import CodecRequest
 from cache_builder.verify.faithful import total_variation
 
@@ -45,9 +44,9 @@ def measured(logits: NDArray[np.float32], margin: float) -> list[object]:
     half = len(logits) // 2
     with mock.patch.object(masks, "MARGIN", margin):
         found = calibrate.fit(logits[:half], CodecRequest(bytes_per_view=64.0))
-    packed = codec.pack(codec.encode(logits[half:], found.codec, found.basis), found.codec)
-    decoded, live = codec.decode(packed, found.codec, found.basis), logits[half:]
-    row: list[object] = [round(stored_bytes(packed, found.codec), 1)]
+    packed = found.codec.pack(found.codec.encode(logits[half:]))
+    decoded, live = found.codec.decode(found.codec.unpack(packed)), logits[half:]
+    row: list[object] = [round(stored_bytes(packed, found.codec.layout), 1)]
     for temperature in _TEMPERATURES:
         row.append(f"{total_variation(decoded, live, temperature).mean():.5f}")
     p = np.exp(decoded - decoded.max(axis=1, keepdims=True))

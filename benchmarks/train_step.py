@@ -85,7 +85,7 @@ def write_parts(url: str) -> None:
     with TeacherCache.open(url) as cache:
         rows_drawn = np.random.default_rng(0).integers(0, SAMPLES, 256)
         records = torch.from_numpy(cache.fetch(0, rows_drawn))
-        decode = RecordDecoder(cache.manifest)
+        decode = RecordDecoder(cache.codec)
         student = torch.randn(256, CLASSES, requires_grad=True)
         teacher, labels = decode(records), torch.from_numpy(rows_drawn % CLASSES)
         rows: list[list[object]] = [

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from benchmarks.report import write_results
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.format import codec
-from cache_builder.format.manifest import CodecRequest, SketchSection
+from cache_builder.format.codecs.fields import log_sum_exp
+from cache_builder.format.manifest import CodecRequest
 from cache_builder.tensors.encode import RecordEncoder
 
 STEPS = 1500
@@ -77,7 +77,7 @@ def train_teacher(digits: Digits, places: int, steps: int) -> nn.Module:
 
 def even_tail(live: NDArray[np.float32], top_k: int) -> NDArray[np.float32]:
     """What published caches keep: exact top-K probabilities, the rest of the mass spread evenly."""
-    lse = codec.log_sum_exp(live.astype(np.float64))[:, None]
+    lse = log_sum_exp(live.astype(np.float64))[:, None]
     order = np.argsort(-live, axis=1)[:, :top_k]
     top = np.take_along_axis(live, order, axis=1)
     rest = np.maximum(1 - np.exp(top - lse).sum(axis=1, keepdims=True), 1e-12)
@@ -114,10 +114,12 @@ def measure(train: Digits, test: Digits, places: int, steps: int = STEPS) -> lis
     candidates = {f"top-{k}, even tail": (even_tail(exact, k), 4.0 * k) for k in TOP_KS}
     for budget in BUDGETS:
         fitted = calibrate.fit(calibration, CodecRequest(bytes_per_view=budget))
-        records = RecordEncoder(fitted.codec, fitted.basis)(live).numpy()
-        assert isinstance(fitted.codec, SketchSection)
-        size = stored_bytes(records[:CHUNK], fitted.codec)
-        candidates[f"kdcache, {budget:g} bytes"] = codec.decode(records, fitted.codec, fitted.basis), size
+        records = RecordEncoder(fitted.codec)(live).numpy()
+        size = stored_bytes(records[:CHUNK], fitted.codec.layout)
+        candidates[f"kdcache, {budget:g} bytes"] = (
+            fitted.codec.decode(fitted.codec.unpack(records)),
+            size,
+        )
     name = f"{classes:,} classes, {accuracy:.1%} top-1"
     return [
         [name, record, size, *_statistics(decoded, exact)] for record, (decoded, size) in candidates.items()

@@ -61,7 +61,8 @@ def compare(cache: Path, out: Path) -> None:
         "--epochs": str(EPOCHS), "--batch-size": "32", "--optimizer": "adamw", "--lr": "5e-3",
         "--out": str(out),
     }  # fmt: skip
-    command = [sys.executable, "-m", "trainer", "compare", *(word for pair in words.items() for word in pair)]
+    options = (word for pair in words.items() for word in pair)
+    command = [sys.executable, "-m", "kdcache", "train", "compare", *options]
     subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
 
 

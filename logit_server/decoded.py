@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from cache_builder.format import codec
 from logit_server.served_caches import ServedCache
 
 
@@ -51,8 +50,7 @@ def decode_records(
     served: ServedCache, view: int, rows: NDArray[np.integer[Any]], records: NDArray[np.uint8]
 ) -> list[DecodedRecord]:
     """Decode records uint8 [n, record_bytes], which are those of ``rows`` [n] in ``view``."""
-    manifest = served.cache.manifest
-    index, values, lse = codec.stored(codec.unpack(records, manifest.codec), manifest.codec, manifest.basis)
+    index, values, lse = served.cache.stored(records)
     mass = np.exp(values - lse[:, None])
     columns = (rows, index, values, mass, lse)
     return [

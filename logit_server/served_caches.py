@@ -30,7 +30,7 @@ class ServedCache:
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest, with its tail basis."""
+        """The manifest."""
         return self.cache.manifest
 
     @cached_property

@@ -30,6 +30,8 @@ def loaded_by(statement: str) -> set[str]:
         "import logit_server.__main__",
         "import cache_builder.cli.app",
         "import trainer.cli.app",
+        "import kdcache; kdcache.commands()",
+        "import cache_builder.views.recipes",
     ],
 )
 def test_no_torch_where_none_is_needed(statement: str) -> None:

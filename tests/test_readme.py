@@ -48,11 +48,9 @@ def test_every_flag_in_the_readme_exists(words: list[str]) -> None:
     assert used <= options_of(words)
 
 
-def test_the_loop_in_the_readme_is_the_tested_one() -> None:
-    example = (ROOT / "tests" / "trainer" / "example_plain_loop.py").read_text()
-    quoted = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert quoted is not None
-    assert quoted[1] == example
+def test_the_programs_in_the_readme_are_the_tested_ones() -> None:
+    examples = {file.read_text() for file in (ROOT / "examples").glob("*.py")}
+    assert set(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)) == examples
 
 
 def test_every_figure_in_the_readme_is_a_benchmark_result() -> None:

@@ -1,7 +1,8 @@
-"""``python -m trainer`` is ``kdtrain``; what torchrun and accelerate launch start."""
+"""``python -m trainer`` is ``kdtrain``.
+
+Where the working directory may have a ``trainer.py``, it is ``python -m kdcache train``.
+"""
 
 from trainer.cli.app import main
-from trainer.comparison.children import end_with_parent
 
-end_with_parent()
 main()

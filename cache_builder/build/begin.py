@@ -14,17 +14,19 @@ from cache_builder.build.rendering import RenderTask, chunks
 from cache_builder.build.running import check_finite, rendered, teacher_failures
 from cache_builder.build.teacher_check import PICTURES, check_members, check_teacher
 from cache_builder.calibration import calibrate
-from cache_builder.console.progress import BuildProgress
+from cache_builder.calibration.contract import Calibration
+from cache_builder.calibration.pairs import calibration_pairs
+from cache_builder.console.progress import Progress
+from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import DataError
 from cache_builder.format.locks.lock import Hold
 from cache_builder.format.manifest import Manifest
-from cache_builder.format.masking import is_masked
 from cache_builder.format.writer import header_arrays
 from cache_builder.views.probe import render_probe
 
 
-def look_at_teacher(plan: Plan, progress: BuildProgress) -> bool:
+def look_at_teacher(plan: Plan, progress: Progress) -> bool:
     """Look at a few views before the first of hours; what is odd is told, what is wrong refused.
 
     Whether the teacher masks classes in them is returned.
@@ -40,7 +42,7 @@ def look_at_teacher(plan: Plan, progress: BuildProgress) -> bool:
     return masks
 
 
-def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) -> Manifest:
+def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Manifest:
     """Calibrate, render the probe and create the store.
 
     ``masks``: the teacher masks classes; then also a codec of every class is fitted, to leave them out.
@@ -52,23 +54,24 @@ def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) 
     skip = plan.settings.on_error == "skip"
     probe, pixels = render_probe(plan.source, manifest.views, manifest.input, skip_unreadable=skip)
     update = {"calibration": calibration.section, "probe": probe}
-    manifest = manifest.with_codec(calibration.codec).model_copy(update=update).with_basis(calibration.basis)
-    arrays = header_arrays(manifest, plan.table, pixels)
+    manifest = manifest.with_codec(calibration.codec.settings).model_copy(update=update)
+    arrays = header_arrays(calibration.codec, plan.table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
     hold.check()
     create(plan.settings.out, manifest, arrays)
     return manifest
 
 
-def _calibrate(plan: Plan, progress: BuildProgress, masks: bool) -> calibrate.Calibration:
-    """Run the teacher on a few thousand (view, row) pairs and fit the tail sketch."""
+def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
+    """Run the teacher on a few thousand (view, row) pairs and fit the codec."""
     manifest = plan.manifest
     samples, classes = manifest.data.samples, manifest.classes
     request = manifest.requested.codec
-    if calibrate.is_exact(classes, request) and not masks:
-        return calibrate.exact(classes, request)
+    found = None if masks else calibrate.unfitted(classes, request, plan.settings.codec)
+    if found is not None:
+        return found
     views = manifest.views
-    pairs = calibrate.calibration_pairs(samples, views.count, classes, views.seed)
+    pairs = calibration_pairs(samples, views.count, classes, views.seed)
     tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
     progress.start("calibrating", len(tasks))
     logits: list[NDArray[np.float32]] = []
@@ -88,7 +91,7 @@ def _calibrate(plan: Plan, progress: BuildProgress, masks: bool) -> calibrate.Ca
             f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
             f"--top-k {classes} stores every class and needs none"
         )
-    return calibrate.fit(stacked, request)
+    return calibrate.fit(stacked, request, plan.settings.codec)
 
 
 def _first_views(plan: Plan) -> Iterator[tuple[Tensor, list[int]]]:

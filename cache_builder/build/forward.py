@@ -12,7 +12,7 @@ from cache_builder.console.memory import is_exhausted
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.teachers.ensemble import Ensemble
 from cache_builder.teachers.outputs import logits_of
-from cache_builder.views import normalise
+from cache_builder.tensors.normalise import normalise
 
 Precision = Literal["fp32", "bf16", "fp16"]
 # What a model raises for an input it was not made for.

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cache_builder.build.plan import Plan
+from cache_builder.build.plan import Plan, check_codec
 from cache_builder.datasets import ImageSource, Sample
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
@@ -105,6 +105,7 @@ def begun_like(plan: Plan) -> Manifest | None:
                 f"--like {like} has other sample ids or labels than {plan.settings.data} here ({path}): "
                 "every part needs the same data set, whichever rows it builds"
             )
+    check_codec(plan.settings, manifest, f"--like {like}")
     return copy_begun(model, plan.settings.out, manifest)
 
 
@@ -123,4 +124,4 @@ def copy_begun(model: Cache, out: str, manifest: Manifest) -> Manifest:
     update = {"format_version": FORMAT_VERSION, "digests": header_digests(arrays)}
     begun = manifest.model_copy(update=update)
     create(out, begun, arrays)
-    return begun.with_basis(model.manifest.basis)
+    return begun

@@ -33,11 +33,11 @@ from cache_builder.build.running import check_finite, named, rendered, teacher_f
 from cache_builder.build.settings import BuildSettings
 from cache_builder.build.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.console.memory import memory_failures
-from cache_builder.console.progress import BuildProgress, BuildStats
+from cache_builder.console.progress import SILENT, BuildStats, Progress
 from cache_builder.datasets import ImageSource, left_out_of
 from cache_builder.datasets.orders import BetterOrder, OrderTally
-from cache_builder.format import codec as numpy_codec
 from cache_builder.format.class_names import NO_NAMES, ClassNames
+from cache_builder.format.codecs import Fields
 from cache_builder.format.commits import read_commit_bytes
 from cache_builder.format.creation import check_unclaimed
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
@@ -45,7 +45,6 @@ from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
 from cache_builder.format.manifest import Manifest, differing_names
-from cache_builder.format.masking import unseen_masks
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.store import open_store
@@ -74,13 +73,14 @@ class BuildResult:
 
 def build(
     settings: BuildSettings,
-    progress: BuildProgress,
+    progress: Progress = SILENT,
     launch: Launch = ALONE,
     source: ImageSource | None = None,
 ) -> BuildResult:
     """Build or continue a cache. Committed tiles survive whatever happens.
 
-    ``launch``: the processes that build it together. ``source``: the data set, where it
+    ``progress``: where it says how far it is; a ``BuildProgress`` of ``cache_builder.console.progress`` shows
+    it on a console. ``launch``: the processes that build it together. ``source``: the data set, where it
     is open already. Raises :class:`ConfigError` when the output holds a cache of other settings, or
     something else, and while another process builds it.
     """
@@ -108,7 +108,7 @@ def build(
             return _finished(plan) or _build(plan, progress, hold, launch)
 
 
-def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> BuildResult:
+def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildResult:
     stored = _resumed(plan)
     if plan.settings.compile:
         _compile(plan, progress)
@@ -130,7 +130,7 @@ def _build(plan: Plan, progress: BuildProgress, hold: Hold, launch: Launch) -> B
     return replace(_result(plan, manifest, stats, was_finished=False), order=runner.order.better())
 
 
-def _repair(plan: Plan, progress: BuildProgress, hold: Hold) -> None:
+def _repair(plan: Plan, progress: Progress, hold: Hold) -> None:
     stored = read_manifest(plan.settings.out)
     if stored is not None:
         check_settings(plan, stored)
@@ -141,7 +141,7 @@ def _repair(plan: Plan, progress: BuildProgress, hold: Hold) -> None:
         )
 
 
-def _join(plan: Plan, progress: BuildProgress, launch: Launch) -> BuildResult:
+def _join(plan: Plan, progress: Progress, launch: Launch) -> BuildResult:
     """The share of another process than rank 0, once that has created the store."""
     assert launch.name is not None
     hold = JoinedHold(plan.settings.out, launch.name)
@@ -187,7 +187,7 @@ def _result(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: boo
     return BuildResult(manifest, stats, was_finished, cache.statistics(), cache.names)
 
 
-def _compile(plan: Plan, progress: BuildProgress) -> None:
+def _compile(plan: Plan, progress: Progress) -> None:
     """Have the teacher translated; where that cannot be done, say so and go on without."""
     progress.start("compiling", 1, unit="teacher")
     began = time.monotonic()
@@ -229,7 +229,7 @@ class TileRunner:
         plan: Plan,
         manifest: Manifest,
         writer: CacheWriter,
-        progress: BuildProgress,
+        progress: Progress,
         launch: Launch = ALONE,
     ) -> None:
         self._plan = plan
@@ -237,7 +237,7 @@ class TileRunner:
         self._manifest = manifest
         self._writer = writer
         self._progress = progress
-        self._encoder = RecordEncoder(manifest.codec, manifest.basis).to(plan.forward.device)
+        self._encoder = RecordEncoder(writer.codec).to(plan.forward.device)
         self._meter = StatisticsMeter(manifest.classes, plan.forward.device)
         self._stats = BuildStats()
         self.order = OrderTally(plan.data_names, manifest.classes, manifest.views.count)
@@ -323,27 +323,26 @@ class TileRunner:
     ) -> None:
         """Check what came back: bad logits stop the build, unreadable rows become NaN records."""
         unreadable = [index for index, error in enumerate(batch.errors) if error]
-        codec = self._manifest.codec
-        flat = numpy_codec.unpack(records.reshape(-1, records.shape[-1]), codec)
-        usable = numpy_codec.is_usable(flat, codec) & ~unseen_masks(flat, codec)
-        finite: NDArray[np.bool_] = np.all(usable.reshape(records.shape[:2]), axis=0)
+        codec = self._writer.codec
+        flat = codec.unpack(records.reshape(-1, records.shape[-1]))
+        finite: NDArray[np.bool_] = np.all(codec.usable(flat).reshape(records.shape[:2]), axis=0)
         finite[unreadable] = True
         check_finite(finite, batch.rows, self._plan)
         for index in unreadable:
-            records[:, index] = numpy_codec.pack(numpy_codec.invalid_fields(len(records), codec), codec)
+            records[:, index] = codec.pack(codec.invalid(len(records)))
             invalid.append(batch.rows[index])
         self._unreadable.update(batch.rows[index] for index in unreadable)
         self._stats.invalid = len(self._unreadable)
         self._count(flat, batch, tile)
 
-    def _count(self, flat: numpy_codec.Fields, batch: RenderedBatch, tile: Tile) -> None:
+    def _count(self, flat: Fields, batch: RenderedBatch, tile: Tile) -> None:
         labels = self._labels(batch, tile)
-        best = flat["topk_index"][:, 0].reshape(labels.shape)
+        best = self._writer.codec.best(flat).reshape(labels.shape)
         known = (labels >= 0) & np.array([error is None for error in batch.errors])
         self._stats.top1_hits += int((best == labels)[known].sum())
         self._stats.labelled += int(known.sum())
         self.order.add(labels[known], best[known])
-        self._stats.clipped += numpy_codec.saturated(flat, self._manifest.codec)
+        self._stats.clipped += self._writer.codec.saturated(flat)
 
     def _check_unchanged(self, finished: FinishedTile) -> None:
         """Samples are read once for each view group: they must still be what they were for the first."""
@@ -391,7 +390,7 @@ class TileRunner:
 
     def _write(self, finished: FinishedTile) -> None:
         shape = finished.records.shape
-        flat = numpy_codec.unpack(finished.records.reshape(-1, shape[-1]), self._manifest.codec)
+        flat = self._writer.codec.unpack(finished.records.reshape(-1, shape[-1]))
         fields = {name: column.reshape(*shape[:2], *column.shape[1:]) for name, column in flat.items()}
         written = self._writer.write_tile(
             finished.tile, fields, finished.digests, finished.invalid, finished.statistics

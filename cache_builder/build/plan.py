@@ -11,7 +11,7 @@ import torch
 from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
 from cache_builder.build.forward import TeacherForward, resolve_device, resolve_precision
 from cache_builder.build.output import check_name
-from cache_builder.build.preflight import opened_source
+from cache_builder.build.preflight import check_codec_name, opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
@@ -76,6 +76,7 @@ def make_plan(
     data set, where it is open already.
     """
     check_name(settings.cache_name)
+    check_codec_name(settings.codec)
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
@@ -89,6 +90,7 @@ def make_plan(
     classes = forward.classes(wanted.input_size)
     fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
     request = _codec_request(settings, classes)
+    name = settings.codec or calibrate.usual_codec(classes, request)
     manifest = Manifest(
         product_version=version("kdcache"),
         name=settings.cache_name,
@@ -115,7 +117,7 @@ def make_plan(
             LOGITS: LogitsOutput(
                 width=classes,
                 named=bool(fitted.class_names),
-                codec=calibrate.provisional(classes, request),
+                codec=calibrate.calibrator(name).provisional(classes, request),
             )
         },
         positions=OnePosition(),
@@ -217,7 +219,7 @@ def _check_views(views: int, recipe: Recipe) -> None:
 
 
 def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
-    """What calibration is asked for; nothing where every class is stored anyway."""
+    """What the codec's calibrator is asked for."""
     if settings.tail_rank and settings.tail_rank >= classes:
         raise ConfigError(f"--tail-rank {settings.tail_rank}: the teacher has {classes} classes; use fewer")
     top_k = None if settings.top_k is None else min(settings.top_k, classes)
@@ -228,7 +230,7 @@ def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
         tail_step=settings.tail_step,
         value_step=settings.value_step,
     )
-    return CodecRequest(top_k=top_k) if calibrate.is_exact(classes, request) else request
+    return calibrate.checked_request(classes, request, settings.codec)
 
 
 def _requested(settings: BuildSettings, codec: CodecRequest) -> RequestSection:
@@ -273,8 +275,18 @@ def _environment(device: torch.device) -> dict[str, str]:
     return {"python": platform.python_version(), "device": accelerator, **libraries}
 
 
+def check_codec(settings: BuildSettings, stored: Manifest, where: str) -> None:
+    """Raise :class:`ConfigError` where ``--codec`` names another codec than a cache that is there has."""
+    if settings.codec not in (None, stored.codec.name):
+        raise ConfigError(
+            f"{where} has records of codec {stored.codec.name}, and --codec {settings.codec} asks for "
+            "others: leave --codec out, or use another --out"
+        )
+
+
 def check_settings(plan: Plan, stored: Manifest) -> None:
     """Raise :class:`ConfigError` where the cache that is there was built by other settings."""
+    check_codec(plan.settings, stored, plan.settings.out)
     refuse_other(plan, stored, differing_settings(stored, plan.manifest))
 
 

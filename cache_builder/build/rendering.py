@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import DataError, KDCacheError
 from cache_builder.format.layout import Tile
-from cache_builder.views import Recipe, render_views
+from cache_builder.views import Recipe
+from cache_builder.views.apply import render_views
 from cache_builder.views.pairing import Pairing, pairs_first
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from zarr.abc.store import Store
 
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.format.arrays import open_array
 from cache_builder.format.commits import (
     INDEX_KEY,
@@ -28,7 +28,7 @@ _LOOKS = 2
 """Readings that must all differ before a shard counts as damaged: one may have gone wrong on the way."""
 
 
-def withdraw_damaged(location: str, check: Callable[[], None], progress: BuildProgress) -> list[Tile]:
+def withdraw_damaged(location: str, check: Callable[[], None], progress: Progress) -> list[Tile]:
     """Take the commits of damaged tiles away, and give those tiles; reads every byte of the cache.
 
     What no tile holds is looked at too: :class:`CorruptCacheError` where it is damaged; only a copy mends it.
@@ -60,7 +60,7 @@ def _check_headers(location: str, manifest: Manifest, body: dict[str, Any]) -> N
         open_array(store, spec, location)
 
 
-def _damaged_tiles(location: str, manifest: Manifest, build: str, progress: BuildProgress) -> list[Tile]:
+def _damaged_tiles(location: str, manifest: Manifest, build: str, progress: Progress) -> list[Tile]:
     store, everything = open_store(location, read_only=True), list(tiles(manifest))
     commits = read_commit_bytes(store, everything)
     progress.start("looking for damage", len(everything), unit="tiles")

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import Decoding, Frozen
+from cache_builder.format.frozen import Frozen
+from cache_builder.format.manifest import Decoding
 
 
 def _listed(value: object) -> object:
@@ -36,6 +37,8 @@ class BuildSettings(Frozen):
     """``default``, ``random`` or a file, one for each teacher in their order; None = default for all."""
     bytes_per_view: float = Field(default=64.0, gt=0, allow_inf_nan=False)
     """The most a record should take on disk; calibration takes the most faithful setting below it."""
+    codec: str | None = None
+    """Name of the codec; None = every class one by one where they are few, else a sketch."""
     top_k: int | None = Field(default=None, ge=1)
     """K, classes stored one by one; None = by calibration, or all where there are few."""
     tail_rank: int | None = Field(default=None, ge=1)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cache_builder.format.masking import LOWEST
+from cache_builder.format.codecs.masking import LOWEST
 from cache_builder.format.statistics import CONFIDENCE_BINS, ENTROPY_BINS, StatisticSums, TileStatistics
 
 NO_LABEL = -1

@@ -1,302 +1,58 @@
-"""Calibration: choose the codec's settings and fit its sketch to the teacher's own logits.
-
-The settings are chosen on a rate-distortion table that is fitted on one half of the pairs and measured on the
-other; the sketch that the cache uses is then fitted to all of them.
-"""
+"""Calibration: the codec that a cache will use, fitted to some of the teacher's own outputs."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.fidelity import Held, measure
+from cache_builder.calibration.class_sketch import SketchCalibrator
+from cache_builder.calibration.contract import Calibration, Calibrator
 from cache_builder.calibration.masks import Masks
-from cache_builder.calibration.sketch import RANKED_UP_TO, Fitted, fit_sketch
-from cache_builder.format import codec as numpy_codec
-from cache_builder.format.codec import no_tail
+from cache_builder.calibration.topk_tail import ExactCalibrator, is_exact
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.layout import RecordLayout, index_bits
-from cache_builder.format.manifest import (
-    CalibrationSection,
-    CodecRequest,
-    CodecSection,
-    RatePoint,
-    SketchSection,
-    TailBasis,
-)
-from cache_builder.views.philox import uniforms
+from cache_builder.format.manifest import CodecRequest
 
-MAX_PAIRS, MIN_PAIRS = 16384, 512
-# A class needs some pairs for its centre to be worth having: 8 of them save 1.5 bytes of 33 against 4.
-_PAIRS_PER_CLASS = 8
-# Calibration may cost a fiftieth of the build's own forward passes.
-_SHARE_OF_BUILD = 50
-_CALIBRATION_STREAM = 1
-
-# Up to this many classes an exact record is smaller than a sketch would be.
-EXACT_UP_TO = 32
-DEFAULT_BYTES_PER_VIEW = 64.0
-
-_RANKS = (16, 32, 48, 64, 96, 128, 256)
-_TOP_KS = (1, 3, 5, 10, 15, 20)
-_FIRST_TOP_K, _SMALL_TOP_K = 10, 3
-# Quantisation noise of the tail as a part of the logits' spread, were the rank 64.
-_NOISES = (0.01, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.22, 0.32)
-_STEP_RANK = 64
-# Steps of the K values, in logits: at temperature 1 a step moves a probability by so much of itself.
-_VALUE_STEPS = (0.02, 0.04, 0.08)
-_FIRST_VALUE_STEP = 0.04
-# ... but a teacher of small logits needs small ones.
-_VALUE_PART = 0.05
-# ... one of large logits large ones: residuals of so many spreads fit int16, and the gap between neighbours
-# (an eighth of a step) is more than float32 rounds away.
-_REACH, _INT16_MAX = 10.0, 32767
-_SPACINGS = 16.0
-# Budgets in bytes at which settings are refined, up to the one asked for: each starts from what the smaller
-# ones have measured, so that a larger budget chooses among all that a smaller one does.
-_RUNGS = tuple(round(8 * 1.2**step, 1) for step in range(40))
+CALIBRATORS: dict[str, Calibrator] = {
+    "topk-tail": ExactCalibrator(),
+    "class-sketch": SketchCalibrator(),
+}
+"""By codec name."""
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The codec a cache will use, its basis, and how well it did on the calibration logits."""
-
-    codec: CodecSection | SketchSection
-    basis: TailBasis
-    section: CalibrationSection
-    told: tuple[str, ...] = ()
-    """Sentences for people: masked classes, a budget that is missed, too few pairs."""
+def calibrator(name: str) -> Calibrator:
+    """The calibrator of a codec; :class:`ConfigError` for a codec that caches can only be read with."""
+    if name not in CALIBRATORS:
+        raise ConfigError(
+            f"--codec {name}: nothing fits this codec to a teacher; use {', '.join(CALIBRATORS)}"
+        )
+    return CALIBRATORS[name]
 
 
-def pair_count(samples: int, views: int, classes: int) -> int:
-    """Number of calibration pairs."""
-    total = samples * views
-    wanted = min(_PAIRS_PER_CLASS * classes, total // _SHARE_OF_BUILD, MAX_PAIRS)
-    return min(total, max(MIN_PAIRS, wanted))
+def usual_codec(classes: int, request: CodecRequest) -> str:
+    """The codec where the user names none: every class one by one where they are few, else a sketch."""
+    return "topk-tail" if is_exact(classes, request) else "class-sketch"
 
 
-def calibration_pairs(samples: int, views: int, classes: int, seed: int) -> list[tuple[int, int]]:
-    """(view, row) pairs: one drawn from each of as many equal strata, so all differ."""
-    total = samples * views
-    count = pair_count(samples, views, classes)
-    offsets = uniforms(seed, 0, np.arange(count), 1, _CALIBRATION_STREAM)[:, 0]
-    bounds = [total * index // count for index in range(count + 1)]
-    flat = [low + int(u * (high - low)) for low, high, u in zip(bounds, bounds[1:], offsets, strict=False)]
-    return [(index % views, index // views) for index in flat]
+def checked_request(classes: int, request: CodecRequest, codec: str | None) -> CodecRequest:
+    """What the codec's calibrator will look at; ``codec``: None where the user names none.
+
+    Raises :class:`ConfigError` for options that the named codec cannot follow.
+    """
+    if codec is not None:
+        calibrator(codec).check(classes, request)
+    return calibrator(codec or usual_codec(classes, request)).asked(classes, request)
 
 
-def is_exact(classes: int, request: CodecRequest) -> bool:
-    """Whether every class is stored one by one, so that nothing has to be fitted."""
-    if request.top_k is not None:
-        return request.top_k >= classes
-    return classes <= EXACT_UP_TO
+def unfitted(classes: int, request: CodecRequest, codec: str | None = None) -> Calibration | None:
+    """The codec, where nothing has to be fitted to a teacher without masks; None where something has."""
+    return calibrator(codec or usual_codec(classes, request)).unfitted(classes, request)
 
 
-def provisional(classes: int, request: CodecRequest) -> CodecSection | SketchSection:
-    """What a manifest holds before calibration: the K = C codec, or a sketch whose numbers are to come."""
-    if is_exact(classes, request):
-        return exact(classes, request).codec
-    return SketchSection(
-        top_k=request.top_k or _FIRST_TOP_K,
-        index_bits=index_bits(classes),
-        value_bits=8,
-        value_step=request.value_step or _FIRST_VALUE_STEP,
-        tail_rank=request.tail_rank or 1,
-        tail_wide=0,
-        tail_bytes=0,
-        tail_step=request.tail_step or 1.0,
-    )
-
-
-def exact(classes: int, request: CodecRequest) -> Calibration:
-    """K = C: nothing to fit."""
-    codec = CodecSection(
-        top_k=classes, index_bits=index_bits(classes), tail_rank=0, tail_wide=0, tail_step=0.0
-    )
-    section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
-    told = _missed_budget(float(RecordLayout(codec).record_bytes), request)
-    return Calibration(codec, no_tail(classes), section, tuple(told))
-
-
-def fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+def fit(logits: NDArray[np.float32], request: CodecRequest, codec: str | None = None) -> Calibration:
     """Choose the settings and fit the codec to calibration logits [pairs, C]. Deterministic.
 
-    Masked classes are left out of it all. Where every other class is stored one by one, nothing is fitted.
+    Without a name, few classes are stored one by one, where those that the teacher masks in every view do not
+    count.
     """
-    classes, masks = logits.shape[1], Masks.of(logits)
-    left = masks.left(logits)
-    if is_exact(left.shape[1], request):
-        found = _all_but_masked(masks, request, len(logits))
-    else:
-        found = _fit(left, request)
-    update: dict[str, object] = {"index_bits": index_bits(classes), "masks": masks.section}
-    if isinstance(found.codec, SketchSection):
-        update["index_coding"] = "rank" if classes <= RANKED_UP_TO else "class"
-    codec = found.codec.model_copy(update=update)
-    told = (*masks.told(), *found.told)
-    return replace(found, codec=codec, basis=masks.widened(found.basis), told=told)
-
-
-def _all_but_masked(masks: Masks, request: CodecRequest, pairs: int) -> Calibration:
-    """K = all classes but the masked ones, which are constants of the mean."""
-    found = exact(int((~masks.throughout).sum()), request)
-    return replace(found, section=found.section.model_copy(update={"pairs": pairs}))
-
-
-def _fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
-    std = float(np.sqrt(np.square(logits - logits.mean(axis=0, dtype=np.float64)).mean()))
-    _check_steps(logits, request, std)
-    table, half, held = _table(logits, request, std)
-    chosen = best(table, request.bytes_per_view or DEFAULT_BYTES_PER_VIEW)
-    point = table[chosen]
-    everything = Fitted.of(logits, point.tail_rank, point.top_k)
-    setting = point.top_k, point.tail_rank, point.tail_step, point.value_step
-    codec, basis = fit_sketch(everything, *setting)
-    # Nothing is held out of everything: the half tells what residuals of other logits need.
-    value_bits = max(codec.value_bits, fit_sketch(half, *setting, held.logits)[0].value_bits)
-    codec = codec.model_copy(update={"value_bits": value_bits})
-    packed = numpy_codec.pack(numpy_codec.encode(logits, codec, basis), codec)
-    lost = np.square(numpy_codec.decode(packed, codec, basis) - logits, dtype=np.float64)
-    section = CalibrationSection(
-        pairs=len(logits),
-        logit_std=std,
-        tail_error=float(np.sqrt(lost.mean())),
-        table=tuple(table),
-        chosen=chosen,
-    )
-    told = (*_missed_budget(point.bytes_per_view, request), *_few_pairs(*logits.shape))
-    return Calibration(codec, basis, section, told)
-
-
-def _missed_budget(taken: float, request: CodecRequest) -> list[str]:
-    """What to say where a record takes more than was asked for."""
-    budget = request.bytes_per_view
-    if budget is None or taken <= budget:
-        return []
-    return [
-        f"warning: --bytes-per-view {budget:g} is missed: the smallest record of those settings takes about "
-        f"{taken:.1f} bytes"
-    ]
-
-
-def _few_pairs(pairs: int, classes: int) -> list[str]:
-    """What to say where a sketch was fitted to few pairs."""
-    needed = max(MIN_PAIRS, min(classes, MAX_PAIRS))
-    if pairs >= needed:
-        return []
-    return [
-        f"warning: the sketch of {classes} classes was fitted to {pairs} views, and {needed} or more make it "
-        "reliable; more samples or --views give it more"
-    ]
-
-
-def _check_steps(logits: NDArray[np.float32], request: CodecRequest, std: float) -> None:
-    """Refuse steps with which integers of 16 bits cannot reach this teacher's logits."""
-    farthest = float(np.linalg.norm(logits - logits.mean(axis=0, dtype=np.float64), axis=1).max())
-    least = {"value_step": least_value_step(logits, std), "tail_step": farthest / _INT16_MAX}
-    for field, value in least.items():
-        asked = getattr(request, field)
-        if asked is not None and asked < value:
-            raise ConfigError(
-                f"--{field.replace('_', '-')} {asked:g} is too small for these logits: 16 bits do not "
-                f"reach them; use at least {1.1 * value:.2g}, or leave it to calibration"
-            )
-
-
-def best(table: list[RatePoint], budget: float) -> int:
-    """The row with the largest gradient cosine within the budget; the smallest row where none is within."""
-    within = [index for index, point in enumerate(table) if point.bytes_per_view <= budget]
-    if not within:
-        return min(range(len(table)), key=lambda index: table[index].bytes_per_view)
-    return min(within, key=lambda index: (1 - table[index].gradient_cosine, table[index].bytes_per_view))
-
-
-def first_half(pairs: int) -> NDArray[np.bool_]:
-    """Which of the pairs the table's sketches are fitted to: two by two, the others measure.
-
-    Views alternate from pair to pair, and strong ones may be at odd numbers: each half needs both kinds.
-    """
-    index = np.arange(pairs)
-    chosen: NDArray[np.bool_] = (index if pairs < 4 else index // 2) % 2 == 0
-    return chosen
-
-
-Setting = tuple[int, int, float, float]
-"""K, rank, step of the coefficients, step of the values."""
-
-
-def _table(
-    logits: NDArray[np.float32], request: CodecRequest, std: float
-) -> tuple[list[RatePoint], Fitted, Held]:
-    """First ranks and steps at one K, then other K and value steps around the best of them.
-
-    Also the half of the pairs that it was fitted to, and the one it was measured on.
-    """
-    classes, budget = logits.shape[1], request.bytes_per_view or DEFAULT_BYTES_PER_VIEW
-    ranks = [request.tail_rank] if request.tail_rank else _possible_ranks(len(logits) // 2, classes)
-    steps = [request.tail_step] if request.tail_step else tail_steps(std, classes)
-    top_ks = [request.top_k] if request.top_k else [k for k in _TOP_KS if k < classes]
-    value_steps = [request.value_step] if request.value_step else value_steps_for(logits, std)
-    fitting = first_half(len(logits))
-    fitted = Fitted.of(logits[fitting], max(ranks), max(top_ks))
-    held = Held.of(logits[~fitting])
-    first_ks = [k for k in (_SMALL_TOP_K, _FIRST_TOP_K) if k in top_ks] or top_ks[-1:]
-    middle = value_steps[len(value_steps) // 2]
-    points: dict[Setting, RatePoint] = {}
-
-    def measured(settings: Iterable[Setting]) -> None:
-        for setting in settings:
-            if setting not in points:
-                points[setting] = measure(fitted, held, *setting)
-
-    for k, rank in product(first_ks, ranks):
-        # Finer steps only take more bytes: what follows one beyond the budget need not be looked at.
-        for step in sorted(steps, reverse=True):
-            measured([(k, rank, step, middle)])
-            if points[k, rank, step, middle].bytes_per_view > budget:
-                break
-    for rung in [rung for rung in _RUNGS if rung <= budget]:
-        _, rank, step, _ = _setting(points, rung)
-        measured((k, rank, step, middle) for k in top_ks)
-        k, rank, step, _ = _setting(points, rung)
-        measured((k, rank, step, value) for value in value_steps)
-    table = sorted(points.values(), key=lambda point: (point.bytes_per_view, point.tail_rank))
-    return table, fitted, held
-
-
-def _setting(points: dict[Setting, RatePoint], budget: float) -> Setting:
-    """The best of the measured settings within a budget."""
-    return list(points)[best(list(points.values()), budget)]
-
-
-def _possible_ranks(pairs: int, classes: int) -> list[int]:
-    """The ranks worth trying: below the number of classes, and spanned by the pairs."""
-    most = max(1, min(classes - 1, pairs - 1))
-    return [rank for rank in _RANKS if rank < most] or [most]
-
-
-def tail_steps(std: float, classes: int) -> list[float]:
-    """Steps of the coefficients: uniform noise of step / sqrt(12) in r of C directions.
-
-    Rounded to three significant digits, so that a last-bit difference in the logits cannot change them.
-    """
-    unit = std * math.sqrt(12 * classes / _STEP_RANK)
-    return [float(f"{max(noise * unit, 1e-6):.3g}") for noise in _NOISES]
-
-
-def least_value_step(logits: NDArray[np.float32], std: float) -> float:
-    """Below it residuals do not fit int16, or float32 cannot tell neighbours apart."""
-    offset = np.abs(logits.mean(axis=0, dtype=np.float64)).max()
-    return max(_REACH * std / _INT16_MAX, _SPACINGS * float(np.spacing(np.float32(offset))))
-
-
-def value_steps_for(logits: NDArray[np.float32], std: float) -> list[float]:
-    """Steps of the K values: small for small logits, never below what int16 and float32 can tell."""
-    factor = min(1.0, _VALUE_PART * std / _FIRST_VALUE_STEP)
-    least = max(1e-6, least_value_step(logits, std))
-    return sorted({float(f"{max(step * factor, least):.3g}") for step in _VALUE_STEPS})
+    name = codec or usual_codec(Masks.of(logits).left_count, request)
+    return calibrator(name).fit(logits, request)

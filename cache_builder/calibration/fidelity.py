@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.calibration.sketch import Fitted, fit_sketch
-from cache_builder.format import codec as numpy_codec
 from cache_builder.format.arrays import compressed_size
-from cache_builder.format.layout import RecordLayout
-from cache_builder.format.manifest import RatePoint, SketchSection
+from cache_builder.format.codecs import RecordLayout
+from cache_builder.format.manifest import RatePoint
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 # Pairs that bytes are measured on, and the first of them for distortion.
@@ -50,39 +49,39 @@ def measure(
     fitted: Fitted, held: Held, top_k: int, rank: int, tail_step: float, value_step: float
 ) -> RatePoint:
     """Fit on the one half, measure on the other."""
-    codec, basis = fit_sketch(fitted, top_k, rank, tail_step, value_step, held.logits[:_MEASURED])
-    packed = numpy_codec.pack(numpy_codec.encode(held.logits, codec, basis), codec)
+    codec = fit_sketch(fitted, top_k, rank, tail_step, value_step, held.logits[:_MEASURED])
+    packed = codec.pack(codec.encode(held.logits))
     live = held.logits[:_MEASURED]
-    decoded = numpy_codec.decode(packed[:_MEASURED], codec, basis)
+    decoded = codec.decode(codec.unpack(packed[:_MEASURED]))
     return RatePoint(
         top_k=top_k,
         tail_rank=rank,
         tail_step=tail_step,
         value_step=value_step,
-        bytes_per_view=_shortened(stored_bytes(packed, codec)),
+        bytes_per_view=_shortened(stored_bytes(packed, codec.layout)),
         tv=total_variation(held, decoded),
         gradient_cosine=_shortened(gradient_cosine(held, decoded), 6),
         logit_error=_shortened(float(np.sqrt(np.square(decoded - live, dtype=np.float64).mean()))),
     )
 
 
-def stored_bytes(packed: NDArray[np.uint8], codec: SketchSection) -> float:
+def stored_bytes(packed: NDArray[np.uint8], layout: RecordLayout) -> float:
     """Bytes of a record on disk, in chunks of the usual 4,096 rows, from records [n, record_bytes].
 
     What a chunk takes beside its records (headers, the tables of the entropy coder) is told by half of the
     records: fewer than a chunk of them would seem a tenth larger than they are.
     """
-    whole = _chunk_bytes(packed, codec)
+    whole = _chunk_bytes(packed, layout)
     if not 1 < len(packed) < _CHUNK_ROWS:
         return whole / max(1, len(packed))
     half = len(packed) // 2
-    by_row = (whole - _chunk_bytes(packed[:half], codec)) / (len(packed) - half)
+    by_row = (whole - _chunk_bytes(packed[:half], layout)) / (len(packed) - half)
     return (whole + by_row * (_CHUNK_ROWS - len(packed))) / _CHUNK_ROWS
 
 
-def _chunk_bytes(packed: NDArray[np.uint8], codec: SketchSection) -> int:
-    fields = numpy_codec.unpack(packed, codec)
-    return sum(compressed_size(fields[field.name], field) for field in RecordLayout(codec).fields)
+def _chunk_bytes(packed: NDArray[np.uint8], layout: RecordLayout) -> int:
+    fields = layout.unpack(packed)
+    return sum(compressed_size(fields[field.name], field) for field in layout.fields)
 
 
 def total_variation(held: Held, decoded: NDArray[np.float32]) -> tuple[float, float, float, float]:

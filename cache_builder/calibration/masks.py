@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.calibration.contract import Calibration
+from cache_builder.format.codecs.masking import LOWEST, MaskSection, is_masked
+from cache_builder.format.codecs.sketched import Sketched
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import MaskSection, TailBasis
-from cache_builder.format.masking import LOWEST, is_masked
 
 MARGIN = 16.0
 """How far below all other logits those lie that only some views mask.
@@ -48,6 +50,11 @@ class Masks:
         return cls(throughout, values, floor, bool(masked.any()))
 
     @property
+    def left_count(self) -> int:
+        """C', classes that not every pair masks."""
+        return int((~self.throughout).sum())
+
+    @property
     def section(self) -> MaskSection | None:
         """As the manifest states it; None where nothing is masked."""
         if not self.found:
@@ -59,18 +66,14 @@ class Masks:
         kept = logits[:, ~self.throughout]
         return np.where(is_masked(kept), np.float32(self.floor), kept) if self.found else kept
 
-    def widened(self, basis: TailBasis) -> TailBasis:
-        """A basis of C' classes as one of C: masked classes are their constant and cost nothing."""
-        if not self.throughout.any():
-            return basis
-        rank, classes = len(basis.basis), len(self.throughout)
-        mean, rows = self.values.copy(), np.zeros((rank, classes), np.float32)
-        mean[~self.throughout], rows[:, ~self.throughout] = basis.mean, basis.basis
-        if not rank:
-            return TailBasis(mean, rows)
-        centres = np.zeros((classes, rank), np.int16)
-        centres[~self.throughout] = basis.centres
-        return TailBasis(mean, rows, centres)
+    def widened(self, found: Calibration, **changes: object) -> Calibration:
+        """What was fitted to C' classes as one of C: masked classes are their constant and cost nothing.
+
+        ``changes``: further settings of the codec that depend on the number of classes.
+        """
+        codec = cast("Sketched[Any]", found.codec)
+        wide = codec.widened(~self.throughout, self.values, {"masks": self.section, **changes})
+        return replace(found, codec=wide, told=(*self.told(), *found.told))
 
     def told(self) -> list[str]:
         """A sentence for people; none where nothing is masked."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format.class_sketch import NIBBLE, value_limit
-from cache_builder.format.fields import stored_first
-from cache_builder.format.layout import index_bits
-from cache_builder.format.manifest import SketchSection, TailBasis
+from cache_builder.format.codecs.class_sketch import ClassSketch, ClassSketchSettings
+from cache_builder.format.codecs.fields import stored_first
+from cache_builder.format.codecs.sketched import INT8_MAX, INT16_MAX, NIBBLE, index_bits
 
 # A class with n pairs gets n / (n + 1) of their mean: one pair of its own says half of what it seems to.
 _SHRINKAGE = 1.0
@@ -19,7 +18,6 @@ _CUT_OFF = 2e-4
 _HALF_BYTE_STD = 2.2
 # Wider types are chosen by the calibration's largest number, with this margin.
 _MARGIN = 1.5
-_INT8_MAX, _INT16_MAX = 127, 32767
 # The table of usual orders has C^2 entries of two bytes, in every reader.
 RANKED_UP_TO = 2048
 # Pairs whose largest residual decides the type of the residuals.
@@ -55,8 +53,8 @@ def fit_sketch(
     tail_step: float,
     value_step: float,
     unseen: NDArray[np.float32] | None = None,
-) -> tuple[SketchSection, TailBasis]:
-    """The codec of these settings and its arrays.
+) -> ClassSketch:
+    """The codec of these settings.
 
     ``unseen``: logits that fitted nothing, which decide the type of the residuals as well. A basis fits its
     own pairs too well: with 512 pairs of 40 classes (2026-11-25) 0.6 % of other records had one beyond int8.
@@ -71,33 +69,36 @@ def fit_sketch(
     order = np.argsort(-left.std(axis=0), kind="stable")
     left, centres, basis = left[:, order], centres[:, order], fitted.basis[:rank][order]
     wide, narrow = _column_types(left)
-    codec = SketchSection(
-        top_k=top_k,
-        index_bits=index_bits(classes),
-        index_coding="rank" if classes <= RANKED_UP_TO else "class",
-        value_bits=8,
-        value_step=value_step,
-        tail_rank=rank,
-        tail_wide=wide,
-        tail_bytes=narrow,
-        tail_step=tail_step,
+    settings = ClassSketchSettings.model_validate(
+        {
+            "top_k": top_k,
+            "index_bits": index_bits(classes),
+            "index_coding": coding_for(classes),
+            "value_bits": 8,
+            "value_step": value_step,
+            "tail_rank": rank,
+            "tail_wide": wide,
+            "tail_bytes": narrow,
+            "tail_step": tail_step,
+        }
     )
-    found = TailBasis(fitted.mean.astype(np.float32), basis.astype(np.float32), centres.astype(np.int16))
-    missed = _missed(fitted.logits[:_LOOKED_AT], fitted.first[:_LOOKED_AT, :top_k], tail_step, found)
+    codec = ClassSketch(settings, classes, {"mean": fitted.mean, "basis": basis, "centres": centres})
+    missed = _missed(fitted.logits[:_LOOKED_AT], fitted.first[:_LOOKED_AT, :top_k], codec)
     if unseen is not None:
-        missed = max(missed, _missed(unseen, stored_first(unseen, top_k), tail_step, found))
-    if missed * _MARGIN > value_step * value_limit(codec):
-        codec = codec.model_copy(update={"value_bits": 16})
-    return codec, found
+        missed = max(missed, _missed(unseen, stored_first(unseen, top_k), codec))
+    is_narrow = missed * _MARGIN <= value_step * settings.value_limit
+    return codec if is_narrow else codec.changed(value_bits=16)
 
 
-def _missed(
-    logits: NDArray[np.float32], first: NDArray[np.int64], tail_step: float, basis: TailBasis
-) -> float:
+def coding_for(classes: int) -> str:
+    """Whether class ids are stored as places in the usual order, whose table every reader holds."""
+    return "rank" if classes <= RANKED_UP_TO else "class"
+
+
+def _missed(logits: NDArray[np.float32], first: NDArray[np.int64], codec: ClassSketch) -> float:
     """The largest distance of a stored logit from what its coefficients say."""
-    coef = np.rint((logits - basis.mean) @ basis.basis.T / np.float32(tail_step))
-    sketched = basis.mean + (coef * np.float32(tail_step)) @ basis.basis
-    return float(np.abs(np.take_along_axis(logits - sketched, first, axis=1)).max(initial=0.0))
+    missed = logits - codec.sketch(codec.rounded(logits))
+    return float(np.abs(np.take_along_axis(missed, first, axis=1)).max(initial=0.0))
 
 
 def class_centres(coef: NDArray[np.float64], best: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
@@ -105,13 +106,13 @@ def class_centres(coef: NDArray[np.float64], best: NDArray[np.int64], classes: i
     sums = np.zeros((classes, coef.shape[1]))
     np.add.at(sums, best, coef)
     counts = np.bincount(best, minlength=classes)
-    return np.rint(sums / (counts + _SHRINKAGE)[:, None]).clip(-_INT16_MAX, _INT16_MAX)
+    return np.rint(sums / (counts + _SHRINKAGE)[:, None]).clip(-INT16_MAX, INT16_MAX)
 
 
 def _column_types(left: NDArray[np.float64]) -> tuple[int, int]:
     """How many of the columns need int16, and how many of the rest int8."""
     largest = np.abs(left).max(axis=0, initial=0.0) * _MARGIN
-    wide = int(np.flatnonzero(largest > _INT8_MAX).max(initial=-1)) + 1
+    wide = int(np.flatnonzero(largest > INT8_MAX).max(initial=-1)) + 1
     too_large = ((np.abs(left) > NIBBLE).mean(axis=0) > _CUT_OFF) | (left.std(axis=0) > _HALF_BYTE_STD)
     bytes_end = int(np.flatnonzero(too_large).max(initial=-1)) + 1
     return wide, max(0, bytes_end - wide)

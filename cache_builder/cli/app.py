@@ -10,6 +10,7 @@ from cache_builder.cli import transfer as transfer_commands
 from cache_builder.cli import verify as verify_commands
 from cache_builder.console.ending import reported
 from cache_builder.console.names import DATA_KINDS
+from cache_builder.console.version import Version
 
 app = typer.Typer(
     name="kdcache",
@@ -21,6 +22,12 @@ app = typer.Typer(
     help="Run the teacher once, keep what it said, train as many students as you like.",
     epilog="A first look, two minutes, nothing needed: `kdcache demo`",
 )
+
+
+@app.callback()
+def kdcache(version: Version = False) -> None:
+    """What all commands have in common."""
+
 
 _BUILD_EPILOG = """
 **Examples**
@@ -56,7 +63,7 @@ such as `my cats = tabby`)
 A recipe in TOML: `base = "rrc-flip"`, `strong_views = "odd"` (weak and strong views in turn, as mlkd and crld
 take them), tables `[randaugment] [trivialaugment] [jitter] [erase] [mix]`; the cache keeps the whole of it.
 
-`torchrun --nproc-per-node 8 $(which kdcache) build ...`  (eight processes, a GPU each, build one cache)
+`torchrun --nproc-per-node 8 -m kdcache build ...`  (eight processes, a GPU each, build one cache)
 
 The same command continues a build that was interrupted. A folder without sub-folders has no labels.
 """
@@ -107,6 +114,14 @@ def build(
             "faithful setting below it; the table is shown by inspect.",
         ),
     ] = 64.0,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="How logits become records: topk-tail (every class one by one) or class-sketch (some "
+            "classes one by one, the others rebuilt from a few coefficients). Default: topk-tail for up to "
+            "32 classes."
+        ),
+    ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(min=1, help="Classes stored one by one. Default: by calibration; all of up to 32."),
@@ -221,6 +236,7 @@ def build(
                 "recipe": recipe,
                 "weights": weights,
                 "bytes_per_view": bytes_per_view,
+                "codec": codec,
                 "top_k": top_k,
                 "tail_rank": tail_rank,
                 "tail_step": tail_step,

@@ -73,11 +73,11 @@ def _summary(console: Console, out: str, budget: float, result: Any, seconds: fl
     lines += statistics_lines(result.statistics)
     if result.order is not None:
         lines.append(result.order.warning(manifest.data.spec))
-    if manifest.codec.tail_rank:
+    if manifest.calibration.logit_std:
         lines.append(
-            f"top {manifest.codec.top_k} of {manifest.classes} classes + rank "
-            f"{manifest.codec.tail_rank}: decoded logits are off by {manifest.calibration.tail_error:.3f} "
-            f"rms, the logits' own spread is {manifest.calibration.logit_std:.3f}"
+            f"{manifest.codec.described(manifest.classes)} of {manifest.classes} classes: decoded "
+            f"logits are off by {manifest.calibration.tail_error:.3f} rms, the logits' own spread is "
+            f"{manifest.calibration.logit_std:.3f}"
         )
     if manifest.invalid_rows:
         lines.append(f"{len(manifest.invalid_rows)} unreadable samples are marked invalid")

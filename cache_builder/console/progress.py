@@ -1,14 +1,14 @@
-"""What a build tells while it runs: a live display on a terminal, plain lines elsewhere."""
+"""What a build says while it runs: nothing, or a live display on a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _LINE_EVERY_S = 10.0
 
@@ -54,25 +54,54 @@ class BuildStats:
         return ", ".join(parts)
 
 
+class Progress(Protocol):
+    """Where a long job says how far it is, one phase after the other."""
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+
+    def start(self, phase: str, total: int, done: int = 0, unit: str = "views") -> None:
+        """Begin a phase of ``total`` steps, ``done`` of which were finished before this run."""
+
+    def update(self, done: int, note: str = "", last: bool = False) -> None:
+        """``done`` steps of the phase are finished; ``last`` marks the end of the phase."""
+
+
+class Silent:
+    """Says nothing: the progress of a job that is called from Python."""
+
+    def say(self, text: str) -> None:
+        """Nothing is printed."""
+
+    def start(self, phase: str, total: int, done: int = 0, unit: str = "views") -> None:
+        """Nothing is shown."""
+
+    def update(self, done: int, note: str = "", last: bool = False) -> None:
+        """Nothing is shown."""
+
+
+SILENT = Silent()
+
+
 class BuildProgress:
-    """Shows one phase after the other. Use as a context manager."""
+    """The :class:`Progress` of the commands, on a console. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description:<11}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        self._bar = bars.Progress(
+            bars.TextColumn("{task.description:<11}"),
+            bars.BarColumn(),
+            bars.TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+            bars.TextColumn("{task.fields[rate]}"),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("eta"),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[note]}"),
             console=console,
             disable=not self._live,
         )
-        self._task: TaskID | None = None
+        self._task: bars.TaskID | None = None
         self._phase = ""
         self._total = self._first = 0
         self._started = self._last_line = 0.0

@@ -7,7 +7,7 @@ import numpy as np
 from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.source import ArraySource
-from cache_builder.format.errors import DataError
+from cache_builder.format.errors import ConfigError, DataError
 
 # The files keep the order in which the writers were recorded, so a cut keeps most writers on one side:
 # the last third is handwriting that training has hardly seen.
@@ -17,9 +17,13 @@ _TRAIN = 1197
 def open_digits(argument: str) -> ArraySource:
     """``digits`` (all), ``digits:train`` (first 1,197) or ``digits:test`` (last 600).
 
-    ``?classes=FILE`` behind it orders or names the classes.
+    ``?classes=FILE`` behind it orders or names the classes. Raises :class:`ConfigError` without scikit-learn.
     """
-    from sklearn.datasets import load_digits
+    spec = f"digits:{argument}" if argument else "digits"
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{spec} needs scikit-learn: pip install 'kdcache[demo]'") from error
 
     part, options = split_options("digits", argument, ("classes",))
     parts = {"": (0, None), "train": (0, _TRAIN), "test": (_TRAIN, None)}
@@ -29,7 +33,6 @@ def open_digits(argument: str) -> ArraySource:
     bunch = load_digits()
     grey = np.rint(bunch.images[start:stop] * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=-1)
-    spec = f"digits:{argument}" if argument else "digits"
     found = bunch.target[start:stop].astype(np.int32)
     digits = tuple(str(digit) for digit in range(10))
     names, labels = in_given_order(spec, digits, found, options.get("classes"))

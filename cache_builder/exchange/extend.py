@@ -15,13 +15,12 @@ from cache_builder.build.pipeline import TileRunner
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import Reopening, check_samples, check_teacher, reopened
 from cache_builder.console.memory import memory_failures
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSource, Sample
 from cache_builder.datasets.source import Wrapped
 from cache_builder.exchange.replace_folder import aside, recover, replace_folder
 from cache_builder.exchange.tiles import copy_tile
-from cache_builder.format import codec
-from cache_builder.format.codec import Fields
+from cache_builder.format.codecs import Fields
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
@@ -55,7 +54,7 @@ def run_extend(settings: ExtendSettings) -> None:
     console.print(said, highlight=False, soft_wrap=True, markup=False)
 
 
-def extend(settings: ExtendSettings, progress: BuildProgress) -> Manifest:
+def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
     """Add views. The cache stays as it is, and readable, until the extended one is whole and takes its place.
 
     The same call continues after any death. Raises :class:`ConfigError` for another teacher or fewer views,
@@ -154,12 +153,12 @@ def _begun(cache: Cache, plan: Plan, making: Path, hold: Hold) -> ExtendingWrite
     if begun is None or not is_same_build(begun, plan.manifest):
         remove(making)
         begun = copy_begun(cache, str(making), plan.manifest)
-    writer = ExtendingWriter(cache, making, begun.with_basis(cache.manifest.basis), hold.check)
+    writer = ExtendingWriter(cache, making, begun, hold.check)
     writer.sweep()
     return writer
 
 
-def _copy_old(cache: Cache, writer: CacheWriter, progress: BuildProgress) -> None:
+def _copy_old(cache: Cache, writer: CacheWriter, progress: Progress) -> None:
     """Tiles that are the same in both caches, byte for byte."""
     wanted = set(tiles(writer.manifest))
     same = [tile for tile in cache.tiles if tile in wanted]
@@ -194,7 +193,7 @@ class ExtendingWriter(CacheWriter):
         for view in tile.views:
             if view < self._old.manifest.views.count:
                 records = self._old.read_rows(view, tile.rows)
-                for name, column in codec.unpack(records, self.manifest.codec).items():
+                for name, column in self.manifest.codec.layout.unpack(records).items():
                     columns[name][view - tile.view_start] = column
         return super().write_tile(tile, columns, digests, invalid, statistics)
 

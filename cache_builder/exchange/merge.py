@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cache_builder.build.output import check_output
 from cache_builder.build.parts import called, copy_begun
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.exchange.tiles import copy_tile, reencode_tile
 from cache_builder.format.commits import Shard
 from cache_builder.format.errors import ConfigError
@@ -49,7 +49,7 @@ def run_merge(settings: MergeSettings) -> None:
     console.print(said, highlight=False, soft_wrap=True, markup=False)
 
 
-def merge(settings: MergeSettings, progress: BuildProgress) -> Manifest:
+def merge(settings: MergeSettings, progress: Progress) -> Manifest:
     """Put the tiles of all parts into one store; the same call continues after any death.
 
     The first part gives what no record depends on: environment and product version. Raises
@@ -167,12 +167,12 @@ def _begun(first: Cache, out: str, manifest: Manifest, hold: Hold) -> CacheWrite
         begun = copy_begun(first, out, manifest)
     elif not is_same_build(begun, manifest):
         raise ConfigError(f"{out} holds another cache already: choose another --out or remove it")
-    writer = CacheWriter(out, begun.with_basis(first.manifest.basis), hold.check)
+    writer = CacheWriter(out, begun, hold.check)
     writer.sweep()
     return writer
 
 
-def _copy(first: Cache, owners: dict[Tile, Cache], writer: CacheWriter, progress: BuildProgress) -> None:
+def _copy(first: Cache, owners: dict[Tile, Cache], writer: CacheWriter, progress: Progress) -> None:
     todo = [tile for tile in tiles(writer.manifest) if not writer.is_committed(tile)]
     progress.start("merging", len(owners), len(owners) - len(todo), unit="tiles")
     moves: dict[str, Callable[[Cache, CacheWriter, Tile], None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format import codec
+from cache_builder.format.codecs import Fields
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, tile_arrays
 from cache_builder.format.reader import Cache
@@ -35,25 +35,23 @@ def copy_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
 
 
 def reencode_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
-    """Decode the records of a tile and encode them with the writer's codec and basis."""
-    target = writer.manifest
+    """Decode the records of a tile and encode them with the writer's codec."""
+    target = writer.codec
     invalid = source.commits[tile.key].invalid_rows
     views = []
     for view in tile.views:
         logits = source.decode(source.read_rows(view, tile.rows))
         unreadable = np.isnan(logits).any(axis=1)
         logits[unreadable] = 0
-        records = codec.pack(codec.encode(logits, target.codec, target.basis), target.codec)
-        records[unreadable] = codec.pack(
-            codec.invalid_fields(int(unreadable.sum()), target.codec), target.codec
-        )
+        records = target.pack(target.encode(logits))
+        records[unreadable] = target.pack(target.invalid(int(unreadable.sum())))
         views.append(records)
     digests = source.read_digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
     statistics = source.commits[tile.key].statistics
     writer.write_tile(tile, columns(np.stack(views), writer), digests, invalid, statistics)
 
 
-def columns(records: NDArray[np.uint8], writer: CacheWriter) -> codec.Fields:
+def columns(records: NDArray[np.uint8], writer: CacheWriter) -> Fields:
     """Records [views, rows, record_bytes] as the columns that a writer takes."""
-    flat = codec.unpack(records.reshape(-1, records.shape[-1]), writer.manifest.codec)
+    flat = writer.manifest.codec.layout.unpack(records.reshape(-1, records.shape[-1]))
     return {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}

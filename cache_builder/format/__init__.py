@@ -1,5 +1,6 @@
-"""The store format: manifest, layout, record codec, writer and reader. NumPy only; never imports torch."""
+"""The store format: manifest, layout, codecs, writer and reader. NumPy only; never imports torch."""
 
+from cache_builder.format.codecs import CODECS, Codec, Ranked, RecordLayout
 from cache_builder.format.errors import (
     ConfigError,
     CorruptCacheError,
@@ -11,12 +12,13 @@ from cache_builder.format.errors import (
     StorageError,
     UnknownSampleError,
 )
-from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
 
 __all__ = [
+    "CODECS",
     "Cache",
+    "Codec",
     "ConfigError",
     "CorruptCacheError",
     "DataError",
@@ -24,6 +26,7 @@ __all__ = [
     "IncompleteCacheError",
     "KDCacheError",
     "Manifest",
+    "Ranked",
     "RecordLayout",
     "ServerError",
     "StorageError",

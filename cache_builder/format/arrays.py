@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
 
+from cache_builder.format.codecs.record import Field
 from cache_builder.format.errors import CorruptCacheError
-from cache_builder.format.layout import ArraySpec, Field
+from cache_builder.format.layout import ArraySpec
 from cache_builder.format.store import read_bytes
 
 # What Zarr and its codecs raise for bytes that are not what they wrote; OSError is left alone because a

@@ -1,26 +1,20 @@
-"""Pure geometry of a store: tiles, arrays, shards, chunks and the fields of a record. No I/O here."""
+"""Pure geometry of a store: tiles, arrays, shards and chunks. No I/O here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from cache_builder.format.manifest import Codec, CodecSection, Manifest, SketchSection
+from cache_builder.format.codecs.record import Shuffle
+from cache_builder.format.manifest import Manifest
 from cache_builder.format.positions import COUNTS, STARTS, block_positions, position_count
 
 ROOT_ATTRIBUTE = "kdcache"
-INDEX_TYPES = {8: "<u1", 16: "<u2", 32: "<u4"}
-
-
-def index_bits(classes: int) -> int:
-    """Bits of the smallest unsigned type that holds ``classes - 1``."""
-    return 8 if classes <= 2**8 else 16 if classes <= 2**16 else 32
 
 
 @dataclass(frozen=True)
@@ -106,96 +100,6 @@ class Blocks:
         yield from zip(met.tolist(), np.split(order, starts[1:]), strict=met.size > 0)
 
 
-Shuffle = Literal["noshuffle", "bitshuffle"]
-_UNSHUFFLED = ("tail_coef", "tail_coef_packed", "topk_residual")
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field of a record: ``count`` values of ``dtype``, at byte ``offset`` of the packed record."""
-
-    name: str
-    dtype: np.dtype[Any]
-    count: int
-    scalar: bool
-    offset: int
-
-    @property
-    def shuffle(self) -> Shuffle:
-        """What Blosc does to the bytes of a chunk before it compresses them.
-
-        Small coefficients are best left to zstd's entropy coder byte by byte: 32.7 bytes instead of 36.0 for
-        64 of them (glyphs, 482 classes, 2026-11-25); numbers of several bytes are not.
-        """
-        return "noshuffle" if self.name in _UNSHUFFLED else "bitshuffle"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of this field in a packed record."""
-        return self.dtype.itemsize * self.count
-
-
-_Column = tuple[str, str, int, bool]
-"""Name, type, count and whether the array lacks the last axis."""
-
-
-def _topk_tail(codec: CodecSection) -> list[_Column]:
-    return [
-        ("topk_max", "<f4", 1, True),
-        ("lse", "<f4", 1, True),
-        ("topk_span", "<f2", 1, True),
-        ("tail_coef_wide", "<i2", codec.tail_wide, False),
-        ("topk_index", INDEX_TYPES[codec.index_bits], codec.top_k, False),
-        ("topk_value", "<u1", codec.top_k, False),
-        ("tail_coef", "<i1", codec.tail_rank - codec.tail_wide, False),
-    ]
-
-
-def _class_sketch(codec: SketchSection) -> list[_Column]:
-    return [
-        ("lse_above", "<f2", 1, True),
-        ("tail_coef_wide", "<i2", codec.tail_wide, False),
-        ("topk_index", INDEX_TYPES[codec.index_bits], codec.top_k, False),
-        ("topk_residual", f"<i{codec.value_bits // 8}", codec.top_k, False),
-        ("tail_coef", "<i1", codec.tail_bytes, False),
-        ("tail_coef_packed", "<u1", -(-codec.tail_packed // 2), False),
-    ]
-
-
-@dataclass(frozen=True)
-class RecordLayout:
-    """The packed record: the fields in their order, little-endian, without padding."""
-
-    codec: Codec
-
-    @cached_property
-    def fields(self) -> tuple[Field, ...]:
-        """The fields in packed order. Absent fields (no tail, nothing wide) are left out."""
-        codec = self.codec
-        columns = _topk_tail(codec) if isinstance(codec, CodecSection) else _class_sketch(codec)
-        fields: list[Field] = []
-        offset = 0
-        for name, dtype, count, scalar in columns:
-            if count:
-                fields.append(Field(name, np.dtype(dtype), count, scalar, offset))
-                offset += fields[-1].nbytes
-        return tuple(fields)
-
-    @cached_property
-    def record_bytes(self) -> int:
-        """Bytes of one packed record."""
-        return sum(field.nbytes for field in self.fields)
-
-    @cached_property
-    def dtype(self) -> np.dtype[Any]:
-        """The packed record as a NumPy structured type."""
-        members: list[tuple[str, DTypeLike] | tuple[str, DTypeLike, tuple[int, ...]]] = [
-            (field.name, field.dtype) if field.scalar else (field.name, field.dtype, (field.count,))
-            for field in self.fields
-        ]
-        return np.dtype(members)
-
-
 @dataclass(frozen=True)
 class ArraySpec:
     """Shape, type and partition of one Zarr array."""
@@ -250,7 +154,7 @@ def output_arrays(manifest: Manifest, output: str) -> list[ArraySpec]:
     height, width = manifest.tiling.views, block_positions(manifest)
     names = ("view", "row" if manifest.positions.kind == "one" else "position")
     specs = []
-    for field in RecordLayout(manifest.outputs[output].codec).fields:
+    for field in manifest.outputs[output].codec.layout.fields:
         tail = () if field.scalar else (field.count,)
         specs.append(
             ArraySpec(
@@ -319,14 +223,11 @@ def has_own_names(manifest: Manifest) -> bool:
 
 
 def _codec_specs(manifest: Manifest, output: str) -> list[ArraySpec]:
-    codec, classes = manifest.outputs[output].codec, manifest.outputs[output].width
-    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-        "mean": ("<f4", (classes,)),
-        "basis": ("<f4", (codec.tail_rank, classes)),
-    }
-    if isinstance(codec, SketchSection):
-        shapes["centres"] = ("<i2", (classes, codec.tail_rank))
-    return [_header_spec(codec_path(manifest, output, name), *shape) for name, shape in shapes.items()]
+    codec, width = manifest.outputs[output].codec, manifest.outputs[output].width
+    return [
+        _header_spec(codec_path(manifest, output, header.name), header.dtype, header.shape)
+        for header in codec.headers(width)
+    ]
 
 
 def _probe_specs(manifest: Manifest) -> list[ArraySpec]:

@@ -13,9 +13,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cache_builder.format import codec
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
 from cache_builder.format.class_names import ClassNames
+from cache_builder.format.codecs import Ranked, Stored, open_codec
 from cache_builder.format.commits import (
     REPAIR,
     REPAIR_INDEX,
@@ -40,7 +40,6 @@ from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
     Blocks,
-    RecordLayout,
     Tile,
     codec_path,
     digest_array,
@@ -52,7 +51,6 @@ from cache_builder.format.layout import (
 from cache_builder.format.manifest import (
     LOGITS,
     Manifest,
-    TailBasis,
     array_digest,
     build_digest,
     cache_digest,
@@ -67,7 +65,7 @@ _NAMED_IN_ERRORS = 3
 
 
 def read_manifest(location: str | Path) -> Manifest | None:
-    """The manifest at a location, without its tail basis; None where there is no store.
+    """The manifest at a location; None where there is no store.
 
     Raises :class:`FormatError` for a store that is something else or of an unknown version.
     """
@@ -113,7 +111,7 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
 
 
 class Cache:
-    """A cache open for reading. ``manifest`` carries its tail basis."""
+    """A cache open for reading."""
 
     body: dict[str, Any]
     """The manifest's JSON as stored, of whatever version; ``manifest`` says the same as version 3 does."""
@@ -125,13 +123,18 @@ class Cache:
         self.body = body
         self._manifest = parse_manifest(body, where=self.location)
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self.layout = RecordLayout(self._manifest.codec)
+        self.layout = self._manifest.codec.layout
         self.blocks = Blocks.of(self._manifest)
 
-    @cached_property
+    @property
     def manifest(self) -> Manifest:
-        """The manifest with the tail basis attached."""
-        return self._manifest.with_basis(TailBasis.read(self._manifest.codec, self.codec_array))
+        """The manifest."""
+        return self._manifest
+
+    @cached_property
+    def codec(self) -> Ranked[Any]:
+        """What decodes the records: the manifest's codec with the arrays that the store keeps for it."""
+        return open_codec(self._manifest.codec, self._manifest.classes, self.codec_array)
 
     @property
     def record_bytes(self) -> int:
@@ -334,7 +337,11 @@ class Cache:
 
     def decode(self, records: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Packed records uint8 [n, record_bytes] to dense logits float32 [n, C]."""
-        return codec.decode(records, self._manifest.codec, self.manifest.basis)
+        return np.asarray(self.codec.decode(self.codec.unpack(records)))
+
+    def stored(self, records: NDArray[np.uint8]) -> Stored:
+        """The K classes of packed records uint8 [n, record_bytes], without decoding the others."""
+        return self.codec.stored(self.codec.unpack(records))
 
     def damaged_shards(self) -> Iterator[str]:
         """Keys of shards whose bytes do not match their commit: reads every byte of the cache."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
 from cache_builder.format.class_names import NO_NAMES, ClassNames
+from cache_builder.format.codecs import Codec, Fields, Ranked
 from cache_builder.format.commits import (
     INDEX_KEY,
     Commit,
@@ -29,13 +31,11 @@ from cache_builder.format.commits import (
 from cache_builder.format.creation import create as create
 from cache_builder.format.creation import header_digests as header_digests
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError, KDCacheError
-from cache_builder.format.fields import Fields
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
     Tile,
-    codec_path,
     digest_array,
     record_arrays,
     record_path,
@@ -45,7 +45,6 @@ from cache_builder.format.locations import followed
 from cache_builder.format.manifest import (
     LOGITS,
     Manifest,
-    SketchSection,
     build_digest,
     cache_digest,
     parse_manifest,
@@ -114,17 +113,14 @@ def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray
 
 
 def header_arrays(
-    manifest: Manifest, table: SampleTable, pixels: NDArray[np.uint8]
+    codec: Codec[Any], table: SampleTable, pixels: NDArray[np.uint8] | None
 ) -> dict[str, NDArray[Any]]:
-    """Every array that is written once, before the first tile.
+    """Every array that is written once, before the first tile, by the paths of the newest format version.
 
-    ``pixels``: uint8 [pairs, 3, S, S] of the probe; they are not looked at where the manifest has none.
+    ``pixels``: uint8 [pairs, 3, S, S] of the probe; None where there is none.
     """
-    codec: dict[str, NDArray[Any]] = {"mean": manifest.basis.mean, "basis": manifest.basis.basis}
-    if isinstance(manifest.codec, SketchSection):
-        codec["centres"] = manifest.basis.centres
-    stored = {codec_path(manifest, LOGITS, name): array for name, array in codec.items()}
-    probe = {"probe/pixels": pixels} if manifest.probe.kind == "pixels" else {}
+    stored = {f"codec/{LOGITS}/{name}": array for name, array in codec.arrays.items()}
+    probe = {} if pixels is None else {"probe/pixels": pixels}
     return table.arrays() | table.names.arrays() | stored | probe
 
 
@@ -161,6 +157,11 @@ class CacheWriter:
             )
         self._encoder = _ShardEncoder(manifest)
         self._folder = _identity(self._store)
+
+    @cached_property
+    def codec(self) -> Ranked[Any]:
+        """What encodes the records of this store, with the arrays that it was created with."""
+        return Cache(self.location, self._body).codec
 
     def is_committed(self, tile: Tile) -> bool:
         """Whether the tile's commit object exists."""

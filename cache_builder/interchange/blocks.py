@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.build.parts import parse_rows
-from cache_builder.format import codec
-from cache_builder.format.codec import Stored
+from cache_builder.format.codecs import Stored
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.reader import Cache
 
@@ -32,8 +31,7 @@ class Block:
     @cached_property
     def stored(self) -> Stored:
         """The K classes of each record, without decoding the others."""
-        manifest = self.cache.manifest
-        return codec.stored(codec.unpack(self.records, manifest.codec), manifest.codec, manifest.basis)
+        return self.cache.stored(self.records)
 
     @property
     def logits(self) -> NDArray[np.float32]:

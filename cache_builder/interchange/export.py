@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import local_output
 from cache_builder.format.reader import Cache, open_cache
@@ -56,7 +56,7 @@ def run_export(settings: ExportSettings) -> None:
     console.print(said, highlight=False, soft_wrap=True, markup=False)
 
 
-def export(settings: ExportSettings, progress: BuildProgress) -> int:
+def export(settings: ExportSettings, progress: Progress) -> int:
     """Write the file; gives the number of records. Memory does not grow with the cache, but for ``npz``.
 
     Raises :class:`ConfigError` for what cannot be written and the reader's errors for a damaged cache.
@@ -89,7 +89,8 @@ def export(settings: ExportSettings, progress: BuildProgress) -> int:
 
 
 def _check_top(settings: ExportSettings, cache: Cache) -> None:
-    stored, classes = cache.manifest.codec.top_k, cache.manifest.classes
+    classes = cache.manifest.classes
+    stored = cache.manifest.codec.kept(classes)
     if settings.top is not None and not 1 <= settings.top <= classes:
         raise ConfigError(f"--top {settings.top}: the cache has {classes} classes")
     if settings.top is not None and settings.top > stored and not settings.dense:
@@ -123,7 +124,8 @@ def _write_npz(
     settings: ExportSettings,
 ) -> None:
     """Arrays [V, N, ...]: small caches only."""
-    classes, top = cache.manifest.classes, settings.top or cache.manifest.codec.top_k
+    classes = cache.manifest.classes
+    top = settings.top or cache.manifest.codec.kept(classes)
     kind = np.dtype(np.float16 if settings.half else np.float32)
     shape = (len(views), len(rows))
     needed = shape[0] * shape[1] * (8 * top + 4 + (kind.itemsize * classes if settings.dense else 0))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +18,23 @@ from cache_builder.build.classes import BY_NAME
 from cache_builder.build.output import check_output
 from cache_builder.build.reopen import UNKNOWN_DIGEST
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.calibrate import Calibration
-from cache_builder.console.progress import BuildProgress
+from cache_builder.calibration.contract import Calibration
+from cache_builder.calibration.pairs import calibration_pairs
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets.pixels import NEWEST
-from cache_builder.format import codec as numpy_codec
 from cache_builder.format.class_names import ClassNames
-from cache_builder.format.codec import no_tail
+from cache_builder.format.codecs import Fields, Ranked
+from cache_builder.format.codecs.masking import is_masked
+from cache_builder.format.codecs.topk_tail import TopkTail
 from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.format.layout import Tile, index_bits, tiles
+from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import (
     LOGITS,
     CalibrationSection,
     CodecRequest,
-    CodecSection,
     DataSection,
     Decoding,
     ImageInput,
@@ -47,7 +49,6 @@ from cache_builder.format.manifest import (
     ViewsSection,
     is_same_build,
 )
-from cache_builder.format.masking import is_masked
 from cache_builder.format.owned import creations_beside, removed
 from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.store import fsync_folder
@@ -123,12 +124,12 @@ def run_import(settings: ImportSettings) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def import_dump(settings: ImportSettings, progress: BuildProgress) -> Manifest:
+def import_dump(settings: ImportSettings, progress: Progress) -> Manifest:
     """As :func:`import_and_measure`; gives the manifest alone."""
     return import_and_measure(settings, progress).manifest
 
 
-def import_and_measure(settings: ImportSettings, progress: BuildProgress) -> Imported:
+def import_and_measure(settings: ImportSettings, progress: Progress) -> Imported:
     """Write the cache, which appears when it is whole, and compare what it holds with the labels.
 
     Raises :class:`ConfigError` for settings that would let the cache be misused, :class:`DataError` for a
@@ -165,13 +166,13 @@ def _begin(
     matched: Matched,
     views: ViewsSection,
     settings: ImportSettings,
-    progress: BuildProgress,
+    progress: Progress,
 ) -> Manifest:
     """Fit the codec, render the probe where views can be replayed, and create the store."""
     calibration = _calibration(dump, settings, progress)
     seen = _seen(matched, settings)
     probe: PixelsProbe | NoProbe = NoProbe()
-    pixels = np.empty(0, np.uint8)
+    pixels: NDArray[np.uint8] | None = None
     if matched.source is not None and views.recipe.name != UNKNOWN_VIEWS:
         probe, pixels = render_probe(matched.source, views, seen)
     manifest = Manifest(
@@ -195,9 +196,9 @@ def _begin(
         requested=_requested(settings),
         environment=_account(dump, settings, matched, views),
         digests={},
-    ).with_basis(calibration.basis)
+    )
     table = SampleTable.from_ids(matched.ids, matched.labels, ClassNames(matched.class_names))
-    arrays = header_arrays(manifest, table, pixels)
+    arrays = header_arrays(calibration.codec, table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
     begun = _begun_before(making, manifest)
     if begun is None:
@@ -280,16 +281,13 @@ def _tiling(dump: Dump) -> TilingSection:
     return TilingSection(views=height, rows=min(rows, len(dump)))
 
 
-def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) -> Calibration:
+def _calibration(dump: Dump, settings: ImportSettings, progress: Progress) -> Calibration:
     """Top-K dumps need no tail: outside the top K every logit is 0. Dense ones are fitted as in a build."""
     classes, request = dump.classes, _codec_request(settings)
     if dump.top_k is not None and dump.top_k < classes:
-        codec = CodecSection(
-            top_k=dump.top_k, index_bits=index_bits(classes), tail_rank=0, tail_wide=0, tail_step=0.0
-        )
         section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
-        return Calibration(codec, no_tail(classes), section)
-    pairs = calibrate.calibration_pairs(len(dump), dump.views, classes, settings.seed or 0)
+        return Calibration(TopkTail.without_tail(classes, dump.top_k), section)
+    pairs = calibration_pairs(len(dump), dump.views, classes, settings.seed or 0)
     progress.start("calibrating", len(pairs), unit="records")
     logits = np.empty((len(pairs), classes), np.float32)
     for view in sorted({view for view, _ in pairs}):
@@ -297,8 +295,8 @@ def _calibration(dump: Dump, settings: ImportSettings, progress: BuildProgress) 
         rows = np.array([pairs[place][1] for place in places])
         logits[places] = dump.block(range(view, view + 1), rows)[0]
     progress.update(len(pairs), last=True)
-    is_plain = calibrate.is_exact(classes, request) and not is_masked(logits).any()
-    found = calibrate.exact(classes, request) if is_plain else calibrate.fit(logits, request)
+    plain = None if is_masked(logits).any() else calibrate.unfitted(classes, request)
+    found = plain or calibrate.fit(logits, request)
     for line in found.told:
         progress.say(line)
     return found
@@ -309,7 +307,7 @@ def _write_tiles(
     matched: Matched,
     manifest: Manifest,
     writer: CacheWriter,
-    progress: BuildProgress,
+    progress: Progress,
     tally: AccuracyTally,
 ) -> None:
     total = manifest.views.count * manifest.data.samples
@@ -318,14 +316,14 @@ def _write_tiles(
     progress.start("importing", total, done, unit="records")
     for tile in todo:
         digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
-        fields = _fields(dump, manifest, tile)
-        tally.add(tile, fields["topk_index"][..., 0])
+        fields = _fields(dump, writer.codec, tile)
+        tally.add(tile, writer.codec.best(fields))
         writer.write_tile(tile, fields, digests)
         done += tile.count
         progress.update(done, last=done == total)
 
 
-def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
+def _fields(dump: Dump, codec: Ranked[Any], tile: Tile) -> Fields:
     """Columns [views, rows, ...] of a tile, encoded in blocks that fit into memory."""
     height, width = len(tile.views), len(tile.rows)
     step = max(1, _LOGITS_AT_ONCE // (height * dump.classes))
@@ -333,20 +331,19 @@ def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
     for start in range(tile.row_start, tile.row_stop, step):
         rows = np.arange(start, min(start + step, tile.row_stop))
         logits = dump.block(tile.views, rows).reshape(-1, dump.classes)
-        _check_masks(logits, manifest, tile, rows)
-        encoded = numpy_codec.encode(logits, manifest.codec, manifest.basis)
-        packed.append(numpy_codec.pack(encoded, manifest.codec).reshape(height, len(rows), -1))
+        _check_masks(logits, codec, tile, rows)
+        packed.append(codec.pack(codec.encode(logits)).reshape(height, len(rows), -1))
     records = np.concatenate(packed, axis=1)
-    flat = numpy_codec.unpack(records.reshape(height * width, -1), manifest.codec)
+    flat = codec.unpack(records.reshape(height * width, -1))
     return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
 
 
 def _check_masks(
-    logits: NDArray[np.float32], manifest: Manifest, tile: Tile, rows: NDArray[np.int64]
+    logits: NDArray[np.float32], codec: Ranked[Any], tile: Tile, rows: NDArray[np.int64]
 ) -> None:
     """Masks that calibration did not see would take the whole range of a record's numbers."""
-    masked = is_masked(logits).any(axis=1)
-    if manifest.codec.masks is None and masked.any():
+    masked = codec.without_place(logits)
+    if masked.any():
         view, place = divmod(int(np.argmax(masked)), len(rows))
         raise DataError(
             f"row {rows[place]} of view {tile.view_start + view} masks classes (logits of -5000 or less "

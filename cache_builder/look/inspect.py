@@ -17,10 +17,9 @@ from rich.text import Text
 
 from cache_builder.calibration.rate_distortion import rate_table
 from cache_builder.datasets.orders import BetterOrder, OrderTally
-from cache_builder.format import codec
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
-from cache_builder.format.layout import RecordLayout, record_arrays
+from cache_builder.format.layout import record_arrays
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics
@@ -226,7 +225,7 @@ def _count(
     cache: Cache, records: NDArray[np.uint8], labels: NDArray[np.int32], tally: OrderTally | None
 ) -> NDArray[np.float64]:
     """Top-1 hits, top-5 hits, summed NLL and number of labelled valid records."""
-    kept = _stored(cache, records)
+    kept = cache.stored(records)
     known = (labels >= 0) & np.isfinite(kept.lse)
     logits, labels = cache.decode(records[known]), labels[known]
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
@@ -240,17 +239,12 @@ def _count(
     return np.array([(stored_rank == 0).sum(), (rank < 5).sum(), nll.sum(), known.sum()], np.float64)
 
 
-def _stored(cache: Cache, records: NDArray[np.uint8]) -> codec.Stored:
-    manifest = cache.manifest
-    return codec.stored(codec.unpack(records, manifest.codec), manifest.codec, manifest.basis)
-
-
 def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
     try:
         record = cache.read_rows(view, range(row, row + 1))
     except IncompleteCacheError:
         return None
-    kept = _stored(cache, record)
+    kept = cache.stored(record)
     valid = bool(np.isfinite(kept.lse[0]))
     probabilities = np.exp(kept.values[0] - kept.lse[0])
     names = cache.class_names
@@ -291,16 +285,16 @@ def show(description: Description, console: Console) -> None:
         console.print("this sample could not be read when the cache was built: its record is marked invalid")
         return
     console.print(_bars(sample))
-    if manifest.codec.top_k < manifest.classes:
-        console.print(f"all other {manifest.classes - manifest.codec.top_k} classes: {sample.tail_mass:.2%}")
+    others = manifest.classes - manifest.codec.kept(manifest.classes)
+    if others:
+        console.print(f"all other {others} classes: {sample.tail_mass:.2%}")
 
 
 def _facts(description: Description) -> dict[str, str]:
     manifest, size = description.manifest, description.size
     complete = description.committed == description.tiles and manifest.cache_id is not None
-    codec_section, teacher, views = manifest.codec, manifest.teacher, manifest.views
+    teacher, views = manifest.teacher, manifest.views
     seen = manifest.input
-    unpacked = RecordLayout(codec_section).record_bytes
     parameters = ", ".join(described(views.recipe.configuration))
     facts = {
         "cache": f"{description.location} ({manifest.name}), format {manifest.format_version}",
@@ -313,15 +307,7 @@ def _facts(description: Description) -> dict[str, str]:
         "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
         "input": f"{seen.size} px, {seen.interpolation}, {teacher.precision}",
         "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
-        "record": f"{codec_section.name}, {unpacked} bytes unpacked: top {codec_section.top_k}"
-        + (
-            f" + rank {codec_section.tail_rank} sketch (step {codec_section.tail_step:g}, "
-            f"rms error {manifest.calibration.tail_error:.3f} of spread {manifest.calibration.logit_std:.3f})"
-            if codec_section.tail_rank
-            else ", all others alike (imported)"
-            if codec_section.top_k < manifest.classes
-            else ": every class, no tail"
-        ),
+        "record": _record_fact(manifest),
         "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
     }
     if said := over_budget(manifest, size):
@@ -341,6 +327,14 @@ def _facts(description: Description) -> dict[str, str]:
     return facts
 
 
+def _record_fact(manifest: Manifest) -> str:
+    codec, found = manifest.codec, manifest.calibration
+    said = f"{codec.name}, {codec.layout.record_bytes} bytes unpacked: {codec.described(manifest.classes)}"
+    if found.logit_std:
+        said += f", rms error {found.tail_error:.3f} of spread {found.logit_std:.3f}"
+    return said
+
+
 def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None) -> str | None:
     """What to say where the records take more on disk than ``--bytes-per-view``; None where they do not.
 
@@ -353,7 +347,7 @@ def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None
     )  # fmt: skip
     if budget is None or is_by_hand or size.bytes_per_view <= (1 + _BUDGET_NOISE) * budget:
         return None
-    if manifest.codec.top_k == classes:
+    if manifest.codec.kept(classes) == classes:
         why = f"{classes} classes are so few that each is stored by itself, and chunks add to it"
     else:
         why = (

@@ -14,7 +14,8 @@ from torch import Tensor
 from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.reader import Cache, open_cache
-from cache_builder.views import ViewParams, draw, recipe_from, render_views
+from cache_builder.views import ViewParams, draw, recipe_from
+from cache_builder.views.apply import render_views
 from cache_builder.views.crops import Box
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.build.classes import agreement
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.datasets import ImageSource, LimitedSource
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.reader import Cache
@@ -19,7 +19,7 @@ from cache_builder.views.probe import probe_differences
 class DataVerifier:
     """Compares a data set with a cache whose header arrays are intact."""
 
-    def __init__(self, cache: Cache, source: ImageSource, rows: NDArray[np.int64], progress: BuildProgress):
+    def __init__(self, cache: Cache, source: ImageSource, rows: NDArray[np.int64], progress: Progress):
         """``rows``: those whose source bytes are compared."""
         samples = cache.manifest.data.samples
         self.longer = len(source) > samples

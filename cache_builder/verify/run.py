@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cache_builder.build.reopen import NotFoundAgainError, Reopening, reopened
 from cache_builder.console.memory import memory_failures
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.reader import Cache
@@ -59,7 +59,7 @@ def run_verify(settings: VerifySettings, as_json: bool) -> int:
     return report.exit_code
 
 
-def verify(settings: VerifySettings, progress: BuildProgress) -> Report:
+def verify(settings: VerifySettings, progress: Progress) -> Report:
     """All checks of a cache. Raises :class:`FormatError` where there is none."""
     verification = Verification(settings, progress)
     checks = list(verification.checks())
@@ -69,7 +69,7 @@ def verify(settings: VerifySettings, progress: BuildProgress) -> Report:
 class Verification:
     """The checks of one cache, one after the other."""
 
-    def __init__(self, settings: VerifySettings, progress: BuildProgress) -> None:
+    def __init__(self, settings: VerifySettings, progress: Progress) -> None:
         self._settings, self._progress = settings, progress
         self.cache_id: str | None = None
         """As the manifest states it, once it was read."""

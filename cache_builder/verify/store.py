@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import ValidationError
 
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.format.commits import (
     INDEX_KEY,
     REPAIR,
@@ -36,7 +36,7 @@ _LOGITS_AT_ONCE = 2**23
 class StoreVerifier:
     """Checks one store, as far as what was found allows."""
 
-    def __init__(self, location: str, progress: BuildProgress) -> None:
+    def __init__(self, location: str, progress: Progress) -> None:
         """Raises :class:`FormatError` where there is no cache."""
         self.location = location
         self.cache: Cache | None = None

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from cache_builder.build.forward import Precision, TeacherForward
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import Progress
 from cache_builder.datasets import ImageSource
-from cache_builder.format.masking import unmasked
 from cache_builder.format.reader import Cache
 from cache_builder.tensors.encode import RecordEncoder
 from cache_builder.verify.faithful import (
@@ -51,11 +50,11 @@ class _Live:
 class TeacherVerifier:
     """Compares a teacher with an intact cache, over pictures of the cache's data set."""
 
-    def __init__(self, cache: Cache, plan: Plan, source: ImageSource, pairs: Pairs, progress: BuildProgress):
+    def __init__(self, cache: Cache, plan: Plan, source: ImageSource, pairs: Pairs, progress: Progress):
         """``pairs``: the (view, row) to compare. ``plan``: carries the teacher that was opened again."""
         self._cache, self._plan, self._source, self._pairs = cache, plan, source, pairs
         self._progress = progress
-        self._encoder = RecordEncoder(cache.manifest.codec, cache.manifest.basis).to(plan.forward.device)
+        self._encoder = RecordEncoder(cache.codec).to(plan.forward.device)
         self._precision = plan.manifest.teacher.precision
 
     def checks(self) -> Iterator[Check]:
@@ -125,8 +124,7 @@ class TeacherVerifier:
 
     def _kept(self, logits: Logits) -> Logits:
         """Logits with masked classes at what the cache keeps of them."""
-        manifest = self._cache.manifest
-        return unmasked(logits, manifest.codec, manifest.basis) if len(logits) else logits
+        return self._cache.codec.settled(logits) if len(logits) else logits
 
     def _stored(self, pairs: Pairs) -> Logits:
         """Decoded records of the pairs; each block is read once."""

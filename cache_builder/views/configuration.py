@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
+from cache_builder.views.mixing import inverse_beta
 from cache_builder.views.recipes import BASES, RECIPES, Augment, Recipe
 
 UNKNOWN_VIEWS = "imported"
@@ -45,7 +46,7 @@ def parse_recipe(text: str) -> Recipe:
         if not equals:
             raise ConfigError(f"recipe {text!r}: expected name=value, found {item!r}")
         written[key.strip()] = value.strip()
-    return _validated(name, _nested(name, written), f"recipe {name!r}")
+    return _drawable(_validated(name, _nested(name, written), f"recipe {name!r}"))
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -62,7 +63,14 @@ def read_recipe(path: Path) -> Recipe:
     name = table.pop("name", "augment")
     if not isinstance(name, str):
         raise ConfigError(f"recipe file {path}: name: expected one of {', '.join(RECIPES)}, found {name!r}")
-    return _validated(name, table, f"recipe file {path}")
+    return _drawable(_validated(name, table, f"recipe file {path}"))
+
+
+def _drawable(recipe: Recipe) -> Recipe:
+    """The recipe, where what it needs to be drawn is installed; :class:`ConfigError` elsewhere."""
+    if isinstance(recipe, Augment) and recipe.mix is not None:
+        inverse_beta()
+    return recipe
 
 
 def _validated(name: str, configuration: Mapping[str, Any], where: str) -> Recipe:

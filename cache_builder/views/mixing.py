@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.frozen import Frozen
 from cache_builder.views.crops import Probability
 from cache_builder.views.pairing import Pairing
 from cache_builder.views.philox import Stream, uniforms
@@ -84,11 +86,20 @@ class Mixing(Frozen):
 
     def _lambda(self, numbers: NDArray[np.float64], is_cut: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Beta(alpha, alpha) by its inverse distribution function, rounded to a multiple of 1 / 65536."""
-        # Half a second to import: only for recipes that mix.
-        from scipy.special import betaincinv
-
         alpha = np.where(is_cut, self.cutmix_alpha, self.mixup_alpha)
-        return np.asarray(np.round(betaincinv(alpha, alpha, numbers) * SHARE_UNIT) / SHARE_UNIT, np.float64)
+        drawn = inverse_beta()(alpha, alpha, numbers)
+        return np.asarray(np.round(drawn * SHARE_UNIT) / SHARE_UNIT, np.float64)
+
+
+def inverse_beta() -> Callable[..., Any]:
+    """scipy's inverse of the beta distribution function; :class:`ConfigError` where there is no scipy."""
+    # Half a second to import: only for recipes that mix.
+    try:
+        from scipy.special import betaincinv
+    except ModuleNotFoundError as error:
+        raise ConfigError("recipes that mix samples need scipy: pip install 'kdcache[mix]'") from error
+    found: Callable[..., Any] = betaincinv
+    return found
 
 
 def _boxes(centre: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import ImageInput, Manifest, PixelsProbe, ViewsSection
-from cache_builder.views.applying import ReadImage, render_views
+from cache_builder.views.apply import ReadImage, render_views
 from cache_builder.views.configuration import recipe_from
 from cache_builder.views.drawing import draw
 from cache_builder.views.philox import Stream, uniforms

@@ -89,7 +89,7 @@ def test_all_that_is_copied_exists_and_is_let_into_the_build(
     assert all((ROOT / name).exists() for name in let_in)
     # What the build of the package itself asks for.
     needed = {project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml"}
-    assert needed | set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= let_in
+    assert needed | set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]) <= let_in
     assert any(fnmatch.fnmatch("cache_builder/__pycache__", rule) for rule in rules if rule != "*")
 
 

@@ -12,11 +12,21 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cache_builder.format import codec, open_cache, writer
+from cache_builder.format import open_cache, writer
 from cache_builder.format.class_names import ClassNames
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
+from cache_builder.format.codecs.masking import MaskSection
 from cache_builder.format.layout import tiles
-from cache_builder.format.manifest import Manifest, MaskSection, SketchSection, TailBasis
-from tests.caches import fit_basis, synthetic_logits, synthetic_manifest, synthetic_names
+from cache_builder.format.manifest import Manifest
+from tests.caches import (
+    Arrays,
+    bound,
+    fit_basis,
+    no_tail,
+    synthetic_logits,
+    synthetic_manifest,
+    synthetic_names,
+)
 from tests.format.position_caches import COUNTS_OF_ROWS, GRID, RAGGED, write_positions
 
 INVALID_ROW = 1
@@ -37,26 +47,26 @@ def write(
     path: Path,
     manifest: Manifest,
     logits: NDArray[np.float32],
-    basis: TailBasis,
+    basis: Arrays,
     own: tuple[str, ...] | None = None,
 ) -> None:
     """One cache with an invalid row and ids that are not ASCII, and ``logits.npy`` beside it."""
     views, rows, classes = logits.shape
-    manifest = manifest.with_basis(basis)
+    codec = bound(manifest.codec, basis)
     names = ClassNames(synthetic_names(manifest).teacher, own)
     table = writer.SampleTable.from_ids([f"ø/{row}.png" for row in range(rows)], np.arange(rows) - 1, names)
     pixels = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(1, 3, 8, 8)
-    arrays = writer.header_arrays(manifest, table, pixels)
+    arrays = writer.header_arrays(codec, table, pixels)
     manifest = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, manifest, arrays)
     out = writer.CacheWriter(path, manifest)
     for tile in tiles(manifest):
         block = logits[tile.view_start : tile.view_stop, tile.row_start : tile.row_stop]
-        flat = codec.encode(block.reshape(-1, classes), manifest.codec, basis)
+        flat = codec.encode(block.reshape(-1, classes))
         fields = {name: column.reshape(*block.shape[:2], *column.shape[1:]) for name, column in flat.items()}
         invalid = [row for row in tile.rows if row == INVALID_ROW]
         for row in invalid:
-            for name, column in codec.invalid_fields(len(tile.views), manifest.codec).items():
+            for name, column in codec.invalid(len(tile.views)).items():
                 fields[name][:, row - tile.row_start] = column
         digests = np.array([0 if row in invalid else 2**63 + row for row in tile.rows], np.uint64)
         out.write_tile(tile, fields, digests, invalid)
@@ -72,20 +82,20 @@ def write_masked(folder: Path) -> None:
         views=1, rows=3, classes=40, top_k=4, rank=2, tile_views=2, tile_rows=2, named=False
     )
     masks = MaskSection(classes=1, lowest=-1e4, floor=-20.0)
-    section = SketchSection(
+    section = ClassSketchSettings(
         top_k=4, index_bits=8, value_bits=8, value_step=0.05, tail_rank=2, tail_wide=0, tail_bytes=1,
         tail_step=0.5, index_coding="rank", masks=masks,
     )  # fmt: skip
     found = fit_basis(logits.reshape(-1, 40), 2)
     found.mean[7], found.basis[:, 7] = -1e4, 0
     logits[..., 7], logits[:, ::2, 11] = -np.inf, -1e9
-    basis = TailBasis(found.mean, found.basis, np.arange(80, dtype=np.int16).reshape(40, 2) % 11 - 5)
+    basis = Arrays(found.mean, found.basis, np.arange(80, dtype=np.int16).reshape(40, 2) % 11 - 5)
     write(folder / "masked.zarr", manifest.with_codec(section), logits, basis)
 
 
 def write_example(folder: Path) -> None:
     """``example.zarr``: the cache that FORMAT.md works through, small enough to be written out."""
-    section = SketchSection(
+    section = ClassSketchSettings(
         top_k=2, index_bits=8, value_bits=8, value_step=0.125, tail_rank=2, tail_wide=0, tail_bytes=1,
         tail_step=0.5, index_coding="class",
     )  # fmt: skip
@@ -96,7 +106,7 @@ def write_example(folder: Path) -> None:
     rows = np.array([[0.5, 0.5, 0.5, 0.5, 0, 0], [0.5, -0.5, 0.5, -0.5, 0, 0]], np.float32)
     centres = np.array([[2, 2], [6, -1], [0, 1], [-1, 0], [1, 0], [0, 0]], np.int16)
     logits = np.array([[[3.0, 5.0, 1.75, 2.25, 0.5, -0.25], [0, 0, 0, 0, 0, 0]]], np.float32)
-    write(folder / "example.zarr", manifest, logits, TailBasis(mean, rows, centres))
+    write(folder / "example.zarr", manifest, logits, Arrays(mean, rows, centres))
 
 
 def write_several(folder: Path) -> None:
@@ -119,24 +129,24 @@ def main(folder: Path) -> None:
     basis = fit_basis(logits.reshape(-1, 257), 2)
     write(folder / "tail.zarr", manifest, logits, basis)
     for name, changes in SKETCHES.items():
-        section = SketchSection.model_validate(
+        section = ClassSketchSettings.model_validate(
             {"index_bits": 16, "tail_step": 0.5, "value_step": 0.05} | changes
         )
         found = fit_basis(logits.reshape(-1, 257), section.tail_rank)
         centres = np.arange(257 * section.tail_rank, dtype=np.int16).reshape(257, -1) % 11 - 5
         sketched = manifest.with_codec(section)
-        write(folder / f"{name}.zarr", sketched, logits, TailBasis(found.mean, found.basis, centres))
+        write(folder / f"{name}.zarr", sketched, logits, Arrays(found.mean, found.basis, centres))
     write_masked(folder)
     write_example(folder)
     write_several(folder)
     logits = synthetic_logits(views=1, rows=3, classes=5, seed=3)
     manifest = synthetic_manifest(views=1, rows=3, classes=5, top_k=5, tile_views=8, tile_rows=4096)
-    write(folder / "exact.zarr", manifest, logits, codec.no_tail(5))
+    write(folder / "exact.zarr", manifest, logits, no_tail(5))
     upright = manifest.input.model_copy(update={"decoding": 2})
-    write(folder / "upright.zarr", manifest.model_copy(update={"input": upright}), logits, codec.no_tail(5))
+    write(folder / "upright.zarr", manifest.model_copy(update={"input": upright}), logits, no_tail(5))
     data = manifest.data.model_copy(update={"own_classes": len(OWN)})
     named = manifest.model_copy(update={"data": data})
-    write(folder / "own-names.zarr", named, logits, codec.no_tail(5), OWN)
+    write(folder / "own-names.zarr", named, logits, no_tail(5), OWN)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_builder.format import codec, open_cache
+from cache_builder.format import manifest, open_cache
 from tests.format import third_party_reader
 from tests.format.test_golden import GOLDEN
 
 EXAMPLE = GOLDEN / "v3/example.zarr"
-TEXT = (Path(codec.__file__).with_name("FORMAT.md")).read_text(encoding="utf-8")
+TEXT = (Path(manifest.__file__).parents[1] / "FORMAT.md").read_text(encoding="utf-8")
 SECTION = TEXT[TEXT.index("## 3. An example") : TEXT.index("## 4.")]
 RECORD, LOGITS = re.findall(r"```\n([^`]+?)\n```\n\n(?=\||The)", SECTION)
 
@@ -28,7 +28,7 @@ def test_the_record_is_the_one_shown() -> None:
     cache = open_cache(EXAMPLE)
     record = cache.read_page(0)[:1]
     assert record.tobytes() == bytes.fromhex(RECORD)
-    fields = {name: column[0] for name, column in codec.unpack(record, cache.manifest.codec).items()}
+    fields = {name: column[0] for name, column in cache.codec.unpack(record).items()}
     rows = re.findall(r"^\| `([0-9a-f ]+)` \| `(\w+)` \| `records/logits/(\w+)`", SECTION, re.MULTILINE)
     assert [(name, array) for _, name, array in rows] == [(name, name) for name in fields]
     for shown, name, _ in rows:

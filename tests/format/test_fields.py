@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cache_builder.format.fields import log_sum_exp, log_sum_exp_above, stored_first
+from cache_builder.format.codecs.fields import log_sum_exp, log_sum_exp_above, stored_first
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])

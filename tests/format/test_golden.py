@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from cache_builder.format import Cache, codec, open_cache
+from cache_builder.format import Cache, open_cache
 from cache_builder.format.layout import Tile, tile_arrays
 from tests.format import third_party_reader
 
@@ -82,7 +82,7 @@ def test_the_data_sets_own_names_are_kept_where_there_are_any() -> None:
 
 def test_the_tail_cache_has_every_kind_of_field() -> None:
     cache = open_cache(GOLDEN / "v1/tail.zarr")
-    fields = codec.unpack(cache.read_page(2), cache.manifest.codec)
+    fields = cache.manifest.codec.layout.unpack(cache.read_page(2))
     assert {name: column.dtype.str for name, column in fields.items()} == {
         "topk_max": "<f4",
         "lse": "<f4",
@@ -104,7 +104,7 @@ def test_the_sketches_have_every_kind_of_field() -> None:
     found: dict[str, set[str]] = {}
     for name in ("v2/sketch.zarr", "v2/sketch-16.zarr"):
         cache = open_cache(GOLDEN / name)
-        for field, column in codec.unpack(cache.read_page(2), cache.manifest.codec).items():
+        for field, column in cache.manifest.codec.layout.unpack(cache.read_page(2)).items():
             found.setdefault(field, set()).add(column.dtype.str)
     assert found == {
         "lse_above": {"<f2"},

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache_builder.format import RecordLayout
+from cache_builder.format.codecs.sketched import index_bits
 from cache_builder.format.layout import (
     HEADER_CHUNK_BYTES,
     Blocks,
     digest_array,
     header_specs,
-    index_bits,
     record_arrays,
     tile_arrays,
     tiles,
@@ -52,9 +51,7 @@ def test_tiles_cover_every_record_exactly_once(views: int, rows: int, height: in
 def test_fields_fill_the_record_without_gaps(classes: int, top_k: int, rank: int, wide: int) -> None:
     top_k, rank = min(top_k, classes - 1), min(rank, classes)
     wide = min(wide, rank)
-    layout = RecordLayout(
-        synthetic_manifest(classes=classes, top_k=top_k, rank=max(rank, 1), wide=wide).codec
-    )
+    layout = synthetic_manifest(classes=classes, top_k=top_k, rank=max(rank, 1), wide=wide).codec.layout
     offset = 0
     for field in layout.fields:
         assert field.offset == offset == layout.dtype.fields[field.name][1]  # type: ignore[index]
@@ -64,7 +61,7 @@ def test_fields_fill_the_record_without_gaps(classes: int, top_k: int, rank: int
 
 def test_absent_fields_are_left_out() -> None:
     def names(**settings: int) -> list[str]:
-        return [field.name for field in RecordLayout(synthetic_manifest(**settings).codec).fields]
+        return [field.name for field in synthetic_manifest(**settings).codec.layout.fields]
 
     stored = ["topk_index", "topk_value"]
     scalars = ["topk_max", "lse", "topk_span"]
@@ -75,7 +72,7 @@ def test_absent_fields_are_left_out() -> None:
 
 
 def test_the_record_of_the_specification() -> None:
-    layout = RecordLayout(synthetic_manifest(classes=1000, top_k=10, rank=64, wide=1).codec)
+    layout = synthetic_manifest(classes=1000, top_k=10, rank=64, wide=1).codec.layout
     assert [(f.name, f.dtype.str, f.count, f.offset) for f in layout.fields] == [
         ("topk_max", "<f4", 1, 0),
         ("lse", "<f4", 1, 4),

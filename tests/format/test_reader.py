@@ -21,7 +21,6 @@ from cache_builder.format import (
     FormatError,
     IncompleteCacheError,
     UnknownSampleError,
-    codec,
     open_cache,
 )
 from cache_builder.format.commits import INDEX_KEY
@@ -44,15 +43,14 @@ class TestReading:
             page = cache.read_page(view)
             assert page.shape == (len(logits), cache.record_bytes)
             assert page.dtype == np.uint8
-            section, basis = cache.manifest.codec, cache.manifest.basis
-            expected = codec.pack(codec.encode(logits, section, basis), section)
+            expected = cache.codec.pack(cache.codec.encode(logits))
             np.testing.assert_array_equal(page, expected)
 
     def test_k_equal_c_decodes_within_half_a_step(self, exact_cache: Written) -> None:
         cache = open_cache(exact_cache.path)
         for view, logits in enumerate(exact_cache.logits):
             page = cache.read_page(view)
-            span = codec.unpack(page, cache.manifest.codec)["topk_span"].astype(np.float64)
+            span = cache.manifest.codec.layout.unpack(page)["topk_span"].astype(np.float64)
             assert (np.abs(cache.decode(page) - logits) <= span[:, None] / 510 + 1e-5).all()
 
     @pytest.mark.parametrize(
@@ -83,7 +81,7 @@ class TestReading:
         np.testing.assert_array_equal(cache.digests, np.arange(12))
         assert cache.digests.dtype == np.uint64
         assert cache.probe_pixels.shape == (1, 3, 8, 8)
-        assert cache.manifest.basis.basis.shape == (3, 10)
+        assert cache.codec.basis.shape == (3, 10)
 
     def test_header_arrays_are_the_ones_of_the_manifest(self, tail_cache: Written) -> None:
         cache = open_cache(tail_cache.path)

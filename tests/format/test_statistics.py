@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from cache_builder.format import open_cache
 from cache_builder.format.commits import INDEX_KEY, identity_bytes
-from cache_builder.format.layout import RecordLayout
 from cache_builder.format.manifest import canonical_json
 from cache_builder.format.statistics import StatisticSums, TileStatistics, figures
 from cache_builder.format.writer import CacheWriter
@@ -112,7 +111,7 @@ def measured(tmp_path: Path) -> Path:
     logits = synthetic_logits(3, 100, 40)
     manifest = write_synthetic_cache(path, logits)
     plain, writer = open_cache(path), CacheWriter(path, manifest)
-    pages = np.stack([plain.read_page(view) for view in range(3)]).view(RecordLayout(manifest.codec).dtype)
+    pages = np.stack([plain.read_page(view) for view in range(3)]).view(manifest.codec.layout.dtype)
     for seed, tile in enumerate(plain.tiles):
         block = pages[tile.view_start : tile.view_stop, tile.row_start : tile.row_stop, 0]
         fields = {name: np.ascontiguousarray(block[name]) for name in block.dtype.names or ()}

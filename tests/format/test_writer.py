@@ -20,10 +20,10 @@ from cache_builder.format import (
     FormatError,
     IncompleteCacheError,
     Manifest,
-    codec,
     open_cache,
     writer,
 )
+from cache_builder.format.codecs import Fields
 from cache_builder.format.layout import Tile, tile_arrays, tiles
 from cache_builder.format.reader import read_manifest
 from tests.caches import synthetic_logits, synthetic_manifest, synthetic_names, write_synthetic_cache
@@ -31,16 +31,15 @@ from tests.format.conftest import Written
 from tests.format.damage import contents
 
 
-def tile_columns(written: Written, manifest: Manifest, tile: Tile) -> codec.Fields:
+def tile_columns(written: Written, tile: Tile) -> Fields:
     block = written.logits[tile.view_start : tile.view_stop, tile.row_start : tile.row_stop]
-    flat = codec.encode(block.reshape(-1, block.shape[-1]), manifest.codec, manifest.basis)
+    flat = open_cache(written.path, allow_partial=True).codec.encode(block.reshape(-1, block.shape[-1]))
     return {name: column.reshape(*block.shape[:2], *column.shape[1:]) for name, column in flat.items()}
 
 
 def rewrite(written: Written, out: writer.CacheWriter, tile: Tile) -> None:
     digests = np.arange(tile.row_start, tile.row_stop, dtype=np.uint64)
-    manifest = open_cache(written.path, allow_partial=True).manifest
-    out.write_tile(tile, tile_columns(written, manifest, tile), digests)
+    out.write_tile(tile, tile_columns(written, tile), digests)
 
 
 class TestSampleTable:
@@ -197,12 +196,12 @@ class TestTiles:
         ids=["missing", "views", "type", "items"],
     )
     def test_columns_that_do_not_fit_write_nothing(
-        self, tail_cache: Written, change: Callable[[codec.Fields], object]
+        self, tail_cache: Written, change: Callable[[Fields], object]
     ) -> None:
         before = contents(tail_cache.path)
         manifest = open_cache(tail_cache.path).manifest
         tile = next(tiles(manifest))
-        fields = tile_columns(tail_cache, manifest, tile)
+        fields = tile_columns(tail_cache, tile)
         change(fields)
         with pytest.raises(ValueError, match=r"views 0-1, rows 0-7: got .* expected"):
             writer.CacheWriter(tail_cache.path, manifest).write_tile(tile, fields, np.zeros(8, np.uint64))
@@ -229,9 +228,9 @@ class TestFinish:
         out = writer.CacheWriter(tail_cache.path, manifest)
         for tile in tiles(manifest):
             invalid = [row for row in (3, 9) if row in tile.rows]
-            fields = tile_columns(tail_cache, manifest, tile)
+            fields = tile_columns(tail_cache, tile)
             for row in invalid:
-                for name, column in codec.invalid_fields(len(tile.views), manifest.codec).items():
+                for name, column in out.codec.invalid(len(tile.views)).items():
                     fields[name][:, row - tile.row_start] = column
             out.write_tile(tile, fields, np.arange(len(tile.rows), dtype=np.uint64), invalid)
         assert out.finish().invalid_rows == (3, 9)

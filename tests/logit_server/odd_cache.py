@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_builder.format import Manifest, codec, writer
+from cache_builder.format import Manifest, writer
 from cache_builder.format.layout import tiles
-from tests.caches import synthetic_logits, synthetic_manifest
+from tests.caches import bound, no_tail, synthetic_logits, synthetic_manifest
 
 ODD_IDS = [
     "plain.png",
@@ -36,13 +36,14 @@ def write_odd_cache(path: Path) -> Manifest:
     logits = synthetic_logits(1, rows, CLASSES)[0]
     plain = synthetic_manifest(
         views=1, rows=rows, classes=CLASSES, top_k=CLASSES, tile_views=1, name="odd", named=False
-    ).with_basis(codec.no_tail(CLASSES))
+    )
+    codec = bound(plain.codec, no_tail(CLASSES))
     table = writer.SampleTable.from_ids(ODD_IDS, None)
-    arrays = writer.header_arrays(plain, table, np.zeros((1, 3, 8, 8), np.uint8))
+    arrays = writer.header_arrays(codec, table, np.zeros((1, 3, 8, 8), np.uint8))
     manifest = plain.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, manifest, arrays)
-    fields = codec.encode(logits, manifest.codec, manifest.basis)
-    for name, column in codec.invalid_fields(1, manifest.codec).items():
+    fields = codec.encode(logits)
+    for name, column in codec.invalid(1).items():
         fields[name][INVALID_ROW] = column[0]
     out = writer.CacheWriter(path, manifest)
     (tile,) = tiles(manifest)

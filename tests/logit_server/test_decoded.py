@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_builder.format import Cache, codec
+from cache_builder.format import Cache
 from logit_server.decoded import decode_records
 from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
@@ -15,8 +15,7 @@ def test_decoded_logits_are_those_of_the_local_reader(cache_path: Path, cache: C
     rows = np.array([7, 0, 99])
     records = cache.read_page(2)[rows]
     dense = cache.decode(records)
-    section, basis = cache.manifest.codec, cache.manifest.basis
-    lse = codec.stored(codec.unpack(records, section), section, basis).lse
+    lse = cache.stored(records).lse
     for i, decoded in enumerate(decode_records(served, 2, rows, records)):
         assert [decoded.row, decoded.view, decoded.label] == [rows[i], 2, rows[i] % 40]
         assert decoded.sample_id == cache.ids[rows[i]]

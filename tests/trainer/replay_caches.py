@@ -8,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.datasets import ImageSource
-from cache_builder.format import codec, writer
+from cache_builder.format import writer
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.layout import tiles
 from cache_builder.format.manifest import (
     DataSection,
     Manifest,
     NamedConfiguration,
-    SketchSection,
     ViewsSection,
 )
 from cache_builder.views.probe import render_probe
-from tests.caches import fit_basis, synthetic_manifest, with_centres
+from tests.caches import synthetic_fit, synthetic_manifest
 
 PAD_CROP = NamedConfiguration(name="pad-crop-flip", configuration={"flip": 0.0})
 
@@ -58,15 +57,12 @@ def write_replay_cache(
     seen = manifest.input.model_copy(update={"size": image_size, "interpolation": interpolation})
     manifest = manifest.model_copy(update={"input": seen})
     logits = teacher_logits(source.labels, views, classes, seed)
-    flat = logits.reshape(-1, classes)
-    basis = fit_basis(flat, manifest.codec.tail_rank)
-    if isinstance(manifest.codec, SketchSection):
-        basis = with_centres(basis, flat, manifest.codec.tail_step)
+    codec = synthetic_fit(manifest.codec, logits.reshape(-1, classes))
     probe, pixels = render_probe(source, manifest.views, manifest.input)
-    manifest = manifest.model_copy(update={"probe": probe}).with_basis(basis)
+    manifest = manifest.model_copy(update={"probe": probe})
     names = ClassNames(source.class_names if manifest.logits.named else None)
     table = writer.SampleTable.from_ids(source.ids, None if unlabelled else source.labels, names)
-    arrays = writer.header_arrays(manifest, table, pixels)
+    arrays = writer.header_arrays(codec, table, pixels)
     manifest = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, manifest, arrays)
     _write_tiles(path, manifest, source, logits, invalid_rows)
@@ -96,10 +92,10 @@ def _write_tiles(
     for tile in tiles(manifest):
         rows = slice(tile.row_start, tile.row_stop)
         block = logits[tile.view_start : tile.view_stop, rows]
-        flat = codec.encode(block.reshape(-1, block.shape[-1]), manifest.codec, manifest.basis)
+        flat = out.codec.encode(block.reshape(-1, block.shape[-1]))
         fields = {key: column.reshape(*block.shape[:2], *column.shape[1:]) for key, column in flat.items()}
         invalid = [row for row in invalid_rows if row in tile.rows]
-        for name, column in codec.invalid_fields(len(tile.views), manifest.codec).items():
+        for name, column in out.codec.invalid(len(tile.views)).items():
             for row in invalid:
                 fields[name][:, row - tile.row_start] = column
         out.write_tile(tile, fields, digests[rows], invalid)

@@ -24,7 +24,7 @@ def torchrun(out, cache, *more, loss="ce*0.5 + kd*0.5", epochs=3):
     }  # fmt: skip
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [word for pair in flags.items() for word in pair]
-    return [*launcher, "-m", "trainer", *words, "--no-tensorboard", *more]
+    return [*launcher, "-m", "kdcache", "train", *words, "--no-tensorboard", *more]
 
 
 @pytest.mark.slow

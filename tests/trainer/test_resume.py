@@ -98,7 +98,7 @@ def command(out, cache, *more):
         "--batch-size": "32", "--optimizer": "adamw", "--lr": "2e-2", "--device": "cpu", "--out": str(out),
     }  # fmt: skip
     words = [word for pair in flags.items() for word in pair]
-    return [sys.executable, "-m", "trainer", *words, "--no-tensorboard", *more]
+    return [sys.executable, "-m", "kdcache", "train", *words, "--no-tensorboard", *more]
 
 
 def start(out, cache, *more):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cache_builder.console.names import DATA_KINDS
+from cache_builder.console.version import Version
 from trainer.cli.compare import COMPARE_EXAMPLES, compare
 from trainer.cli.ending import reported
 from trainer.cli.options import (
@@ -28,6 +29,7 @@ from trainer.cli.options import (
     Student,
     WeightDecay,
 )
+from trainer.comparison.children import end_with_parent
 
 _EXAMPLES = """
 **Examples**
@@ -217,6 +219,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option(help="Write TensorBoard events.", rich_help_panel=MACHINE)
     ] = True,
+    version: Version = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -295,8 +298,15 @@ def losses(
 app.command("compare", epilog=COMPARE_EXAMPLES)(compare)
 
 
+def prepare() -> None:
+    """What this process needs before a command runs in it."""
+    # Factories given as package.module:factory may lie in the working directory.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    end_with_parent()
+
+
 def main() -> None:
-    """Entry point of the ``kdtrain`` script."""
-    # Factories given as package.module:factory may lie beside the working directory.
-    sys.path.insert(0, str(Path.cwd()))
+    """Entry point of ``python -m trainer``, and of ``kdtrain`` by way of :mod:`kdcache`."""
+    prepare()
     app()

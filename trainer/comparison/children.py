@@ -38,9 +38,9 @@ class Child:
             file.write(f"$ kdtrain {shlex.join(words)}\n".encode())
             self._log_start = file.tell()
             file.flush()
-            # -P: a folder "trainer" beside the user's data is not this program.
+            # -P: a file "kdcache.py" beside the user's data is not this program.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "trainer", *words],
+                [sys.executable, "-P", "-m", "kdcache", "train", *words],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cache_builder.format import ConfigError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from trainer.objective.published import RECIPES, Benchmark
 from trainer.objective.terms import Terms
 from trainer.objective.written import parse_objective, published, read_objective

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from cache_builder.format import ConfigError, DataError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from trainer.comparison.folder import LOGS, PLAN, RUNS
 from trainer.comparison.methods import BASELINE, Method, parse_methods
 from trainer.run.assemble import assemble

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 
 Head = Literal["main", "aux"]
 Samples = Literal["all", "labelled"]

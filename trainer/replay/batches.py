@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cache_builder.format import DataError, RecordLayout
+from cache_builder.format import DataError
 from trainer.replay.data import Position, Replayed, ViewDataset
 from trainer.replay.order import BatchPlan
 from trainer.replay.prefetch import Fetch, RecordFeed, Request, whole_view_fetch
@@ -134,7 +134,7 @@ def choose_fetch(cache: TeacherCache, mode: str, views: int = 1) -> Fetch:
 
     ``views``: how many views one batch looks at.
     """
-    page_bytes = cache.manifest.data.samples * RecordLayout(cache.manifest.codec).record_bytes
+    page_bytes = cache.manifest.data.samples * cache.manifest.codec.layout.record_bytes
     whole = mode == "view" or (mode == "auto" and page_bytes <= WHOLE_VIEW_BYTES)
     return whole_view_fetch(cache, views) if whole else cache.fetch
 

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from cache_builder.datasets import ImageSource, decoded_by, open_source
 from cache_builder.format import ConfigError, DataError, Manifest
-from cache_builder.views import Recipe, Rendered, recipe_from, render_views
+from cache_builder.views import Recipe, recipe_from
+from cache_builder.views.apply import Rendered, render_views
 from cache_builder.views.pairing import Pairing
 from trainer.replay.matching import check_partners, labels_missing, match_rows, usable_labels
 from trainer.replay.same_data import check_against_cache

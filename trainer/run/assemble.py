@@ -15,6 +15,7 @@ from cache_builder.datasets import ImageSource
 from cache_builder.format import ConfigError
 from cache_builder.tensors.decode import RecordDecoder, Restricted
 from cache_builder.tensors.heads import HeadSpec
+from cache_builder.tensors.normalise import Normalise
 from cache_builder.views.recipes import Plain
 from trainer.objective.objective import Objective
 from trainer.replay.data import ViewDataset, Views, require_labels
@@ -22,7 +23,7 @@ from trainer.replay.order import BatchPlan
 from trainer.replay.training_data import class_counts, split, training_data
 from trainer.run.classes import held_out_labels, plan_classes
 from trainer.run.config import RunConfig, TrainConfig, Triple
-from trainer.run.device import Normalise, make_accelerator, resolve_device, resolve_precision
+from trainer.run.device import make_accelerator, resolve_device, resolve_precision
 from trainer.run.inputs import Inputs, open_inputs
 from trainer.run.optim import make_optimizer
 from trainer.run.requirements import check_objective
@@ -128,7 +129,7 @@ def assemble(settings: TrainConfig, stack: ExitStack, inputs: Inputs | None = No
 
 def _decoders(caches: tuple[TeacherCache, ...], config: RunConfig) -> nn.ModuleList:
     """One a cache, of the teacher's classes that the student has."""
-    decoders: list[nn.Module] = [RecordDecoder(cache.manifest) for cache in caches]
+    decoders: list[nn.Module] = [RecordDecoder(cache.codec) for cache in caches]
     if config.columns and caches:
         decoders = [Restricted(*pair) for pair in zip(decoders, config.columns, strict=True)]
     return nn.ModuleList(decoders)

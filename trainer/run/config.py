@@ -9,8 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, field_validator
 
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.frozen import Frozen
 from cache_builder.format.locations import local_output
-from cache_builder.format.manifest import Decoding, Frozen, NamedConfiguration
+from cache_builder.format.manifest import Decoding, NamedConfiguration
 from trainer.objective.published import Benchmark
 from trainer.objective.terms import Terms
 from trainer.run.classes import ClassPlan

@@ -8,10 +8,9 @@ import os
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
 
 from cache_builder.format import ConfigError
-from trainer.run.config import Precision, Triple, check_device_name
+from trainer.run.config import Precision, check_device_name
 
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.
@@ -91,21 +90,3 @@ def default_workers(device: str, image_size: int) -> int:
     if device == "cpu":
         return 0 if image_size <= 64 else min(2, cores - 1)
     return min(8, cores - 1)
-
-
-class Normalise(nn.Module):
-    """uint8 [B, 3, S, S] to float32 ``(x / 255 - mean) / std``, on the device the module is on."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Triple, std: Triple) -> None:
-        super().__init__()
-        deviation = torch.tensor(std).view(1, 3, 1, 1)
-        # One multiplication and one addition; buffers, so that no step copies constants to the device.
-        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
-        self.register_buffer("shift", -torch.tensor(mean).view(1, 3, 1, 1) / deviation, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images."""
-        return images.float() * self.scale + self.shift

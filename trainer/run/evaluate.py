@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.tensors.decode import RecordDecoder, Restricted
+from cache_builder.tensors.normalise import Normalise
 from trainer.replay.batches import make_loader
 from trainer.replay.data import ReplayDataset
 from trainer.run.assemble import evaluation_data
 from trainer.run.checkpoint import load_weights
-from trainer.run.device import Normalise, default_workers, make_accelerator, resolve_device, resolve_precision
+from trainer.run.device import default_workers, make_accelerator, resolve_device, resolve_precision
 from trainer.run.evaluation_inputs import EvaluationInputs, open_evaluation
 from trainer.run.metrics import Evaluator
 from trainer.run.run_folder import DRIFT
@@ -123,7 +124,7 @@ class _Student:
     def _count_agreeing(
         self, dataset: ReplayDataset, cache: TeacherCache, view: int, columns: tuple[int, ...] | None
     ) -> int:
-        decoder: nn.Module = RecordDecoder(cache.manifest)
+        decoder: nn.Module = RecordDecoder(cache.codec)
         decoder = (Restricted(decoder, columns) if columns else decoder).to(self._device)
         pairs = [(position, view) for position in range(len(dataset))]
         batches = [pairs[start : start + _BATCH] for start in range(0, len(pairs), _BATCH)]

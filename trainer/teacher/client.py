@@ -2,7 +2,7 @@
 
 with TeacherCache.open("http://host:8000/v1/caches/vit_l") as cache:
     records = cache.fetch(view=0, rows=cache.rows_for(["n01440764/x.JPEG"]))
-    logits = RecordDecoder(cache.manifest)(torch.from_numpy(records))
+    logits = RecordDecoder(cache.codec)(torch.from_numpy(records))
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache_builder.format import DataError, Manifest, RecordLayout
+from cache_builder.format import DataError, Manifest, Ranked
 from cache_builder.format.class_names import ClassNames
+from cache_builder.format.codecs import open_codec
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import codec_path
-from cache_builder.format.manifest import LOGITS, TailBasis
+from cache_builder.format.manifest import LOGITS
 from cache_builder.format.positions import require_one_position
 from trainer.teacher.local import StoreSource
 from trainer.teacher.remote import RemoteSource
@@ -87,15 +88,20 @@ class TeacherCache:
         """The URL or path it was opened with."""
         return self._source.location
 
-    @cached_property
+    @property
     def manifest(self) -> Manifest:
-        """The manifest, its tail basis attached: all that a decoder needs."""
-        manifest = self._source.manifest()
+        """The manifest."""
+        return self._source.manifest()
+
+    @cached_property
+    def codec(self) -> Ranked[Any]:
+        """What decodes the records: the manifest's codec with its arrays, which are fetched now."""
+        manifest = self.manifest
 
         def read(name: str) -> NDArray[Any]:
             return self._source.array(codec_path(manifest, LOGITS, name))
 
-        return manifest.with_basis(TailBasis.read(manifest.codec, read))
+        return open_codec(manifest.codec, manifest.classes, read)
 
     @property
     def cache_id(self) -> str:
@@ -105,7 +111,7 @@ class TeacherCache:
     @cached_property
     def record_bytes(self) -> int:
         """Bytes of one packed record."""
-        return RecordLayout(self._source.manifest().codec).record_bytes
+        return self._source.manifest().codec.layout.record_bytes
 
     @cached_property
     def ids(self) -> SampleIds:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.console.environment import is_loopback, proxy_for
-from cache_builder.format import ConfigError, CorruptCacheError, Manifest, RecordLayout, ServerError
+from cache_builder.format import ConfigError, CorruptCacheError, Manifest, ServerError
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import matches
@@ -54,7 +54,7 @@ class RemoteSource:
         self._body: dict[str, Any] = {}
 
     def manifest(self) -> Manifest:
-        """The manifest, without its tail basis. Its cache_id is the only one accepted from then on."""
+        """The manifest. Its cache_id is the only one accepted from then on."""
         if self._manifest is None:
             response = self._request("GET", "")
             try:
@@ -108,7 +108,7 @@ class RemoteSource:
 
     @property
     def _record_bytes(self) -> int:
-        return RecordLayout(self.manifest().codec).record_bytes
+        return self.manifest().codec.layout.record_bytes
 
     def _records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         response = self._request(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat
 
-from cache_builder.format.manifest.value import Frozen
+from cache_builder.format.frozen import Frozen
 
 
 class CodecRequest(Frozen):

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.errors import FormatError
+from cache_builder.format.frozen import Frozen
 from cache_builder.format.manifest.calibration_section import CalibrationSection
-from cache_builder.format.manifest.codec_sections import Codec, SketchSection
 from cache_builder.format.manifest.older import as_version_3
 from cache_builder.format.manifest.sections import (
     DataSection,
@@ -28,8 +29,6 @@ from cache_builder.format.manifest.sections import (
     TilingSection,
     ViewsSection,
 )
-from cache_builder.format.manifest.tail_basis import TailBasis
-from cache_builder.format.manifest.value import Frozen
 
 FORMAT_VERSION: Literal[3] = 3
 """What this release creates; it reads versions 1 and 2 as well, and continues them as they are."""
@@ -69,8 +68,6 @@ class Manifest(Frozen):
     cache_id: str | None = None
     """Digest over the manifest and all commits; null while the build runs."""
 
-    _basis: TailBasis | None = PrivateAttr(default=None)
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for problem in _contradictions(self):
@@ -83,7 +80,7 @@ class Manifest(Frozen):
         return self.outputs[LOGITS]
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> CodecSettings:
         """How a logit vector becomes a record."""
         return self.logits.codec
 
@@ -92,26 +89,10 @@ class Manifest(Frozen):
         """C, the number of logits."""
         return self.logits.width
 
-    def with_codec(self, codec: Codec) -> Manifest:
+    def with_codec(self, codec: CodecSettings) -> Manifest:
         """The same manifest with another codec of the logits."""
         logits = self.logits.model_copy(update={"codec": codec})
         return self.model_copy(update={"outputs": self.outputs | {LOGITS: logits}})
-
-    @property
-    def basis(self) -> TailBasis:
-        """The tail basis that the reader attached; raises :class:`FormatError` where nobody did."""
-        if self._basis is None:
-            raise FormatError(
-                "this manifest carries no tail basis: take it from open_cache(path).manifest or "
-                "TeacherCache.open(url).manifest instead of parsing the JSON yourself"
-            )
-        return self._basis
-
-    def with_basis(self, basis: TailBasis) -> Manifest:
-        """The same manifest with the arrays of the tail sketch attached (not part of the JSON)."""
-        copy = self.model_copy()
-        copy._basis = basis
-        return copy
 
     @property
     def completed_id(self) -> str:
@@ -146,9 +127,9 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield f"outputs has no {LOGITS!r}"
         return
     for name, output in manifest.outputs.items():
-        yield from _codec_problems(f"outputs.{name}", output.width, output.codec)
-    if isinstance(manifest.codec, SketchSection) and manifest.format_version == 1:
-        yield "format version 1 has no codec class-sketch"
+        if manifest.format_version < output.codec.since:
+            yield f"format version {manifest.format_version} has no codec {output.codec.name}"
+        yield from (f"outputs.{name}: {problem}" for problem in output.codec.problems(output.width))
     samples, views = manifest.data.samples, manifest.views.count
     if any(view >= views or row >= samples for view, row in manifest.probe.pairs):
         yield "probe.pairs names a (view, row) that the cache does not have"
@@ -156,14 +137,3 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield "invalid_rows must be ascending row numbers"
     if manifest.invalid_rows and manifest.invalid_rows[-1] >= samples:
         yield f"invalid_rows names row {manifest.invalid_rows[-1]} of {samples}"
-
-
-def _codec_problems(where: str, classes: int, codec: Codec) -> Iterator[str]:
-    if codec.top_k > classes or codec.tail_rank > classes:
-        yield f"{where}.codec: top_k and tail_rank must not exceed width = {classes}"
-    if codec.top_k == classes and codec.tail_rank:
-        yield f"{where}.codec: top_k = width leaves no tail, so tail_rank must be 0"
-    if isinstance(codec, SketchSection) and codec.index_coding == "rank" and classes > 2**16:
-        yield f"{where}.codec: index_coding = rank is for up to {2**16} classes"
-    if 2**codec.index_bits < classes:
-        yield f"{where}.codec: index_bits = {codec.index_bits} cannot hold a class id below {classes}"

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt
 
+from cache_builder.format.codecs import ManifestCodec
+from cache_builder.format.frozen import Frozen
 from cache_builder.format.manifest.calibration_section import CodecRequest
-from cache_builder.format.manifest.codec_sections import Codec
-from cache_builder.format.manifest.value import Frozen, NamedConfiguration
 
 Decoding = Literal[1, 2]
 """A rule by which files become pixels (VIEWS.md)."""
+
+
+class NamedConfiguration(Frozen):
+    """A thing chosen by name, with its parameters: ``{"name": ..., "configuration": {...}}``."""
+
+    name: str
+    configuration: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class DataSection(Frozen):
@@ -68,7 +75,7 @@ class LogitsOutput(Frozen):
     """C, the number of logits."""
     named: bool
     """Whether ``samples/class_name_*`` names the C classes, in logit order."""
-    codec: Annotated[Codec, Field(discriminator="name")]
+    codec: ManifestCodec
     """How a logit vector becomes a record."""
 
 

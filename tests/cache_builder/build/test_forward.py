@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 
 from cache_builder.build.forward import CompilerError, TeacherForward, resolve_device, resolve_precision
 from cache_builder.format.errors import ConfigError
-from cache_builder.views import normalise
+from cache_builder.tensors.normalise import normalise
 from tests.cache_builder.models import small
 
 CPU = torch.device("cpu")

@@ -19,6 +19,7 @@ from cache_builder.build.forward import CompilerError, TeacherForward
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import DATASETS, ImageFolder, Sample, open_source
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
 from cache_builder.format.errors import (
     ConfigError,
     DataError,
@@ -26,9 +27,9 @@ from cache_builder.format.errors import (
     IncompleteCacheError,
     KDCacheError,
 )
-from cache_builder.format.manifest import SketchSection
 from cache_builder.format.reader import open_cache
-from cache_builder.views import recipe_from, render
+from cache_builder.views import recipe_from
+from cache_builder.views.apply import render
 from tests.cache_builder.conftest import Build, settings_for
 from tests.cache_builder.models import Failing, small
 from tests.cache_builder.trees import contents, logits, objects
@@ -72,7 +73,7 @@ class TestContents:
             np.testing.assert_array_equal(stored.argmax(axis=1), live.argmax(axis=1))
             top = np.argsort(-live, axis=1)[:, :5]
             off = np.abs(np.take_along_axis(stored - live, top, axis=1))
-            assert isinstance(manifest.codec, SketchSection)
+            assert isinstance(manifest.codec, ClassSketchSettings)
             # Half a step, and another one where two were put in order.
             assert off.max() <= 1.6 * manifest.codec.value_step
             assert np.median(off) <= 0.5 * manifest.codec.value_step
@@ -193,15 +194,15 @@ class TestResume:
             ({"recipe": "rrc-flip"}, ['views.recipe.name: "pad-crop-flip" -> "rrc-flip"']),
             ({"recipe": "pad-crop-flip:flip=0"}, ["views.recipe.configuration.flip: 0.5 -> 0.0"]),
             ({"tile_rows": 16}, ["tiling.rows: 32 -> 16"]),
-            ({"top_k": 6}, ["calibration.requested.top_k: null -> 6"]),
-            ({"tail_rank": 11}, ["calibration.requested.tail_rank: 12 -> 11"]),
-            ({"bytes_per_view": 48}, ["calibration.requested.bytes_per_view: 64.0 -> 48.0"]),
-            ({"input_size": 18}, ["teacher.input_size: 16 -> 18"]),
-            ({"mean": (0.5, 0.5, 0.5)}, ["teacher.mean: [0.485"]),
+            ({"top_k": 6}, ["requested.codec.top_k: null -> 6"]),
+            ({"tail_rank": 11}, ["requested.codec.tail_rank: 12 -> 11"]),
+            ({"bytes_per_view": 48}, ["requested.codec.bytes_per_view: 64.0 -> 48.0"]),
+            ({"input_size": 18}, ["input.size: 16 -> 18"]),
+            ({"mean": (0.5, 0.5, 0.5)}, ["input.mean: [0.485"]),
             ({"precision": "bf16"}, ['teacher.precision: "fp32" -> "bf16"']),
             ({"teacher": f"{HERE}:poisoned"}, ["teacher.spec"]),
             ({"limit": 70}, ["data.samples: 80 -> 70"]),
-            ({"ignore_labels": True}, ["data.class_names"]),
+            ({"ignore_labels": True}, ["class names: ["]),
             ({"name": "x"}, [f'name: "{NAME}" -> "x"']),
         ],
         ids=str,
@@ -459,6 +460,6 @@ def test_digits(run_build: Build, tmp_path: Path, data: str) -> None:
         data=data, teacher="tests.cache_builder.models:small", input_size=None, limit=100, tail_rank=None
     )
     assert result.manifest.input.size == 8
-    assert result.manifest.data.class_names == tuple("0123456789")
+    assert result.names.teacher == tuple("0123456789")
     assert result.manifest.codec.top_k == 10
     assert open_cache(tmp_path / "cache.zarr").ids[0] == ("1197" if data == "digits:test" else "0")

@@ -38,9 +38,11 @@ def plan(photos: Path, tmp_path: Path) -> Any:
 
 class TestManifest:
     def test_of_the_usual_build(self, plan: Any) -> None:
-        manifest = plan().manifest
+        made = plan()
+        manifest = made.manifest
+        assert made.table.names.teacher == tuple(f"class_{label:02d}" for label in range(40))
         assert (manifest.data.samples, manifest.classes) == (80, 40)
-        assert manifest.data.class_names == tuple(f"class_{label:02d}" for label in range(40))
+        assert manifest.data.matched == "position"
         assert manifest.name == "a"
         assert (manifest.input.size, manifest.teacher.precision) == (16, "fp32")
         assert (manifest.codec.name, manifest.codec.tail_rank) == ("class-sketch", 12)
@@ -49,8 +51,8 @@ class TestManifest:
         assert manifest.cache_id is None
 
     def test_overrides(self, plan: Any) -> None:
-        teacher = plan(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), input_size=20).manifest.teacher
-        assert (teacher.mean, teacher.std, teacher.input_size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 20)
+        seen = plan(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), input_size=20).manifest.input
+        assert (seen.mean, seen.std, seen.size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 20)
 
     def test_tiles(self, plan: Any) -> None:
         assert plan(tile_rows=None).manifest.tiling.rows == 64
@@ -132,7 +134,8 @@ class TestClasses:
         made = plan(teacher=f"{HERE}:fixed_60", ignore_labels=True)
         assert (made.table.labels == -1).all()
         assert not made.has_labels
-        assert made.manifest.data.class_names is None
+        assert made.table.names.teacher is None
+        assert len(made.table.names.own) == made.manifest.data.own_classes == 40
 
     def names(self, tmp_path: Path, names: list[str]) -> str:
         path = tmp_path / "named.safetensors"
@@ -144,7 +147,7 @@ class TestClasses:
         names = [f"class_{label:02d}" for label in range(40)]
         swapped = [names[1], names[0], *names[2:]]
         made = plan(weights=self.names(tmp_path, swapped))
-        assert made.manifest.data.class_names == tuple(swapped)
+        assert made.table.names.teacher == tuple(swapped)
         assert made.table.labels.tolist() == np.repeat([1, 0, *range(2, 40)], 2).tolist()
         assert made.manifest.environment["labels"] == "40 classes, matched by name"
 

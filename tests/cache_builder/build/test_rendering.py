@@ -14,7 +14,7 @@ import torch
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
 from cache_builder.datasets import ImageFolder, Sample
 from cache_builder.format.errors import KDCacheError
-from cache_builder.views import render
+from cache_builder.views.apply import render
 from cache_builder.views.recipes import RrcFlip
 
 RECIPE = RrcFlip()

@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cache_builder.calibration import calibrate
+from cache_builder.calibration import calibrate, class_sketch
+from cache_builder.calibration.contract import Calibration
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.format import codec
+from cache_builder.calibration.pairs import calibration_pairs, pair_count
+from cache_builder.calibration.topk_tail import is_exact
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import CodecRequest, RatePoint, SketchSection
+from cache_builder.format.manifest import CodecRequest, RatePoint
 
 RANK, CLASSES = 6, 40
 FREE = CodecRequest()
@@ -25,16 +27,16 @@ def logits_of(pairs: int, classes: int = CLASSES, scale: float = 1.0, seed: int 
     return (scale * (strong + 0.1 * rng.normal(size=(pairs, classes)) + offset)).astype(np.float32)
 
 
-def decoded(logits: NDArray[np.float32], fitted: calibrate.Calibration) -> NDArray[np.float32]:
-    section, basis = fitted.codec, fitted.basis
-    return codec.decode(codec.pack(codec.encode(logits, section, basis), section), section, basis)
+def decoded(logits: NDArray[np.float32], fitted: Calibration) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = fitted.codec.decode(fitted.codec.encode(logits))
+    return found
 
 
 class TestPairs:
     @given(samples=st.integers(1, 5000), views=st.integers(1, 12), seed=st.integers(0, 2**64 - 1))
     def test_distinct_in_range_and_as_many_as_asked(self, samples: int, views: int, seed: int) -> None:
-        pairs = calibrate.calibration_pairs(samples, views, 100, seed)
-        assert len(pairs) == len(set(pairs)) == calibrate.pair_count(samples, views, 100)
+        pairs = calibration_pairs(samples, views, 100, seed)
+        assert len(pairs) == len(set(pairs)) == pair_count(samples, views, 100)
         assert all(0 <= view < views and 0 <= row < samples for view, row in pairs)
 
     @pytest.mark.parametrize(
@@ -50,21 +52,21 @@ class TestPairs:
     def test_eight_a_class_but_a_fiftieth_of_the_build(
         self, samples: int, views: int, classes: int, count: int
     ) -> None:
-        assert calibrate.pair_count(samples, views, classes) == count
+        assert pair_count(samples, views, classes) == count
 
     def test_all_of_a_small_data_set(self) -> None:
-        pairs = calibrate.calibration_pairs(3, 2, 100, 9)
+        pairs = calibration_pairs(3, 2, 100, 9)
         assert sorted(pairs) == [(view, row) for view in (0, 1) for row in range(3)]
 
     def test_spread_evenly_over_a_large_one(self) -> None:
-        pairs = np.array(calibrate.calibration_pairs(1_000_000, 8, 512, 1))
+        pairs = np.array(calibration_pairs(1_000_000, 8, 512, 1))
         assert np.histogram(pairs[:, 1], bins=16, range=(0, 1_000_000))[0].tolist() == [256] * 16
         assert (np.bincount(pairs[:, 0]) > 400).all()
 
     def test_a_function_of_the_seed(self) -> None:
-        first = calibrate.calibration_pairs(10_000, 8, 100, 1)
-        assert first == calibrate.calibration_pairs(10_000, 8, 100, 1)
-        assert first != calibrate.calibration_pairs(10_000, 8, 100, 2)
+        first = calibration_pairs(10_000, 8, 100, 1)
+        assert first == calibration_pairs(10_000, 8, 100, 1)
+        assert first != calibration_pairs(10_000, 8, 100, 2)
 
 
 class TestExact:
@@ -80,12 +82,14 @@ class TestExact:
         ],
     )
     def test_few_classes_or_all_asked_for(self, classes: int, top_k: int | None, exact: bool) -> None:
-        assert calibrate.is_exact(classes, CodecRequest(top_k=top_k)) is exact
+        assert is_exact(classes, CodecRequest(top_k=top_k)) is exact
 
     def test_has_no_tail(self) -> None:
-        fitted = calibrate.exact(10, FREE)
-        assert (fitted.codec.top_k, fitted.codec.tail_rank, fitted.codec.tail_step) == (10, 0, 0)
-        assert fitted.basis.basis.shape == (0, 10)
+        fitted = calibrate.unfitted(10, FREE)
+        assert fitted is not None
+        settings = fitted.codec.settings
+        assert (settings.top_k, settings.tail_rank, settings.tail_step) == (10, 0, 0)
+        assert fitted.codec.basis.shape == (0, 10)
         assert fitted.section.table == ()
         logits = logits_of(50, 10)
         spans = logits.max(axis=1) - logits.min(axis=1)
@@ -97,22 +101,22 @@ class TestExact:
 class TestFit:
     def test_deterministic(self) -> None:
         first, again = (calibrate.fit(logits_of(300), FREE) for _ in range(2))
-        assert (first.codec, first.section) == (again.codec, again.section)
+        assert (first.codec.settings, first.section) == (again.codec.settings, again.section)
         for name in ("mean", "basis", "centres"):
-            np.testing.assert_array_equal(getattr(first.basis, name), getattr(again.basis, name))
+            np.testing.assert_array_equal(first.codec.arrays[name], again.codec.arrays[name])
 
     def test_the_table_tells_what_other_logits_will_cost(self) -> None:
         fitted = calibrate.fit(logits_of(1000), CodecRequest(bytes_per_view=24))
-        assert isinstance(fitted.codec, SketchSection)
         assert fitted.section.chosen is not None
         point = fitted.section.table[fitted.section.chosen]
         fresh = logits_of(4096, seed=5)
-        packed = codec.pack(codec.encode(fresh, fitted.codec, fitted.basis), fitted.codec)
-        assert stored_bytes(packed, fitted.codec) == pytest.approx(point.bytes_per_view, rel=0.1)
+        packed = fitted.codec.pack(fitted.codec.encode(fresh))
+        assert stored_bytes(packed, fitted.codec.layout) == pytest.approx(point.bytes_per_view, rel=0.1)
         error = np.sqrt(np.square(decoded(fresh, fitted) - fresh).mean())
         assert error == pytest.approx(point.logit_error, rel=0.2)
+        settings = fitted.codec.settings
         assert (point.top_k, point.tail_rank, point.tail_step, point.value_step) == (
-            fitted.codec.top_k, fitted.codec.tail_rank, fitted.codec.tail_step, fitted.codec.value_step,
+            settings.top_k, settings.tail_rank, settings.tail_step, settings.value_step,
         )  # fmt: skip
 
     @pytest.mark.parametrize("budget", [12.0, 20.0, 64.0])
@@ -135,7 +139,7 @@ class TestFit:
     )
     def test_what_was_asked_for_is_taken(self, field: str, value: float) -> None:
         fitted = calibrate.fit(logits_of(300), CodecRequest.model_validate({field: value}))
-        assert getattr(fitted.codec, field) == value
+        assert getattr(fitted.codec.settings, field) == value
         assert {getattr(point, field) for point in fitted.section.table} == {value}
         assert fitted.section.requested == CodecRequest.model_validate({field: value})
 
@@ -154,10 +158,9 @@ class TestFit:
             return logits.astype(np.float32)
 
         fitted, fresh = calibrate.fit(peaked(pairs, 0), FREE), peaked(3000, 1)
-        assert isinstance(fitted.codec, SketchSection)
-        top = np.argsort(-fresh, axis=1, kind="stable")[:, : fitted.codec.top_k]
+        top = np.argsort(-fresh, axis=1, kind="stable")[:, : fitted.codec.settings.top_k]
         missed = np.abs(np.take_along_axis(decoded(fresh, fitted) - fresh, top, axis=1))
-        assert missed.max() < 10 * fitted.codec.value_step
+        assert missed.max() < 10 * fitted.codec.settings.value_step
 
     @pytest.mark.parametrize(
         ("scale", "offset"), [(1e-6, 0), (1e3, 0), (1e4, 0), (1e6, 0), (1, 1e4), (1, -1e5), (1, 1e6)]
@@ -212,14 +215,14 @@ class TestTooSmall:
 class TestHalves:
     @pytest.mark.parametrize("views", [2, 4, 6, 8])
     def test_weak_and_strong_views_are_in_both(self, views: int) -> None:
-        odd = np.array(calibrate.calibration_pairs(5000, views, 100, 1))[:, 0] % 2
-        fitting = calibrate.first_half(len(odd))
+        odd = np.array(calibration_pairs(5000, views, 100, 1))[:, 0] % 2
+        fitting = class_sketch.first_half(len(odd))
         for half in (fitting, ~fitting):
             assert 0.4 < odd[half].mean() < 0.6
 
     @pytest.mark.parametrize("pairs", [2, 3, 4, 5, 9])
     def test_neither_is_empty(self, pairs: int) -> None:
-        fitting = calibrate.first_half(pairs)
+        fitting = class_sketch.first_half(pairs)
         assert 0 < fitting.sum() < pairs
 
 
@@ -235,19 +238,19 @@ class TestBest:
         ]  # fmt: skip
 
     def test_the_most_faithful_within_the_budget(self) -> None:
-        assert calibrate.best(self.points((10, 0.9), (20, 0.99), (30, 0.999)), 25) == 1
+        assert class_sketch.best(self.points((10, 0.9), (20, 0.99), (30, 0.999)), 25) == 1
 
     def test_the_smallest_where_none_is_within(self) -> None:
-        assert calibrate.best(self.points((30, 0.9), (20, 0.8), (40, 0.99)), 10) == 1
+        assert class_sketch.best(self.points((30, 0.9), (20, 0.8), (40, 0.99)), 10) == 1
 
     def test_the_smaller_of_equal_ones(self) -> None:
-        assert calibrate.best(self.points((30, 0.9), (20, 0.9)), 64) == 1
+        assert class_sketch.best(self.points((30, 0.9), (20, 0.9)), 64) == 1
 
 
 class TestSteps:
     @given(std=st.floats(1e-3, 100))
     def test_a_last_bit_does_not_change_them(self, std: float) -> None:
-        assert all(step == float(f"{step:.3g}") > 0 for step in calibrate.tail_steps(std, 1000))
+        assert all(step == float(f"{step:.3g}") > 0 for step in class_sketch.tail_steps(std, 1000))
 
     def test_positive_for_constant_logits(self) -> None:
-        assert min(calibrate.tail_steps(0.0, 1000)) > 0
+        assert min(class_sketch.tail_steps(0.0, 1000)) > 0

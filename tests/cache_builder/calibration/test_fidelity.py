@@ -9,7 +9,6 @@ import torch
 from cache_builder.calibration import fidelity
 from cache_builder.calibration.fidelity import Held, measure, stored_bytes
 from cache_builder.calibration.sketch import Fitted, fit_sketch
-from cache_builder.format import codec
 from tests.cache_builder.calibration.test_calibrate import logits_of
 
 FITTED = Fitted.of(logits_of(400), 12, 10)
@@ -18,9 +17,9 @@ HELD = Held.of(logits_of(900, seed=4))
 
 def test_total_variation_at_every_temperature() -> None:
     point = measure(FITTED, HELD, 5, 3, 0.5, 0.05)
-    section, basis = fit_sketch(FITTED, 5, 3, 0.5, 0.05)
+    codec = fit_sketch(FITTED, 5, 3, 0.5, 0.05)
     live = HELD.logits[:768]
-    decoded = codec.decode(codec.pack(codec.encode(live, section, basis), section), section, basis)
+    decoded = codec.decode(codec.encode(live))
     for temperature, found in zip((1, 2, 4, 8), point.tv, strict=True):
         p, q = (torch.from_numpy(z).double().div(temperature).softmax(1) for z in (live, decoded))
         assert found == pytest.approx((p - q).abs().sum(1).mean().item() / 2, rel=1e-3)
@@ -39,7 +38,7 @@ def test_a_perfect_record_loses_nothing() -> None:
 
 
 def test_a_tenth_of_a_chunk_tells_the_size_of_a_chunk() -> None:
-    section, basis = fit_sketch(FITTED, 5, 12, 0.3, 0.05)
-    many = codec.pack(codec.encode(logits_of(4096, seed=9), section, basis), section)
-    assert stored_bytes(many[:800], section) == pytest.approx(stored_bytes(many, section), rel=0.05)
-    assert stored_bytes(many[:1], section) > 0
+    codec = fit_sketch(FITTED, 5, 12, 0.3, 0.05)
+    many = codec.pack(codec.encode(logits_of(4096, seed=9)))
+    assert stored_bytes(many[:800], codec.layout) == pytest.approx(stored_bytes(many, codec.layout), rel=0.05)
+    assert stored_bytes(many[:1], codec.layout) > 0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cache_builder.calibration import calibrate
-from cache_builder.format import codec
+from cache_builder.calibration.contract import Calibration
+from cache_builder.calibration.topk_tail import is_exact
 from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import CodecRequest
 from cache_builder.tensors.encode import RecordEncoder
@@ -25,16 +26,16 @@ def test_masked_classes_stay_masked_and_cost_nothing(classes: int, value: float)
     logits[:, ::2] = live
     request = CodecRequest()
     found, alone = calibrate.fit(logits, request), calibrate.fit(live, request)
-    packed = codec.pack(codec.encode(logits, found.codec, found.basis), found.codec)
-    decoded = codec.decode(packed, found.codec, found.basis)
-    assert (decoded[:, 1::2] == max(value, found.codec.masks.lowest)).all()
+    packed = found.codec.pack(found.codec.encode(logits))
+    decoded = found.codec.decode(found.codec.unpack(packed))
+    assert (decoded[:, 1::2] == max(value, found.codec.settings.masks.lowest)).all()
     np.testing.assert_allclose(np.square(decoded[:, ::2] - live).mean(), alone_error(live, alone), rtol=0.1)
     assert found.section.table == alone.section.table
 
 
-def alone_error(live: np.ndarray, found: calibrate.Calibration) -> float:
-    packed = codec.pack(codec.encode(live, found.codec, found.basis), found.codec)
-    return float(np.square(codec.decode(packed, found.codec, found.basis) - live).mean())
+def alone_error(live: np.ndarray, found: Calibration) -> float:
+    packed = found.codec.pack(found.codec.encode(live))
+    return float(np.square(found.codec.decode(found.codec.unpack(packed)) - live).mean())
 
 
 def test_torch_encodes_masks_as_numpy_does() -> None:
@@ -43,10 +44,10 @@ def test_torch_encodes_masks_as_numpy_does() -> None:
     logits = made(60)
     logits[:, 7], logits[::3, 11] = -np.inf, -1e9
     found = calibrate.fit(logits, CodecRequest())
-    packed = RecordEncoder(found.codec, found.basis)(torch.from_numpy(logits)).numpy()
-    decoded = codec.decode(packed, found.codec, found.basis)
-    ours = codec.pack(codec.encode(logits, found.codec, found.basis), found.codec)
-    np.testing.assert_allclose(decoded, codec.decode(ours, found.codec, found.basis), atol=0.3)
+    packed = RecordEncoder(found.codec)(torch.from_numpy(logits)).numpy()
+    decoded = found.codec.decode(found.codec.unpack(packed))
+    ours = found.codec.pack(found.codec.encode(logits))
+    np.testing.assert_allclose(decoded, found.codec.decode(found.codec.unpack(ours)), atol=0.3)
     assert np.isfinite(decoded).all()
 
 
@@ -55,7 +56,7 @@ def test_a_class_that_is_masked_no_more_is_no_record() -> None:
     logits[:, 7] = -1e9
     found = calibrate.fit(logits, CodecRequest())
     with pytest.raises(DataError):
-        codec.encode(made(60), found.codec, found.basis)
+        found.codec.encode(made(60))
 
 
 def test_more_bytes_never_choose_a_less_faithful_record() -> None:
@@ -70,9 +71,10 @@ def test_more_bytes_never_choose_a_less_faithful_record() -> None:
 def test_a_budget_is_kept_or_its_miss_is_told(classes: int) -> None:
     request = CodecRequest(bytes_per_view=9.0)
     logits = made(classes)
-    exact = calibrate.is_exact(classes, request)
-    found = calibrate.exact(classes, request) if exact else calibrate.fit(logits, request)
-    taken = found.codec.top_k * 2 + 10 if exact else found.section.table[found.section.chosen].bytes_per_view
+    exact = is_exact(classes, request)
+    found = calibrate.unfitted(classes, request) or calibrate.fit(logits, request)
+    point = found.section.table[found.section.chosen or 0] if not exact else None
+    taken = found.codec.settings.top_k * 2 + 10 if point is None else point.bytes_per_view
     assert (taken > 9) == any("--bytes-per-view 9 is missed" in line for line in found.told)
     assert exact or any("240 views" in line for line in found.told)
 
@@ -82,8 +84,8 @@ def test_a_class_that_only_some_views_mask_gets_no_probability_back(classes: int
     logits = np.random.default_rng(0).normal(size=(600, classes)).astype(np.float32)
     logits[::2, 3] = -1e9
     found = calibrate.fit(logits, CodecRequest(bytes_per_view=64.0))
-    packed = codec.pack(codec.encode(logits, found.codec, found.basis), found.codec)
-    decoded = codec.decode(packed, found.codec, found.basis)
+    packed = found.codec.pack(found.codec.encode(logits))
+    decoded = found.codec.decode(found.codec.unpack(packed))
     p = np.exp(decoded - decoded.max(axis=1, keepdims=True))
     assert (p[::2, 3] / p[::2].sum(axis=1)).max() < 1e-4
     assert np.square(decoded - logits)[1::2].mean() < 0.2

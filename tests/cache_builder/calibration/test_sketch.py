@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cache_builder.calibration.sketch import Fitted, class_centres, fit_sketch, principal_components
-from cache_builder.format import codec
 from tests.cache_builder.calibration.test_calibrate import RANK, logits_of
 
 
@@ -38,39 +37,40 @@ def test_centres_stay_within_int16() -> None:
 
 
 def test_columns_go_from_wide_to_narrow() -> None:
-    section, basis = fit_sketch(Fitted.of(logits_of(400), 20, 5), 5, 20, 0.45, 0.05)
-    assert section.tail_wide > 0
-    assert section.tail_bytes > 0
-    assert section.tail_packed > 0
-    fields = codec.encode(logits_of(400), section, basis)
-    assert codec.saturated(fields, section) <= 0.01 * 400
+    codec = fit_sketch(Fitted.of(logits_of(400), 20, 5), 5, 20, 0.45, 0.05)
+    assert codec.settings.tail_wide > 0
+    assert codec.settings.tail_bytes > 0
+    assert codec.settings.tail_packed > 0
+    fields = codec.encode(logits_of(400))
+    assert codec.saturated(fields) <= 0.01 * 400
     assert np.abs(fields["tail_coef_wide"]).max() > 127
 
 
 def test_a_rank_that_says_little_needs_wide_residuals() -> None:
     fitted = Fitted.of(logits_of(400), 20, 5)
-    assert fit_sketch(fitted, 5, 1, 0.2, 0.05)[0].value_bits == 16
-    assert fit_sketch(fitted, 5, 20, 0.2, 0.05)[0].value_bits == 8
+    assert fit_sketch(fitted, 5, 1, 0.2, 0.05).settings.value_bits == 16
+    assert fit_sketch(fitted, 5, 20, 0.2, 0.05).settings.value_bits == 8
 
 
 def test_what_fitted_nothing_decides_the_residuals_too() -> None:
     fitted, unseen = Fitted.of(logits_of(400), 20, 5), logits_of(50, seed=3)
-    assert fit_sketch(fitted, 5, 20, 0.2, 0.05, unseen)[0].value_bits == 8
+    assert fit_sketch(fitted, 5, 20, 0.2, 0.05, unseen).settings.value_bits == 8
     unseen[7, 3] += 30
-    section, basis = fit_sketch(fitted, 5, 20, 0.2, 0.05, unseen)
-    assert section.value_bits == 16
-    decoded = codec.decode(codec.pack(codec.encode(unseen, section, basis), section), section, basis)
+    codec = fit_sketch(fitted, 5, 20, 0.2, 0.05, unseen)
+    assert codec.settings.value_bits == 16
+    decoded = codec.decode(codec.encode(unseen))
     np.testing.assert_allclose(decoded[7, 3], unseen[7, 3], atol=0.05)
 
 
 def test_lower_ranks_are_the_leading_part() -> None:
     """The table is fitted once, for its largest rank."""
     for rank in (2, 5):
-        small, _ = fit_sketch(Fitted.of(logits_of(300), rank, 5), 5, rank, 0.3, 0.05)
-        large, _ = fit_sketch(Fitted.of(logits_of(300), 20, 9), 5, rank, 0.3, 0.05)
-        assert small == large
+        small = fit_sketch(Fitted.of(logits_of(300), rank, 5), 5, rank, 0.3, 0.05)
+        large = fit_sketch(Fitted.of(logits_of(300), 20, 9), 5, rank, 0.3, 0.05)
+        assert small.settings == large.settings
 
 
 @pytest.mark.parametrize(("classes", "coding"), [(200, "rank"), (2049, "class")])
 def test_many_classes_are_stored_as_they_are(classes: int, coding: str) -> None:
-    assert fit_sketch(Fitted.of(logits_of(20, classes), 4, 3), 3, 4, 0.3, 0.05)[0].index_coding == coding
+    codec = fit_sketch(Fitted.of(logits_of(20, classes), 4, 3), 3, 4, 0.3, 0.05)
+    assert codec.settings.index_coding == coding

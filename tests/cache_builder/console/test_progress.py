@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from cache_builder.console import progress as module
-from cache_builder.console.progress import BuildProgress, BuildStats
+from cache_builder.console.progress import SILENT, BuildProgress, BuildStats
 
 
 def lines(text: io.StringIO) -> list[str]:
@@ -66,3 +66,10 @@ def test_text_is_not_markup() -> None:
     with BuildProgress(Console(file=text)) as progress:
         progress.say("[bold]/data[/bold]")
     assert lines(text) == ["[bold]/data[/bold]"]
+
+
+def test_the_silent_one_takes_all_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    SILENT.start("building", 10)
+    SILENT.update(10, "48.0 B/view", last=True)
+    SILENT.say("a line")
+    assert capsys.readouterr() == ("", "")

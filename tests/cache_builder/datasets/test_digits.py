@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import xxhash
 from sklearn.datasets import load_digits
 
 from cache_builder.datasets import open_source
-from cache_builder.format.errors import DataError
+from cache_builder.format.errors import ConfigError, DataError
 
 
 def test_parts_divide_the_whole() -> None:
@@ -38,3 +40,9 @@ def test_digest_names_the_pixels() -> None:
 def test_unknown_part() -> None:
     with pytest.raises(DataError, match="'train' and 'test', not 'valid'"):
         open_source("digits:valid")
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ConfigError, match=r"^digits:test needs scikit-learn: pip install 'kdcache\[demo\]'$"):
+        open_source("digits:test")

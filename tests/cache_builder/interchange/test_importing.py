@@ -132,7 +132,8 @@ class TestReplay:
         from cache_builder.build.forward import TeacherForward
         from cache_builder.datasets import open_source
         from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-        from cache_builder.views import parse_recipe, render
+        from cache_builder.views import parse_recipe
+        from cache_builder.views.apply import render
 
         source, recipe = open_source(f"imagefolder:{photos}"), parse_recipe(f"plain{crop}")
         images = [render(source.read(row).image, recipe, 0, 0, row, 16, "bilinear") for row in range(80)]

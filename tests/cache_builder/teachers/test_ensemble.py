@@ -19,7 +19,7 @@ from cache_builder.format.reader import open_cache
 from cache_builder.teachers import Preprocessing, Teacher, combined
 from cache_builder.teachers.ensemble import Ensemble, ensemble_digest
 from cache_builder.teachers.teacher import freeze
-from cache_builder.views import normalise
+from cache_builder.tensors.normalise import normalise
 from tests.cache_builder.conftest import Build, settings_for
 from tests.cache_builder.models import SmallNet
 from tests.cache_builder.trees import logits

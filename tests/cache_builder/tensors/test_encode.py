@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cache_builder.format import codec as reference
-from cache_builder.format import topk_tail
-from cache_builder.format.layout import index_bits
-from cache_builder.format.manifest import CodecSection, SketchSection, TailBasis
+from cache_builder.format.codecs import Fields
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
+from cache_builder.format.codecs.sketched import index_bits, joined_coefficients
+from cache_builder.format.codecs.topk_tail import TopkTailSettings
 from cache_builder.tensors.encode import RecordEncoder
+from tests.caches import Arrays, bound
 
 # Values that meet ties, subnormal numbers, both zeros and both ends of what a record can hold.
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-40, 30000.0, -30000.0, 2.5, 2.5000002]
 LOGITS = st.one_of(st.sampled_from(SPECIAL), st.floats(-200, 200, width=32))
 
 
-def parts(classes: int, top_k: int, rank: int, wide: int, step: float) -> tuple[CodecSection, TailBasis]:
-    section = CodecSection(
+def parts(classes: int, top_k: int, rank: int, wide: int, step: float) -> tuple[TopkTailSettings, Arrays]:
+    section = TopkTailSettings(
         top_k=top_k,
         index_bits=index_bits(classes),
         tail_rank=rank,
@@ -34,20 +35,20 @@ def parts(classes: int, top_k: int, rank: int, wide: int, step: float) -> tuple[
         np.linalg.qr(rng.normal(size=(classes, classes)))[0][:rank] if rank else np.zeros((0, classes))
     )
     mean = rng.normal(size=classes)
-    return section, TailBasis(mean.astype(np.float32), orthonormal.astype(np.float32))
+    return section, Arrays(mean.astype(np.float32), orthonormal.astype(np.float32))
 
 
-def encoded(logits: torch.Tensor, section: CodecSection, basis: TailBasis) -> reference.Fields:
-    records = RecordEncoder(section, basis)(logits)
+def encoded(logits: torch.Tensor, section: TopkTailSettings, basis: Arrays) -> Fields:
+    records = RecordEncoder(bound(section, basis))(logits)
     assert records.dtype == torch.uint8
-    return reference.unpack(records.numpy(), section)
+    return section.layout.unpack(records.numpy())
 
 
 def assert_equal(
-    found: reference.Fields, logits: NDArray[np.float32], section: CodecSection, basis: TailBasis
+    found: Fields, logits: NDArray[np.float32], section: TopkTailSettings, basis: Arrays
 ) -> None:
     """To the bit but for sums: lse to its last digits, coefficients where they are not nearly a half."""
-    expected = reference.encode(logits, section, basis)
+    expected = bound(section, basis).encode(logits)
     assert found.keys() == expected.keys()
     for name in ("topk_index", "topk_max", "topk_span", "topk_value"):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
@@ -60,12 +61,10 @@ def assert_equal(
         1e-5 * np.abs(logits.astype(np.float64) - basis.mean).sum(axis=1, keepdims=True) / section.tail_step
     )
     sure = np.abs(np.abs(exact - np.floor(exact)) - 0.5) > doubt
-    same = topk_tail.tail_coefficients(found) == topk_tail.tail_coefficients(expected)
+    same = joined_coefficients(found) == joined_coefficients(expected)
     assert same[sure].all()
     assert (
-        np.abs(topk_tail.tail_coefficients(found) - topk_tail.tail_coefficients(expected))[
-            doubt[:, 0] < 0.5
-        ].max(initial=0)
+        np.abs(joined_coefficients(found) - joined_coefficients(expected))[doubt[:, 0] < 0.5].max(initial=0)
         <= 1
     )
 
@@ -148,7 +147,7 @@ def test_coefficients_saturate() -> None:
 def test_autocast_around_it_changes_nothing() -> None:
     logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
     section, basis = parts(40, 5, 8, 1, 0.1)
-    encoder = RecordEncoder(section, basis)
+    encoder = RecordEncoder(bound(section, basis))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(encoder(logits), encoder(logits))
         inside = encoder(logits)
@@ -164,16 +163,16 @@ def sketch_parts(
     step: float,
     coding: str = "rank",
     bits: int = 8,
-) -> tuple[SketchSection, TailBasis]:
+) -> tuple[ClassSketchSettings, Arrays]:
     _, basis = parts(classes, top_k, rank, 0, step)
-    section = SketchSection.model_validate(
+    section = ClassSketchSettings.model_validate(
         {
             "top_k": top_k, "index_bits": index_bits(classes), "index_coding": coding, "value_bits": bits,
             "value_step": 0.05, "tail_rank": rank, "tail_wide": wide, "tail_bytes": narrow, "tail_step": step,
         }
     )  # fmt: skip
     centres = np.random.default_rng(1).integers(-40, 40, (classes, rank)).astype(np.int16)
-    return section, TailBasis(basis.mean, basis.basis, centres)
+    return section, Arrays(basis.mean, basis.basis, centres)
 
 
 @given(data=st.data())
@@ -190,7 +189,7 @@ def test_a_sketch_equals_the_reference(data: st.DataObject) -> None:
     coding, bits = data.draw(st.sampled_from([("rank", 8), ("class", 16)]), label="coding")
     section, basis = sketch_parts(classes, top_k, rank, wide, narrow, 0.4, coding, bits)
     found = encoded(torch.from_numpy(logits), section, basis)
-    expected = reference.encode(logits, section, basis)
+    expected = bound(section, basis).encode(logits)
     assert found.keys() == expected.keys()
     np.testing.assert_array_equal(found["topk_index"], expected["topk_index"])
     np.testing.assert_allclose(
@@ -199,7 +198,7 @@ def test_a_sketch_equals_the_reference(data: st.DataObject) -> None:
         rtol=2e-3,
         atol=2**-23,
     )
-    a, b = (reference.decode(reference.pack(fields, section), section, basis) for fields in (found, expected))
+    a, b = (bound(section, basis).decode(fields) for fields in (found, expected))
     # One coefficient rounded the other way moves every class by at most a step.
     assert np.abs(a - b).max() <= 2 * section.tail_step + 1e-3 * np.abs(logits).max()
 
@@ -210,7 +209,7 @@ def test_a_sketch_of_real_sizes_equals_the_reference(coding: str) -> None:
     section, basis = sketch_parts(500, 10, 33, 1, 12, 0.5, coding)
     found, expected = (
         encoded(torch.from_numpy(logits), section, basis),
-        reference.encode(logits, section, basis),
+        bound(section, basis).encode(logits),
     )
     for name, column in expected.items():
         assert (found[name] == column).mean() > 0.99, name
@@ -221,14 +220,14 @@ def test_a_sketch_of_a_row_that_is_not_finite_is_marked(bad: float) -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
     logits[1, 7] = bad
     section, basis = sketch_parts(40, 5, 6, 1, 2, 0.5)
-    usable = reference.is_usable(encoded(logits, section, basis), section)
+    usable = bound(section, basis).usable(encoded(logits, section, basis))
     assert usable.tolist() == [True, False, True]
 
 
 def test_autocast_around_a_sketch_changes_nothing() -> None:
     logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
     section, basis = sketch_parts(40, 5, 8, 1, 3, 0.1)
-    encoder = RecordEncoder(section, basis)
+    encoder = RecordEncoder(bound(section, basis))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = encoder(logits)
     assert torch.equal(inside, encoder(logits))
@@ -237,6 +236,6 @@ def test_autocast_around_a_sketch_changes_nothing() -> None:
 def test_bf16_ties_of_a_sketch_go_by_class_id() -> None:
     logits = (torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) * 3).to(torch.bfloat16)
     section, basis = sketch_parts(300, 7, 8, 2, 3, 0.3)
-    found = reference.stored(encoded(logits, section, basis), section, basis)
+    found = bound(section, basis).stored(encoded(logits, section, basis))
     expected = np.argsort(-logits.float().numpy(), axis=1, kind="stable")[:, :7]
     np.testing.assert_array_equal(found.classes, expected)

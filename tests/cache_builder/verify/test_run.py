@@ -337,7 +337,6 @@ class TestOtherTeacher:
 
     def test_shuffled_records(self, own: Path, photos: Path) -> None:
         """A store that is whole in itself, with the records of one page permuted before it was written."""
-        from cache_builder.format import codec
         from cache_builder.format.reader import open_cache
         from cache_builder.format.writer import CacheWriter
 
@@ -346,7 +345,7 @@ class TestOtherTeacher:
         writer = CacheWriter(own, cache.manifest)
         for tile in cache.tiles:
             block = pages[:, tile.row_start : tile.row_stop]
-            flat = codec.unpack(block.reshape(-1, cache.record_bytes), cache.manifest.codec)
+            flat = cache.manifest.codec.layout.unpack(block.reshape(-1, cache.record_bytes))
             fields = {name: value.reshape(*block.shape[:2], *value.shape[1:]) for name, value in flat.items()}
             writer.write_tile(tile, fields, cache.digests[tile.row_start : tile.row_stop])
         writer.finish()

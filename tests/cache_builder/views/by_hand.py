@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache_builder.views import Recipe, apply_unmixed, draw
+from cache_builder.views import Recipe, draw
+from cache_builder.views.apply import apply_unmixed
 
 
 def rendered(

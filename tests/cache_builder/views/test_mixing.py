@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from cache_builder.format.errors import ConfigError
+from cache_builder.views.configuration import parse_recipe
 from cache_builder.views.mixing import SHARE_UNIT, Mixing
 
 SAMPLES = 8001
@@ -93,3 +97,13 @@ def test_pinned() -> None:
         ],
         atol=1e-8,
     )
+
+
+def test_without_scipy_the_extra_is_named_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    for recipe in ("mixup", "augment:mix.cutmix_alpha=1"):
+        with pytest.raises(ConfigError, match=r"need scipy: pip install 'kdcache\[mix\]'"):
+            parse_recipe(recipe)
+    with pytest.raises(ConfigError, match=r"kdcache\[mix\]"):
+        Mixing(mixup_alpha=0.2).draw(1, 2, ROWS, SAMPLES)
+    assert parse_recipe("randaugment").min_views() == 2

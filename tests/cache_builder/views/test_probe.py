@@ -12,7 +12,8 @@ from PIL import Image
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import ImageInput, Manifest, ViewsSection
-from cache_builder.views import draw, named, parse_recipe, render
+from cache_builder.views import draw, named, parse_recipe
+from cache_builder.views.apply import render
 from cache_builder.views.probe import PROBE_PAIRS, PROBE_TOLERANCE, probe_differences, render_probe
 from cache_builder.views.recipes import RrcFlip
 from tests.caches import synthetic_manifest

@@ -7,16 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cache_builder.views import (
-    RECIPES,
-    apply,
-    apply_unmixed,
-    draw,
-    kernels,
-    parse_recipe,
-    render,
-    render_views,
-)
+from cache_builder.views import RECIPES, draw, kernels, parse_recipe
+from cache_builder.views.apply import apply, apply_unmixed, render, render_views
 from tests.cache_builder.photographs import cut
 from tests.cache_builder.views import by_hand
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cache_builder.format import FormatError, codec
+from cache_builder.format import FormatError
 from cache_builder.format.manifest import (
     CalibrationSection,
     CodecRequest,
@@ -91,17 +91,6 @@ def test_what_does_not_hang_together_is_refused(change: Callable[[dict[str, Any]
 def test_another_version_is_named(body: Any) -> None:
     with pytest.raises(FormatError, match=r"here: format version .* this release reads versions 1 to 3"):
         parse_manifest(body, "here")
-
-
-def test_a_basis_can_be_attached_and_is_no_part_of_the_json() -> None:
-    manifest = synthetic_manifest()
-    with pytest.raises(FormatError, match="no tail basis"):
-        _ = manifest.basis
-    attached = manifest.with_basis(codec.no_tail(40))
-    assert attached.basis.mean.shape == (40,)
-    assert attached.model_dump() == manifest.model_dump()
-    with pytest.raises(FormatError, match="no tail basis"):
-        _ = manifest.basis
 
 
 def test_only_a_finished_cache_has_an_id() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cache_builder.format import Cache, codec, open_cache
+from cache_builder.format import Cache, open_cache
 from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import content_digest
 from logit_server.page import PageFile
@@ -92,8 +92,7 @@ def test_decoded_json_is_what_the_local_reader_decodes(client: httpx2.Client, ca
         assert record["sample_id"] == cache.ids[record["row"]]
         for stored in record["top"]:
             assert stored["logit"] == pytest.approx(logits[stored["class_id"]], abs=1e-5)
-    section, basis = cache.manifest.codec, cache.manifest.basis
-    lse = codec.stored(codec.unpack(records, section), section, basis).lse
+    lse = cache.stored(records).lse
     assert [record["lse"] for record in body["records"]] == lse.tolist()
 
 

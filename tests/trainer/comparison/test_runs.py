@@ -129,7 +129,7 @@ def runs_are_alike_but_for_objective_and_seed(out):
 
 
 def start(cache, out):
-    command = [sys.executable, "-m", "trainer", *words(cache, out, "kd")]
+    command = [sys.executable, "-m", "kdcache", "train", *words(cache, out, "kd")]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 

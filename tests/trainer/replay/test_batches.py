@@ -46,7 +46,7 @@ def dataset_of(cache):
 def test_records_belong_to_the_images(cache):
     dataset = dataset_of(cache)
     plan = plan_for(dataset)
-    decode = RecordDecoder(cache.manifest)
+    decode = RecordDecoder(cache.codec)
     for step, (batch,) in enumerate(taken(dataset, [cache], plan)):
         rows = dataset.rows[plan.micro_batches(step)[0]]
         (view,), (records,) = plan.views_of(step), batch.records

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from cache_builder.datasets import open_source
 from cache_builder.format import DataError, open_cache
-from cache_builder.views import recipe_from, render
+from cache_builder.views import recipe_from
+from cache_builder.views.apply import render
 from tests.trainer.replay_caches import PAD_CROP, write_replay_cache
 from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
 from trainer.replay.order import BatchPlan

@@ -9,26 +9,14 @@ import pytest
 import torch
 
 from cache_builder.format import ConfigError
-from cache_builder.views import normalise
 from trainer.run.device import (
     _ENGINES,
-    Normalise,
     _take_out_variables,
     default_workers,
     make_accelerator,
     resolve_device,
     resolve_precision,
 )
-
-
-def test_pixels_are_normalised_as_for_the_teacher():
-    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    torch.testing.assert_close(Normalise(mean, std)(images), normalise(images, mean, std))
-
-
-def test_normalising_adds_nothing_to_a_state():
-    assert Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).state_dict() == {}
 
 
 @pytest.mark.parametrize("name", ["tpu", "cpu:1", "cuda:x", "cuda:99"])

@@ -7,9 +7,10 @@ from torch import nn
 
 from cache_builder.datasets import open_source
 from cache_builder.datasets.orders import OrderTally
+from cache_builder.tensors.normalise import Normalise
 from cache_builder.views.recipes import Plain
 from trainer.replay.data import ViewDataset, Views
-from trainer.run.device import Normalise, make_accelerator
+from trainer.run.device import make_accelerator
 from trainer.run.metrics import Evaluator, TrainMeter
 
 

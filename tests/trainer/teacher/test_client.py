@@ -19,7 +19,6 @@ from cache_builder.format import (
     ServerError,
     StorageError,
     UnknownSampleError,
-    codec,
     open_cache,
 )
 from cache_builder.format.content_digest import matches
@@ -63,10 +62,10 @@ def test_everything_a_trainer_needs_equals_the_store(cache, store):
     assert cache.manifest.model_dump() == expected.manifest.model_dump()
     assert cache.cache_id == expected.manifest.cache_id
     assert cache.record_bytes == expected.record_bytes
-    np.testing.assert_array_equal(cache.manifest.basis.basis, expected.manifest.basis.basis)
-    np.testing.assert_array_equal(cache.manifest.basis.mean, expected.manifest.basis.mean)
-    np.testing.assert_array_equal(cache.manifest.basis.centres, expected.manifest.basis.centres)
-    assert expected.manifest.basis.centres.any()
+    np.testing.assert_array_equal(cache.codec.basis, expected.codec.basis)
+    np.testing.assert_array_equal(cache.codec.mean, expected.codec.mean)
+    np.testing.assert_array_equal(cache.codec.centres, expected.codec.centres)
+    assert expected.codec.centres.any()
     assert list(cache.ids) == list(expected.ids)
     np.testing.assert_array_equal(cache.labels, expected.labels)
     np.testing.assert_array_equal(cache.digests, expected.digests)
@@ -96,7 +95,7 @@ def test_no_rows_give_no_records(cache):
 
 def test_records_decode_to_the_logits(cache):
     logits = synthetic_logits(VIEWS, ROWS, CLASSES)
-    decoded = codec.decode(cache.fetch(2, [5]), cache.manifest.codec, cache.manifest.basis)
+    decoded = cache.codec.decode(cache.codec.unpack(cache.fetch(2, [5])))
     assert decoded.argmax() == logits[2, 5].argmax()
 
 

@@ -11,13 +11,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
-from cache_builder.format import ConfigError, ServerError, codec
+from cache_builder.format import ConfigError, ServerError
 from cache_builder.format.content_digest import content_digest
 from tests.caches import synthetic_manifest
 from trainer.teacher.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
 from trainer.teacher.remote import ID_HEADER, RemoteSource
 
-MANIFEST = synthetic_manifest().model_copy(update={"cache_id": "a" * 32}).with_basis(codec.no_tail(40))
+MANIFEST = synthetic_manifest().model_copy(update={"cache_id": "a" * 32})
 BODY = json.dumps(MANIFEST.model_dump(mode="json")).encode()
 Answer = tuple[int, dict[str, str], bytes]
 OK: Answer = (200, {ID_HEADER: "a" * 32}, BODY)

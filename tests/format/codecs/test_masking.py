@@ -5,30 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cache_builder.format import codec
-from cache_builder.format.manifest import CodecSection, MaskSection, SketchSection, TailBasis
-from cache_builder.format.masking import (
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
+from cache_builder.format.codecs.masking import (
     LOWEST,
     MASKED_BELOW,
+    MaskSection,
     is_masked,
-    masked_throughout,
-    unmasked,
-    unseen_masks,
 )
+from cache_builder.format.codecs.topk_tail import TopkTailSettings
+from tests.caches import Arrays, bound, no_tail
 
 MASKS = [-1e4, -1e9, float(np.finfo(np.float32).min), -np.inf]
 
 
-def sketch(masks: MaskSection | None) -> SketchSection:
-    return SketchSection(
+def sketch(masks: MaskSection | None) -> ClassSketchSettings:
+    return ClassSketchSettings(
         top_k=2, index_bits=8, value_bits=8, value_step=0.05, tail_rank=2, tail_wide=0, tail_bytes=1,
         tail_step=0.5, index_coding="rank", masks=masks,
     )  # fmt: skip
 
 
-def basis(mean: list[float]) -> TailBasis:
+def arrays(mean: list[float]) -> Arrays:
     count = len(mean)
-    return TailBasis(
+    return Arrays(
         np.array(mean, np.float32), np.zeros((2, count), np.float32), np.zeros((count, 2), np.int16)
     )
 
@@ -45,29 +44,29 @@ def test_large_logits_are_no_masks_where_all_are_large() -> None:
 
 
 def test_masks_become_what_they_decode_to() -> None:
-    section, fitted = sketch(MaskSection(classes=1, lowest=LOWEST, floor=-20.0)), basis([0.0, LOWEST, 1.0])
-    assert masked_throughout(section, fitted).tolist() == [False, True, False]
-    found = unmasked(np.array([[1.0, -np.inf, -np.inf], [1.0, -1e9, 2.0]], np.float32), section, fitted)
+    codec = bound(sketch(MaskSection(classes=1, lowest=LOWEST, floor=-20.0)), arrays([0.0, LOWEST, 1.0]))
+    found = codec.settled(np.array([[1.0, -np.inf, -np.inf], [1.0, -1e9, 2.0]], np.float32))
     assert found.tolist() == [[1.0, LOWEST, -20.0], [1.0, LOWEST, 2.0]]
     assert LOWEST < MASKED_BELOW
 
 
 def test_a_class_that_is_suddenly_not_masked_is_no_number() -> None:
-    section, fitted = sketch(MaskSection(classes=1, lowest=LOWEST, floor=-20.0)), basis([0.0, LOWEST, 1.0])
-    found = unmasked(np.array([[1.0, 2.0, 3.0]], np.float32), section, fitted)
+    codec = bound(sketch(MaskSection(classes=1, lowest=LOWEST, floor=-20.0)), arrays([0.0, LOWEST, 1.0]))
+    found = codec.settled(np.array([[1.0, 2.0, 3.0]], np.float32))
     assert np.isnan(found).tolist() == [[False, True, False]]
 
 
 def test_without_masks_nothing_changes() -> None:
     logits = np.array([[1.0, -1e9]], np.float32)
-    assert unmasked(logits, sketch(None), basis([0.0, 0.0])) is logits
-    assert not masked_throughout(sketch(None), basis([0.0, LOWEST])).any()
+    codec = bound(sketch(None), arrays([0.0, 0.0]))
+    assert codec.settled(logits) is logits
+    assert codec.without_place(logits).tolist() == [True]
 
 
 @pytest.mark.parametrize("mask", [-1e4, -6e4])
 def test_a_mask_that_calibration_did_not_see_is_found_in_the_record(mask: float) -> None:
     """It takes the whole range of the record's steps: every other class would be alike."""
-    section = CodecSection(top_k=5, index_bits=8, tail_rank=0, tail_wide=0, tail_step=0.0)
+    section = TopkTailSettings(top_k=5, index_bits=8, tail_rank=0, tail_wide=0, tail_step=0.0)
     logits = np.array([[1, 2, 3, 4, 5], [1, 2, mask, 4, 5], [9e3, -9e3, 0, 0, 0]], np.float32)
-    fields = codec.encode(logits, section, codec.no_tail(5))
-    assert unseen_masks(fields, section).tolist() == [False, True, False]
+    codec = bound(section, no_tail(5))
+    assert codec.usable(codec.encode(logits)).tolist() == [True, False, True]

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from cache_builder.datasets import open_source
-from cache_builder.views import normalise
+from cache_builder.tensors.normalise import normalise
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.servers import server
 from trainer.students import cnn3
 
-EXAMPLE = Path(__file__).with_name("example_plain_loop.py")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_loop.py"
 
 
 def test_it_has_at_most_thirty_lines():

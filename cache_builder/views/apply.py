@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -189,11 +188,3 @@ def _finished(key: _Key, places: dict[_Key, _Place], own: dict[_Key, Tensor | No
         return Rendered(picture, row, 1.0)
     mixed = kernels.mixed(picture, other, mix, place.index)
     return Rendered(mixed, partner, float(mix.share[place.index]))
-
-
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [B, 3, S, S] on any device to float32 ``(x / 255 - mean) / std``."""
-    shape = (1, 3, 1, 1)
-    centre = torch.tensor(mean, device=images.device).view(shape)
-    scale = torch.tensor(std, device=images.device).view(shape)
-    return (images.float() / 255 - centre) / scale

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cache_builder.format import DataError, FormatError, codec
-from cache_builder.format.layout import index_bits
-from cache_builder.format.manifest import Codec, CodecSection, SketchSection
-from tests.caches import fit_basis, synthetic_logits, with_centres
+from cache_builder.format import DataError, FormatError
+from cache_builder.format.codecs import Codec
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
+from cache_builder.format.codecs.sketched import index_bits
+from cache_builder.format.codecs.topk_tail import TopkTailSettings
+from tests.caches import bound, fit_basis, no_tail, synthetic_logits, with_centres
 
 LOGITS = synthetic_logits(1, 60, 40)[0]
 BASIS = with_centres(fit_basis(LOGITS, 8), LOGITS, 0.6)
-TAIL = CodecSection(top_k=5, index_bits=8, tail_rank=8, tail_wide=2, tail_step=0.2)
-SKETCH = SketchSection(
+TAIL = TopkTailSettings(top_k=5, index_bits=8, tail_rank=8, tail_wide=2, tail_step=0.2)
+SKETCH = ClassSketchSettings(
     top_k=5,
     index_bits=8,
     value_bits=8,
@@ -28,8 +30,8 @@ both = pytest.mark.parametrize("section", [TAIL, SKETCH], ids=["topk-tail", "cla
 
 @both
 def test_pack_and_unpack_are_inverse(section: Codec) -> None:
-    fields = codec.encode(LOGITS, section, BASIS)
-    again = codec.unpack(codec.pack(fields, section), section)
+    fields = bound(section, BASIS).encode(LOGITS)
+    again = section.layout.unpack(section.layout.pack(fields))
     assert fields.keys() == again.keys()
     for name, column in fields.items():
         np.testing.assert_array_equal(column, again[name])
@@ -37,7 +39,7 @@ def test_pack_and_unpack_are_inverse(section: Codec) -> None:
 
 @both
 def test_near_the_live_logits(section: Codec) -> None:
-    decoded = codec.decode(codec.pack(codec.encode(LOGITS, section, BASIS), section), section, BASIS)
+    decoded = bound(section, BASIS).decode(bound(section, BASIS).encode(LOGITS))
     assert np.sqrt(np.square(decoded - LOGITS).mean()) < 0.4
     np.testing.assert_array_equal(decoded.argmax(axis=1), LOGITS.argmax(axis=1))
 
@@ -48,13 +50,13 @@ def test_logits_that_are_not_finite_are_refused(section: Codec, bad: float) -> N
     logits = LOGITS.copy()
     logits[3, 7] = bad
     with pytest.raises(DataError, match="non-finite"):
-        codec.encode(logits, section, BASIS)
+        bound(section, BASIS).encode(logits)
 
 
 @both
 @pytest.mark.parametrize("cut", ["shorter", "longer", "signed", "flat"])
 def test_records_of_another_shape_are_refused(section: Codec, cut: str) -> None:
-    packed = codec.pack(codec.encode(LOGITS, section, BASIS), section)
+    packed = section.layout.pack(bound(section, BASIS).encode(LOGITS))
     wrong = {
         "shorter": packed[:, :-1],
         "longer": np.pad(packed, ((0, 0), (0, 1))),
@@ -62,25 +64,25 @@ def test_records_of_another_shape_are_refused(section: Codec, cut: str) -> None:
         "flat": packed.reshape(-1),
     }[cut]
     with pytest.raises(FormatError, match=r"expected records uint8 \[n, \d+\]"):
-        codec.decode(wrong, section, BASIS)
+        bound(section, BASIS).decode(section.layout.unpack(wrong))
 
 
 @both
 def test_a_class_that_is_not_there_is_refused(section: Codec) -> None:
-    fields = codec.encode(LOGITS, section, BASIS)
+    fields = bound(section, BASIS).encode(LOGITS)
     fields["topk_index"][0, 1] = 40
     with pytest.raises(FormatError, match="names class 40 of 40: it is of another cache"):
-        codec.decode(codec.pack(fields, section), section, BASIS)
+        bound(section, BASIS).decode(fields)
 
 
 @both
 def test_no_records(section: Codec) -> None:
-    fields = codec.encode(LOGITS[:0], section, BASIS)
-    assert codec.decode(codec.pack(fields, section), section, BASIS).shape == (0, 40)
+    fields = bound(section, BASIS).encode(LOGITS[:0])
+    assert bound(section, BASIS).decode(fields).shape == (0, 40)
 
 
 def test_every_class_of_few_needs_no_tail() -> None:
-    exact = CodecSection(top_k=40, index_bits=index_bits(40), tail_rank=0, tail_wide=0, tail_step=0.0)
-    fields = codec.encode(LOGITS, exact, codec.no_tail(40))
-    stored = codec.stored(fields, exact, codec.no_tail(40))
+    exact = TopkTailSettings(top_k=40, index_bits=index_bits(40), tail_rank=0, tail_wide=0, tail_step=0.0)
+    fields = bound(exact, no_tail(40)).encode(LOGITS)
+    stored = bound(exact, no_tail(40)).stored(fields)
     np.testing.assert_allclose(np.exp(stored.values - stored.lse[:, None]).sum(axis=1), 1, rtol=0.02)

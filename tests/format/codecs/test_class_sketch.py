@@ -8,24 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cache_builder.format import FormatError, RecordLayout, class_sketch, codec
-from cache_builder.format.layout import index_bits
-from cache_builder.format.manifest import SketchSection, TailBasis
-from tests.caches import fit_basis, synthetic_logits, with_centres
+from cache_builder.format import FormatError
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
+from cache_builder.format.codecs.fields import log_sum_exp
+from cache_builder.format.codecs.sketched import index_bits, pack_halves, unpack_halves
+from tests.caches import Arrays, bound, fit_basis, synthetic_logits, with_centres
 
 quickly = settings(deadline=None, max_examples=40)
 CLASSES, RANK = 40, 9
 
 
-def section(classes: int = CLASSES, **changes: object) -> SketchSection:
+def section(classes: int = CLASSES, **changes: object) -> ClassSketchSettings:
     fields = {
         "top_k": 4, "index_bits": index_bits(classes), "index_coding": "rank", "value_bits": 8,
         "value_step": 0.05, "tail_rank": RANK, "tail_wide": 1, "tail_bytes": 3, "tail_step": 0.25,
     }  # fmt: skip
-    return SketchSection.model_validate(fields | changes)
+    return ClassSketchSettings.model_validate(fields | changes)
 
 
-def basis_for(logits: NDArray[np.float32], rank: int = RANK, step: float = 0.25) -> TailBasis:
+def basis_for(logits: NDArray[np.float32], rank: int = RANK, step: float = 0.25) -> Arrays:
     """A PCA, and class centres that are the rounded means of the given logits."""
     return with_centres(fit_basis(logits, rank), logits, step)
 
@@ -34,8 +35,8 @@ def logits_of(rows: int = 50, classes: int = CLASSES, seed: int = 0) -> NDArray[
     return synthetic_logits(1, rows, classes, seed=seed)[0]
 
 
-def roundtrip(logits: NDArray[np.float32], chosen: SketchSection, basis: TailBasis) -> NDArray[np.float32]:
-    return codec.decode(codec.pack(codec.encode(logits, chosen, basis), chosen), chosen, basis)
+def roundtrip(logits: NDArray[np.float32], chosen: ClassSketchSettings, basis: Arrays) -> NDArray[np.float32]:
+    return bound(chosen, basis).decode(bound(chosen, basis).encode(logits))
 
 
 class TestTopK:
@@ -65,9 +66,9 @@ class TestTopK:
     def test_without_decoding_the_others(self) -> None:
         logits, chosen = logits_of(), section()
         basis = basis_for(logits)
-        fields = codec.encode(logits, chosen, basis)
-        stored = codec.stored(fields, chosen, basis)
-        decoded = codec.decode(codec.pack(fields, chosen), chosen, basis)
+        fields = bound(chosen, basis).encode(logits)
+        stored = bound(chosen, basis).stored(fields)
+        decoded = bound(chosen, basis).decode(fields)
         np.testing.assert_array_equal(stored.classes, np.argsort(-logits, axis=1, kind="stable")[:, :4])
         np.testing.assert_allclose(
             stored.values, np.take_along_axis(decoded, stored.classes, axis=1), atol=1e-5
@@ -76,15 +77,15 @@ class TestTopK:
     def test_lse_gives_the_live_probabilities(self) -> None:
         logits, chosen = logits_of(), section()
         basis = basis_for(logits)
-        stored = codec.stored(codec.encode(logits, chosen, basis), chosen, basis)
-        live = logits.max(axis=1) - codec.log_sum_exp(logits)
+        stored = bound(chosen, basis).stored(bound(chosen, basis).encode(logits))
+        live = logits.max(axis=1) - log_sum_exp(logits)
         np.testing.assert_allclose(stored.values[:, 0] - stored.lse, live, rtol=2**-10, atol=1e-6)
 
     @pytest.mark.parametrize("offset", [0.0, -1e4, 1e5])
     def test_lse_keeps_its_digits_where_the_teacher_is_sure_or_far_from_zero(self, offset: float) -> None:
         """A difference of two float32 numbers would be 0, or a multiple of their spacing."""
         logits = (3 * logits_of(200) + np.float32(offset)).astype(np.float32)
-        found = codec.encode(logits, section(), basis_for(logits))["lse_above"].astype(np.float64)
+        found = bound(section(), basis_for(logits)).encode(logits)["lse_above"].astype(np.float64)
         exact = logits.astype(np.float64)
         others = np.sort(np.exp(exact - exact.max(axis=1, keepdims=True)), axis=1)[:, :-1].sum(axis=1)
         assert (others < 1e-6).any()
@@ -96,39 +97,39 @@ class TestRanks:
     def test_places_are_small_where_the_class_is_usual(self) -> None:
         logits = logits_of(400)
         basis = basis_for(logits)
-        fields = codec.encode(logits, section(), basis)
-        by_class = codec.encode(logits, section(index_coding="class"), basis)
+        fields = bound(section(), basis).encode(logits)
+        by_class = bound(section(index_coding="class"), basis).encode(logits)
         np.testing.assert_array_equal(fields["topk_index"][:, 0], by_class["topk_index"][:, 0])
         assert fields["topk_index"][:, 1:].mean() < by_class["topk_index"][:, 1:].mean()
 
     def test_the_order_is_a_permutation_that_begins_with_the_class(self) -> None:
-        usual = basis_for(logits_of()).ranking(0.25)
+        usual = bound(section(), basis_for(logits_of())).ranking
         np.testing.assert_array_equal(np.sort(usual, axis=1), np.tile(np.arange(CLASSES), (CLASSES, 1)))
         np.testing.assert_array_equal(usual[:, 0], np.arange(CLASSES))
 
     def test_equal_scores_go_by_class_id(self) -> None:
-        flat = TailBasis(np.zeros(5, np.float32), np.zeros((1, 5), np.float32), np.zeros((5, 1), np.int16))
-        np.testing.assert_array_equal(flat.ranking(1.0)[3], [3, 0, 1, 2, 4])
+        flat = Arrays(np.zeros(5, np.float32), np.zeros((1, 5), np.float32), np.zeros((5, 1), np.int16))
+        codec = bound(section(5, tail_rank=1, tail_wide=1, tail_bytes=0, tail_step=1.0), flat)
+        np.testing.assert_array_equal(codec.ranking[3], [3, 0, 1, 2, 4])
 
     def test_places_invert_it(self) -> None:
-        basis = basis_for(logits_of())
-        usual, places = basis.ranking(0.25), basis.places(0.25)
+        codec = bound(section(), basis_for(logits_of()))
+        usual, places = codec.ranking, codec.places
         back = np.take_along_axis(places, usual, axis=1)
         np.testing.assert_array_equal(back, np.tile(np.arange(CLASSES), (CLASSES, 1)))
 
     def test_depends_on_the_step(self) -> None:
         basis = basis_for(logits_of())
-        first = basis.ranking(0.25).copy()
-        assert (basis.ranking(25.0) != first).any()
-        np.testing.assert_array_equal(basis.ranking(0.25), first)
+        first, other = (bound(section(tail_step=step), basis).ranking for step in (0.25, 25.0))
+        assert (other != first).any()
 
     def test_a_place_beyond_the_classes_is_refused(self) -> None:
         logits, chosen = logits_of(), section()
         basis = basis_for(logits)
-        fields = codec.encode(logits, chosen, basis)
+        fields = bound(chosen, basis).encode(logits)
         fields["topk_index"][3, 2] = CLASSES
         with pytest.raises(FormatError, match=f"class {CLASSES} of {CLASSES}"):
-            codec.decode(codec.pack(fields, chosen), chosen, basis)
+            bound(chosen, basis).decode(fields)
 
 
 class TestTail:
@@ -138,13 +139,11 @@ class TestTail:
         basis = basis_for(logits)
         roomy = roundtrip(logits, section(tail_wide=RANK, tail_bytes=0), basis)
         chosen = section(tail_wide=wide, tail_bytes=narrow)
-        fields = codec.encode(logits, chosen, basis)
-        decoded = codec.decode(codec.pack(fields, chosen), chosen, basis)
-        if codec.saturated(fields, chosen) == 0:
+        fields = bound(chosen, basis).encode(logits)
+        decoded = bound(chosen, basis).decode(fields)
+        if bound(chosen, basis).saturated(fields) == 0:
             np.testing.assert_array_equal(decoded, roomy)
-        assert RecordLayout(chosen).record_bytes == 2 + 2 * wide + 4 + 4 + narrow + -(
-            -(RANK - wide - narrow) // 2
-        )
+        assert chosen.layout.record_bytes == 2 + 2 * wide + 4 + 4 + narrow + -(-(RANK - wide - narrow) // 2)
 
     def test_error_is_that_of_the_rounding(self) -> None:
         logits = logits_of(200)
@@ -157,9 +156,9 @@ class TestTail:
         logits = logits_of(200)
         with_centres = basis_for(logits)
         none = np.zeros_like(with_centres.centres)
-        without = TailBasis(with_centres.mean, with_centres.basis, none)
+        without = Arrays(with_centres.mean, with_centres.basis, none)
         chosen = section(tail_wide=RANK, tail_bytes=0, index_coding="class")
-        a, b = (codec.encode(logits, chosen, basis) for basis in (with_centres, without))
+        a, b = (bound(chosen, basis).encode(logits) for basis in (with_centres, without))
         assert np.abs(a["tail_coef_wide"]).mean() < 0.9 * np.abs(b["tail_coef_wide"]).mean()
         np.testing.assert_allclose(
             roundtrip(logits, chosen, with_centres), roundtrip(logits, chosen, without), atol=1e-5
@@ -169,28 +168,28 @@ class TestTail:
     @quickly
     def test_halves_come_back(self, values: list[int]) -> None:
         coef = np.array([values, values[::-1]], np.int8)
-        packed = class_sketch.pack_halves(coef)
+        packed = pack_halves(coef)
         assert packed.shape == (2, -(-len(values) // 2))
-        np.testing.assert_array_equal(class_sketch.unpack_halves(packed, len(values)), coef)
+        np.testing.assert_array_equal(unpack_halves(packed, len(values)), coef)
 
     def test_the_even_coefficient_is_in_the_low_half(self) -> None:
-        assert class_sketch.pack_halves(np.array([[-7, 7, 0]], np.int8)).tolist() == [[0xF1, 0x88]]
+        assert pack_halves(np.array([[-7, 7, 0]], np.int8)).tolist() == [[0xF1, 0x88]]
 
     def test_saturated_numbers_are_counted(self) -> None:
         logits = logits_of()
         basis = basis_for(logits, step=1e-3)
         chosen = section(tail_step=1e-3, tail_wide=0, tail_bytes=0)
-        assert codec.saturated(codec.encode(logits, chosen, basis), chosen) > 100
+        assert bound(chosen, basis).saturated(bound(chosen, basis).encode(logits)) > 100
         roomy = section(tail_wide=RANK, tail_bytes=0, value_bits=16)
-        assert codec.saturated(codec.encode(logits, roomy, basis_for(logits)), roomy) == 0
+        assert bound(roomy, basis).saturated(bound(roomy, basis_for(logits)).encode(logits)) == 0
 
 
 def test_a_basis_without_centres_is_refused() -> None:
     """Zeros in their place would decode to plausible, wrong logits."""
     logits, chosen = logits_of(), section()
-    packed = codec.pack(codec.encode(logits, chosen, basis_for(logits)), chosen)
-    with pytest.raises(FormatError, match="needs codec/centres"):
-        codec.decode(packed, chosen, fit_basis(logits, RANK))
+    packed = chosen.layout.pack(bound(chosen, basis_for(logits)).encode(logits))
+    with pytest.raises(FormatError, match="needs the array 'centres'"):
+        bound(chosen, fit_basis(logits, RANK)).decode(chosen.layout.unpack(packed))
 
 
 class TestOddLogits:
@@ -215,15 +214,15 @@ class TestOddLogits:
     def test_an_invalid_record_is_not_a_number_and_leaves_others_alone(self) -> None:
         logits, chosen = logits_of(5), section()
         basis = basis_for(logits_of())
-        packed = codec.pack(codec.encode(logits, chosen, basis), chosen)
-        before = codec.decode(packed, chosen, basis)
-        packed[2] = codec.pack(codec.invalid_fields(1, chosen), chosen)[0]
-        after = codec.decode(packed, chosen, basis)
+        packed = chosen.layout.pack(bound(chosen, basis).encode(logits))
+        before = bound(chosen, basis).decode(chosen.layout.unpack(packed))
+        packed[2] = chosen.layout.pack(bound(chosen, basis).invalid(1))[0]
+        after = bound(chosen, basis).decode(chosen.layout.unpack(packed))
         assert np.isnan(after[2]).all()
         np.testing.assert_array_equal(np.delete(after, 2, 0), np.delete(before, 2, 0))
-        fields = codec.unpack(packed, chosen)
-        assert codec.is_usable(fields, chosen).tolist() == [True, True, False, True, True]
-        assert np.isnan(codec.stored(fields, chosen, basis).lse).tolist() == [
+        fields = chosen.layout.unpack(packed)
+        assert bound(chosen, basis).usable(fields).tolist() == [True, True, False, True, True]
+        assert np.isnan(bound(chosen, basis).stored(fields).lse).tolist() == [
             False,
             False,
             True,
@@ -233,5 +232,5 @@ class TestOddLogits:
 
     def test_many_classes(self) -> None:
         logits = logits_of(20, classes=300)
-        fields = codec.encode(logits, section(300), basis_for(logits))
+        fields = bound(section(300), basis_for(logits)).encode(logits)
         assert fields["topk_index"].dtype == np.uint16

@@ -8,7 +8,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from cache_builder.views import RECIPES, apply, draw, normalise, render
+from cache_builder.views import RECIPES, draw
+from cache_builder.views.apply import apply, render
 from cache_builder.views.recipes import PadCropFlip, Plain, RrcFlip
 from tests.cache_builder.photographs import cut
 
@@ -103,10 +104,3 @@ def test_the_source_image_is_left_alone() -> None:
     before = PHOTO.clone()
     render(PHOTO, PadCropFlip(flip=1, pad=0), 1, 0, 0, 130, "bilinear").fill_(0)
     assert torch.equal(PHOTO, before)
-
-
-def test_normalise() -> None:
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 4)
-    found = normalise(images, (0.5, 0.1, 0.0), (0.5, 0.2, 2.0))
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found[1, :, 2, 2], torch.tensor([-1.0, 0.5, 0.5]))

@@ -1,0 +1,58 @@
+"""What a calibrator is: it chooses a codec's settings and fits its arrays to the teacher's outputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.format.codecs import CodecSettings, Ranked
+from cache_builder.format.manifest import CalibrationSection, CodecRequest
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The codec a cache will use, and how well it did on the calibration logits."""
+
+    codec: Ranked[Any]
+    section: CalibrationSection
+    """With the rate-distortion table that the settings were chosen on, where there is one."""
+    told: tuple[str, ...] = ()
+    """Sentences for people: masked classes, a budget that is missed, too few pairs."""
+
+
+class Calibrator(ABC):
+    """Of one codec. ``classes`` is C; ``request`` is what the user asked for, its ``top_k`` at most C."""
+
+    def check(self, classes: int, request: CodecRequest) -> None:  # noqa: B027
+        """Raise :class:`ConfigError` for options that this codec, which the user named, cannot follow."""
+
+    def asked(self, classes: int, request: CodecRequest) -> CodecRequest:
+        """What of a request this codec looks at, as the manifest keeps it."""
+        return CodecRequest(bytes_per_view=request.bytes_per_view)
+
+    @abstractmethod
+    def provisional(self, classes: int, request: CodecRequest) -> CodecSettings:
+        """What a manifest holds before calibration."""
+
+    def unfitted(self, classes: int, request: CodecRequest) -> Calibration | None:
+        """The codec, where nothing has to be fitted to logits without masks; None where something has."""
+        return None
+
+    @abstractmethod
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+        """The most faithful codec within the budget, fitted to logits float32 [pairs, C]. Deterministic."""
+
+
+def missed_budget(taken: float, request: CodecRequest) -> list[str]:
+    """What to say where a record takes more than was asked for."""
+    budget = request.bytes_per_view
+    if budget is None or taken <= budget:
+        return []
+    return [
+        f"warning: --bytes-per-view {budget:g} is missed: the smallest record of those settings takes about "
+        f"{taken:.1f} bytes"
+    ]
