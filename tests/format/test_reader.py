@@ -206,7 +206,7 @@ class TestDamage:
         shutil.rmtree(tail_cache.path / "codec/logits/basis")
         shutil.copytree(other / "codec/logits/basis", tail_cache.path / "codec/logits/basis")
         with pytest.raises(CorruptCacheError, match="codec/logits/basis does not match"):
-            _ = open_cache(tail_cache.path).manifest
+            _ = open_cache(tail_cache.path).codec
 
     def test_a_tile_of_another_build_is_refused(self, tail_cache: Written, tmp_path: Path) -> None:
         other = tmp_path / "other.zarr"

@@ -12,7 +12,7 @@ from logit_server.storage import check_reachable, read_block
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 
-SHARD = Path("records", "topk_residual", "c", "0", "1", "0")
+SHARD = Path("records", "logits", "topk_residual", "c", "0", "1", "0")
 
 
 def served_from(path: Path) -> ServedCache:

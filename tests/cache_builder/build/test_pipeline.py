@@ -253,7 +253,7 @@ class TestResume:
         unique = uuid.uuid4().hex
         leftovers = [
             tmp_path / "cache.zarr" / "commits" / f"g00000-b0000002.json.{unique}.partial",
-            tmp_path / "cache.zarr" / "records" / "lse" / "c" / "0" / f"2.{unique}.partial",
+            tmp_path / "cache.zarr" / "records/logits/lse/c" / "0" / f"2.{unique}.partial",
         ]
         foreign = tmp_path / "cache.zarr" / "my.partial"
         foreign.write_text("precious")

@@ -196,7 +196,7 @@ class TestRefusals:
 
     def test_a_damaged_part(self, parts: list[Path], tmp_path: Path) -> None:
         damaged = Path(shutil.copytree(parts[1], tmp_path / "damaged.zarr"))
-        shard = next(path for path in (damaged / "records").glob("*/c/**/*") if path.is_file())
+        shard = next(path for path in (damaged / "records/logits").glob("*/c/**/*") if path.is_file())
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)

@@ -121,7 +121,7 @@ class TestDescribe:
             describe(str(cache), None, 0)
 
     def test_a_missing_shard_is_told(self, cache: Path) -> None:
-        next(path for path in (cache / "records" / "lse" / "c").rglob("*") if path.is_file()).unlink()
+        next(path for path in (cache / "records/logits/lse/c").rglob("*") if path.is_file()).unlink()
         with pytest.raises(CorruptCacheError, match="records/logits/lse/c"):
             describe(str(cache), None, 0)
 
