@@ -96,10 +96,8 @@ class TeacherVerifier:
 
     def _live(self) -> _Live:
         """Render and run the pairs whose samples can be read."""
-        teacher, views = self._cache.manifest.teacher, self._cache.manifest.views
-        renderer = ViewRenderer(
-            self._source, self._plan.recipe, views.seed, teacher.input_size, teacher.interpolation
-        )
+        seen, views = self._cache.manifest.input, self._cache.manifest.views
+        renderer = ViewRenderer(self._source, self._plan.recipe, views.seed, seen.size, seen.interpolation)
         tasks = [RenderTask(row, view, view + 1) for view, row in self._pairs]
         self._progress.start("teacher", len(tasks))
         size = self._plan.settings.batch_size
@@ -130,7 +128,7 @@ class TeacherVerifier:
 
     def _stored(self, pairs: Pairs) -> Logits:
         """Decoded records of the pairs; each block is read once."""
-        out = np.empty((len(pairs), self._cache.manifest.data.classes), np.float32)
+        out = np.empty((len(pairs), self._cache.manifest.classes), np.float32)
         for view in sorted({view for view, _ in pairs}):
             places = [place for place, pair in enumerate(pairs) if pair[0] == view]
             rows = [pairs[place][1] for place in places]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import Manifest, ProbeSection, TeacherSection, ViewsSection
+from cache_builder.format.manifest import ImageInput, Manifest, PixelsProbe, ViewsSection
 from cache_builder.views.apply import ReadImage, render_views
 from cache_builder.views.configuration import recipe_from
 from cache_builder.views.drawing import draw
@@ -40,8 +40,8 @@ class ProbeDifference:
 
 
 def render_probe(
-    source: ImageSource, views: ViewsSection, teacher: TeacherSection, skip_unreadable: bool = False
-) -> tuple[ProbeSection, NDArray[np.uint8]]:
+    source: ImageSource, views: ViewsSection, seen: ImageInput, skip_unreadable: bool = False
+) -> tuple[PixelsProbe, NDArray[np.uint8]]:
     """Render a few seeded pairs: the manifest's section and pixels uint8 [pairs, 3, size, size].
 
     A strong view is among them where the recipe has one: operations and mixing drift too.
@@ -58,7 +58,7 @@ def render_probe(
 
     for index, row in enumerate((draws * len(source)).astype(int)):
         view = index % views.count
-        picture = _render(recipe, views, teacher, view, int(row), read, len(source))
+        picture = _render(recipe, views, seen, view, int(row), read, len(source))
         if picture is None:
             continue
         pixels.append(picture)
@@ -70,7 +70,7 @@ def render_probe(
             f"{source.spec}: none of {_PROBE_CANDIDATES} samples could be read for the render probe"
         )
     libraries = {name: version(name) for name in ("torchvision", "pillow")}
-    section = ProbeSection(pairs=tuple(pairs), libraries=libraries, tolerance=PROBE_TOLERANCE)
+    section = PixelsProbe(pairs=tuple(pairs), libraries=libraries, tolerance=PROBE_TOLERANCE)
     return section, np.stack(pixels)
 
 
@@ -97,7 +97,7 @@ def probe_differences(
         readable = _rows_of(recipe, manifest, view, row) - invalid
         if row not in readable or any(rows[needed] not in here for needed in readable):
             continue
-        rendered = _render(recipe, manifest.views, manifest.teacher, view, row, read, samples)
+        rendered = _render(recipe, manifest.views, manifest.input, view, row, read, samples)
         assert rendered is not None
         difference = float(np.abs(rendered.astype(np.int16) - stored).mean())
         found.append(ProbeDifference(view, row, rows[row], difference, stored, rendered))
@@ -128,13 +128,13 @@ def _read(source: ImageSource, row: int, skip_unreadable: bool) -> Tensor | None
 def _render(
     recipe: Recipe,
     views: ViewsSection,
-    teacher: TeacherSection,
+    seen: ImageInput,
     view: int,
     row: int,
     read: ReadImage,
     samples: int,
 ) -> NDArray[np.uint8] | None:
     (rendered,) = render_views(
-        recipe, views.seed, [(row, view)], read, teacher.input_size, teacher.interpolation, samples
+        recipe, views.seed, [(row, view)], read, seen.size, seen.interpolation, samples
     )
     return None if rendered.image is None else np.asarray(rendered.image.numpy(), np.uint8)

@@ -66,7 +66,7 @@ class Views:
         views = manifest.views
         recipe = recipe_from(views.recipe)
         samples = manifest.data.samples
-        return cls(recipe, views.seed, views.count, manifest.teacher.interpolation, samples)
+        return cls(recipe, views.seed, views.count, manifest.input.interpolation, samples)
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class ReplayDataset(ViewDataset):
         drift_folder: Path | str = "render-drift",
     ) -> None:
         manifest = cache.manifest
-        rule = manifest.data.decoding
+        rule = manifest.input.decoding
         source = open_source(data, rule) if isinstance(data, str) else decoded_by(data, rule)
         rows, indices = match_rows(cache, source)
         check_partners(cache, source, rows)
@@ -256,7 +256,7 @@ class ReplayDataset(ViewDataset):
         super().__init__(
             source,
             Views.of(manifest),
-            image_size or manifest.teacher.input_size,
+            image_size or manifest.input.size,
             rows=rows,
             indices=indices,
             labels=usable_labels(cache, source, rows, indices),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import Manifest, TeacherSection, ViewsSection
+from cache_builder.format.manifest import ImageInput, Manifest, ViewsSection
 from cache_builder.views import draw, named, parse_recipe
 from cache_builder.views.apply import render
 from cache_builder.views.probe import PROBE_PAIRS, PROBE_TOLERANCE, probe_differences, render_probe
@@ -19,25 +19,22 @@ from cache_builder.views.recipes import RrcFlip
 from tests.caches import synthetic_manifest
 
 VIEWS = ViewsSection(count=3, recipe=named(RrcFlip()), seed=9)
-TEACHER = TeacherSection(
-    spec="t", weights="w", weights_digest="0", input_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
-    interpolation="bilinear", precision="fp32",
-)  # fmt: skip
+SEEN = ImageInput(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
 
 
 def probed(folder: Path, views: ViewsSection = VIEWS) -> tuple[Manifest, NDArray[np.uint8], Sequence[str]]:
     """A manifest, its probe and the sample ids in row order."""
     source = open_source(f"imagefolder:{folder}")
-    section, pixels = render_probe(source, views, TEACHER)
+    section, pixels = render_probe(source, views, SEEN)
     manifest = synthetic_manifest(rows=len(source)).model_copy(
-        update={"probe": section, "views": views, "teacher": TEACHER}
+        update={"probe": section, "views": views, "input": SEEN}
     )
     return manifest, pixels, source.ids
 
 
 def test_pictures_are_those_the_teacher_sees(photos: Path) -> None:
     source = open_source(f"imagefolder:{photos}")
-    section, pixels = render_probe(source, VIEWS, TEACHER)
+    section, pixels = render_probe(source, VIEWS, SEEN)
     assert pixels.shape == (PROBE_PAIRS, 3, 32, 32)
     assert len(set(section.pairs)) == PROBE_PAIRS
     for (view, row), stored in zip(section.pairs, pixels, strict=True):
@@ -90,8 +87,8 @@ def test_unreadable_samples(own_photos: Path) -> None:
         path.write_bytes(b"")
     source = open_source(f"imagefolder:{own_photos}")
     with pytest.raises(DataError, match="cannot read image"):
-        render_probe(source, VIEWS, TEACHER)
-    section, pixels = render_probe(source, VIEWS, TEACHER, skip_unreadable=True)
+        render_probe(source, VIEWS, SEEN)
+    section, pixels = render_probe(source, VIEWS, SEEN, skip_unreadable=True)
     assert len(section.pairs) == len(pixels) == PROBE_PAIRS
 
 
@@ -99,7 +96,7 @@ def test_nothing_readable(own_photos: Path) -> None:
     for path in own_photos.rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of"):
-        render_probe(open_source(f"imagefolder:{own_photos}"), VIEWS, TEACHER, skip_unreadable=True)
+        render_probe(open_source(f"imagefolder:{own_photos}"), VIEWS, SEEN, skip_unreadable=True)
 
 
 class TestStrongViews:
@@ -115,7 +112,7 @@ class TestStrongViews:
     def test_of_a_single_sample(self, photos: Path) -> None:
         source = LimitedSource(open_source(f"imagefolder:{photos}"), 1)
         views = ViewsSection(count=2, recipe=named(parse_recipe("trivialaugment")), seed=9)
-        assert render_probe(source, views, TEACHER)[0].pairs == ((0, 0), (1, 0))
+        assert render_probe(source, views, SEEN)[0].pairs == ((0, 0), (1, 0))
 
     def test_mixed_pictures_are_rendered_again_and_compared(self, photos: Path) -> None:
         views = ViewsSection(count=3, recipe=named(parse_recipe("mixup:alpha=4")), seed=9)
