@@ -217,15 +217,15 @@ class TestAnotherBasis:
     @pytest.fixture
     def other(self, parts: list[Path], photos: Path, tmp_path: Path) -> Path:
         """A part whose basis was fitted to other logits."""
-        from cache_builder.calibration import calibrate
+        from cache_builder.build import begin
 
-        real = calibrate.calibration_pairs
+        real = begin.calibration_pairs
 
         def others(*arguments: object) -> list[tuple[int, int]]:
             return real(*arguments)[: 3 * 80]  # type: ignore[arg-type]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(calibrate, "calibration_pairs", others)
+            patch.setattr(begin, "calibration_pairs", others)
             return built(tmp_path / "b.zarr", photos, rows="64:80")
 
     def test_is_refused_or_encoded_again(
