@@ -10,8 +10,9 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field
 from zarr.abc.store import Store
 
 from cache_builder.format.errors import CorruptCacheError
+from cache_builder.format.frozen import Frozen
 from cache_builder.format.layout import Tile, tile_arrays
-from cache_builder.format.manifest import Frozen, Manifest, canonical_json
+from cache_builder.format.manifest import Manifest, canonical_json
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import read_many
 

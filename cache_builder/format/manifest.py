@@ -15,8 +15,6 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     NonNegativeInt,
@@ -28,18 +26,10 @@ from pydantic import (
 )
 
 from cache_builder.format.errors import FormatError
+from cache_builder.format.frozen import Decoding, Frozen
 
 FORMAT_VERSION: Literal[2] = 2
 """What this release writes; it reads version 1 as well."""
-
-Decoding = Literal[1, 2]
-"""A rule by which files become pixels (FORMAT.md, section 8)."""
-
-
-class Frozen(BaseModel):
-    """A value object: immutable, no unknown keys, a docstring under each field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class NamedConfiguration(Frozen):

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
-from cache_builder.format.manifest import Frozen, canonical_json
+from cache_builder.format.frozen import Frozen
+from cache_builder.format.manifest import canonical_json
 
 CONFIDENCE_BINS = 15
 """Equal-width bins of the calibration error, as in Guo et al., ICML 2017."""

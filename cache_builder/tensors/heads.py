@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 
 
 class HeadSpec(Frozen):

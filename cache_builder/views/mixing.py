@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from cache_builder.views.crops import Probability
 from cache_builder.views.pairing import Pairing
 from cache_builder.views.philox import Stream, uniforms

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from cache_builder.views.philox import Stream, uniforms
 
 BINS = 31

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cache_builder.format import ConfigError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from trainer.objective.objective import Terms
 from trainer.objective.published import RECIPES, Benchmark
 from trainer.objective.written import parse_objective, published

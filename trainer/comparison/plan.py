@@ -16,13 +16,14 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from cache_builder.format import ConfigError, DataError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from trainer.comparison.methods import BASELINE, Method, parse_methods
 from trainer.run.assemble import assemble
 from trainer.run.checkpoint import write_text
-from trainer.run.config import RunConfig, TrainConfig, differing_fields
+from trainer.run.config import RunConfig, differing_fields
 from trainer.run.device import resolve_device
 from trainer.run.run_folder import CONFIG, DRIFT, METRICS, REPORT
+from trainer.run.settings import TrainSettings
 
 PLAN, LOGS, RUNS = "compare.json", "logs", "runs"
 _LOCK = ".lock"
@@ -85,7 +86,7 @@ class Job:
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def plan_comparison(settings: TrainConfig, losses: str, seeds: int) -> Comparison:
+def plan_comparison(settings: TrainSettings, losses: str, seeds: int) -> Comparison:
     """What is to be compared, all of it checked: cache, data, student and every objective."""
     device = resolve_device(settings.device)
     with ExitStack() as stack:

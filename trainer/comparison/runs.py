@@ -11,8 +11,8 @@ from trainer.comparison.display import CompareDisplay
 from trainer.comparison.plan import Comparison, Job, begin, check_free, claimed, plan_comparison
 from trainer.comparison.report import write_results
 from trainer.comparison.standings import Failure, RunResult, Standing, read_run, standings
-from trainer.run.config import TrainConfig
 from trainer.run.device import default_workers
+from trainer.run.settings import TrainSettings
 from trainer.run.stop import StopRequest
 
 _POLL_S = 0.1
@@ -31,7 +31,7 @@ class Share:
 
 
 def compare(
-    settings: TrainConfig, losses: str, seeds: int, jobs: int | None, display: CompareDisplay
+    settings: TrainSettings, losses: str, seeds: int, jobs: int | None, display: CompareDisplay
 ) -> list[Standing]:
     """Train every method with every seed, or go on with that, and write the results; the best method first.
 
@@ -55,7 +55,6 @@ def compare(
 def share_machine(plan: Comparison, jobs: int | None, cores: int | None = None) -> Share:
     """As asked for, else a run on each core; on a GPU one after another."""
     settings = plan.baseline.settings
-    assert settings.image_size is not None
     cores = cores or _cores()
     if jobs is None:
         jobs = cores if settings.device == "cpu" else 1
@@ -70,7 +69,7 @@ class _Runs:
     """Takes the runs to their ends."""
 
     def __init__(
-        self, settings: TrainConfig, jobs: list[Job], share: Share, lock: int, display: CompareDisplay
+        self, settings: TrainSettings, jobs: list[Job], share: Share, lock: int, display: CompareDisplay
     ) -> None:
         self._settings = settings
         self._jobs = jobs
@@ -140,7 +139,7 @@ class _Runs:
         return read_run(job.method, job.seed, job.folder, self._failures.get(job), job.log)
 
 
-def run_words(settings: TrainConfig, job: Job, workers: int) -> list[str]:
+def run_words(settings: TrainSettings, job: Job, workers: int) -> list[str]:
     """The ``kdtrain`` command of one run: what was asked for, its own objective, seed and folder."""
     given = settings.model_dump(mode="json", include=settings.model_fields_set, exclude_none=True)
     own = {"loss": job.method.name, "seed": job.seed, "workers": workers, "out": job.folder}

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import Frozen
+from cache_builder.format.frozen import Frozen
 from trainer.losses import Loss, StatefulLoss, make_loss
 
 Head = Literal["main", "aux"]

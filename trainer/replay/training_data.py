@@ -14,14 +14,14 @@ from torch import Tensor
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError
-from cache_builder.format.manifest import Decoding
+from cache_builder.format.frozen import Decoding
 from cache_builder.views import parse_recipe
 from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
 from trainer.replay.order import epoch_order
 from trainer.replay.same_data import check_against_cache, usable_labels
 from trainer.run.classes import ClassChoice
-from trainer.run.config import TrainConfig
 from trainer.run.run_folder import DRIFT, RunFolder
+from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 from trainer.teacher.several import check_caches_agree
 
@@ -30,13 +30,13 @@ _ORDER_OF_LABELS, _ORDER_OF_SET_ASIDE = 2**64 - 1, 2**64 - 2
 _SET_ASIDE_SHARE = 0.1
 
 
-def training_source(settings: TrainConfig, decoding: Decoding = NEWEST) -> ImageSource:
+def training_source(settings: TrainSettings, decoding: Decoding = NEWEST) -> ImageSource:
     """The data set that ``--data`` and ``--limit`` name; ``decoding``: how its files become pixels."""
     source = open_source(settings.data, decoding)
     return source if settings.limit is None else LimitedSource(source, settings.limit)
 
 
-def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decoding:
+def decoding_for(settings: TrainSettings, caches: Sequence[TeacherCache]) -> Decoding:
     """That of the caches; without any that of the run which is continued, else the newest."""
     if caches:
         return caches[0].manifest.data.decoding
@@ -45,7 +45,7 @@ def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decod
 
 
 def training_data(
-    settings: TrainConfig,
+    settings: TrainSettings,
     caches: Sequence[TeacherCache],
     source: ImageSource,
     choice: ClassChoice = "teacher",
@@ -91,7 +91,7 @@ def class_counts(dataset: ViewDataset, classes: int) -> Tensor:
     return torch.from_numpy(np.bincount(labels, minlength=classes))
 
 
-def _taught(settings: TrainConfig, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
+def _taught(settings: TrainSettings, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
     if settings.recipe or settings.views:
         raise ConfigError("--recipe and --views are the cache's: leave them out, or train without --cache")
     check_caches_agree(caches)
@@ -106,7 +106,7 @@ def _taught(settings: TrainConfig, caches: Sequence[TeacherCache], source: Image
 
 
 def _taught_by_all(
-    settings: TrainConfig, caches: Sequence[TeacherCache], first: ReplayDataset
+    settings: TrainSettings, caches: Sequence[TeacherCache], first: ReplayDataset
 ) -> ViewDataset:
     """The samples that every cache can teach, in the views that every cache has."""
     labels = first.labels
@@ -121,7 +121,7 @@ def _taught_by_all(
     return first.subset(positions, views=views, labels=labels[positions])
 
 
-def _untaught(settings: TrainConfig, source: ImageSource) -> ViewDataset:
+def _untaught(settings: TrainSettings, source: ImageSource) -> ViewDataset:
     if settings.recipe is None:
         raise ConfigError("without --cache, say how images are augmented: --recipe pad-crop-flip or rrc-flip")
     recipe = parse_recipe(settings.recipe)

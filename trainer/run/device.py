@@ -10,8 +10,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from cache_builder.console.options import Triple
 from cache_builder.format import ConfigError
-from trainer.run.config import Precision, Triple
+from trainer.run.config import Precision
 
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.

@@ -85,9 +85,6 @@ class _Student:
 
     def __init__(self, config: RunConfig, file: Path, device: str) -> None:
         settings = config.settings
-        assert settings.image_size is not None
-        assert settings.mean is not None
-        assert settings.std is not None
         self._config, self._file = config, file
         device = resolve_device(device)
         self._accelerator = make_accelerator(device, resolve_precision("auto", device))

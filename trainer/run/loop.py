@@ -15,13 +15,13 @@ from cache_builder.format.locks.lock import claimed
 from trainer.replay.batches import Batch, TrainingStream
 from trainer.run import bilevel
 from trainer.run.assemble import Run, assemble
-from trainer.run.config import TrainConfig
 from trainer.run.forward import outcome_of, per_image, to_device
 from trainer.run.metrics import Evaluation, Evaluator, TrainMeter
 from trainer.run.optim import lr_at, set_lr
 from trainer.run.progress import Display, Silent
 from trainer.run.report import write_report
 from trainer.run.run_folder import MetricsLog, Row, RunFolder
+from trainer.run.settings import TrainSettings
 from trainer.run.state import Keeper
 from trainer.run.stop import StopRequest
 
@@ -43,7 +43,7 @@ class TrainResult:
     """The run was complete before: nothing had to be done."""
 
 
-def train(settings: TrainConfig, *, resume: bool = False, display: Display | None = None) -> TrainResult:
+def train(settings: TrainSettings, *, resume: bool = False, display: Display | None = None) -> TrainResult:
     """Train a student, or go on with a run that was stopped.
 
     A signal ends it after the step at hand, with a checkpoint: ``KeyboardInterrupt`` is raised then. Raises
@@ -95,8 +95,6 @@ def _run_epochs(
     else:
         display = Silent()
 
-    assert settings.lr is not None
-    assert settings.warmup_epochs is not None
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     # Making the loader drew random numbers; from here on they are the student's alone.
     keeper.restore_random_state()

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import typer
 import typer.main
 
@@ -54,3 +53,9 @@ def listing() -> str:
 
 def test_flags_defaults_and_panels_are_what_they_were() -> None:
     assert listing() == FLAGS.read_text()
+
+
+def test_every_help_text_is_a_sentence() -> None:
+    said = {f"{name} {option.name}": option.help or "" for name, option in options()}
+    assert [name for name, text in said.items() if not (text[:1].isupper() or text[:1] == "`")] == []
+    assert [name for name, text in said.items() if not text.endswith(".") or len(text.split()) < 4] == []
