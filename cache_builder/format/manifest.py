@@ -26,13 +26,10 @@ from pydantic import (
 
 from cache_builder.format.codecs import ManifestCodec
 from cache_builder.format.errors import FormatError
-from cache_builder.format.frozen import Frozen
+from cache_builder.format.frozen import Decoding, Frozen
 
 FORMAT_VERSION: Literal[2] = 2
 """What this release writes; it reads version 1 as well."""
-
-Decoding = Literal[1, 2]
-"""A rule by which files become pixels (FORMAT.md, section 8)."""
 
 
 class NamedConfiguration(Frozen):
