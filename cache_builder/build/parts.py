@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from cache_builder.build.plan import Plan
-from cache_builder.datasets import ImageSource, Sample
+from cache_builder.datasets import ImageSample, ImageSource
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
@@ -63,7 +63,7 @@ class PartSource(Wrapped):
         super().__init__(source)
         self._rows = rows
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """As the data set does; raises :class:`KDCacheError` for a sample of another part."""
         try:
             return self._source.read(index)

@@ -82,7 +82,7 @@ class ViewRenderer(Dataset[RenderedRow]):
                 errors[row] = str(error)
                 return None
             digests[row] = sample.digest
-            return sample.image
+            return sample.value
 
         wanted = [(task.row, view) for task in tasks for view in range(task.view_start, task.view_stop)]
         pictures = iter(

@@ -20,9 +20,11 @@ from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.shards import find_shards
 from cache_builder.datasets.source import (
     ArraySource,
+    ImageSample,
     ImageSource,
     LimitedSource,
     Sample,
+    Source,
     decoding_of,
     left_out_of,
 )
@@ -50,9 +52,11 @@ __all__ = [
     "DATASETS",
     "ArraySource",
     "ImageFolder",
+    "ImageSample",
     "ImageSource",
     "LimitedSource",
     "Sample",
+    "Source",
     "check_there",
     "decoded_by",
     "decoding_of",

@@ -141,7 +141,7 @@ class _Images:
                 f"{self._source.spec}: sample {sample_id!r} changed since the cache was built (its digest "
                 "differs), so the teacher saw another picture; restore it"
             )
-        return sample.image
+        return sample.value
 
 
 def _opened(cache: Cache, data: str | None) -> ImageSource:

@@ -90,7 +90,7 @@ def probe_differences(
     invalid = set(manifest.invalid_rows)
 
     def read(row: int) -> Tensor | None:
-        return None if row in invalid else source.read(here[rows[row]]).image
+        return None if row in invalid else source.read(here[rows[row]]).value
 
     found = []
     for (view, row), stored in zip(manifest.probe.pairs, pixels, strict=True):
@@ -118,7 +118,7 @@ def _rows_of(recipe: Recipe, manifest: Manifest, view: int, row: int) -> set[int
 
 def _read(source: ImageSource, row: int, skip_unreadable: bool) -> Tensor | None:
     try:
-        return source.read(row).image
+        return source.read(row).value
     except DataError:
         if not skip_unreadable:
             raise

@@ -14,7 +14,7 @@ from cache_builder.build.forward import TeacherForward
 from cache_builder.build.mixed_pairs import ImagesRead
 from cache_builder.build.plan import based_on
 from cache_builder.build.rendering import RenderTask, ViewRenderer, in_pairs
-from cache_builder.datasets import DATASETS, ImageFolder, LimitedSource, Sample, open_source
+from cache_builder.datasets import DATASETS, ImageFolder, ImageSample, LimitedSource, Sample, open_source
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile
 from cache_builder.format.reader import Cache, open_cache
@@ -46,7 +46,7 @@ def differs_from_live(path: Path, data: str, classes: int, limit: int | None = N
         seen = [
             by_hand.rendered(
                 recipe, manifest.views.seed, view, row, teacher.input_size, len(source),
-                lambda wanted: source.read(wanted).image, manifest.invalid_rows,
+                lambda wanted: source.read(wanted).value, manifest.invalid_rows,
             )
             for row in rows
         ]  # fmt: skip
@@ -110,14 +110,14 @@ class Changing(ImageFolder):
         super().__init__(folder)
         self.times = 0
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         sample = super().read(index)
         if index != self.what:
             return sample
         self.times += 1
         if index == 5 and self.times % 2:
             raise DataError("row 5 is away")
-        return Sample(sample.image, sample.digest + self.times)
+        return Sample(sample.value, sample.digest + self.times)
 
 
 class TestChangedPartners:
@@ -161,7 +161,7 @@ class Counting(ImageFolder):
         super().__init__(folder)
         self.rows: list[int] = []
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         self.rows.append(index)
         return super().read(index)
 

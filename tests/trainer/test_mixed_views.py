@@ -56,7 +56,7 @@ def rendered_by_hand(cache: TeacherCache, images: Path, row: int, view: int, siz
     recipe = recipe_from(manifest.views.recipe)
     seed, samples = manifest.views.seed, manifest.data.samples
     return by_hand.rendered(
-        recipe, seed, view, row, size, samples, lambda wanted: source.read(wanted).image,
+        recipe, seed, view, row, size, samples, lambda wanted: source.read(wanted).value,
         manifest.invalid_rows,
     )  # fmt: skip
 

@@ -214,7 +214,7 @@ class ViewDataset(Dataset[Replayed]):
                 "(its digest differs), so the teacher's answer is about another picture; restore it or "
                 "rebuild the cache"
             )
-        return sample.image
+        return sample.value
 
 
 class ReplayDataset(ViewDataset):
@@ -264,7 +264,7 @@ class ReplayDataset(ViewDataset):
 
 def natural_size(source: ImageSource) -> int:
     """Side in pixels for images that nobody gave one: a small image's own, 224 for others."""
-    height, width = source.read(0).image.shape[-2:]
+    height, width = source.read(0).value.shape[-2:]
     return min(height, width) if max(height, width) <= 64 else 224
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from cache_builder.build.forward import CompilerError, TeacherForward
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
-from cache_builder.datasets import DATASETS, ImageFolder, Sample, open_source
+from cache_builder.datasets import DATASETS, ImageFolder, ImageSample, open_source
 from cache_builder.format.errors import (
     ConfigError,
     DataError,
@@ -40,7 +40,7 @@ NAME = "same"
 class Interrupting(ImageFolder):
     """A folder whose reader presses Ctrl-C at the image of row 70, in the third tile."""
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         if index == 70:
             raise KeyboardInterrupt
         return super().read(index)
@@ -63,7 +63,7 @@ class TestContents:
             small().eval(), manifest.teacher.mean, manifest.teacher.std, torch.device("cpu"), "fp32"
         )
         recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
-        images = [source.read(row).image for row in range(len(source))]
+        images = [source.read(row).value for row in range(len(source))]
         for view in range(manifest.views.count):
             seen = [
                 render(image, recipe, seed, view, row, 16, "bilinear") for row, image in enumerate(images)

@@ -165,7 +165,7 @@ def live(cache: Cache, photos: Path) -> NDArray[np.float32]:
     teacher = manifest.teacher
     forward = TeacherForward(small().eval(), teacher.mean, teacher.std, CPU, "fp32")
     recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
-    images = [source.read(row).image for row in range(len(source))]
+    images = [source.read(row).value for row in range(len(source))]
     return np.stack([
         forward(
             torch.stack([

@@ -40,7 +40,7 @@ def test_pictures_are_those_the_teacher_sees(photos: Path) -> None:
     assert pixels.shape == (PROBE_PAIRS, 3, 32, 32)
     assert len(set(section.pairs)) == PROBE_PAIRS
     for (view, row), stored in zip(section.pairs, pixels, strict=True):
-        seen = render(source.read(row).image, RrcFlip(), 9, view, row, 32, "bilinear")
+        seen = render(source.read(row).value, RrcFlip(), 9, view, row, 32, "bilinear")
         np.testing.assert_array_equal(seen.numpy(), stored)
 
 
@@ -75,7 +75,7 @@ def test_another_rendering_is_beyond_the_tolerance(photos: Path, change: str) ->
         pixels = pixels[:, ::-1]
     elif change == "no antialias":
         source = open_source(f"imagefolder:{photos}")
-        images = [(view, row, source.read(row).image) for view, row in manifest.probe.pairs]
+        images = [(view, row, source.read(row).value) for view, row in manifest.probe.pairs]
         aliased = [render(image, RrcFlip(), 9, view, row, 32, "nearest") for view, row, image in images]
         pixels = np.stack([picture.numpy() for picture in aliased])
     else:

@@ -55,7 +55,7 @@ def spec(images: Path) -> str:
 
 
 def rendered(images: Path, row: int, view: int, size: int = 16) -> torch.Tensor:
-    image = open_source(spec(images)).read(row).image
+    image = open_source(spec(images)).read(row).value
     return render(image, recipe_from(PAD_CROP), 7, view, row, size, "bilinear")
 
 
@@ -272,7 +272,7 @@ class WithoutAntialias:
 
     def read(self, index):
         sample = self._source.read(index)
-        return type(sample)(sample.image.flip(0), sample.digest)
+        return type(sample)(sample.value.flip(0), sample.digest)
 
 
 def test_render_drift_is_refused_and_both_pictures_are_saved(cache, images, tmp_path):

@@ -76,7 +76,7 @@ def test_evaluation_agrees_with_numpy(batch_size):
     normalise = Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     evaluator = Evaluator(dataset, 10, batch_size, 0, make_accelerator("cpu", "fp32"))
     found = evaluator.run(model, normalise)
-    images = torch.stack([source.read(row).image for row in range(len(source))])
+    images = torch.stack([source.read(row).value for row in range(len(source))])
     with torch.inference_mode():
         logits = model.eval()(normalise(images)).double().numpy()
     order = (-logits).argsort(1)
@@ -103,7 +103,7 @@ def test_fewer_than_five_classes_count_all():
 def test_a_numbering_that_suits_the_student_far_better_is_found(shift):
     """Labels counted from 1, of a student that learned them from 0: numbers alone, which no name matched."""
     source = open_source("digits:test")
-    images = torch.stack([source.read(row).image for row in range(len(source))]).float().flatten(1) / 255
+    images = torch.stack([source.read(row).value for row in range(len(source))]).float().flatten(1) / 255
     means = torch.stack([images[source.labels == digit].mean(0) for digit in range(10)])
     nearest = nn.Linear(192, 10)
     nearest.weight.data, nearest.bias.data = means, -means.square().sum(1) / 2
