@@ -172,8 +172,7 @@ class Pair:
 
 def rendered(plan: Plan) -> Iterator[torch.Tensor]:
     """The builder's own loader over all its tiles: uint8 [rows, views, 3, S, S]."""
-    teacher, views = plan.manifest.teacher, plan.manifest.views
-    renderer = ViewRenderer(plan.source, plan.recipe, views.seed, teacher.input_size, teacher.interpolation)
+    renderer = ViewRenderer(plan.source, plan.replay)
     batches = chain.from_iterable(TileRunner.batches(plan, tile) for tile in tiles(plan.manifest))
     return (batch.images for batch in render_batches(renderer, batches, plan.workers, pin_memory=False))
 

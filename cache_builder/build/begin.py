@@ -50,7 +50,7 @@ def begin(plan: Plan, progress: BuildProgress, hold: Hold, masks: bool = False) 
         progress.say(line)
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
-    probe, pixels = render_probe(plan.source, manifest.views, manifest.teacher, skip_unreadable=skip)
+    probe, pixels = render_probe(plan.source, plan.replay, skip_unreadable=skip)
     update = {"codec": calibration.codec, "calibration": calibration.section, "probe": probe}
     manifest = manifest.model_copy(update=update).with_basis(calibration.basis)
     arrays = header_arrays(manifest, plan.table, pixels)

@@ -266,7 +266,7 @@ class TileRunner:
     def batches(plan: Plan, tile: Tile) -> Iterator[list[RenderTask]]:
         """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
         per_batch = max(1, plan.settings.batch_size // len(tile.views))
-        rows = in_pairs(plan.recipe, plan.manifest.views.seed, tile, len(plan.source))
+        rows = in_pairs(plan.replay, tile)
         return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in rows], per_batch)
 
     def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
@@ -309,7 +309,7 @@ class TileRunner:
     def _labels(self, batch: RenderedBatch, tile: Tile) -> NDArray[np.int32]:
         """Labels [views, rows], -1 where none is known and where two samples are mixed."""
         labels = np.tile(self._plan.table.labels[batch.rows], (len(tile.views), 1))
-        labels[[self._plan.recipe.mixes(view) for view in tile.views]] = NO_LABEL
+        labels[[self._plan.replay.recipe.mixes(view) for view in tile.views]] = NO_LABEL
         return labels
 
     def _mark_invalid(
@@ -368,8 +368,7 @@ class TileRunner:
     @cached_property
     def _read(self) -> ImagesRead | None:
         """What was read so far, also by the runs before this one; None where nothing is mixed."""
-        views = self._manifest.views
-        if not any(self._plan.recipe.mixes(view) for view in range(views.count)):
+        if not self._plan.replay.mixes:
             return None
         read, cache = ImagesRead(self._manifest.data.samples), None
         for tile in tiles(self._manifest):

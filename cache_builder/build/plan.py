@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 
 import torch
@@ -30,7 +31,7 @@ from cache_builder.format.manifest import (
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.writer import SampleTable
 from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, combined, open_teacher
-from cache_builder.views import Recipe, named, parse_recipe
+from cache_builder.views import Recipe, Replay, named, parse_recipe
 from cache_builder.views.recipes import Augment, Erased, PadCropFlip, Plain, RrcFlip
 
 TILE_VIEWS = 8
@@ -46,7 +47,6 @@ class Plan:
 
     settings: BuildSettings
     source: ImageSource
-    recipe: Recipe
     forward: TeacherForward
     table: SampleTable
     manifest: Manifest
@@ -54,6 +54,11 @@ class Plan:
     workers: int
     data_names: tuple[str, ...] | None = None
     """Class names of the data where its labels are the teacher's by their position alone."""
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The views of the cache that is built, as the manifest names them."""
+        return Replay.of(self.manifest)
 
     @property
     def has_labels(self) -> bool:
@@ -114,7 +119,7 @@ def make_plan(
     )
     table = SampleTable.from_ids(source.ids, fitted.labels)
     workers = _workers(settings, source, device)
-    return Plan(settings, source, recipe, forward, table, manifest, workers, fitted.data_names)
+    return Plan(settings, source, forward, table, manifest, workers, fitted.data_names)
 
 
 def as_there(settings: BuildSettings) -> BuildSettings:

@@ -12,7 +12,6 @@ from cache_builder.build.plan import Plan, make_plan
 from cache_builder.build.settings import BuildSettings
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.reader import Cache
-from cache_builder.views import recipe_from
 
 UNKNOWN_DIGEST = "unknown"
 """In the manifest of an imported cache."""
@@ -76,7 +75,8 @@ def reopened(cache: Cache, wanted: Reopening) -> Plan:
     )
     stored = StoredClasses(cache.ids, cache.labels, manifest.data.classes, manifest.data.class_names)
     plan = make_plan(settings, stored)
-    return replace(plan, recipe=recipe_from(views.recipe))
+    # The settings name no recipe, so that the plan has the one usual for the data: the cache has its own.
+    return replace(plan, manifest=plan.manifest.model_copy(update={"views": views}))
 
 
 def teacher_names(spec: str) -> tuple[str, ...]:

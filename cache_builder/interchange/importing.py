@@ -51,6 +51,7 @@ from cache_builder.interchange.replayable import imported_views
 from cache_builder.interchange.sources import SOURCES, Dump, DumpRequest
 from cache_builder.look.inspect import class_facts
 from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from cache_builder.views import Replay
 from cache_builder.views.configuration import UNKNOWN_VIEWS, recipe_from
 from cache_builder.views.probe import render_probe
 
@@ -165,7 +166,7 @@ def _begin(
     teacher = _teacher(dump, settings)
     probe, pixels = _no_probe(teacher)
     if matched.source is not None and views.recipe.name != UNKNOWN_VIEWS:
-        probe, pixels = render_probe(matched.source, views, teacher)
+        probe, pixels = render_probe(matched.source, Replay.of_sections(views, teacher, len(matched.source)))
     manifest = Manifest(
         product_version=version("kdcache"),
         name=settings.name or Path(settings.out.rstrip("/")).name.removesuffix(".zarr"),

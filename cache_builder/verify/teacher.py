@@ -28,6 +28,7 @@ from cache_builder.verify.faithful import (
     total_variation,
 )
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
+from cache_builder.views import Replay
 
 Pairs = Sequence[tuple[int, int]]
 # A teacher that moves by more than this part of its logits' spread is not measured but guessed at.
@@ -97,10 +98,7 @@ class TeacherVerifier:
 
     def _live(self) -> _Live:
         """Render and run the pairs whose samples can be read."""
-        teacher, views = self._cache.manifest.teacher, self._cache.manifest.views
-        renderer = ViewRenderer(
-            self._source, self._plan.recipe, views.seed, teacher.input_size, teacher.interpolation
-        )
+        renderer = ViewRenderer(self._source, Replay.of(self._cache.manifest))
         tasks = [RenderTask(row, view, view + 1) for view, row in self._pairs]
         self._progress.start("teacher", len(tasks))
         size = self._plan.settings.batch_size

@@ -15,13 +15,13 @@ from cache_builder.build.rendering import RenderTask, ViewRenderer
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import ConfigError, DataError
 from cache_builder.format.manifest import NamedConfiguration
-from cache_builder.views import RECIPES, named, parse_recipe, recipe_from
+from cache_builder.views import RECIPES, Replay, named, parse_recipe, recipe_from
 from cache_builder.views.pairing import Pairing
 from tests.cache_builder.views import by_hand
 from tests.trainer.replay.test_data import Counting, spec, write_images
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import SAMPLES, assembled, assert_same_weights, config, next_batches
-from trainer.replay.data import ReplayDataset, ViewDataset, Views
+from trainer.replay.data import ReplayDataset, ViewDataset
 from trainer.replay.order import BatchPlan
 from trainer.run.loop import train
 from trainer.teacher.client import TeacherCache
@@ -142,7 +142,7 @@ class TestReplay:
 
     def test_without_a_cache(self, images):
         source = open_source(spec(images))
-        dataset = ViewDataset(source, Views(recipe_from(MIXUP), 7, 2, "bilinear"), 16)
+        dataset = ViewDataset(source, Replay(recipe_from(MIXUP), 7, 2, len(source), 16, "bilinear"))
         assert dataset[3, 1].partner != 3
         assert dataset[3, 1].label == -1
 

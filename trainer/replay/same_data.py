@@ -13,7 +13,7 @@ from PIL import Image
 from cache_builder.datasets import ImageSource, decoding_of
 from cache_builder.datasets.class_names import relabelled
 from cache_builder.format import DataError, UnknownSampleError
-from cache_builder.views import recipe_from
+from cache_builder.views import Replay
 from cache_builder.views.probe import ProbeDifference, probe_differences
 from trainer.run.classes import teacher_ids
 from trainer.teacher.client import TeacherCache
@@ -56,8 +56,7 @@ def check_partners(cache: TeacherCache, source: ImageSource, rows: NDArray[np.in
     ``rows``: the usable ones that it has.
     """
     manifest = cache.manifest
-    recipe = recipe_from(manifest.views.recipe)
-    if not any(recipe.mixes(view) for view in range(manifest.views.count)):
+    if not Replay.of(manifest).mixes:
         return
     missing = np.setdiff1d(np.arange(manifest.data.samples), [*rows, *manifest.invalid_rows])
     if missing.size:

@@ -15,8 +15,8 @@ from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError
 from cache_builder.format.manifest import Decoding
-from cache_builder.views import parse_recipe
-from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
+from cache_builder.views import Replay, parse_recipe
+from trainer.replay.data import ReplayDataset, ViewDataset, natural_size
 from trainer.replay.order import epoch_order
 from trainer.replay.same_data import check_against_cache, usable_labels
 from trainer.run.classes import ClassChoice
@@ -129,7 +129,7 @@ def _untaught(settings: TrainConfig, source: ImageSource) -> ViewDataset:
     if recipe.max_views() is not None and views > (recipe.max_views() or 0):
         raise ConfigError(f"recipe {settings.recipe!r} has {recipe.max_views()} view(s), not {views}")
     size = settings.image_size or natural_size(source)
-    return ViewDataset(source, Views(recipe, settings.seed, views, "bilinear"), size)
+    return ViewDataset(source, Replay(recipe, settings.seed, views, len(source), size, "bilinear"))
 
 
 def _partly_labelled(dataset: ViewDataset, share: float, seed: int) -> ViewDataset:

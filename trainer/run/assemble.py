@@ -15,9 +15,10 @@ from cache_builder.datasets import open_source
 from cache_builder.format import ConfigError
 from cache_builder.tensors.decode import RecordDecoder
 from cache_builder.tensors.heads import HeadSpec
+from cache_builder.views import Replay
 from cache_builder.views.recipes import Plain
 from trainer.objective.objective import Objective
-from trainer.replay.data import ViewDataset, Views, require_labels
+from trainer.replay.data import ViewDataset, require_labels
 from trainer.replay.order import BatchPlan
 from trainer.replay.training_data import class_counts, decoding_for, split, training_data, training_source
 from trainer.run.classes import Restricted, held_out_labels, plan_classes
@@ -187,8 +188,9 @@ def evaluation_data(spec: str, config: RunConfig) -> ViewDataset:
     settings = config.settings
     assert settings.eval_crop is not None
     assert settings.image_size is not None
-    views = Views(Plain(crop_fraction=settings.eval_crop), 0, 1, config.interpolation)
-    return ViewDataset(source, views, settings.image_size, labels=labels)
+    crop = Plain(crop_fraction=settings.eval_crop)
+    views = Replay(crop, 0, 1, len(source), settings.image_size, config.interpolation)
+    return ViewDataset(source, views, labels=labels)
 
 
 def _check_output(student: nn.Module, config: RunConfig) -> None:

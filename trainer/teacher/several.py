@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from cache_builder.format import ConfigError
-from cache_builder.views import recipe_from
+from cache_builder.views import Replay
 from trainer.teacher.client import TeacherCache
 
 _ID_ARRAYS = ("samples/id_bytes", "samples/id_offsets")
@@ -51,7 +51,7 @@ def _differences(first: TeacherCache, other: TeacherCache) -> Iterator[str]:
     if any(first.manifest.digests[path] != other.manifest.digests[path] for path in _ID_ARRAYS):
         yield f"their sample ids differ ({_first_difference(first.ids, other.ids)})"
     invalid = first.manifest.invalid_rows, other.manifest.invalid_rows
-    if invalid[0] != invalid[1] and _mix(first):
+    if invalid[0] != invalid[1] and Replay.of(first.manifest).mixes:
         yield "their unreadable samples differ, and their recipe mixes samples with each other"
     labels = (first.labels != other.labels) & (first.labels >= 0) & (other.labels >= 0)
     digests = first.digests != other.digests
@@ -59,12 +59,6 @@ def _differences(first: TeacherCache, other: TeacherCache) -> Iterator[str]:
     for what, contradiction in (("labels", labels), ("source files", digests)):
         if contradiction.any():
             yield f"their {what} differ, e.g. of sample {first.ids[int(contradiction.argmax())]!r}"
-
-
-def _mix(cache: TeacherCache) -> bool:
-    views = cache.manifest.views
-    recipe = recipe_from(views.recipe)
-    return any(recipe.mixes(view) for view in range(views.count))
 
 
 def _first_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
 from cache_builder.datasets import ImageFolder, ImageSample
 from cache_builder.format.errors import KDCacheError
-from cache_builder.views import render
+from cache_builder.views import Replay, render
 from cache_builder.views.recipes import RrcFlip
 
 RECIPE = RrcFlip()
@@ -31,7 +31,7 @@ class Deadly(ImageFolder):
 
 
 def renderer(folder: Path, kind: type[ImageFolder] = ImageFolder) -> ViewRenderer:
-    return ViewRenderer(kind(str(folder)), RECIPE, 7, 16, "bilinear")
+    return ViewRenderer(kind(str(folder)), Replay(RECIPE, 7, 4, 80, 16, "bilinear"))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -17,6 +17,7 @@ from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, rend
 from cache_builder.cli.app import app as builder
 from cache_builder.datasets import DATASETS, ArraySource, ImageSource, LimitedSource, open_source
 from cache_builder.format.errors import ConfigError
+from cache_builder.views import Replay
 from cache_builder.views.recipes import RrcFlip
 from tests.cache_builder.datasets.made import CLASSES, COUNT, MAKERS
 from tests.cache_builder.photographs import cut
@@ -81,7 +82,7 @@ def test_opening_again_gives_the_same_rows(source: ImageSource) -> None:
 
 
 def test_forked_workers_render_the_same(source: ImageSource) -> None:
-    renderer = ViewRenderer(source, RrcFlip(), 7, 16, "bilinear")
+    renderer = ViewRenderer(source, Replay(RrcFlip(), 7, 4, len(source), 16, "bilinear"))
     tasks = [RenderTask(row, 0, 2) for row in range(5)]
     here, there = (list(render_batches(renderer, chunks(tasks, 2), workers, False)) for workers in (0, 2))
     for ours, theirs in zip(here, there, strict=True):

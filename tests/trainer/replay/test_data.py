@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from cache_builder.datasets import open_source
 from cache_builder.format import DataError, open_cache
-from cache_builder.views import recipe_from, render
+from cache_builder.views import Replay, recipe_from, render
 from tests.trainer.replay_caches import PAD_CROP, write_replay_cache
-from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
+from trainer.replay.data import ReplayDataset, ViewDataset, natural_size
 from trainer.replay.order import BatchPlan
 from trainer.replay.same_data import RenderDriftError
 from trainer.teacher.client import TeacherCache
@@ -299,7 +299,7 @@ def test_render_drift_can_be_allowed(cache, images, tmp_path, caplog):
 
 def test_without_a_cache_the_views_are_drawn_from_the_recipe(images):
     source = open_source(spec(images))
-    dataset = ViewDataset(source, Views(recipe_from(PAD_CROP), 7, VIEWS, "bilinear"), 16)
+    dataset = ViewDataset(source, Replay(recipe_from(PAD_CROP), 7, VIEWS, len(source), 16, "bilinear"))
     assert torch.equal(dataset[3, 2].image, rendered(images, 3, 2))
     assert dataset[30, 0].label == 2
     assert natural_size(source) == 20
