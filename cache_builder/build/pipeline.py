@@ -301,7 +301,7 @@ class TileRunner:
         labels_of = torch.split(labels.T.flatten(), size)
         encoded = []
         for piece, piece_labels in zip(pieces, labels_of, strict=True):
-            logits = self._plan.forward(piece)
+            logits = self._plan.forward.logits(piece)
             self._meter.add(logits, piece_labels)
             encoded.append(self._encoder(logits))
         return torch.cat(encoded)

@@ -84,7 +84,7 @@ def make_plan(
     usual = default_recipe(source, wanted)
     recipe = fitted_recipe(based_on(recipe, usual) if recipe else usual, wanted)
     _check_views(settings.views, recipe)
-    forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision)
+    forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision, teacher.outputs)
     classes = forward.classes(wanted.input_size)
     fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
     request = _codec_request(settings, classes)

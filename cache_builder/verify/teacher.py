@@ -257,5 +257,5 @@ def sampled_pairs(cache: Cache, rows: NDArray[np.int64], seed: int) -> list[tupl
 
 @torch.inference_mode()
 def _run(forward: TeacherForward, images: torch.Tensor) -> Logits:
-    logits: Logits = forward(images).float().cpu().numpy()
+    logits: Logits = forward.logits(images).float().cpu().numpy()
     return logits

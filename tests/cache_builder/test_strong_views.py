@@ -50,7 +50,7 @@ def differs_from_live(path: Path, data: str, classes: int, limit: int | None = N
             )
             for row in rows
         ]  # fmt: skip
-        live, stored = forward(torch.stack(seen)).numpy(), logits(cache, view)[rows]
+        live, stored = forward.logits(torch.stack(seen)).numpy(), logits(cache, view)[rows]
         spans = live.max(axis=1) - live.min(axis=1)
         worst = max(worst, float((np.abs(stored - live).max(axis=1) / spans).max()))
     return worst

@@ -68,7 +68,7 @@ class TestContents:
             seen = [
                 render(image, recipe, seed, view, row, 16, "bilinear") for row, image in enumerate(images)
             ]
-            live, stored = forward(torch.stack(seen)).numpy(), logits(cache, view)
+            live, stored = forward.logits(torch.stack(seen)).numpy(), logits(cache, view)
             np.testing.assert_array_equal(stored.argmax(axis=1), live.argmax(axis=1))
             top = np.argsort(-live, axis=1)[:, :5]
             off = np.abs(np.take_along_axis(stored - live, top, axis=1))
@@ -361,8 +361,8 @@ class TestLogits:
         np.testing.assert_allclose(logits(open_cache(tmp_path / "cache.zarr"), 0), 0, atol=1e-5)
 
 
-BEFORE = 5
-"""Forward passes before the first batch: one of the plan, four that look at the teacher."""
+BEFORE = 6
+"""Forward passes before the first batch: one of the plan, five that look at the teacher."""
 
 
 class TestFailingTeacher:
