@@ -9,7 +9,8 @@ from collections.abc import Iterable
 # What `--data` takes, for the help of both programs: they must not load the data sets to show it.
 DATA_KINDS = (
     "imagefolder:PATH, webdataset:PATTERN, hf:PATH[:SPLIT], csv:PATH, parquet:PATH, "
-    "torchvision:NAME:PATH, cifar10:PATH[:test], cifar100:PATH[:test] or digits[:train|:test]"
+    "torchvision:NAME:PATH, cifar10:PATH[:test], cifar100:PATH[:test], digits[:train|:test] or "
+    "package.module:Name[:ARGUMENT]"
 )
 
 # The options behind a data set's path: only a tail that is nothing but NAME=VALUE, as a glob may hold

@@ -48,7 +48,7 @@ from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match
 from cache_builder.interchange.replayable import imported_views
-from cache_builder.interchange.sources import SOURCES, Dump, DumpRequest
+from cache_builder.interchange.sources import SOURCES, Dump, DumpRequest, check_format, open_dump
 from cache_builder.look.inspect import class_facts
 from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from cache_builder.views import Replay
@@ -130,10 +130,9 @@ def import_and_measure(settings: ImportSettings, progress: BuildProgress) -> Imp
     """
     check_output(settings.out)
     _check_free(settings.out)
-    if settings.form not in SOURCES:
-        raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
+    check_format(settings.form)
     _check_files(settings)
-    dump = SOURCES[settings.form](settings.request)
+    dump = open_dump(settings.form, settings.request)
     decoding = settings.decoding or (1 if settings.order == "torchvision" else NEWEST)
     matched = match(dump, settings.data, settings.request.source, settings.order, decoding)
     views = imported_views(dump.views, dump.own_views, settings, matched)
@@ -328,10 +327,13 @@ def _check_masks(
         )
 
 
+_NAMING_ROWS = frozenset(SOURCES) - {"dense"}
+
+
 def _check_files(settings: ImportSettings) -> None:
     """Only dense dumps leave it to others to name their rows."""
     for flag, path in (("--ids", settings.request.ids), ("--labels", settings.request.labels)):
-        if path is not None and settings.form != "dense":
+        if path is not None and settings.form in _NAMING_ROWS:
             raise ConfigError(
                 f"{flag} {path}: a {settings.form} dump names its rows itself, so it would not be looked at; "
                 "leave it out (labels come with --data)"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from cache_builder.console.dotted import import_dotted, in_words
 from cache_builder.format.errors import ConfigError
 from cache_builder.teachers.described_files import described_by
 from cache_builder.teachers.preprocessing import Preprocessing, described
@@ -39,18 +36,10 @@ def open_factory(name: str, request: TeacherRequest) -> Teacher:
 
 
 def import_factory(name: str) -> Factory:
-    """The callable that ``package.module:factory`` names; also found beside the working directory."""
-    module_name, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ConfigError(f"{name!r}: {error}; expected package.module:factory") from error
-    except Exception as error:
-        raise ConfigError(f"{name!r}: importing {module_name} failed: {_told(error)}") from error
+    """The callable that ``package.module:factory`` names."""
+    factory = import_dotted(name, "teacher")
     if not callable(factory):
-        raise ConfigError(f"{name!r}: {attribute} is not callable; expected package.module:factory")
+        raise ConfigError(f"{name!r}: it is not callable; expected package.module:factory")
     return cast("Factory", factory)
 
 
@@ -102,12 +91,5 @@ def _call(name: str, factory: Factory, classes: int | None) -> object:
         takes_classes = "num_classes" in inspect.signature(factory).parameters
         model = factory(num_classes=classes) if takes_classes and classes else factory()
     except Exception as error:
-        raise ConfigError(f"{name!r} failed: {_told(error)}") from error
+        raise ConfigError(f"{name!r} failed: {in_words(error)}") from error
     return model
-
-
-def _told(error: Exception) -> str:
-    """Somebody else's error with the line it came from, for a message without a traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"

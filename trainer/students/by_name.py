@@ -6,7 +6,6 @@ Every factory takes ``num_classes`` and gives a module from normalised images fl
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from cache_builder.console.dotted import import_dotted
 from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from trainer.objective.expression import Call, parse_call
@@ -129,14 +129,9 @@ def _named_factory(name: str) -> Factory:
 
 
 def _import_factory(path: str) -> Factory:
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"student {path!r}: cannot import {module_name!r}: {error}") from error
-    factory = getattr(module, attribute, None)
+    factory = import_dotted(path, "student")
     if not callable(factory):
-        raise ConfigError(f"student {path!r}: {module_name!r} has no function {attribute!r}")
+        raise ConfigError(f"student {path!r}: it is not a function")
     return factory  # type: ignore[no-any-return]
 
 

@@ -65,8 +65,8 @@ def not_a_module(num_classes: int) -> int:
         ("resnet19", "unknown student 'resnet19': did you mean .*'resnet18'"),
         ("cnn3(wdth=8)", "wdth"),
         ("cnn3(", "character 6"),
-        ("no_such_package:factory", "cannot import 'no_such_package'"),
-        ("trainer.students:no_such", "has no function 'no_such'"),
+        ("no_such_package:factory", "No module named 'no_such_package'"),
+        ("trainer.students:no_such", "has no attribute 'no_such'"),
         (f"{__name__}:not_a_module", "gave int, not a torch.nn.Module"),
     ],
 )
