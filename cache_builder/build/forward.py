@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,36 +13,12 @@ from cache_builder.console.memory import is_exhausted
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.teachers.ensemble import Ensemble
 from cache_builder.teachers.outputs import LOGITS, logits_of
+from cache_builder.tensors.device import Precision
 from cache_builder.views import normalise
 
-Precision = Literal["fp32", "bf16", "fp16"]
 # What a model raises for an input it was not made for.
 _MODEL_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:n`` to a device that exists; :class:`ConfigError` otherwise."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return device
-
-
-def resolve_precision(name: str, device: torch.device) -> Precision:
-    """``auto`` is bf16 on a GPU that has it, float32 elsewhere."""
-    if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name not in ("fp32", "bf16", "fp16"):
-        raise ConfigError(f"precision {name!r} is not one of auto, fp32, bf16, fp16")
-    return name  # type: ignore[return-value]  # narrowed by the line above
 
 
 class CompilerError(KDCacheError):

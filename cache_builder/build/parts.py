@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from cache_builder.build.plan import Plan
 from cache_builder.datasets import ImageSample, ImageSource
 from cache_builder.datasets.source import Wrapped
@@ -18,6 +16,7 @@ from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest, differing_settings
 from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.same_samples import differing_array
 from cache_builder.format.writer import create
 
 NO_RESULTS = {"cache_id": None, "invalid_rows": ()}
@@ -101,12 +100,12 @@ def begun_like(plan: Plan) -> Manifest | None:
             f"--like {like} is part of a cache of other settings (there -> asked for):\n  "
             + "\n  ".join(differing)
         )
-    for path, wanted in plan.table.arrays().items():
-        if not np.array_equal(model.header_array(path), wanted):
-            raise ConfigError(
-                f"--like {like} has other sample ids or labels than {plan.settings.data} here ({path}): "
-                "every part needs the same data set, whichever rows it builds"
-            )
+    path = differing_array(model, plan.table)
+    if path is not None:
+        raise ConfigError(
+            f"--like {like} has other sample ids or labels than {plan.settings.data} here ({path}): "
+            "every part needs the same data set, whichever rows it builds"
+        )
     copy_begun(model, plan.settings.out, manifest)
     return manifest
 

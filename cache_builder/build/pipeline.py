@@ -45,6 +45,7 @@ from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.masking import unseen_masks
 from cache_builder.format.reader import Cache, open_cache, read_manifest
+from cache_builder.format.same_samples import differing_array
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.writer import CacheWriter
 from cache_builder.tensors.encode import RecordEncoder
@@ -206,12 +207,11 @@ def _resumed(plan: Plan) -> Manifest | None:
         return None
     check_settings(plan, stored)
     cache = open_cache(out, allow_partial=True)
-    for path, wanted in plan.table.arrays().items():
-        if not np.array_equal(cache.header_array(path), wanted):
-            raise ConfigError(
-                f"{out} was begun over other sample ids or labels than {plan.settings.data} has now: "
-                "restore the data set, or use another --out"
-            )
+    if differing_array(cache, plan.table) is not None:
+        raise ConfigError(
+            f"{out} was begun over other sample ids or labels than {plan.settings.data} has now: "
+            "restore the data set, or use another --out"
+        )
     return cache.manifest
 
 
@@ -383,11 +383,8 @@ class TileRunner:
         return open_cache(self._writer.location, allow_partial=True)
 
     def _write(self, finished: FinishedTile) -> None:
-        shape = finished.records.shape
-        flat = numpy_codec.unpack(finished.records.reshape(-1, shape[-1]), self._manifest.codec)
-        fields = {name: column.reshape(*shape[:2], *column.shape[1:]) for name, column in flat.items()}
-        written = self._writer.write_tile(
-            finished.tile, fields, finished.digests, finished.invalid, finished.statistics
+        written = self._writer.write_records(
+            finished.tile, finished.records, finished.digests, finished.invalid, finished.statistics
         )
         self._stats.bytes_written += written
         self._stats.records_committed += finished.tile.count

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
-from cache_builder.build.forward import TeacherForward, resolve_device, resolve_precision
+from cache_builder.build.forward import TeacherForward
 from cache_builder.build.output import check_name
 from cache_builder.build.preflight import opened_source
 from cache_builder.build.settings import BuildSettings
@@ -31,6 +31,7 @@ from cache_builder.format.manifest import (
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.writer import SampleTable
 from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, combined, open_teacher
+from cache_builder.tensors.device import resolve_device, resolve_precision
 from cache_builder.views import Recipe, Replay, named, parse_recipe
 from cache_builder.views.recipes import Augment, Erased, PadCropFlip, Plain, RrcFlip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache_builder.format import codec
 from cache_builder.format.errors import CorruptCacheError
@@ -50,10 +49,4 @@ def reencode_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
         views.append(records)
     digests = source.read_digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
     statistics = source.commits[tile.key].statistics
-    writer.write_tile(tile, columns(np.stack(views), writer), digests, invalid, statistics)
-
-
-def columns(records: NDArray[np.uint8], writer: CacheWriter) -> codec.Fields:
-    """Records [views, rows, record_bytes] as the columns that a writer takes."""
-    flat = codec.unpack(records.reshape(-1, records.shape[-1]), writer.manifest.codec)
-    return {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}
+    writer.write_records(tile, np.stack(views), digests, invalid, statistics)

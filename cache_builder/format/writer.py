@@ -16,6 +16,7 @@ from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
+from cache_builder.format.codec import unpack
 from cache_builder.format.commits import Commit, Shard, make_commit
 from cache_builder.format.creation import create as create
 from cache_builder.format.creation import header_digests as header_digests
@@ -31,7 +32,7 @@ from cache_builder.format.layout import (
     tile_arrays,
 )
 from cache_builder.format.locations import followed
-from cache_builder.format.manifest import Manifest, SketchSection, build_digest, cache_digest
+from cache_builder.format.manifest import Codec, Manifest, SketchSection, build_digest, cache_digest
 from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
 from cache_builder.format.reader import open_cache, read_body
 from cache_builder.format.statistics import TileStatistics
@@ -100,6 +101,12 @@ def header_arrays(
     return table.arrays() | codec | {"probe/pixels": pixels}
 
 
+def tile_columns(records: NDArray[np.uint8], codec: Codec) -> Fields:
+    """Packed records [views, rows, record_bytes] as the columns [views, rows, ...] that a store holds."""
+    flat = unpack(records.reshape(-1, records.shape[-1]), codec)
+    return {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}
+
+
 def _unchecked() -> None:
     """Nobody else writes, as in tests and tools."""
 
@@ -157,6 +164,18 @@ class CacheWriter:
             commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
             write_durably(self._store, tile.key, commit.to_bytes())
         return sum(shard.bytes for shard in shards.values())
+
+    def write_records(
+        self,
+        tile: Tile,
+        records: NDArray[np.uint8],
+        digests: NDArray[np.uint64],
+        invalid_rows: Iterable[int] = (),
+        statistics: TileStatistics | None = None,
+    ) -> int:
+        """As :meth:`write_tile`, from packed records [views, rows, record_bytes]."""
+        fields = tile_columns(records, self.manifest.codec)
+        return self.write_tile(tile, fields, digests, invalid_rows, statistics)
 
     def adopt_tile(self, tile: Tile, commit: Commit, objects: Mapping[str, bytes]) -> None:
         """Take over a tile of another store of the same layout, byte for byte, then commit it.

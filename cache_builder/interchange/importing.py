@@ -23,6 +23,7 @@ from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import codec as numpy_codec
 from cache_builder.format.codec import no_tail
 from cache_builder.format.creation import create, header_digests
+from cache_builder.format.durable import take_name
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, index_bits, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
@@ -43,8 +44,7 @@ from cache_builder.format.manifest import (
 from cache_builder.format.masking import is_masked
 from cache_builder.format.owned import creations_beside, removed
 from cache_builder.format.reader import open_cache, read_body, read_manifest
-from cache_builder.format.store import fsync_folder
-from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
+from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays, tile_columns
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match
 from cache_builder.interchange.replayable import imported_views
@@ -290,16 +290,16 @@ def _write_tiles(
     progress.start("importing", total, done, unit="records")
     for tile in todo:
         digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
-        fields = _fields(dump, manifest, tile)
+        fields = tile_columns(_records(dump, manifest, tile), manifest.codec)
         tally.add(tile, fields["topk_index"][..., 0])
         writer.write_tile(tile, fields, digests)
         done += tile.count
         progress.update(done, last=done == total)
 
 
-def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
-    """Columns [views, rows, ...] of a tile, encoded in blocks that fit into memory."""
-    height, width = len(tile.views), len(tile.rows)
+def _records(dump: Dump, manifest: Manifest, tile: Tile) -> NDArray[np.uint8]:
+    """Packed records [views, rows, record_bytes] of a tile, encoded in blocks that fit into memory."""
+    height = len(tile.views)
     step = max(1, _LOGITS_AT_ONCE // (height * dump.classes))
     packed = []
     for start in range(tile.row_start, tile.row_stop, step):
@@ -308,9 +308,7 @@ def _fields(dump: Dump, manifest: Manifest, tile: Tile) -> numpy_codec.Fields:
         _check_masks(logits, manifest, tile, rows)
         encoded = numpy_codec.encode(logits, manifest.codec, manifest.basis)
         packed.append(numpy_codec.pack(encoded, manifest.codec).reshape(height, len(rows), -1))
-    records = np.concatenate(packed, axis=1)
-    flat = numpy_codec.unpack(records.reshape(height * width, -1), manifest.codec)
-    return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
+    return np.concatenate(packed, axis=1)
 
 
 def _check_masks(
@@ -360,8 +358,7 @@ def _appearing(out: str, hold: Hold) -> Iterator[str]:
     try:
         yield str(making)
         hold.check()
-        making.rename(root)
+        take_name(making, root)
     except BaseException:
         removed(making)
         raise
-    fsync_folder(root.parent)

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache_builder.build.forward import Precision, TeacherForward
+from cache_builder.build.forward import TeacherForward
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
 from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import ImageSource
 from cache_builder.format.masking import unmasked
+from cache_builder.format.probabilities import total_variation
 from cache_builder.format.reader import Cache
+from cache_builder.tensors.device import PRECISIONS, Precision
 from cache_builder.tensors.encode import RecordEncoder
 from cache_builder.verify.faithful import (
     TEMPERATURES,
@@ -25,7 +27,6 @@ from cache_builder.verify.faithful import (
     noise_floor,
     of_other_records,
     rms,
-    total_variation,
 )
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 from cache_builder.views import Replay
@@ -33,7 +34,6 @@ from cache_builder.views import Replay
 Pairs = Sequence[tuple[int, int]]
 # A teacher that moves by more than this part of its logits' spread is not measured but guessed at.
 _MOST_NOISE = 0.03
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class TeacherVerifier:
         forward = self._plan.forward
         best = 0.5 * fidelity.stored
         found: Precision | None = None
-        for precision in _PRECISIONS:
+        for precision in PRECISIONS:
             if precision == self._precision:
                 continue
             other = forward.in_precision(precision)
@@ -221,7 +221,9 @@ class TeacherVerifier:
         figures = {"rms": fidelity.loss, "live_std": spread}
         told = []
         for temperature in TEMPERATURES:
-            distances = total_variation(coded, live.as_given, temperature)
+            distances = total_variation(
+                coded.astype(np.float64), live.as_given.astype(np.float64), temperature
+            )
             figures[f"tv_t{temperature}_mean"] = float(distances.mean())
             figures[f"tv_t{temperature}_max"] = float(distances.max())
             told.append(f"T={temperature} {distances.mean():.2e} (max {distances.max():.2e})")

@@ -17,6 +17,7 @@ from cache_builder.format.manifest import (
     SketchSection,
     ViewsSection,
 )
+from cache_builder.views import Replay
 from cache_builder.views.probe import render_probe
 from tests.caches import fit_basis, synthetic_manifest, with_centres
 
@@ -61,7 +62,7 @@ def write_replay_cache(
     basis = fit_basis(flat, manifest.codec.tail_rank)
     if isinstance(manifest.codec, SketchSection):
         basis = with_centres(basis, flat, manifest.codec.tail_step)
-    probe, pixels = render_probe(source, manifest.views, manifest.teacher)
+    probe, pixels = render_probe(source, Replay.of(manifest))
     manifest = manifest.model_copy(update={"probe": probe}).with_basis(basis)
     table = writer.SampleTable.from_ids(source.ids, None if unlabelled else source.labels)
     arrays = writer.header_arrays(manifest, table, pixels)

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from cache_builder.format import DataError, KDCacheError
-from cache_builder.format.store import fsync_folder
+from cache_builder.format.durable import fsync_file, fsync_folder, take_name, write_file
 from cache_builder.tensors.payload import PAYLOAD_KEY, tensors_digest
 
 WEIGHTS, STATE, CONFIG, CHECKSUMS = "weights.safetensors", "state.pt", "config.json", "checksums.json"
@@ -143,8 +143,7 @@ class Checkpoints:
             self._folder.mkdir(exist_ok=True)
             making.mkdir()
             _write_files(making, student, card, state, config)
-            making.rename(final.folder)
-            fsync_folder(self._folder)
+            take_name(making, final.folder)
         self._remove_old()
         return final
 
@@ -161,9 +160,8 @@ class Checkpoints:
             os.link(checkpoint.weights, making)
         except OSError:  # a file system without hard links
             shutil.copyfile(checkpoint.weights, making)
-            _fsync(making)
-        making.replace(self._run / name)
-        fsync_folder(self._run)
+            fsync_file(making)
+        take_name(making, self._run / name)
 
     def _remove_old(self) -> None:
         for checkpoint in self._all()[: -self._kept]:
@@ -203,10 +201,10 @@ def _write_files(
     # safetensors lets only the owner read; these weights are for whoever may read the run.
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     for name in _SUMMED:
-        _fsync(folder / name)
+        fsync_file(folder / name)
     checksums = {name: file_digest(folder / name) for name in _SUMMED}
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
-    _fsync(folder / CHECKSUMS)
+    fsync_file(folder / CHECKSUMS)
     fsync_folder(folder)
 
 
@@ -287,19 +285,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a small file in one rename, so that it is never half there."""
-    making = path.with_name(f".{path.name}.partial")
-    making.write_text(text)
-    _fsync(making)
-    making.replace(path)
-    fsync_folder(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_file(path, text.encode(), path.with_name(f".{path.name}.partial"))
 
 
 def _first_line(error: BaseException) -> str:
