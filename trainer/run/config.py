@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from cache_builder.format.errors import ConfigError
+from cache_builder.console.names import check_device_name
 from cache_builder.format.frozen import Frozen
 from cache_builder.format.locations import local_output
 from cache_builder.format.manifest import Decoding, NamedConfiguration
@@ -125,13 +124,6 @@ class TrainConfig(Frozen):
         if value is None:
             return ()
         return (value,) if isinstance(value, str) else value
-
-
-def check_device_name(name: str) -> str:
-    """The same name; :class:`ConfigError` for one that is no device's."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
-    return name
 
 
 class CacheFacts(Frozen):

@@ -166,9 +166,9 @@ def live(cache: Cache, photos: Path) -> NDArray[np.float32]:
     teacher = manifest.teacher
     forward = TeacherForward(small().eval(), teacher.mean, teacher.std, CPU, "fp32")
     recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
-    images = [source.read(row).image for row in range(len(source))]
+    images = [source.read(row).value for row in range(len(source))]
     return np.stack([
-        forward(
+        forward.logits(
             torch.stack([
                 render(image, recipe, seed, view, row, teacher.input_size, teacher.interpolation)
                 for row, image in enumerate(images)
