@@ -11,10 +11,10 @@ from trainer.students import cnn3
 cache = kdcache.TeacherCache.open(sys.argv[1])
 dataset = kdcache.ReplayDataset(cache, sys.argv[2])  # the views the teacher saw, checked against the cache
 loader = DataLoader(dataset, batch_size=64, shuffle=True)
-teacher, views = cache.manifest.teacher, cache.manifest.views.count
-normalise = kdcache.Normalise(teacher.mean, teacher.std)
+seen, views = cache.manifest.input, cache.manifest.views.count
+normalise = kdcache.Normalise(seen.mean, seen.std)
 decode, kd = kdcache.RecordDecoder(cache.codec), kdcache.LOSSES["kd"](temperature=4.0)
-student = cnn3(num_classes=cache.manifest.data.classes)  # any model from pictures to logits
+student = cnn3(num_classes=cache.manifest.classes)  # any model from pictures to logits
 optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
 
 for epoch in range(6):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
 from cache_builder.format.layout import Blocks
+from cache_builder.format.positions import require_one_position
 from logit_server.errors import RequestError, UnknownCacheError
 from logit_server.settings import Settings
 
@@ -34,8 +35,8 @@ class ServedCache:
 
     @cached_property
     def manifest_json(self) -> bytes:
-        """The manifest as the store has it."""
-        return json.dumps(self.manifest.model_dump(mode="json"), ensure_ascii=False).encode()
+        """The manifest as the store has it, in the format version of the store."""
+        return json.dumps(self.cache.body, ensure_ascii=False).encode()
 
     @cached_property
     def samples(self) -> int:
@@ -64,7 +65,7 @@ class ServedCache:
 
     def class_name(self, class_id: int) -> str | None:
         """What a class is called, where somebody named it."""
-        names = self.manifest.data.class_names
+        names = self.cache.class_names
         return names[class_id] if names and 0 <= class_id < len(names) else None
 
     def check_view(self, view: int) -> int:
@@ -142,9 +143,10 @@ def open_catalog(settings: Settings) -> Catalog:
 def _open(item: str) -> ServedCache:
     name, location = split_name(item)
     cache = open_cache(location)
+    require_one_position(cache.manifest, location, "the server")
     served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
     # Touched here so that a damaged header array stops the start instead of a request.
-    _ = served.manifest_json, cache.ids, cache.labels
+    _ = served.manifest_json, cache.ids, cache.labels, cache.names
     return served
 
 

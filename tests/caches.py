@@ -10,17 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import CODECS, writer
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.codecs.class_sketch import ClassSketchSettings
 from cache_builder.format.codecs.sketched import SketchedSettings, index_bits
 from cache_builder.format.codecs.topk_tail import TopkTailSettings
 from cache_builder.format.layout import tiles
 from cache_builder.format.manifest import (
+    LOGITS,
     CalibrationSection,
     DataSection,
+    ImageInput,
+    LogitsOutput,
     Manifest,
     NamedConfiguration,
-    ProbeSection,
+    OnePosition,
+    PixelsProbe,
+    RequestSection,
     TeacherSection,
     TilingSection,
     ViewsSection,
@@ -83,24 +89,28 @@ def synthetic_manifest(
     tile_rows: int = 32,
     name: str = "synthetic",
     sketch: bool = False,
+    named: bool = True,
 ) -> Manifest:
     """A manifest without a basis, for layouts and writers. ``sketch``: codec class-sketch, not topk-tail."""
     return Manifest(
         product_version="test",
         name=name,
         data=DataSection(
-            spec="synthetic", samples=rows, classes=classes,
-            class_names=tuple(f"class {i}" for i in range(classes)),
+            spec="synthetic", samples=rows,
         ),
-        teacher=TeacherSection(
-            spec="synthetic", weights="none", weights_digest="0", input_size=8, mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5), interpolation="bilinear", precision="fp32",
-        ),
+        teacher=TeacherSection(spec="synthetic", weights="none", weights_digest="0", precision="fp32"),
+        input=ImageInput(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear"),
+        outputs={
+            LOGITS: LogitsOutput(
+                width=classes, named=named, codec=synthetic_codec(classes, top_k, rank, wide, sketch)
+            )
+        },
+        positions=OnePosition(),
         views=ViewsSection(count=views, recipe=NamedConfiguration(name="rrc-flip"), seed=0),
-        codec=synthetic_codec(classes, top_k, rank, wide, sketch),
         tiling=TilingSection(views=tile_views, rows=tile_rows),
         calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0),
-        probe=ProbeSection(pairs=((0, 0),), libraries={}, tolerance=2.0),
+        probe=PixelsProbe(pairs=((0, 0),), libraries={}, tolerance=2.0),
+        requested=RequestSection(),
         environment={},
         digests={},
     )  # fmt: skip
@@ -119,6 +129,12 @@ def synthetic_codec(classes: int, top_k: int, rank: int, wide: int, sketch: bool
     )  # fmt: skip
 
 
+def synthetic_names(manifest: Manifest) -> ClassNames:
+    """Names for the classes of a synthetic manifest that says that they have some."""
+    names = tuple(f"class {i}" for i in range(manifest.classes))
+    return ClassNames(names if manifest.logits.named else None)
+
+
 def synthetic_fit(settings: Any, logits: NDArray[np.float32]) -> Any:
     """The codec of these settings, its arrays fitted to logits [n, C]."""
     rank = settings.tail_rank
@@ -135,7 +151,8 @@ def write_synthetic_cache(
     manifest = synthetic_manifest(views=views, rows=rows, classes=classes, **settings)  # type: ignore[arg-type]
     codec = synthetic_fit(manifest.codec, logits.reshape(-1, classes))
     labels = (np.arange(rows) % classes).astype(np.int32)
-    table = writer.SampleTable.from_ids([f"dir/img_{i:05d}.png" for i in range(rows)], labels)
+    ids = [f"dir/img_{i:05d}.png" for i in range(rows)]
+    table = writer.SampleTable.from_ids(ids, labels, synthetic_names(manifest))
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)
     arrays = writer.header_arrays(codec, table, pixels)
     sealed = manifest.model_copy(update={"digests": writer.header_digests(arrays)})

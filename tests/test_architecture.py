@@ -25,7 +25,7 @@ def loaded_by(statement: str) -> set[str]:
     "statement",
     [
         "import cache_builder.format",
-        "from cache_builder.format import reader, writer, codec",
+        "from cache_builder.format import codecs, reader, writer",
         "import logit_server.app",
         "import logit_server.run",
         "import logit_server.__main__",

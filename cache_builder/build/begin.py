@@ -34,7 +34,7 @@ def look_at_teacher(plan: Plan, progress: Progress) -> bool:
     """
     masks = False
     for images, rows in _first_views(plan):
-        with size_failures(plan.manifest.teacher.input_size):
+        with size_failures(plan.manifest.input.size):
             plan.forward(images[:1])
         with teacher_failures(plan, rows):
             members = [(name, member.logits) for name, member in plan.forward.members()]
@@ -57,8 +57,8 @@ def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Ma
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
     probe, pixels = render_probe(plan.source, plan.replay, skip_unreadable=skip)
-    update = {"codec": calibration.codec.settings, "calibration": calibration.section, "probe": probe}
-    manifest = manifest.model_copy(update=update)
+    update = {"calibration": calibration.section, "probe": probe}
+    manifest = manifest.with_codec(calibration.codec.settings).model_copy(update=update)
     arrays = header_arrays(calibration.codec, plan.table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
     hold.check()
@@ -69,12 +69,13 @@ def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Ma
 def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
     """Run the teacher on a few thousand (view, row) pairs and fit the codec."""
     manifest = plan.manifest
-    data, request = manifest.data, manifest.calibration.requested
-    found = None if masks else calibrate.unfitted(data.classes, request, plan.settings.codec)
+    samples, classes = manifest.data.samples, manifest.classes
+    request = manifest.requested.codec
+    found = None if masks else calibrate.unfitted(classes, request, plan.settings.codec)
     if found is not None:
         return found
     views = manifest.views
-    pairs = calibration_pairs(data.samples, views.count, data.classes, views.seed)
+    pairs = calibration_pairs(samples, views.count, classes, views.seed)
     tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
     progress.start("calibrating", len(tasks))
     logits: list[NDArray[np.float32]] = []
@@ -92,7 +93,7 @@ def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
     if len(stacked) < 2:
         raise DataError(
             f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
-            f"--top-k {data.classes} stores every class and needs none"
+            f"--top-k {classes} stores every class and needs none"
         )
     return calibrate.fit(stacked, request, plan.settings.codec)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from cache_builder.datasets.spellings import Found
 from cache_builder.format.errors import ConfigError, DataError
 
 BY_NAME = "matched by name"
+_Kind = Literal["name", "position", "file"]
+_KINDS: Mapping[str, _Kind] = {BY_NAME: "name", BY_POSITION: "position"}
 
 
 class NamedTeacher(Protocol):
@@ -52,6 +54,8 @@ class FittedLabels:
     """Of data whose classes are not the teacher's (``--ignore-labels``)."""
     data_names: tuple[str, ...] | None = None
     """Of data whose classes are the teacher's by nothing but their position."""
+    matched: _Kind | None = None
+    """What the classes of the data were matched with the teacher's by; None without labels."""
     told: Mapping[str, str] = field(default_factory=dict)
     """For the manifest's ``environment``: where labels and class names came from."""
 
@@ -78,8 +82,9 @@ def fit_labels(
     told = {"labels": f"{counted}, {how}"}
     if origin:
         told["class names"] = origin
-    by_position = source.class_names if how == BY_POSITION else None
-    return FittedLabels(labels, names, None, by_position, told)
+    kind: _Kind = _KINDS.get(how, "file")
+    by_position = source.class_names if kind == "position" else None
+    return FittedLabels(labels, names, None, by_position, kind, told)
 
 
 @dataclass(frozen=True)

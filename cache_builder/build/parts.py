@@ -14,13 +14,10 @@ from cache_builder.datasets import ImageSample, ImageSource
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
-from cache_builder.format.manifest import Manifest, differing_settings
+from cache_builder.format.manifest import FORMAT_VERSION, Manifest, differing_names, differing_settings
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.same_samples import differing_array
-from cache_builder.format.writer import create
-
-NO_RESULTS = {"cache_id": None, "invalid_rows": ()}
-"""What a manifest says before its tiles are written."""
+from cache_builder.format.writer import NO_RESULTS, create, header_digests
 
 
 def parse_rows(text: str | None, samples: int) -> range:
@@ -95,6 +92,7 @@ def begun_like(plan: Plan) -> Manifest | None:
     model = open_cache(like, allow_partial=True)
     manifest = called(model.manifest, plan.manifest)
     differing = differing_settings(manifest, plan.manifest)
+    differing += differing_names(model.class_names, plan.table.names.teacher)
     if differing:
         raise ConfigError(
             f"--like {like} is part of a cache of other settings (there -> asked for):\n  "
@@ -107,8 +105,7 @@ def begun_like(plan: Plan) -> Manifest | None:
             "every part needs the same data set, whichever rows it builds"
         )
     check_codec(plan.settings, manifest, f"--like {like}")
-    copy_begun(model, plan.settings.out, manifest)
-    return manifest
+    return copy_begun(model, plan.settings.out, manifest)
 
 
 def called(manifest: Manifest, other: Manifest) -> Manifest:
@@ -117,6 +114,13 @@ def called(manifest: Manifest, other: Manifest) -> Manifest:
     return manifest.model_copy(update={**NO_RESULTS, "name": other.name, "data": data})
 
 
-def copy_begun(model: Cache, out: str, manifest: Manifest) -> None:
-    """Create a store without tiles that has the header arrays of another one."""
-    create(out, manifest, {path: model.header_array(path) for path in manifest.digests})
+def copy_begun(model: Cache, out: str, manifest: Manifest) -> Manifest:
+    """Create a store without tiles that has the header arrays of another one, of whatever version.
+
+    Gives the manifest as it was written.
+    """
+    arrays = model.header_arrays()
+    update = {"format_version": FORMAT_VERSION, "digests": header_digests(arrays)}
+    begun = manifest.model_copy(update=update)
+    create(out, begun, arrays)
+    return begun

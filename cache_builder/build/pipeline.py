@@ -21,7 +21,7 @@ from cache_builder.build.launch import ALONE, Launch, await_others
 from cache_builder.build.mixed_pairs import ImagesRead
 from cache_builder.build.output import check_output
 from cache_builder.build.parts import begun_like, of_part, part_tiles
-from cache_builder.build.plan import Plan, as_there, check_settings, make_plan
+from cache_builder.build.plan import Plan, as_there, check_settings, make_plan, refuse_other
 from cache_builder.build.rendering import (
     RenderedBatch,
     RenderTask,
@@ -34,18 +34,21 @@ from cache_builder.build.settings import BuildSettings
 from cache_builder.build.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import SILENT, BuildStats, Progress
-from cache_builder.datasets import ImageSource
+from cache_builder.datasets import ImageSource, left_out_of
 from cache_builder.datasets.orders import BetterOrder, OrderTally
+from cache_builder.format.class_names import NO_NAMES, ClassNames
 from cache_builder.format.codecs import Fields
+from cache_builder.format.commits import read_commit_bytes
 from cache_builder.format.creation import check_unclaimed
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
-from cache_builder.format.manifest import Manifest
+from cache_builder.format.manifest import Manifest, differing_names
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.same_samples import differing_array
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
+from cache_builder.format.store import open_store
 from cache_builder.format.writer import CacheWriter
 from cache_builder.tensors.encode import RecordEncoder
 
@@ -63,6 +66,8 @@ class BuildResult:
     """The cache was complete before: nothing had to be done."""
     statistics: TeacherStatistics | None
     """What the teacher did on all views of the cache, also those of earlier runs."""
+    names: ClassNames = NO_NAMES
+    """What the classes are called."""
     order: BetterOrder | None = None
     """Another order of the classes under which the teacher is far better, on the views of this run."""
 
@@ -109,7 +114,7 @@ def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildR
     if plan.settings.compile:
         _compile(plan, progress)
     masks = stored is None and look_at_teacher(plan, progress)
-    if left_out := plan.manifest.environment.get("left out"):
+    if left_out := left_out_of(plan.source):
         progress.say(f"{plan.settings.data} leaves out {left_out}")
     manifest = stored or begun_like(plan) or begin(plan, progress, hold, masks)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
@@ -171,16 +176,16 @@ def _finished(plan: Plan) -> BuildResult | None:
         return None
     part = part_tiles(stored, plan.settings.rows)
     is_part = len(part) < len(list(tiles(stored)))
-    # A tile whose commit was deleted because its shards were damaged is built again.
-    commits = open_cache(plan.settings.out, allow_partial=True).commits
-    if (stored.cache_id is None and not is_part) or not all(tile.key in commits for tile in part):
+    # A tile whose commit was deleted because its shards were damaged is built again, also of a sealed cache.
+    commits = read_commit_bytes(open_store(plan.settings.out, read_only=True), part)
+    if (stored.cache_id is None and not is_part) or len(commits) < len(part):
         return None
     return _result(plan, stored, BuildStats(), was_finished=True)
 
 
 def _result(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: bool) -> BuildResult:
     cache = open_cache(plan.settings.out, allow_partial=plan.settings.rows is not None)
-    return BuildResult(manifest, stats, was_finished, cache.statistics())
+    return BuildResult(manifest, stats, was_finished, cache.statistics(), cache.names)
 
 
 def _compile(plan: Plan, progress: Progress) -> None:
@@ -188,7 +193,7 @@ def _compile(plan: Plan, progress: Progress) -> None:
     progress.start("compiling", 1, unit="teacher")
     began = time.monotonic()
     try:
-        plan.forward.compile(plan.settings.batch_size, plan.manifest.teacher.input_size)
+        plan.forward.compile(plan.settings.batch_size, plan.manifest.input.size)
     except CompilerError as error:
         progress.say(
             f"--compile: the teacher could not be compiled ({error}); it runs without, only slower. Is a C++ "
@@ -207,6 +212,7 @@ def _resumed(plan: Plan) -> Manifest | None:
         return None
     check_settings(plan, stored)
     cache = open_cache(out, allow_partial=True)
+    refuse_other(plan, stored, differing_names(cache.class_names, plan.table.names.teacher))
     if differing_array(cache, plan.table) is not None:
         raise ConfigError(
             f"{out} was begun over other sample ids or labels than {plan.settings.data} has now: "
@@ -232,9 +238,9 @@ class TileRunner:
         self._writer = writer
         self._progress = progress
         self._encoder = RecordEncoder(writer.codec).to(plan.forward.device)
-        self._meter = StatisticsMeter(manifest.data.classes, plan.forward.device)
+        self._meter = StatisticsMeter(manifest.classes, plan.forward.device)
         self._stats = BuildStats()
-        self.order = OrderTally(plan.data_names, manifest.data.classes, manifest.views.count)
+        self.order = OrderTally(plan.data_names, manifest.classes, manifest.views.count)
         """Whether another order of the classes suits the teacher better."""
         self._pending: Future[None] | None = None
         self._unreadable: set[int] = set()

@@ -16,13 +16,19 @@ from cache_builder.build.preflight import check_codec_name, opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import (
+    LOGITS,
     CalibrationSection,
     CodecRequest,
     DataSection,
+    ImageInput,
+    LogitsOutput,
     Manifest,
-    ProbeSection,
+    NoProbe,
+    OnePosition,
+    RequestSection,
     TeacherSection,
     TilingSection,
     ViewsSection,
@@ -98,30 +104,40 @@ def make_plan(
         data=DataSection(
             spec=settings.data,
             samples=len(source),
-            classes=classes,
-            class_names=fitted.class_names,
-            own_class_names=fitted.own_class_names,
-            decoding=decoding_of(source) or 1,
+            matched=fitted.matched,
+            own_classes=len(fitted.own_class_names or ()),
         ),
         teacher=TeacherSection(
             spec=teacher.spec,
             weights=teacher.weights,
             weights_digest=teacher.digest,
-            input_size=wanted.input_size,
+            precision=precision,
+        ),
+        input=ImageInput(
+            size=wanted.input_size,
             mean=wanted.mean,
             std=wanted.std,
             interpolation=wanted.interpolation,
-            precision=precision,
+            decoding=decoding_of(source) or 1,
         ),
+        outputs={
+            LOGITS: LogitsOutput(
+                width=classes,
+                named=bool(fitted.class_names),
+                codec=calibrate.calibrator(name).provisional(classes, request),
+            )
+        },
+        positions=OnePosition(),
         views=ViewsSection(count=settings.views, recipe=named(recipe), seed=settings.seed),
-        codec=calibrate.calibrator(name).provisional(classes, request),
         tiling=TilingSection(views=min(settings.views, TILE_VIEWS), rows=_tile_rows(settings, len(source))),
-        calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request),
-        probe=ProbeSection(pairs=(), libraries={}, tolerance=1.0),
+        calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0),
+        probe=NoProbe(),
+        requested=_requested(settings, request),
         environment=_environment(device) | dict(fitted.told) | _told(source, wanted),
         digests={},
     )
-    table = SampleTable.from_ids(source.ids, fitted.labels)
+    names = ClassNames(fitted.class_names, fitted.own_class_names)
+    table = SampleTable.from_ids(source.ids, fitted.labels, names)
     workers = _workers(settings, source, device)
     return Plan(settings, source, forward, table, manifest, workers, fitted.data_names)
 
@@ -131,7 +147,7 @@ def as_there(settings: BuildSettings) -> BuildSettings:
     if settings.decoding is not None:
         return settings
     stored = (read_manifest(location) for location in (settings.out, settings.like) if location)
-    found = next((manifest.data.decoding for manifest in stored if manifest is not None), None)
+    found = next((manifest.input.decoding for manifest in stored if manifest is not None), None)
     return settings.model_copy(update={"decoding": found})
 
 
@@ -224,6 +240,23 @@ def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
     return calibrate.checked_request(classes, request, settings.codec)
 
 
+def _requested(settings: BuildSettings, codec: CodecRequest) -> RequestSection:
+    """What the user typed, as it is kept in the cache."""
+    return RequestSection(
+        teacher=settings.teacher,
+        weights=tuple(weights for _, weights in settings.members),
+        data=settings.data,
+        recipe=settings.recipe,
+        precision=None if settings.precision == "auto" else settings.precision,
+        input_size=settings.input_size,
+        mean=settings.mean,
+        std=settings.std,
+        class_map=settings.class_map,
+        ignore_labels=settings.ignore_labels,
+        codec=codec,
+    )
+
+
 def _tile_rows(settings: BuildSettings, samples: int) -> int:
     """Some eight row blocks where the data set is small, so that a killed build loses little."""
     if settings.tile_rows:
@@ -261,7 +294,11 @@ def check_codec(settings: BuildSettings, stored: Manifest, where: str) -> None:
 def check_settings(plan: Plan, stored: Manifest) -> None:
     """Raise :class:`ConfigError` where the cache that is there was built by other settings."""
     check_codec(plan.settings, stored, plan.settings.out)
-    differing = differing_settings(stored, plan.manifest)
+    refuse_other(plan, stored, differing_settings(stored, plan.manifest))
+
+
+def refuse_other(plan: Plan, stored: Manifest, differing: list[str]) -> None:
+    """Raise :class:`ConfigError` naming what differs, ``path: stored -> asked for``, if anything does."""
     if differing:
         raise ConfigError(
             f"{plan.settings.out} holds a cache of other settings (stored -> asked for):\n  "

@@ -9,14 +9,13 @@ from cache_builder.build.classes import StoredClasses
 from cache_builder.build.plan import Plan, make_plan
 from cache_builder.build.settings import BuildSettings
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.manifest import RequestSection
 from cache_builder.format.reader import Cache
 from cache_builder.format.same_samples import differing_array
+from cache_builder.teachers.weight_places import split_entry
 
 UNKNOWN_DIGEST = "unknown"
 """In the manifest of an imported cache."""
-_RANDOM = "random (seed "
-# How the names of weights files end: a manifest keeps the name, not the folder.
-_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 
 
 class NotFoundAgainError(ConfigError):
@@ -48,57 +47,45 @@ def reopened(cache: Cache, wanted: Reopening) -> Plan:
     were found is ``plan.manifest.teacher.weights_digest``; nobody has compared it yet.
     """
     manifest = cache.manifest
-    teacher, views = manifest.teacher, manifest.views
-    names = wanted.teacher or teacher_names(teacher.spec)
+    teacher, views, seen, stored = manifest.teacher, manifest.views, manifest.input, manifest.requested
+    names = wanted.teacher or stored.teacher
     single = len(names) == 1  # of an ensemble the manifest has the first member's normalisation only
-    if not wanted.teacher and teacher.weights_digest == UNKNOWN_DIGEST:
+    if not names or (not wanted.teacher and teacher.weights_digest == UNKNOWN_DIGEST):
         raise NotFoundAgainError("the cache was imported, and nobody knows the weights of its teacher")
     settings = BuildSettings(
         teacher=names,
-        weights=wanted.weights or (None if wanted.teacher else _weights(teacher.weights)),
+        weights=wanted.weights or (None if wanted.teacher else _weights(stored)),
         data=wanted.data or manifest.data.spec,
         out=cache.location,
         name=manifest.name,
         views=views.count,
         seed=views.seed,
         limit=manifest.data.samples,
-        input_size=teacher.input_size,
-        mean=teacher.mean if single else None,
-        std=teacher.std if single else None,
+        input_size=seen.size,
+        mean=seen.mean if single else stored.mean,
+        std=seen.std if single else stored.std,
         precision=wanted.precision or teacher.precision,
         device=wanted.device,
         batch_size=wanted.batch_size,
         workers=wanted.workers,
-        decoding=manifest.data.decoding,
+        decoding=manifest.input.decoding,
         ignore_labels=bool((cache.labels < 0).all()),
     )
-    stored = StoredClasses(cache.ids, cache.labels, manifest.data.classes, manifest.data.class_names)
-    plan = make_plan(settings, stored)
+    classes = StoredClasses(cache.ids, cache.labels, manifest.classes, cache.class_names)
+    plan = make_plan(settings, classes)
     # The settings name no recipe, so that the plan has the one usual for the data: the cache has its own.
     return replace(plan, manifest=plan.manifest.model_copy(update={"views": views}))
 
 
-def teacher_names(spec: str) -> tuple[str, ...]:
-    """The members of a resolved spec, as ``--teacher`` takes them."""
-    return tuple(name.removeprefix("torchvision:") for name in spec.split("+"))
-
-
-def _weights(described: str) -> tuple[str, ...]:
-    return tuple(_weights_of(member) for member in described.split(" + "))
-
-
-def _weights_of(described: str) -> str:
-    """``--weights`` from the manifest's description of where they came from."""
-    if described.startswith(_RANDOM):
-        return "random"
-    if Path(described).is_file():
-        return described
-    if described.endswith(_FILES):
-        raise NotFoundAgainError(
-            f"the teacher's weights came from a file named {described!r}, which is not here: give it with "
-            "--weights FILE"
-        )
-    return "default"
+def _weights(stored: RequestSection) -> tuple[str, ...] | None:
+    """``--weights`` as the builder was given them; a file must be there still."""
+    for given in stored.weights:
+        if given not in ("default", "random") and not Path(split_entry(given)[0]).is_file():
+            raise NotFoundAgainError(
+                f"the teacher's weights came from a file named {given!r}, which is not here: give it with "
+                "--weights FILE"
+            )
+    return stored.weights or None
 
 
 def check_teacher(cache: Cache, plan: Plan) -> None:

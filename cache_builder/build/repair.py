@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zarr.abc.store import Store
 
 from cache_builder.console.progress import Progress
 from cache_builder.format.arrays import open_array
-from cache_builder.format.commits import has_damaged_statistics, parse_commit, read_commit_bytes
+from cache_builder.format.commits import (
+    INDEX_KEY,
+    has_damaged_statistics,
+    has_index,
+    index_bytes,
+    parse_commit,
+    read_commit_bytes,
+)
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
@@ -30,19 +38,20 @@ def withdraw_damaged(location: str, check: Callable[[], None], progress: Progres
     manifest = read_manifest(location)
     if manifest is None:
         return []
-    damaged = _damaged_tiles(location, manifest, progress)
-    _check_headers(location, manifest)
-    if damaged:
+    body = read_body(location)
+    assert body is not None
+    damaged = _damaged_tiles(location, manifest, build_digest(body), progress)
+    _check_headers(location, manifest, body)
+    if damaged or not _index_is_whole(location, manifest):
         writer = CacheWriter(location, manifest, check)
+        writer.unseal()  # the build makes the index anew when it seals the cache again
         for tile in damaged:
             writer.withdraw(tile)
     return damaged
 
 
-def _check_headers(location: str, manifest: Manifest) -> None:
+def _check_headers(location: str, manifest: Manifest, body: dict[str, Any]) -> None:
     """What no tile holds cannot be computed anew: raise :class:`CorruptCacheError` where it is damaged."""
-    body = read_body(location)
-    assert body is not None
     cache = Cache(location, body)
     for path in sorted(manifest.digests):
         cache.header_array(path)
@@ -51,10 +60,9 @@ def _check_headers(location: str, manifest: Manifest) -> None:
         open_array(store, spec, location)
 
 
-def _damaged_tiles(location: str, manifest: Manifest, progress: Progress) -> list[Tile]:
+def _damaged_tiles(location: str, manifest: Manifest, build: str, progress: Progress) -> list[Tile]:
     store, everything = open_store(location, read_only=True), list(tiles(manifest))
     commits = read_commit_bytes(store, everything)
-    build = build_digest(manifest.model_dump(mode="json"))
     progress.start("looking for damage", len(everything), unit="tiles")
     damaged = []
     for done, tile in enumerate(everything, 1):
@@ -62,6 +70,17 @@ def _damaged_tiles(location: str, manifest: Manifest, progress: Progress) -> lis
             damaged.append(tile)
         progress.update(done, f"{len(damaged)} damaged", last=done == len(everything))
     return damaged
+
+
+def _index_is_whole(location: str, manifest: Manifest) -> bool:
+    """Whether the index says what the tiles' commits say; where there should be none, it does."""
+    if not has_index(manifest):
+        return True
+    store, everything = open_store(location, read_only=True), list(tiles(manifest))
+    commits = read_commit_bytes(store, everything)
+    if len(commits) < len(everything):
+        return False
+    return read_bytes(store, INDEX_KEY) == index_bytes(commits[tile.key] for tile in everything)
 
 
 def _is_whole(store: Store, manifest: Manifest, build: str, tile: Tile, commit: bytes) -> bool:

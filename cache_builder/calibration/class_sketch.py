@@ -100,7 +100,6 @@ def _fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
         pairs=len(logits),
         logit_std=std,
         tail_error=float(np.sqrt(lost.mean())),
-        requested=request,
         table=tuple(table),
         chosen=chosen,
     )

@@ -47,7 +47,7 @@ class ExactCalibrator(Calibrator):
     def unfitted(self, classes: int, request: CodecRequest) -> Calibration:
         """K = C."""
         codec = TopkTail.without_tail(classes)
-        section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0, requested=request)
+        section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
         return Calibration(codec, section, tuple(missed_budget(float(codec.layout.record_bytes), request)))
 
     def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:

@@ -64,18 +64,18 @@ def _summary(console: Console, out: str, budget: float, result: Any, seconds: fl
         f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view "
         f"({size.total_bytes / records:.1f} with ids, basis and probe)",
         f"teacher {manifest.teacher.spec}, weights {manifest.teacher.weights}, "
-        f"{manifest.teacher.input_size} px, {manifest.teacher.precision}",
+        f"{manifest.input.size} px, {manifest.teacher.precision}",
         f"recipe {manifest.views.recipe.name} {json.dumps(manifest.views.recipe.configuration)}",
     ]
     if said := over_budget(manifest, size, budget):
         lines.append(f"size: {said}")
-    lines += [f"{name}: {said}" for name, said in class_facts(manifest).items()]
+    lines += [f"{name}: {said}" for name, said in class_facts(manifest, result.names.own).items()]
     lines += statistics_lines(result.statistics)
     if result.order is not None:
         lines.append(result.order.warning(manifest.data.spec))
     if manifest.calibration.logit_std:
         lines.append(
-            f"{manifest.codec.described(manifest.data.classes)} of {manifest.data.classes} classes: decoded "
+            f"{manifest.codec.described(manifest.classes)} of {manifest.classes} classes: decoded "
             f"logits are off by {manifest.calibration.tail_error:.3f} rms, the logits' own spread is "
             f"{manifest.calibration.logit_std:.3f}"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cache_builder.build.parts import NO_RESULTS, copy_begun
+from cache_builder.build.parts import copy_begun
 from cache_builder.build.pipeline import TileRunner
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import Reopening, check_samples, check_teacher, reopened
@@ -25,11 +25,11 @@ from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.locks.lock import Hold, claimed
-from cache_builder.format.manifest import Manifest, build_digest
+from cache_builder.format.manifest import Manifest, is_same_build
 from cache_builder.format.owned import foreign, remove
-from cache_builder.format.reader import Cache, open_cache, read_body
+from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TileStatistics
-from cache_builder.format.writer import CacheWriter
+from cache_builder.format.writer import NO_RESULTS, CacheWriter
 from cache_builder.views import recipe_from
 from cache_builder.views.probe import probe_differences
 
@@ -149,11 +149,11 @@ def _check_pictures(cache: Cache, plan: Plan) -> None:
 
 def _begun(cache: Cache, plan: Plan, making: Path, hold: Hold) -> ExtendingWriter:
     """A writer of the extended store, which is created, or was begun by the same command before."""
-    body = read_body(making) if making.exists() else None
-    if body is None or build_digest(body) != build_digest(plan.manifest.model_dump(mode="json")):
+    begun = read_manifest(making) if making.exists() else None
+    if begun is None or not is_same_build(begun, plan.manifest):
         remove(making)
-        copy_begun(cache, str(making), plan.manifest)
-    writer = ExtendingWriter(cache, making, plan.manifest, hold.check)
+        begun = copy_begun(cache, str(making), plan.manifest)
+    writer = ExtendingWriter(cache, making, begun, hold.check)
     writer.sweep()
     return writer
 

@@ -10,16 +10,18 @@ import numpy as np
 from rich.console import Console
 
 from cache_builder.build.output import check_output
-from cache_builder.build.parts import NO_RESULTS, called, copy_begun
+from cache_builder.build.parts import called, copy_begun
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.exchange.tiles import copy_tile, reencode_tile
+from cache_builder.format.commits import Shard
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.layout import Tile, tiles
+from cache_builder.format.layout import Tile, tile_arrays, tiles
 from cache_builder.format.locks.lock import Hold, claimed
-from cache_builder.format.manifest import Manifest, build_digest, differing_settings
-from cache_builder.format.reader import Cache, open_cache, read_body
+from cache_builder.format.manifest import Manifest, differing_names, differing_settings, is_same_build
+from cache_builder.format.manifest.compare import version_3_path
+from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.same_samples import same_ids, same_labels
-from cache_builder.format.writer import CacheWriter
+from cache_builder.format.writer import NO_RESULTS, CacheWriter
 
 _NAMED = 3
 
@@ -83,7 +85,7 @@ def check_fits(first: Cache, other: Cache, reencode: bool) -> None:
         )
     if not same_labels(one, two):
         raise ConfigError(f"{where}: it has other labels")
-    differing = differing_settings(one, two)
+    differing = differing_settings(one, two) + differing_names(first.class_names, other.class_names)
     if differing:
         raise ConfigError(f"{where}, their settings differ (first -> other):\n  " + "\n  ".join(differing))
     if _pictures_differ(first, other):
@@ -97,13 +99,17 @@ def check_fits(first: Cache, other: Cache, reencode: bool) -> None:
 
 def _same_codec(first: Cache, other: Cache) -> bool:
     one, two = first.manifest, other.manifest
-    paths = [path for path in one.digests | two.digests if path.startswith("codec/")]
-    return one.codec == two.codec and all(one.digests.get(path) == two.digests.get(path) for path in paths)
+    return one.codec == two.codec and _codec_digests(one) == _codec_digests(two)
+
+
+def _codec_digests(manifest: Manifest) -> dict[str, str]:
+    digests = {version_3_path(path): digest for path, digest in manifest.digests.items()}
+    return {path: digest for path, digest in digests.items() if path.startswith("codec/")}
 
 
 def _pictures_differ(first: Cache, other: Cache) -> bool:
     one, two = first.manifest, other.manifest
-    if one.digests["probe/pixels"] == two.digests["probe/pixels"]:
+    if one.digests.get("probe/pixels") == two.digests.get("probe/pixels"):
         return False
     if one.probe.pairs != two.probe.pairs:
         return True
@@ -121,7 +127,7 @@ def _owners(parts: Sequence[Cache]) -> dict[Tile, Cache]:
             missing.append(tile)
             continue
         for other in holding[1:]:
-            if other.commits[tile.key].shards != holding[0].commits[tile.key].shards:
+            if _shards(other, tile) != _shards(holding[0], tile):
                 raise ConfigError(
                     f"{holding[0].location} and {other.location} both hold {tile}, and not the same records: "
                     "which are right? leave one of them out"
@@ -137,10 +143,16 @@ def _owners(parts: Sequence[Cache]) -> dict[Tile, Cache]:
     return owners
 
 
+def _shards(part: Cache, tile: Tile) -> list[Shard]:
+    """What a tile's objects are, in the order of its arrays: their paths depend on the format version."""
+    shards = part.commits[tile.key].shards
+    return [shards[spec.path] for spec in tile_arrays(part.manifest, tile)]
+
+
 def _finished(out: str, manifest: Manifest) -> Manifest | None:
     """The manifest of a merge that is whole already."""
-    body = read_body(out)
-    if body is None or build_digest(body) != build_digest(manifest.model_dump(mode="json")):
+    begun = read_manifest(out)
+    if begun is None or not is_same_build(begun, manifest):
         return None
     cache = open_cache(out, allow_partial=True)
     whole = cache.manifest.cache_id is not None and len(cache.commits) == len(cache.tiles)
@@ -149,13 +161,13 @@ def _finished(out: str, manifest: Manifest) -> Manifest | None:
 
 def _begun(first: Cache, out: str, manifest: Manifest, hold: Hold) -> CacheWriter:
     """A writer of the output, which is created, or was begun by the same merge before."""
-    body = read_body(out)
-    if body is None:
+    begun = read_manifest(out)
+    if begun is None:
         hold.check()
-        copy_begun(first, out, manifest)
-    elif build_digest(body) != build_digest(manifest.model_dump(mode="json")):
+        begun = copy_begun(first, out, manifest)
+    elif not is_same_build(begun, manifest):
         raise ConfigError(f"{out} holds another cache already: choose another --out or remove it")
-    writer = CacheWriter(out, manifest, hold.check)
+    writer = CacheWriter(out, begun, hold.check)
     writer.sweep()
     return writer
 

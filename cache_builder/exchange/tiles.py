@@ -12,11 +12,11 @@ from cache_builder.format.writer import CacheWriter
 
 
 def copy_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
-    """Byte for byte; both stores have the tile in the same place.
+    """Byte for byte; both stores have the tile in the same place, under the paths of their format versions.
 
     Raises :class:`CorruptCacheError` for a shard that is gone or not what its commit says.
     """
-    specs = tile_arrays(writer.manifest, tile)
+    specs = tile_arrays(source.manifest, tile)
     store = open_store(source.location, read_only=True)
     found = read_many(store, [spec.shard_key(tile) for spec in specs])
     objects = {}

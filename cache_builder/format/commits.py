@@ -19,6 +19,12 @@ from cache_builder.format.store import read_many
 REPAIR = "restore the file, or run the same `kdcache build` command with --repair: it writes that tile anew"
 """What to do about a damaged tile: nothing is to be deleted by hand, least of all what is whole."""
 
+INDEX_KEY = "commits/index"
+"""Store key of the object that holds all commits of a sealed cache."""
+REPAIR_INDEX = (
+    "restore the file, or run the same `kdcache build` command with --repair: it makes the index anew from "
+    "the commits of the tiles"
+)
 
 _Bytes = bytes  # by another name, where a field has this one
 
@@ -139,6 +145,36 @@ def read_commit_bytes(store: Store, tiles: list[Tile]) -> dict[str, bytes]:
     """The commit objects that exist, by tile key."""
     found = read_many(store, [tile.key for tile in tiles])
     return {tile.key: data for tile, data in zip(tiles, found, strict=True) if data is not None}
+
+
+def index_bytes(commits: Iterable[bytes]) -> bytes:
+    """The one object of a sealed cache that holds all commits; ``commits``: their bytes, in tile order."""
+    return canonical_json({"commits": [json.loads(commit) for commit in commits]})
+
+
+def has_index(manifest: Manifest) -> bool:
+    """Whether the store has an index: sealed caches, since format version 3."""
+    return manifest.cache_id is not None and manifest.format_version >= _INDEX_SINCE
+
+
+_INDEX_SINCE = 3
+
+
+def read_index(store: Store, tiles: list[Tile], where: str) -> dict[str, bytes]:
+    """The commits of a sealed cache by tile key, from one object.
+
+    Raises :class:`CorruptCacheError` where that is missing or is none; ``where`` names the store.
+    """
+    data = read_many(store, [INDEX_KEY])[0]
+    try:
+        if data is None:
+            raise ValueError("it is missing")
+        commits = json.loads(data)["commits"]
+        if len(commits) != len(tiles):
+            raise ValueError(f"it holds {len(commits)} commits, expected {len(tiles)}")
+        return {tile.key: canonical_json(commit) for tile, commit in zip(tiles, commits, strict=True)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptCacheError(f"{where}: {INDEX_KEY} is damaged: {error}; {REPAIR_INDEX}") from error
 
 
 def identity_bytes(commit: bytes) -> bytes:

@@ -38,9 +38,14 @@ from cache_builder.format.durable import take_name
 from cache_builder.format.errors import ConfigError, FormatError, KDCacheError
 from cache_builder.format.layout import ROOT_ATTRIBUTE, ArraySpec, digest_array, header_specs, record_arrays
 from cache_builder.format.locations import followed, is_remote, local_path
-from cache_builder.format.manifest import Manifest, array_digest, differing_settings
+from cache_builder.format.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    array_digest,
+    differing_settings,
+    parse_manifest,
+)
 from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY, is_own, removed
-from cache_builder.format.reader import parse_manifest
 from cache_builder.format.store import (
     delete_object,
     list_keys,
@@ -65,8 +70,11 @@ def header_digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
 def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> None:
     """Create a store with its manifest and header arrays, and no tiles; continue a creation that was killed.
 
-    Raises :class:`ConfigError` where something else is in the way or the arrays do not fit the manifest.
+    Whatever is created is of the newest format version. Raises :class:`ConfigError` where something else is
+    in the way or the arrays do not fit the manifest.
     """
+    if manifest.format_version != FORMAT_VERSION:
+        raise ConfigError(f"caches are created in format version {FORMAT_VERSION} alone")
     specs = _checked_header(manifest, arrays)
     _check_chunk_sizes(manifest)
     objects = _header_objects(manifest, arrays, specs)
@@ -77,7 +85,12 @@ def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[A
 
 
 def _checked_header(manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> list[ArraySpec]:
-    specs = header_specs(manifest, arrays["samples/id_bytes"].size)
+    specs = header_specs(manifest, {path: array.size for path, array in arrays.items()})
+    if {spec.path for spec in specs} != set(arrays):
+        raise ConfigError(
+            f"the header arrays are {', '.join(sorted(arrays))}, the manifest asks for "
+            f"{', '.join(sorted(spec.path for spec in specs))}"
+        )
     for spec in specs:
         array = arrays[spec.path]
         if array.shape != spec.shape or array.dtype != spec.dtype:

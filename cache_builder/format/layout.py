@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format.codecs.record import Shuffle
 from cache_builder.format.manifest import Manifest
+from cache_builder.format.positions import COUNTS, STARTS, block_positions, position_count
 
 ROOT_ATTRIBUTE = "kdcache"
 
@@ -44,7 +45,7 @@ class Tile:
 
     @property
     def count(self) -> int:
-        """The number of records."""
+        """The number of (view, row) pairs, which are the records where a sample has one position."""
         return len(self.views) * len(self.rows)
 
     def __str__(self) -> str:
@@ -121,26 +122,49 @@ class ArraySpec:
 
     def selection(self, tile: Tile) -> tuple[slice, ...]:
         """The part of this array that a tile covers."""
-        rows = slice(tile.row_start, tile.row_stop)
-        return (slice(tile.view_start, tile.view_stop), rows) if self.shards else (rows,)
+        if not self.shards:
+            return (slice(tile.row_start, tile.row_stop),)
+        start = tile.block * self.shards[1]
+        positions = slice(start, min(start + self.shards[1], self.shape[1]))
+        return slice(tile.view_start, tile.view_stop), positions
+
+
+def record_path(manifest: Manifest, output: str, field: str) -> str:
+    """Store path of the array that holds a field of an output's records."""
+    return f"records/{output}/{field}" if manifest.format_version >= _OUTPUTS_SINCE else f"records/{field}"
+
+
+def codec_path(manifest: Manifest, output: str, name: str) -> str:
+    """Store path of a header array of an output's codec."""
+    return f"codec/{output}/{name}" if manifest.format_version >= _OUTPUTS_SINCE else f"codec/{name}"
+
+
+_OUTPUTS_SINCE = 3
+"""The first format version with more than one output."""
 
 
 def record_arrays(manifest: Manifest) -> list[ArraySpec]:
-    """The arrays under ``records/``: one per field, view-major, one shard per tile."""
-    v, n = manifest.views.count, manifest.data.samples
-    height, width = manifest.tiling.views, manifest.tiling.rows
+    """The arrays under ``records/``: one per output and field, view-major, one shard per tile."""
+    return [spec for name in manifest.outputs for spec in output_arrays(manifest, name)]
+
+
+def output_arrays(manifest: Manifest, output: str) -> list[ArraySpec]:
+    """The arrays of one output's records, in the order of the packed record's fields."""
+    v, p = manifest.views.count, position_count(manifest)
+    height, width = manifest.tiling.views, block_positions(manifest)
+    names = ("view", "row" if manifest.positions.kind == "one" else "position")
     specs = []
-    for field in manifest.codec.layout.fields:
+    for field in manifest.outputs[output].codec.layout.fields:
         tail = () if field.scalar else (field.count,)
         specs.append(
             ArraySpec(
-                path=field.array,
+                path=record_path(manifest, output, field.name),
                 dtype=field.dtype,
-                shape=(v, n, *tail),
+                shape=(v, p, *tail),
                 chunks=(1, width, *tail),
                 shards=(height, width, *tail),
                 order=None if field.scalar else (0, 2, 1),
-                dimension_names=("view", "row") if field.scalar else ("view", "row", "item"),
+                dimension_names=names if field.scalar else (*names, "item"),
                 shuffle=field.shuffle,
             )
         )
@@ -157,20 +181,60 @@ HEADER_CHUNK_BYTES = 2**26
 """A header array has one chunk up to this size; longer ones are cut along their first axis."""
 
 
-def header_specs(manifest: Manifest, id_bytes: int) -> list[ArraySpec]:
-    """The arrays written once, before the first tile. ``id_bytes``: length of all sample ids in UTF-8."""
-    n = manifest.data.samples
-    side, pictures = manifest.teacher.input_size, len(manifest.probe.pairs)
+def header_specs(manifest: Manifest, text_bytes: Mapping[str, int]) -> list[ArraySpec]:
+    """The arrays written once, before the first tile.
+
+    ``text_bytes``: the length of each array of text that there is, which the manifest does not know; an array
+    that is not among them has length 0.
+    """
+
+    def text(stem: str, count: int) -> list[ArraySpec]:
+        size = text_bytes.get(f"{stem}_bytes", 0)
+        return [
+            _header_spec(f"{stem}_bytes", "<u1", (size,)),
+            _header_spec(f"{stem}_offsets", "<i8", (count + 1,)),
+        ]
+
     return [
-        _header_spec("samples/id_bytes", "<u1", (id_bytes,)),
-        _header_spec("samples/id_offsets", "<i8", (n + 1,)),
-        _header_spec("samples/label", "<i4", (n,)),
-        *(
-            _header_spec(header.path, header.dtype, header.shape)
-            for header in manifest.codec.headers(manifest.data.classes)
-        ),
-        _header_spec("probe/pixels", "<u1", (pictures, 3, side, side)),
+        *text("samples/id", manifest.data.samples),
+        _header_spec("samples/label", "<i4", (manifest.data.samples,)),
+        *_position_specs(manifest),
+        *(text("samples/class_name", manifest.classes) if has_class_names(manifest) else ()),
+        *(text("samples/own_class_name", manifest.data.own_classes) if has_own_names(manifest) else ()),
+        *(spec for name in manifest.outputs for spec in _codec_specs(manifest, name)),
+        *_probe_specs(manifest),
     ]
+
+
+def _position_specs(manifest: Manifest) -> list[ArraySpec]:
+    if manifest.positions.kind != "ragged":
+        return []
+    return [_header_spec(path, "<i8", (manifest.data.samples,)) for path in (STARTS, COUNTS)]
+
+
+def has_class_names(manifest: Manifest) -> bool:
+    """Whether the names of the teacher's classes are arrays of the store."""
+    return manifest.logits.named and manifest.format_version >= _OUTPUTS_SINCE
+
+
+def has_own_names(manifest: Manifest) -> bool:
+    """Whether the names of the data set's own classes are arrays of the store."""
+    return manifest.data.own_classes > 0 and manifest.format_version >= _OUTPUTS_SINCE
+
+
+def _codec_specs(manifest: Manifest, output: str) -> list[ArraySpec]:
+    codec, width = manifest.outputs[output].codec, manifest.outputs[output].width
+    return [
+        _header_spec(codec_path(manifest, output, header.name), header.dtype, header.shape)
+        for header in codec.headers(width)
+    ]
+
+
+def _probe_specs(manifest: Manifest) -> list[ArraySpec]:
+    if manifest.probe.kind != "pixels":
+        return []
+    side = manifest.input.size
+    return [_header_spec("probe/pixels", "<u1", (len(manifest.probe.pairs), 3, side, side))]
 
 
 def _header_spec(path: str, dtype: str, shape: tuple[int, ...]) -> ArraySpec:

@@ -16,8 +16,10 @@ LEASE_KEY = ".kdcache-builder"
 
 _UNIQUE = "[0-9a-f]{32}"
 _GROUP = "(?:samples|codec|probe|records|commits)"
-_ARRAY = rf"{_GROUP}/\w+"
-_KEY = rf"zarr\.json|{_GROUP}/zarr\.json|{_ARRAY}/(?:zarr\.json|c(?:/\d+)+)|commits/g\d{{5,}}-b\d{{7,}}\.json"
+# Records and what their codec needs lie below the name of an output, but for versions 1 and 2.
+_ARRAY = rf"(?:(?:codec|records)/\w+/\w+|{_GROUP}/\w+)"
+_COMMIT = r"commits/(?:g\d{5,}-b\d{7,}\.json|index)"
+_KEY = rf"zarr\.json|{_GROUP}/zarr\.json|{_ARRAY}/(?:zarr\.json|c(?:/\d+)+)|{_COMMIT}"
 _FOLDER = re.compile(rf"{_GROUP}|{_ARRAY}|{_ARRAY}/c(?:/\d+)*")
 # Zarr replaces a suffix where we add one.
 _STEM = rf"(?:{_KEY}|(?:{_GROUP}/|{_ARRAY}/)?zarr)"

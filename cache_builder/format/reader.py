@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Ranked, Stored, open_codec
 from cache_builder.format.commits import (
     REPAIR,
+    REPAIR_INDEX,
     Commit,
     Shard,
+    has_index,
     identity_bytes,
     parse_commit,
     read_commit_bytes,
+    read_index,
 )
 from cache_builder.format.errors import (
     CorruptCacheError,
@@ -38,19 +41,23 @@ from cache_builder.format.layout import (
     ArraySpec,
     Blocks,
     Tile,
+    codec_path,
     digest_array,
     header_specs,
-    record_arrays,
+    output_arrays,
     tile_arrays,
     tiles,
 )
 from cache_builder.format.manifest import (
-    FORMAT_VERSION,
+    LOGITS,
     Manifest,
     array_digest,
     build_digest,
     cache_digest,
+    parse_manifest,
 )
+from cache_builder.format.manifest.compare import version_3_path
+from cache_builder.format.positions import COUNTS, STARTS, Positions
 from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.format.store import object_sizes, open_store, read_bytes
 
@@ -86,20 +93,6 @@ def read_body(location: str | Path) -> dict[str, Any] | None:
     return body
 
 
-def parse_manifest(body: dict[str, Any], where: str) -> Manifest:
-    """Validate a manifest that came as JSON; ``where`` names its origin in errors."""
-    version = body.get("format_version") if isinstance(body, dict) else None
-    if version not in range(1, FORMAT_VERSION + 1):
-        raise FormatError(
-            f"{where}: format version {version!r}, this release reads versions 1 to {FORMAT_VERSION}; "
-            "upgrade kdcache"
-        )
-    try:
-        return Manifest.model_validate(body)
-    except ValidationError as error:
-        raise FormatError(f"{where}: the manifest is not valid: {error}") from error
-
-
 def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
     """Open a cache for reading.
 
@@ -120,11 +113,14 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
 class Cache:
     """A cache open for reading."""
 
+    body: dict[str, Any]
+    """The manifest's JSON as stored, of whatever version; ``manifest`` says the same as version 3 does."""
+
     def __init__(self, location: str | Path, body: dict[str, Any]) -> None:
         """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits."""
         self.location = str(location)
         self._store = open_store(location, read_only=True)
-        self._body = body
+        self.body = body
         self._manifest = parse_manifest(body, where=self.location)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.layout = self._manifest.codec.layout
@@ -138,7 +134,7 @@ class Cache:
     @cached_property
     def codec(self) -> Ranked[Any]:
         """What decodes the records: the manifest's codec with the arrays that the store keeps for it."""
-        return open_codec(self._manifest.codec, self._manifest.data.classes, self.header_array)
+        return open_codec(self._manifest.codec, self._manifest.classes, self.codec_array)
 
     @property
     def record_bytes(self) -> int:
@@ -151,9 +147,26 @@ class Cache:
         return SampleIds(self.header_array("samples/id_bytes"), self.header_array("samples/id_offsets"))
 
     @cached_property
+    def names(self) -> ClassNames:
+        """What the classes are called."""
+        return ClassNames.read(self._manifest, self.body, self.header_array)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the C classes in logit order; None where nobody named them."""
+        return self.names.teacher
+
+    @cached_property
     def labels(self) -> NDArray[np.int32]:
         """Labels [N], -1 where there is none."""
         return self.header_array("samples/label")
+
+    @cached_property
+    def positions(self) -> Positions:
+        """Which positions the rows own."""
+        if self._manifest.positions.kind != "ragged":
+            return Positions(self._manifest)
+        return Positions(self._manifest, {path: self.header_array(path) for path in (STARTS, COUNTS)})
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
@@ -173,7 +186,7 @@ class Cache:
     @cached_property
     def commits(self) -> dict[str, Commit]:
         """The commits that exist, by tile key; a damaged one is a :class:`CorruptCacheError`."""
-        build = build_digest(self._body)
+        build = build_digest(self.body)
         return {
             tile.key: parse_commit(
                 self._commit_bytes[tile.key], self._manifest, build, tile, where=self.location
@@ -184,12 +197,18 @@ class Cache:
 
     @cached_property
     def _commit_bytes(self) -> dict[str, bytes]:
+        if has_index(self._manifest):
+            return read_index(self._store, self.tiles, self.location)
         return read_commit_bytes(self._store, self.tiles)
+
+    def commits_as_stored(self) -> list[bytes]:
+        """The commit objects in tile order; :class:`IncompleteCacheError` when one is missing."""
+        self._require_commits(self.tiles, "the cache")
+        return [self._commit_bytes[tile.key] for tile in self.tiles]
 
     def commit_bytes_in_order(self) -> list[bytes]:
         """What the cache_id takes of each commit; :class:`IncompleteCacheError` when one is missing."""
-        self._require_commits(self.tiles, "the cache")
-        return [identity_bytes(self._commit_bytes[tile.key]) for tile in self.tiles]
+        return [identity_bytes(commit) for commit in self.commits_as_stored()]
 
     def statistics(self) -> TeacherStatistics | None:
         """The teacher's accuracy, calibration and entropy, from its live logits on the committed tiles.
@@ -197,7 +216,7 @@ class Cache:
         None where no commit tells: an older release wrote the cache, or the statistics are damaged.
         """
         sums = (commit.statistics for commit in self.commits.values())
-        return figures((tile for tile in sums if tile is not None), self._manifest.data.classes)
+        return figures((tile for tile in sums if tile is not None), self._manifest.classes)
 
     def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of sample ids, in their order; unknown ids raise :class:`UnknownSampleError`."""
@@ -207,10 +226,11 @@ class Cache:
         """Raise unless every tile is committed and manifest and commits give the stored cache_id."""
         missing = [tile for tile in self.tiles if tile.key not in self.commits]
         if not missing and self._manifest.cache_id is not None:
-            if cache_digest(self._body, self.commit_bytes_in_order()) != self._manifest.cache_id:
+            if cache_digest(self.body, self.commit_bytes_in_order()) != self._manifest.cache_id:
+                remedy = f"{REPAIR_INDEX}; or " if has_index(self._manifest) else "restore it or "
                 raise CorruptCacheError(
                     f"{self.location}: manifest and commits do not give cache_id {self._manifest.cache_id}: "
-                    "a file was edited or damaged; restore it or rebuild the cache"
+                    f"a file was edited or damaged; {remedy}rebuild the cache"
                 )
         elif not allow_partial:
             what = (
@@ -234,13 +254,27 @@ class Cache:
             )
         return array
 
+    def codec_array(self, name: str, output: str = LOGITS) -> NDArray[Any]:
+        """One of the header arrays of an output's codec, such as ``mean``."""
+        return self.header_array(codec_path(self._manifest, output, name))
+
+    def header_arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays that are written once, by the paths they have in the newest format version."""
+        stored = {version_3_path(path): self.header_array(path) for path in self._manifest.digests}
+        return stored | self.names.arrays()
+
     def _header_spec(self, path: str) -> ArraySpec | None:
-        # Only the id bytes have a length that the manifest does not know; the offsets end with it.
-        size = int(self.header_array("samples/id_offsets")[-1]) if path == "samples/id_bytes" else 0
-        return next((spec for spec in header_specs(self._manifest, size) if spec.path == path), None)
+        # Only text has a length that the manifest does not know; its offsets end with it.
+        sizes = {}
+        if path.endswith("_bytes"):
+            offsets = f"{path.removesuffix('_bytes')}_offsets"
+            sizes = {path: int(self.header_array(offsets)[-1])}
+        return next((spec for spec in header_specs(self._manifest, sizes) if spec.path == path), None)
 
     def read_page(self, view: int) -> NDArray[np.uint8]:
         """All records of one view, uint8 [N, record_bytes]: rows in order, fields as FORMAT.md states.
+
+        Of a cache of several positions a sample, those that belong to one, as :meth:`read_rows` gives them.
 
         Raises :class:`DataError` for a view the cache does not have, :class:`IncompleteCacheError` for one
         that is not wholly written and :class:`CorruptCacheError` naming the tile whose bytes fail a check.
@@ -250,7 +284,8 @@ class Cache:
     def read_rows(self, view: int, rows: range, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As :meth:`read_page`, of consecutive rows only: no tile but those of the rows is looked at.
 
-        ``out``: uint8 [n, record_bytes], contiguous, which is filled and returned.
+        ``out``: uint8 [n, record_bytes], contiguous, which is filled and returned. Rows of several positions
+        give their records one after the other, ``positions.counts(rows)`` each.
         """
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
@@ -258,17 +293,23 @@ class Cache:
             )
         of_rows = self._tiles_of(rows, view // self._manifest.tiling.views)
         self._require_commits(of_rows, f"view {view}")
-        specs = record_arrays(self._manifest)
+        specs = output_arrays(self._manifest, LOGITS)
         self.check_shards(of_rows, specs)
         if out is None:
-            out = np.empty((len(rows), self.record_bytes), np.uint8)
-        records = out.reshape(-1).view(self.layout.dtype)
-        for spec, field in zip(specs, self.layout.fields, strict=True):
-            records[field.name] = self._guarded(spec, (view, slice(rows.start, rows.stop)), of_rows)
+            out = np.empty((int(self.positions.counts(rows).sum()), self.record_bytes), np.uint8)
+        records, filled = out.reshape(-1).view(self.layout.dtype), 0
+        for run in self.positions.runs(rows):
+            part = records[filled : filled + len(run)]
+            for spec, field in zip(specs, self.layout.fields, strict=True):
+                part[field.name] = self._guarded(spec, (view, slice(run.start, run.stop)), of_rows)
+            filled += len(run)
         return out
 
     def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read."""
+        """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read.
+
+        Of a cache with one position a sample.
+        """
         wanted = np.asarray(rows, np.int64)
         out = np.empty((len(wanted), self.record_bytes), np.uint8)
         for block, places in self.blocks.split(wanted):

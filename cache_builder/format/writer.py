@@ -17,8 +17,17 @@ from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
+from cache_builder.format.class_names import NO_NAMES, ClassNames
 from cache_builder.format.codecs import Codec, Fields, Ranked
-from cache_builder.format.commits import Commit, Shard, make_commit
+from cache_builder.format.commits import (
+    INDEX_KEY,
+    Commit,
+    Shard,
+    has_index,
+    identity_bytes,
+    index_bytes,
+    make_commit,
+)
 from cache_builder.format.creation import create as create
 from cache_builder.format.creation import header_digests as header_digests
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError, KDCacheError
@@ -29,12 +38,19 @@ from cache_builder.format.layout import (
     Tile,
     digest_array,
     record_arrays,
+    record_path,
     tile_arrays,
 )
 from cache_builder.format.locations import followed
-from cache_builder.format.manifest import Manifest, build_digest, cache_digest
+from cache_builder.format.manifest import (
+    LOGITS,
+    Manifest,
+    build_digest,
+    cache_digest,
+    parse_manifest,
+)
 from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
-from cache_builder.format.reader import Cache, open_cache, read_body
+from cache_builder.format.reader import Cache, read_body
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import delete_object, local_root, open_store, read_bytes, write_durably
 
@@ -46,16 +62,21 @@ class SampleTable:
     id_bytes: NDArray[np.uint8]
     id_offsets: NDArray[np.int64]
     labels: NDArray[np.int32]
+    names: ClassNames = NO_NAMES
+    """What the classes of the labels are called."""
 
     @classmethod
-    def from_ids(cls, ids: Iterable[str], labels: NDArray[np.int32] | None) -> SampleTable:
+    def from_ids(
+        cls, ids: Iterable[str], labels: NDArray[np.int32] | None, names: ClassNames | None = None
+    ) -> SampleTable:
         """Encode ids; raises :class:`DataError` for an id that cannot be a key (empty, twice, not UTF-8).
 
         ``labels``: integers [N] or None where the data set has none.
         """
         encoded = SampleIds.of(ids)
         _check_ids(encoded)
-        return cls(encoded.id_bytes, encoded.offsets, _label_column(labels, len(encoded)))
+        column = _label_column(labels, len(encoded))
+        return cls(encoded.id_bytes, encoded.offsets, column, names or NO_NAMES)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by store path."""
@@ -92,10 +113,19 @@ def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray
 
 
 def header_arrays(
-    codec: Codec[Any], table: SampleTable, pixels: NDArray[np.uint8]
+    codec: Codec[Any], table: SampleTable, pixels: NDArray[np.uint8] | None
 ) -> dict[str, NDArray[Any]]:
-    """Every array that is written once, before the first tile."""
-    return table.arrays() | codec.header_arrays | {"probe/pixels": pixels}
+    """Every array that is written once, before the first tile, by the paths of the newest format version.
+
+    ``pixels``: uint8 [pairs, 3, S, S] of the probe; None where there is none.
+    """
+    stored = {f"codec/{LOGITS}/{name}": array for name, array in codec.arrays.items()}
+    probe = {} if pixels is None else {"probe/pixels": pixels}
+    return table.arrays() | table.names.arrays() | stored | probe
+
+
+NO_RESULTS: dict[str, Any] = {"cache_id": None, "invalid_rows": ()}
+"""What a manifest says before its tiles are written."""
 
 
 def tile_columns(records: NDArray[np.uint8], codec: Codec[Any]) -> Fields:
@@ -127,7 +157,7 @@ class CacheWriter:
             raise FormatError(f"{location}: there is no store to write to")
         self._body = body
         self._build = build_digest(body)
-        if self._build != build_digest(manifest.model_dump(mode="json")):
+        if _settled(parse_manifest(body, self.location)) != _settled(manifest):
             raise ConfigError(
                 f"{location} was created with another manifest: open the writer with read_manifest(location)"
             )
@@ -153,11 +183,11 @@ class CacheWriter:
     ) -> int:
         """Write the shards of a tile, then commit it. Returns the bytes written.
 
-        ``fields``: columns [views, rows, ...] of the tile; ``digests`` [rows], used by the first view group.
-        ``invalid_rows``: row numbers in the data set. ``statistics`` go into the commit as they are. A tile
-        that was committed before is rewritten.
+        ``fields``: columns [views, positions, ...] of the tile; ``digests`` [rows], used by the first view
+        group. ``invalid_rows``: row numbers in the data set. ``statistics`` go into the commit as they are.
+        A tile that was committed before is rewritten.
         """
-        columns = {f"records/{name}": column for name, column in fields.items()}
+        columns = {record_path(self.manifest, LOGITS, name): column for name, column in fields.items()}
         columns["samples/digest"] = digests
         specs = tile_arrays(self.manifest, tile)
         for spec in specs:
@@ -183,19 +213,20 @@ class CacheWriter:
     def adopt_tile(self, tile: Tile, commit: Commit, objects: Mapping[str, bytes]) -> None:
         """Take over a tile of another store of the same layout, byte for byte, then commit it.
 
-        ``commit``: the other store's; ``objects``: its shards by array path.
+        ``commit``: the other store's; ``objects``: its shards by array path, in the order of the layout's
+        arrays; their paths may be those of another format version.
         Raises :class:`CorruptCacheError` for bytes that are not what the commit says.
         """
         specs = tile_arrays(self.manifest, tile)
-        for spec in specs:
-            if not commit.shards[spec.path].matches(objects[spec.path]):
-                raise CorruptCacheError(f"shard {spec.shard_key(tile)} ({tile}) is not what its commit says")
-        own = make_commit(
-            self.manifest, self._build, tile, commit.invalid_rows, commit.shards, commit.statistics
-        )
+        stored = dict(zip((spec.path for spec in specs), objects.items(), strict=True))
+        for path, data in objects.items():
+            if not commit.shards[path].matches(data):
+                raise CorruptCacheError(f"array {path} of {tile} is not what its commit says")
+        shards = {path: commit.shards[theirs] for path, (theirs, _) in stored.items()}
+        own = make_commit(self.manifest, self._build, tile, commit.invalid_rows, shards, commit.statistics)
         with self._rewriting(tile):
             for spec in specs:
-                write_durably(self._store, spec.shard_key(tile), objects[spec.path])
+                write_durably(self._store, spec.shard_key(tile), stored[spec.path][1])
             write_durably(self._store, tile.key, own.to_bytes())
 
     def withdraw(self, tile: Tile) -> None:
@@ -208,7 +239,7 @@ class CacheWriter:
         """Who writes still may, finds the store where it was, and leaves no commit of other shards."""
         self._check()
         with self._present():
-            self._unseal()
+            self.unseal()
             # First: a commit must never stand beside shards it does not describe.
             delete_object(self._store, tile.key)
             yield
@@ -245,25 +276,35 @@ class CacheWriter:
             return self._sealed()
 
     def _sealed(self) -> Manifest:
-        cache = open_cache(self.location, allow_partial=True)
+        # As of a cache that is being written: the commits of the tiles are the truth, not an index of them.
+        self._body |= {"invalid_rows": [], "cache_id": None}
+        cache = Cache(self.location, self._body)
+        commits = cache.commits_as_stored()
         cache.check_shards()
-        invalid = {row for commit in cache.commits.values() for row in commit.invalid_rows}
-        unsealed = self.manifest.model_copy(update={"invalid_rows": tuple(sorted(invalid)), "cache_id": None})
-        commits = cache.commit_bytes_in_order()
-        cache_id = cache_digest(unsealed.model_dump(mode="json"), commits)
-        self.manifest = unsealed.model_copy(update={"cache_id": cache_id})
-        self._replace_manifest(self.manifest)
+        invalid = sorted({row for commit in cache.commits.values() for row in commit.invalid_rows})
+        self._body["invalid_rows"] = invalid
+        cache_id = cache_digest(self._body, map(identity_bytes, commits))
+        self._body["cache_id"] = cache_id
+        results = {"invalid_rows": tuple(invalid), "cache_id": cache_id}
+        self.manifest = self.manifest.model_copy(update=results)
+        if has_index(self.manifest):
+            write_durably(self._store, INDEX_KEY, index_bytes(commits))
+        self._replace_manifest()
         return self.manifest
 
-    def _unseal(self) -> None:
-        """A finished cache that is repaired has no cache_id until it is finished again."""
+    def unseal(self) -> None:
+        """A finished cache that is repaired has no cache_id, and no index, until it is finished again."""
         if self.manifest.cache_id is not None:
-            self.manifest = self.manifest.model_copy(update={"invalid_rows": (), "cache_id": None})
-            self._replace_manifest(self.manifest)
+            is_indexed = has_index(self.manifest)
+            self.manifest = _without_results(self.manifest)
+            self._body |= {"invalid_rows": [], "cache_id": None}
+            self._replace_manifest()
+            if is_indexed:
+                delete_object(self._store, INDEX_KEY)
 
-    def _replace_manifest(self, manifest: Manifest) -> None:
+    def _replace_manifest(self) -> None:
         root = json.loads(read_bytes(self._store, "zarr.json") or b"{}")
-        root["attributes"][ROOT_ATTRIBUTE] = manifest.model_dump(mode="json")
+        root["attributes"][ROOT_ATTRIBUTE] = self._body
         write_durably(self._store, "zarr.json", json.dumps(root, indent=2).encode())
 
     def sweep(self) -> None:
@@ -277,6 +318,14 @@ class CacheWriter:
                 path.unlink(missing_ok=True)
         for folder in creations_beside(followed(root)):
             removed(folder)
+
+
+def _settled(manifest: Manifest) -> dict[str, Any]:
+    return manifest.model_dump(exclude=set(NO_RESULTS))
+
+
+def _without_results(manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update=NO_RESULTS)
 
 
 def _identity(store: Store) -> tuple[int, int] | None:
@@ -310,7 +359,8 @@ class _ShardEncoder:
 
 def _check_column(spec: ArraySpec, tile: Tile, column: NDArray[Any] | None) -> None:
     """Zarr would broadcast a wrong shape and wrap a wrong type."""
-    expected = (*((len(tile.views),) if spec.shards else ()), len(tile.rows), *spec.shape[2:])
+    covered = tuple(part.stop - part.start for part in spec.selection(tile))
+    expected = (*covered, *spec.shape[len(covered) :])
     if column is None or column.shape != expected or column.dtype != spec.dtype:
         found = "nothing" if column is None else f"{column.dtype} {list(column.shape)}"
         raise ValueError(f"{spec.path} of {tile}: got {found}, expected {spec.dtype} {list(expected)}")

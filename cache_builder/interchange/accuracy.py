@@ -66,7 +66,7 @@ class AccuracyTally:
     def __init__(self, matched: Matched, manifest: Manifest, mixes: Callable[[int], bool]) -> None:
         """``mixes``: whether a view shows several samples at once, which no label is of."""
         self._matched, self._mixes = matched, mixes
-        classes = manifest.data.classes
+        classes = manifest.classes
         samples = manifest.data.samples
         self._labels = (
             np.full(samples, -1) if matched.labels is None else np.asarray(matched.labels, np.int64)
@@ -74,7 +74,7 @@ class AccuracyTally:
         self._first = np.full(samples, -1, np.int64)
         self._counts = np.zeros((2, classes), np.int64)
         self._right = 0
-        names = None if matched.by_name else manifest.data.class_names
+        names = None if matched.by_name else matched.class_names
         self._classes = OrderTally(names, classes, manifest.views.count)
 
     def add(self, tile: Tile, best: NDArray[np.integer]) -> None:

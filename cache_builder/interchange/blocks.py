@@ -76,7 +76,7 @@ class Block:
 def blocks(cache: Cache, views: Sequence[int], rows: range) -> Iterator[Block]:
     """Blocks of at most a tile's rows, cut at the tiles' borders."""
     height = cache.manifest.tiling.rows
-    most = max(1, min(height, _LOGITS_AT_ONCE // cache.manifest.data.classes))
+    most = max(1, min(height, _LOGITS_AT_ONCE // cache.manifest.classes))
     for view in views:
         for tile_start in range(rows.start - rows.start % height, rows.stop, height):
             first, last = max(tile_start, rows.start), min(tile_start + height, rows.stop)

@@ -89,7 +89,7 @@ def export(settings: ExportSettings, progress: Progress) -> int:
 
 
 def _check_top(settings: ExportSettings, cache: Cache) -> None:
-    classes = cache.manifest.data.classes
+    classes = cache.manifest.classes
     stored = cache.manifest.codec.kept(classes)
     if settings.top is not None and not 1 <= settings.top <= classes:
         raise ConfigError(f"--top {settings.top}: the cache has {classes} classes")
@@ -109,7 +109,7 @@ def _write_npz(
     settings: ExportSettings,
 ) -> None:
     """Arrays [V, N, ...]: small caches only."""
-    classes = cache.manifest.data.classes
+    classes = cache.manifest.classes
     top = settings.top or cache.manifest.codec.kept(classes)
     kind = np.dtype(np.float16 if settings.half else np.float32)
     shape = (len(views), len(rows))

@@ -57,7 +57,7 @@ def _schema(cache: Cache, settings: ExportSettings) -> pa.Schema:
         pa.field("lse", pa.float32()),
     ]
     if settings.dense:
-        fields.append(pa.field("logits", pa.list_(number, manifest.data.classes)))
+        fields.append(pa.field("logits", pa.list_(number, manifest.classes)))
     origin = {
         "kdcache.cache_id": manifest.completed_id,
         "kdcache.name": manifest.name,

@@ -22,6 +22,7 @@ from cache_builder.calibration.contract import Calibration
 from cache_builder.calibration.pairs import calibration_pairs
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets.pixels import NEWEST
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Ranked
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.codecs.topk_tail import TopkTail
@@ -32,19 +33,25 @@ from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import (
+    LOGITS,
     CalibrationSection,
     CodecRequest,
     DataSection,
     Decoding,
+    ImageInput,
+    LogitsOutput,
     Manifest,
-    ProbeSection,
+    NoProbe,
+    OnePosition,
+    PixelsProbe,
+    RequestSection,
     TeacherSection,
     TilingSection,
     ViewsSection,
-    build_digest,
+    is_same_build,
 )
 from cache_builder.format.owned import creations_beside, removed
-from cache_builder.format.reader import open_cache, read_body, read_manifest
+from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays, tile_columns
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match
@@ -109,9 +116,9 @@ def run_import(settings: ImportSettings) -> None:
     measured = found.accuracy.lines(found.rows, settings.data or "DATA") if found.accuracy else []
     lines = [
         f"{settings.out}: {manifest.data.samples:,} samples x {manifest.views.count} views, "
-        f"{manifest.data.classes:,} classes; cache_id {manifest.cache_id}",
+        f"{manifest.classes:,} classes; cache_id {manifest.cache_id}",
         *(measured or ([f"rows {found.rows}"] if found.rows else [])),
-        *(f"{name}: {said}" for name, said in class_facts(manifest).items() if settings.data),
+        *(f"{name}: {said}" for name, said in class_facts(manifest, None).items() if settings.data),
         *(f"lacks {lack}" for lack in manifest.environment["imported.lacks"].split("\n") if lack),
     ]
     for line in lines:
@@ -163,30 +170,34 @@ def _begin(
 ) -> Manifest:
     """Fit the codec, render the probe where views can be replayed, and create the store."""
     calibration = _calibration(dump, settings, progress)
-    teacher = _teacher(dump, settings)
-    probe, pixels = _no_probe(teacher)
+    seen = _seen(matched, settings)
+    probe: PixelsProbe | NoProbe = NoProbe()
+    pixels: NDArray[np.uint8] | None = None
     if matched.source is not None and views.recipe.name != UNKNOWN_VIEWS:
-        probe, pixels = render_probe(matched.source, Replay.of_sections(views, teacher, len(matched.source)))
+        probe, pixels = render_probe(matched.source, Replay.of_sections(views, seen, len(matched.source)))
     manifest = Manifest(
         product_version=version("kdcache"),
         name=settings.name or Path(settings.out.rstrip("/")).name.removesuffix(".zarr"),
         data=DataSection(
             spec=settings.data or f"imported:{settings.form}",
             samples=len(dump),
-            classes=dump.classes,
-            class_names=matched.class_names,
-            decoding=1 if matched.source is None else matched.source.decoding or 1,
+            matched="name" if matched.by_name else None,
         ),
-        teacher=teacher,
+        teacher=_teacher(dump, settings),
+        input=seen,
+        outputs={
+            LOGITS: LogitsOutput(width=dump.classes, named=bool(matched.class_names), codec=calibration.codec)
+        },
+        positions=OnePosition(),
         views=views,
-        codec=calibration.codec.settings,
         tiling=_tiling(dump),
         calibration=calibration.section,
         probe=probe,
+        requested=_requested(settings),
         environment=_account(dump, settings, matched, views),
         digests={},
     )
-    table = SampleTable.from_ids(matched.ids, matched.labels)
+    table = SampleTable.from_ids(matched.ids, matched.labels, ClassNames(matched.class_names))
     arrays = header_arrays(calibration.codec, table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
     begun = _begun_before(making, manifest)
@@ -197,10 +208,10 @@ def _begin(
 
 def _begun_before(making: str, manifest: Manifest) -> Manifest | None:
     """What the same import left on an object store, to go on with; :class:`ConfigError` for another's."""
-    body = read_body(making)
-    if body is None:
+    begun = read_manifest(making)
+    if begun is None:
         return None
-    if build_digest(body) != build_digest(manifest.model_dump(mode="json")):
+    if not is_same_build(begun, manifest):
         raise ConfigError(f"{making} holds a cache that another import or build began: choose another --out")
     return open_cache(making, allow_partial=True).manifest
 
@@ -233,17 +244,34 @@ def _teacher(dump: Dump, settings: ImportSettings) -> TeacherSection:
         spec=settings.teacher or "unknown",
         weights="unknown (imported)",
         weights_digest=UNKNOWN_DIGEST,
-        input_size=settings.input_size or 224,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        interpolation=settings.interpolation,
         precision=dump.stored_precision,
     )
 
 
-def _no_probe(teacher: TeacherSection) -> tuple[ProbeSection, NDArray[np.uint8]]:
-    side = teacher.input_size
-    return ProbeSection(pairs=(), libraries={}, tolerance=2.0), np.zeros((0, 3, side, side), np.uint8)
+def _seen(matched: Matched, settings: ImportSettings) -> ImageInput:
+    """What the teacher was given, as far as somebody said."""
+    return ImageInput(
+        size=settings.input_size or 224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        interpolation=settings.interpolation,
+        decoding=1 if matched.source is None else matched.source.decoding or 1,
+    )
+
+
+def _requested(settings: ImportSettings) -> RequestSection:
+    """What the user typed, as it is kept in the cache."""
+    return RequestSection(
+        teacher=(settings.teacher,) if settings.teacher else (),
+        data=settings.data,
+        recipe=settings.recipe,
+        input_size=settings.input_size,
+        codec=_codec_request(settings),
+    )
+
+
+def _codec_request(settings: ImportSettings) -> CodecRequest:
+    return CodecRequest(bytes_per_view=settings.bytes_per_view)
 
 
 def _tiling(dump: Dump) -> TilingSection:
@@ -255,7 +283,7 @@ def _tiling(dump: Dump) -> TilingSection:
 
 def _calibration(dump: Dump, settings: ImportSettings, progress: Progress) -> Calibration:
     """Top-K dumps need no tail: outside the top K every logit is 0. Dense ones are fitted as in a build."""
-    classes, request = dump.classes, CodecRequest(bytes_per_view=settings.bytes_per_view)
+    classes, request = dump.classes, _codec_request(settings)
     if dump.top_k is not None and dump.top_k < classes:
         section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
         return Calibration(TopkTail.without_tail(classes, dump.top_k), section)

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cache_builder.calibration.rate_distortion import rate_table
-from cache_builder.datasets.orders import BY_POSITION, BetterOrder, OrderTally
+from cache_builder.datasets.orders import BetterOrder, OrderTally
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.manifest import Manifest
@@ -96,6 +97,7 @@ class Description:
 
     location: str
     manifest: Manifest
+    names: ClassNames
     tiles: int
     committed: int
     size: CacheSize
@@ -129,10 +131,11 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
     row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
-    tally = order_tally(manifest)
+    tally = order_tally(cache)
     return Description(
         location=location,
         manifest=manifest,
+        names=cache.names,
         tiles=len(cache.tiles),
         committed=len(cache.commits),
         size=cache_size(location, manifest),
@@ -154,11 +157,12 @@ def cache_size(location: str | Path, manifest: Manifest) -> CacheSize:
     return CacheSize(sum(size or 0 for size in sizes.values()), records, records / counted)
 
 
-def order_tally(manifest: Manifest) -> OrderTally:
+def order_tally(cache: Cache) -> OrderTally:
     """Of a cache: sorted orders of the class names count only where labels were matched by position."""
-    is_named = not manifest.environment.get("labels", BY_POSITION).endswith(BY_POSITION)
-    names = None if is_named else manifest.data.class_names
-    return OrderTally(names, manifest.data.classes, manifest.views.count)
+    manifest = cache.manifest
+    is_named = manifest.data.matched in ("name", "file")
+    names = None if is_named else cache.class_names
+    return OrderTally(names, manifest.classes, manifest.views.count)
 
 
 def teacher_quality(cache: Cache, tally: OrderTally | None = None) -> TeacherQuality | None:
@@ -194,7 +198,7 @@ def _stored_quality(
 ) -> TeacherQuality | None:
     """Of the stored records of some views and blocks, as far as they are committed."""
     sums = np.zeros(4)
-    at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.data.classes)
+    at_once = max(1, _LOGITS_AT_ONCE // cache.manifest.classes)
     for view, block in itertools.product(views, blocks):
         rows = cache.blocks.rows(block)
         with contextlib.suppress(IncompleteCacheError):
@@ -243,7 +247,7 @@ def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
     kept = cache.stored(record)
     valid = bool(np.isfinite(kept.lse[0]))
     probabilities = np.exp(kept.values[0] - kept.lse[0])
-    names = cache.manifest.data.class_names
+    names = cache.class_names
     label = int(cache.labels[row])
     top = [
         ClassScore(int(index), names[index] if names else None, float(value), float(probability))
@@ -274,14 +278,14 @@ def show(description: Description, console: Console) -> None:
     if sample is None:
         console.print("no view is complete yet, so there is no sample to show")
         return
-    label = _class_name(manifest, sample.label) if sample.label is not None else "unknown"
+    label = _class_name(description.names.teacher, sample.label) if sample.label is not None else "unknown"
     title = Text(f"\n{sample.sample_id}", "bold")
     console.print(title.append(f", view {sample.view}, row {sample.row}, label {label}", "not bold"))
     if not sample.valid:
         console.print("this sample could not be read when the cache was built: its record is marked invalid")
         return
     console.print(_bars(sample))
-    others = manifest.data.classes - manifest.codec.kept(manifest.data.classes)
+    others = manifest.classes - manifest.codec.kept(manifest.classes)
     if others:
         console.print(f"all other {others} classes: {sample.tail_mass:.2%}")
 
@@ -290,6 +294,7 @@ def _facts(description: Description) -> dict[str, str]:
     manifest, size = description.manifest, description.size
     complete = description.committed == description.tiles and manifest.cache_id is not None
     teacher, views = manifest.teacher, manifest.views
+    seen = manifest.input
     parameters = ", ".join(described(views.recipe.configuration))
     facts = {
         "cache": f"{description.location} ({manifest.name}), format {manifest.format_version}",
@@ -297,10 +302,10 @@ def _facts(description: Description) -> dict[str, str]:
         "state": "complete"
         if complete
         else f"INCOMPLETE: {description.committed} of {description.tiles} tiles committed",
-        "data": f"{manifest.data.spec}: {manifest.data.samples:,} samples, {manifest.data.classes:,} classes",
-        **class_facts(manifest),
+        "data": f"{manifest.data.spec}: {manifest.data.samples:,} samples, {manifest.classes:,} classes",
+        **class_facts(manifest, description.names.own),
         "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
-        "input": f"{teacher.input_size} px, {teacher.interpolation}, {teacher.precision}",
+        "input": f"{seen.size} px, {seen.interpolation}, {teacher.precision}",
         "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
         "record": _record_fact(manifest),
         "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
@@ -324,9 +329,7 @@ def _facts(description: Description) -> dict[str, str]:
 
 def _record_fact(manifest: Manifest) -> str:
     codec, found = manifest.codec, manifest.calibration
-    said = (
-        f"{codec.name}, {codec.layout.record_bytes} bytes unpacked: {codec.described(manifest.data.classes)}"
-    )
+    said = f"{codec.name}, {codec.layout.record_bytes} bytes unpacked: {codec.described(manifest.classes)}"
     if found.logit_std:
         said += f", rms error {found.tail_error:.3f} of spread {found.logit_std:.3f}"
     return said
@@ -337,7 +340,7 @@ def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None
 
     ``budget``: what was asked for, where the manifest does not have it (it has not where K = C).
     """
-    asked, classes = manifest.calibration.requested, manifest.data.classes
+    asked, classes = manifest.requested.codec, manifest.classes
     budget = asked.bytes_per_view or budget
     is_by_hand = asked.top_k == classes or None not in (
         asked.top_k, asked.tail_rank, asked.tail_step, asked.value_step
@@ -354,12 +357,11 @@ def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None
     return f"{size.bytes_per_view / budget - 1:.0%} above --bytes-per-view {budget:g}: {why}"
 
 
-def class_facts(manifest: Manifest) -> dict[str, str]:
+def class_facts(manifest: Manifest, own: tuple[str, ...] | None) -> dict[str, str]:
     """Where labels and class names came from; the data's own classes where they are not the teacher's."""
     told = {name: manifest.environment[name] for name in CLASS_FACTS if name in manifest.environment}
-    if manifest.data.decoding > 1 or manifest.data.spec.startswith(_OF_FILES):
-        told["decoding"] = _DECODINGS[manifest.data.decoding]
-    own = manifest.data.own_class_names
+    if manifest.input.decoding > 1 or manifest.data.spec.startswith(_OF_FILES):
+        told["decoding"] = _DECODINGS[manifest.input.decoding]
     if own is not None:
         some = ", ".join(own[:_OWN_SHOWN]) + (", ..." if len(own) > _OWN_SHOWN else "")
         told["classes of the data"] = f"{some} ({len(own):,}), not the teacher's; no labels stored"
@@ -405,8 +407,7 @@ def histogram(counts: tuple[int, ...]) -> str:
     return "".join(_STEPS[-(-count * len(_STEPS) // largest) - 1] if count else " " for count in counts)
 
 
-def _class_name(manifest: Manifest, class_id: int) -> str:
-    names = manifest.data.class_names
+def _class_name(names: tuple[str, ...] | None, class_id: int) -> str:
     return f"{class_id} {names[class_id]}" if names else str(class_id)
 
 

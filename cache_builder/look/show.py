@@ -140,7 +140,7 @@ class _Images:
 
 def _opened(cache: Cache, data: str | None) -> ImageSource:
     try:
-        return open_source(data or cache.manifest.data.spec, cache.manifest.data.decoding)
+        return open_source(data or cache.manifest.data.spec, cache.manifest.input.decoding)
     except (ConfigError, DataError) as error:
         hint = "" if data else "; say where the images are with --data"
         raise type(error)(f"{error}{hint}") from error
@@ -180,7 +180,7 @@ def _answer(
 
 
 def _class_name(cache: Cache, index: int) -> str:
-    names = cache.manifest.data.class_names
+    names = cache.class_names
     return shorten(names[index], _NAME_LENGTH, placeholder="…") if names else f"class {index}"
 
 

@@ -21,7 +21,7 @@ class Normalise(nn.Module):
     """uint8 [B, 3, S, S] to float32, for a student, on the device that the module is on.
 
     ``mean`` and ``std``: a number per colour, of pixels between 0 and 1. The teacher's are in a cache's
-    manifest: ``Normalise(cache.manifest.teacher.mean, cache.manifest.teacher.std).to(device)``. The result is
+    manifest: ``Normalise(cache.manifest.input.mean, cache.manifest.input.std).to(device)``. The result is
     that of :func:`normalise` up to the last bits of a float32.
     """
 

@@ -61,7 +61,7 @@ class DataVerifier:
         cached, labels = self._cache.labels, self.source.labels
         if labels is None or (cached < 0).all():
             return skipped("labels", "the data set has none" if labels is None else "the cache has none")
-        known = self._cache.manifest.data.class_names
+        known = self._cache.class_names
         found = agreement(cached, known, labels, self.source.class_names or ())
         differing = np.flatnonzero((cached != found.labels) & (cached >= 0))
         if not differing.size:

@@ -97,7 +97,7 @@ class Verification:
         wanted = self._settings.reopening
         assert wanted.data is not None
         try:
-            source = open_source(wanted.data, cache.manifest.data.decoding)
+            source = open_source(wanted.data, cache.manifest.input.decoding)
         except DataError as error:
             yield Check("data", Outcome.DIFFERS, str(error))
             return

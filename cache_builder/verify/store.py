@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator
 
@@ -10,17 +11,22 @@ from pydantic import ValidationError
 
 from cache_builder.console.progress import Progress
 from cache_builder.format.commits import (
+    INDEX_KEY,
     REPAIR,
+    REPAIR_INDEX,
     Commit,
     Shard,
     check_commit,
+    has_damaged_statistics,
+    has_index,
     identity_bytes,
     read_commit_bytes,
+    read_index,
 )
 from cache_builder.format.errors import CorruptCacheError, FormatError
 from cache_builder.format.layout import Tile, tile_arrays
-from cache_builder.format.manifest import Manifest, build_digest, cache_digest
-from cache_builder.format.reader import Cache, parse_manifest, read_body
+from cache_builder.format.manifest import Manifest, build_digest, cache_digest, canonical_json, parse_manifest
+from cache_builder.format.reader import Cache, read_body
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 from cache_builder.verify.statistics import StatisticsRecount
@@ -68,7 +74,7 @@ class StoreVerifier:
         yield self._tiles(self.cache, problems)
         shards = self._shards(self.cache)
         yield shards
-        if headers.failed or shards.failed or problems:
+        if headers.failed or shards.failed or problems or self._index_is_wrong(self.cache):
             yield skipped("records", "not decoded, because what they are made of is damaged")
         else:
             recount = StatisticsRecount(self.cache, self._commits, self._raw)
@@ -137,6 +143,8 @@ class StoreVerifier:
             return _damaged("tiles", f"damaged commit {said}; {REPAIR}")
         missing = [tile for tile in cache.tiles if tile.key not in self._raw]
         if not missing and self._parsed.cache_id is not None:
+            if self._index_is_wrong(cache):
+                return _damaged("tiles", f"{INDEX_KEY} is missing or not that of the commits; {REPAIR_INDEX}")
             return ok("tiles", f"all {len(cache.tiles)} are committed", tiles=len(cache.tiles))
         again = "run the same `kdcache build` command again"
         if not missing:
@@ -149,6 +157,24 @@ class StoreVerifier:
             )
         lost = named([f"{tile.key} ({tile})" for tile in missing], 3)
         return _damaged("tiles", f"{said}, though the cache was finished: {lost}; restore it, or {again}")
+
+    def _index_is_wrong(self, cache: Cache) -> bool:
+        """Whether a sealed cache's index does not say what the tiles' own commits say."""
+        if not has_index(self._parsed) or len(self._raw) < len(cache.tiles):
+            return False
+        try:
+            index = read_index(self._store, cache.tiles, self.location)
+        except CorruptCacheError:
+            return True
+        return not all(self._agrees(tile, index[tile.key]) for tile in cache.tiles)
+
+    def _agrees(self, tile: Tile, indexed: bytes) -> bool:
+        """Whether the index has a tile's commit; that its statistics are unreadable is another check's."""
+        stored = self._raw[tile.key]
+        if indexed == canonical_json(json.loads(stored)):
+            return True
+        is_unreadable = has_damaged_statistics(stored, self._commits[tile.key])
+        return is_unreadable and identity_bytes(indexed) == identity_bytes(stored)
 
     def _shards(self, cache: Cache) -> Check:
         """Size and CRC-32 of every object that a commit names: reads every byte of the cache."""
@@ -175,7 +201,7 @@ class StoreVerifier:
 
     def _records(self, cache: Cache, recount: StatisticsRecount) -> Check:
         """Every record decodes to finite logits of known classes, but those that are declared invalid."""
-        block = max(1, _LOGITS_AT_ONCE // self._parsed.data.classes)
+        block = max(1, _LOGITS_AT_ONCE // self._parsed.classes)
         committed = [tile for tile in cache.tiles if tile.key in self._commits]
         total = sum(tile.count for tile in committed)
         self._progress.start("decoding", total, unit="records")

@@ -128,7 +128,7 @@ class TeacherVerifier:
 
     def _stored(self, pairs: Pairs) -> Logits:
         """Decoded records of the pairs; each block is read once."""
-        out = np.empty((len(pairs), self._cache.manifest.data.classes), np.float32)
+        out = np.empty((len(pairs), self._cache.manifest.classes), np.float32)
         for view in sorted({view for view, _ in pairs}):
             places = [place for place, pair in enumerate(pairs) if pair[0] == view]
             rows = [pairs[place][1] for place in places]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import Manifest, ProbeSection
+from cache_builder.format.manifest import Manifest, PixelsProbe
 from cache_builder.views.apply import ReadImage
 from cache_builder.views.philox import Stream, uniforms
 from cache_builder.views.replay import Replay
@@ -60,7 +60,7 @@ class Picture(Protocol):
 
 def render_probe(
     source: Pictures, replay: Replay, skip_unreadable: bool = False
-) -> tuple[ProbeSection, NDArray[np.uint8]]:
+) -> tuple[PixelsProbe, NDArray[np.uint8]]:
     """Render a few seeded pairs: the manifest's section and pixels uint8 [pairs, 3, size, size].
 
     A strong view is among them where the recipe has one: operations and mixing drift too.
@@ -88,7 +88,7 @@ def render_probe(
             f"{source.spec}: none of {_PROBE_CANDIDATES} samples could be read for the render probe"
         )
     libraries = {name: version(name) for name in ("torchvision", "pillow")}
-    section = ProbeSection(pairs=tuple(pairs), libraries=libraries, tolerance=PROBE_TOLERANCE)
+    section = PixelsProbe(pairs=tuple(pairs), libraries=libraries, tolerance=PROBE_TOLERANCE)
     return section, np.stack(pixels)
 
 

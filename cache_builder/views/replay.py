@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format.manifest import Manifest, TeacherSection, ViewsSection
+from cache_builder.format.manifest import ImageInput, Manifest, ViewsSection
 from cache_builder.views.apply import ReadImage, Rendered, render_views
 from cache_builder.views.configuration import recipe_from
 from cache_builder.views.drawing import ViewParams, draw
@@ -42,16 +42,16 @@ class Replay:
 
         Raises :class:`ConfigError` for a recipe that this release does not know.
         """
-        return cls.of_sections(manifest.views, manifest.teacher, manifest.data.samples, size)
+        return cls.of_sections(manifest.views, manifest.input, manifest.data.samples, size)
 
     @classmethod
     def of_sections(
-        cls, views: ViewsSection, teacher: TeacherSection, samples: int, size: int | None = None
+        cls, views: ViewsSection, seen: ImageInput, samples: int, size: int | None = None
     ) -> Replay:
         """The same from the parts of a manifest that is not whole yet."""
         recipe = recipe_from(views.recipe)
-        side = size or teacher.input_size
-        return cls(recipe, views.seed, views.count, samples, side, teacher.interpolation)
+        side = size or seen.size
+        return cls(recipe, views.seed, views.count, samples, side, seen.interpolation)
 
     @property
     def mixes(self) -> bool:

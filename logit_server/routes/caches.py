@@ -59,7 +59,7 @@ def summary(served: ServedCache) -> CacheSummary:
         cache_id=served.cache_id,
         samples=served.samples,
         views=served.views,
-        classes=served.manifest.data.classes,
+        classes=served.manifest.classes,
         record_bytes=served.record_bytes,
     )
 
@@ -81,7 +81,7 @@ async def read_manifest(request: Request, name: str) -> Response:
     responses=responses(404, 406, 422, 500, 503, content={NPY: BINARY}),
 )
 async def read_array(request: Request, name: str, path: str) -> Response:
-    """One header array (``codec/mean``, ``codec/basis``, ``samples/label``, …) as a .npy file."""
+    """One header array (``codec/logits/mean``, ``samples/label``, …) as a .npy file."""
     served = cache_of(request)
     check_accepted(request, NPY)
     _check_path(served, path)

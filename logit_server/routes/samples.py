@@ -77,7 +77,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     served = cache_of(request)
     check_accepted(request, JSON)
     view, top = served.check_view(asked.view), asked.top
-    stored = served.manifest.codec.kept(served.manifest.data.classes)
+    stored = served.manifest.codec.kept(served.manifest.classes)
     if top is not None and not 1 <= top <= stored:
         raise RequestError(f"top is {top}: cache {served.name!r} stores 1 to {stored} classes per record")
     rows = await run_in_threadpool(served.cache.rows_for, [sample_id])

@@ -17,7 +17,8 @@ from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.datasets.source import Wrapped
 from cache_builder.exchange.extend import ExtendSettings, extend
 from cache_builder.format import ConfigError, DataError, open_cache
-from cache_builder.format.manifest import DataSection
+from cache_builder.format.errors import FormatError
+from cache_builder.format.manifest import parse_manifest
 from cache_builder.format.reader import read_body
 from cache_builder.verify.run import VerifySettings, verify
 from tests.cache_builder.conftest import Build
@@ -51,16 +52,16 @@ def probe_of(path: Path) -> NDArray[np.uint8]:
 
 
 def test_a_new_cache_is_upright_and_says_so(caches: dict[int, Path]) -> None:
-    assert "decoding" not in (read_body(caches[1]) or {})["data"]
-    assert (read_body(caches[2]) or {})["data"]["decoding"] == 2
+    for rule in (1, 2):
+        assert (read_body(caches[rule]) or {})["input"]["decoding"] == rule
     assert np.abs(probe_of(caches[1]).astype(int) - probe_of(caches[2])).mean() > 10
 
 
-def test_manifests_without_the_key_are_what_they_were() -> None:
-    facts = {"spec": "imagefolder:x", "samples": 1, "classes": 2, "class_names": None}
-    assert DataSection.model_validate(facts).model_dump(mode="json") == facts
-    with pytest.raises(ValueError, match="decoding"):
-        DataSection.model_validate(facts | {"decoding": 3})
+def test_a_rule_that_nobody_knows_is_refused(caches: dict[int, Path]) -> None:
+    body = read_body(caches[1]) or {}
+    body["input"]["decoding"] = 3
+    with pytest.raises(FormatError, match="decoding"):
+        parse_manifest(body, "here")
 
 
 @pytest.mark.parametrize("rule", [1, 2])

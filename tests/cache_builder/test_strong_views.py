@@ -39,14 +39,14 @@ def differs_from_live(path: Path, data: str, classes: int, limit: int | None = N
     manifest, source = cache.manifest, open_source(data)
     if limit:
         source = LimitedSource(source, limit)  # type: ignore[assignment]
-    teacher, recipe = manifest.teacher, recipe_from(manifest.views.recipe)
-    forward = TeacherForward(small(classes).eval(), teacher.mean, teacher.std, torch.device("cpu"), "fp32")
+    seen_by, recipe = manifest.input, recipe_from(manifest.views.recipe)
+    forward = TeacherForward(small(classes).eval(), seen_by.mean, seen_by.std, torch.device("cpu"), "fp32")
     worst = 0.0
     for view in range(manifest.views.count):
         rows = [row for row in range(len(source)) if row not in manifest.invalid_rows]
         seen = [
             by_hand.rendered(
-                recipe, manifest.views.seed, view, row, teacher.input_size, len(source),
+                recipe, manifest.views.seed, view, row, seen_by.size, len(source),
                 lambda wanted: source.read(wanted).value, manifest.invalid_rows,
             )
             for row in rows

@@ -31,7 +31,7 @@ def test_what_was_written_is_read_back(tile: Any) -> None:
 
 def test_the_bytes_of_the_specification() -> None:
     body = json.loads(commit_of().to_bytes())
-    assert body.pop("shards")["records/lse"] == {"bytes": 10, "crc32": 5}
+    assert body.pop("shards")["records/logits/lse"] == {"bytes": 10, "crc32": 5}
     assert body == {
         "build": "build", "tile": [0, 0], "views": [0, 2], "rows": [0, 8], "count": 16, "invalid_rows": []
     }  # fmt: skip
@@ -50,10 +50,10 @@ def test_the_bytes_of_the_specification() -> None:
         lambda body: body.update(invalid_rows=[1, 1]),
         lambda body: body.update(surprise=1),
         lambda body: body.pop("shards"),
-        lambda body: body["shards"].pop("records/lse"),
+        lambda body: body["shards"].pop("records/logits/lse"),
         lambda body: body["shards"].update(other={"bytes": 1, "crc32": 1}),
-        lambda body: body["shards"]["records/lse"].update(bytes=0),
-        lambda body: body["shards"]["records/lse"].update(crc32=2**32),
+        lambda body: body["shards"]["records/logits/lse"].update(bytes=0),
+        lambda body: body["shards"]["records/logits/lse"].update(crc32=2**32),
     ],
 )
 def test_anything_else_is_refused_and_names_the_tile(change: Callable[[dict[str, Any]], object]) -> None:

@@ -16,7 +16,7 @@ from cache_builder.format import ConfigError, Manifest, conditional, creation, s
 from cache_builder.format.creation import check_unclaimed, create
 from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY
 from cache_builder.format.reader import read_manifest
-from tests.caches import synthetic_manifest
+from tests.caches import synthetic_manifest, synthetic_names
 from tests.object_store import BUCKET, objects, s3_server
 
 Arrays = dict[str, NDArray[Any]]
@@ -36,11 +36,15 @@ def prefix() -> str:
 def parts(**settings: Any) -> tuple[Manifest, Arrays]:
     manifest = synthetic_manifest(rows=12, classes=12, top_k=3, rank=4, **settings)
     ids = [f"{i}.png" for i in range(12)]
-    arrays = writer.SampleTable.from_ids(ids, None).arrays() | {
-        "codec/mean": np.zeros(12, np.float32),
-        "codec/basis": np.zeros((4, 12), np.float32),
-        "probe/pixels": np.zeros((1, 3, 8, 8), np.uint8),
-    }
+    arrays = (
+        writer.SampleTable.from_ids(ids, None).arrays()
+        | synthetic_names(manifest).arrays()
+        | {
+            "codec/logits/mean": np.zeros(12, np.float32),
+            "codec/logits/basis": np.zeros((4, 12), np.float32),
+            "probe/pixels": np.zeros((1, 3, 8, 8), np.uint8),
+        }
+    )
     return manifest.model_copy(update={"digests": creation.header_digests(arrays)}), arrays
 
 

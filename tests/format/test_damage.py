@@ -90,7 +90,7 @@ def test_shards_swapped_between_tiles_are_found_by_their_checksums(tail_cache: W
     manifest = read_manifest(tail_cache.path)
     assert manifest is not None
     first, second, *_ = tiles(manifest)
-    spec = next(spec for spec in tile_arrays(manifest, first) if spec.path == "records/topk_span")
+    spec = next(spec for spec in tile_arrays(manifest, first) if spec.path == "records/logits/topk_span")
     one, two = (tail_cache.path / spec.shard_key(tile) for tile in (first, second))
     data = one.read_bytes()
     one.write_bytes(two.read_bytes())

@@ -23,10 +23,11 @@ from cache_builder.format import (
     UnknownSampleError,
     open_cache,
 )
+from cache_builder.format.commits import INDEX_KEY
 from cache_builder.format.reader import read_manifest
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.conftest import Written
-from tests.format.damage import contents, flipped
+from tests.format.damage import changed, contents, flipped
 
 
 @pytest.fixture(params=["tail_cache", "sketch_cache", "exact_cache"])
@@ -86,8 +87,8 @@ class TestReading:
         cache = open_cache(tail_cache.path)
         for path in cache.manifest.digests:
             assert cache.header_array(path).ndim >= 1
-        with pytest.raises(FormatError, match="no array 'records/lse'"):
-            cache.header_array("records/lse")
+        with pytest.raises(FormatError, match="no array 'records/logits/lse'"):
+            cache.header_array("records/logits/lse")
 
     @pytest.mark.parametrize("view", [-1, 3])
     def test_a_view_that_does_not_exist(self, tail_cache: Written, view: int) -> None:
@@ -164,20 +165,22 @@ class TestDamage:
 
     @pytest.mark.parametrize("data", [None, b"", b"short"], ids=["missing", "empty", "truncated"])
     def test_a_shard_that_is_not_whole_is_named(self, tail_cache: Written, data: bytes | None) -> None:
-        shard = tail_cache.path / "records/topk_value/c/0/1/0"
+        shard = tail_cache.path / "records/logits/topk_value/c/0/1/0"
         shard.unlink() if data is None else shard.write_bytes(data)
         cache = open_cache(tail_cache.path)
-        with pytest.raises(CorruptCacheError, match=r"records/topk_value/c/0/1/0 \(views 0-1, rows 8-11\)"):
+        with pytest.raises(
+            CorruptCacheError, match=r"records/logits/topk_value/c/0/1/0 \(views 0-1, rows 8-11\)"
+        ):
             cache.read_page(1)
-        assert list(cache.damaged_shards()) == ["records/topk_value/c/0/1/0 (views 0-1, rows 8-11)"]
+        assert list(cache.damaged_shards()) == ["records/logits/topk_value/c/0/1/0 (views 0-1, rows 8-11)"]
         assert cache.read_page(2).shape == (12, cache.record_bytes), "the other view group is untouched"
 
     def test_a_flipped_bit_names_the_tile(self, tail_cache: Written) -> None:
-        shard = tail_cache.path / "records/lse/c/1/0"
+        shard = tail_cache.path / "records/logits/lse/c/1/0"
         shard.write_bytes(flipped(shard.read_bytes(), 40))
         cache = open_cache(tail_cache.path)
         with pytest.raises(
-            CorruptCacheError, match=r"records/lse/c/1/0 \(views 2-2, rows 0-7\) fails"
+            CorruptCacheError, match=r"records/logits/lse/c/1/0 \(views 2-2, rows 0-7\) fails"
         ) as caught:
             cache.read_page(2)
         assert "--repair" in str(caught.value)
@@ -189,7 +192,9 @@ class TestDamage:
         with pytest.raises(CorruptCacheError, match=r"samples/digest/c/1 \(views 0-1, rows 8-11\)"):
             _ = open_cache(tail_cache.path).digests
 
-    @pytest.mark.parametrize("path", ["codec/mean", "codec/basis", "samples/id_offsets", "probe/pixels"])
+    @pytest.mark.parametrize(
+        "path", ["codec/logits/mean", "codec/logits/basis", "samples/id_offsets", "probe/pixels"]
+    )
     def test_a_missing_header_chunk_is_not_read_as_zeros(self, tail_cache: Written, path: str) -> None:
         shutil.rmtree(tail_cache.path / path / "c")
         with pytest.raises(CorruptCacheError, match=f"array {path} does not match its digest"):
@@ -198,22 +203,37 @@ class TestDamage:
     def test_a_header_array_of_another_cache_is_refused(self, tail_cache: Written, tmp_path: Path) -> None:
         other = tmp_path / "other.zarr"
         write_synthetic_cache(other, -tail_cache.logits, top_k=3, rank=3, wide=1, tile_views=2, tile_rows=8)
-        shutil.rmtree(tail_cache.path / "codec/basis")
-        shutil.copytree(other / "codec/basis", tail_cache.path / "codec/basis")
-        with pytest.raises(CorruptCacheError, match="codec/basis does not match"):
-            _ = open_cache(tail_cache.path).manifest
+        shutil.rmtree(tail_cache.path / "codec/logits/basis")
+        shutil.copytree(other / "codec/logits/basis", tail_cache.path / "codec/logits/basis")
+        with pytest.raises(CorruptCacheError, match="codec/logits/basis does not match"):
+            _ = open_cache(tail_cache.path).codec
 
     def test_a_tile_of_another_build_is_refused(self, tail_cache: Written, tmp_path: Path) -> None:
         other = tmp_path / "other.zarr"
         write_synthetic_cache(other, -tail_cache.logits, top_k=3, rank=3, wide=1, tile_views=2, tile_rows=8)
-        commit = "commits/g00000-b0000000.json"
-        shutil.copy(other / commit, tail_cache.path / commit)
+        shutil.copy(other / INDEX_KEY, tail_cache.path / INDEX_KEY)
         with pytest.raises(CorruptCacheError, match="of another build"):
             open_cache(tail_cache.path)
 
+    @pytest.mark.parametrize("data", [None, b"", b"{}", b'{"commits": []}', b'{"commits": 3}', b"[]"])
+    def test_an_index_that_is_none_is_refused(self, tail_cache: Written, data: bytes | None) -> None:
+        before = contents(tail_cache.path)
+        with (
+            changed(tail_cache.path / INDEX_KEY, data),
+            pytest.raises(CorruptCacheError, match=r"commits/index is damaged: .* with --repair"),
+        ):
+            open_cache(tail_cache.path)
+        assert contents(tail_cache.path) == before
+
+    def test_a_sealed_cache_needs_no_other_commit(self, tail_cache: Written) -> None:
+        before = contents(tail_cache.path)
+        for commit in (tail_cache.path / "commits").glob("g*.json"):
+            commit.unlink()
+        assert contents(tail_cache.path) == before
+
     def test_an_edited_manifest_is_refused(self, tail_cache: Written) -> None:
         root = json.loads((tail_cache.path / "zarr.json").read_text())
-        root["attributes"]["kdcache"]["codec"]["tail_step"] = 0.25
+        root["attributes"]["kdcache"]["views"]["seed"] = 25
         (tail_cache.path / "zarr.json").write_text(json.dumps(root))
         with pytest.raises(CorruptCacheError, match="of another build"):
             open_cache(tail_cache.path, allow_partial=True)

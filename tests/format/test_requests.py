@@ -89,8 +89,8 @@ def test_a_row_that_was_read_is_kept(
         assert count(caches[8], requests)["again"] == 0
 
 
-def test_opening_reads_one_object_a_tile(caches: dict[int, Path]) -> None:
+def test_opening_reads_the_manifest_and_the_index_of_commits(caches: dict[int, Path]) -> None:
     with counted_requests() as requests:
         for tiles in TILES:
             open_cache(caches[tiles])
-            assert requests.taken() == 1 + tiles
+            assert requests.taken() == 2

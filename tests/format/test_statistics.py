@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from cache_builder.format import open_cache
-from cache_builder.format.commits import identity_bytes
+from cache_builder.format.commits import INDEX_KEY, identity_bytes
 from cache_builder.format.manifest import canonical_json
 from cache_builder.format.statistics import StatisticSums, TileStatistics, figures
 from cache_builder.format.writer import CacheWriter
@@ -121,10 +121,11 @@ def measured(tmp_path: Path) -> Path:
     return path
 
 
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    body = json.loads(path.read_bytes())
-    change(body)
-    path.write_bytes(canonical_json(body))
+def edit_second(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the index says of the second tile."""
+    body = json.loads((path / INDEX_KEY).read_bytes())
+    change(body["commits"][1])
+    (path / INDEX_KEY).write_bytes(canonical_json(body))
 
 
 class TestInACache:
@@ -162,7 +163,7 @@ class TestInACache:
     ) -> None:
         cache = open_cache(measured)
         before, id_before = cache.read_page(0), cache.manifest.cache_id
-        edit(measured / cache.tiles[1].key, change)
+        edit_second(measured, change)
         after = open_cache(measured)
         assert after.manifest.cache_id == id_before
         np.testing.assert_array_equal(after.read_page(0), before)
@@ -173,9 +174,9 @@ class TestInACache:
     def test_what_else_a_commit_says_is_still_guarded(self, measured: Path) -> None:
         from cache_builder.format import CorruptCacheError
 
-        edit(
-            measured / open_cache(measured).tiles[1].key,
-            lambda body: body["shards"]["records/lse"].update(crc32=1),
+        edit_second(
+            measured,
+            lambda body: body["shards"]["records/logits/lse"].update(crc32=1),
         )
         with pytest.raises(CorruptCacheError, match="do not give cache_id"):
             open_cache(measured)

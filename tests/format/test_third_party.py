@@ -26,7 +26,7 @@ def test_it_decodes_the_same_logits(cache: str, request: pytest.FixtureRequest) 
 
 def test_it_notices_a_cache_that_is_not_complete(tmp_path: Path) -> None:
     write_synthetic_cache(tmp_path / "c.zarr", synthetic_logits(3, 40, 40), commit=3)
-    with pytest.raises(FileNotFoundError, match=r"commits/g00001-b0000001\.json"):
+    with pytest.raises(FileNotFoundError, match="commits/index"):
         third_party_reader.read_logits(tmp_path / "c.zarr", 0)
 
 
@@ -37,7 +37,7 @@ def test_it_notices_an_edit_and_a_shard_that_is_gone(tail_cache: Written) -> Non
     with pytest.raises(AssertionError):
         third_party_reader.read_logits(tail_cache.path, 0)
     root.write_text(text)
-    (tail_cache.path / "records/lse/c/1/1").unlink()
+    (tail_cache.path / "records/logits/lse/c/1/1").unlink()
     with pytest.raises(FileNotFoundError):
         third_party_reader.read_logits(tail_cache.path, 0)
 

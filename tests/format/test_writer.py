@@ -26,7 +26,7 @@ from cache_builder.format import (
 from cache_builder.format.codecs import Fields
 from cache_builder.format.layout import Tile, tile_arrays, tiles
 from cache_builder.format.reader import read_manifest
-from tests.caches import synthetic_logits, synthetic_manifest, write_synthetic_cache
+from tests.caches import synthetic_logits, synthetic_manifest, synthetic_names, write_synthetic_cache
 from tests.format.conftest import Written
 from tests.format.damage import contents
 
@@ -80,8 +80,8 @@ class TestCreate:
     @pytest.mark.parametrize(
         ("path", "wrong"),
         [
-            ("codec/mean", np.zeros(41, np.float32)),
-            ("codec/basis", np.zeros((8, 40), np.float64)),
+            ("codec/logits/mean", np.zeros(41, np.float32)),
+            ("codec/logits/basis", np.zeros((8, 40), np.float64)),
             ("samples/id_offsets", np.zeros(100, np.int64)),
             ("probe/pixels", np.zeros((2, 3, 8, 8), np.uint8)),
         ],
@@ -107,13 +107,17 @@ class TestCreate:
     @staticmethod
     def parts(**settings: int) -> tuple[Manifest, dict[str, NDArray[np.generic]]]:
         manifest = synthetic_manifest(**settings)
-        rank, classes = manifest.codec.tail_rank, manifest.data.classes
+        rank, classes = manifest.codec.tail_rank, manifest.classes
         ids = [f"{i}.png" for i in range(manifest.data.samples)]
-        arrays = writer.SampleTable.from_ids(ids, None).arrays() | {
-            "codec/mean": np.zeros(classes, np.float32),
-            "codec/basis": np.zeros((rank, classes), np.float32),
-            "probe/pixels": np.zeros((1, 3, 8, 8), np.uint8),
-        }
+        arrays = (
+            writer.SampleTable.from_ids(ids, None).arrays()
+            | synthetic_names(manifest).arrays()
+            | {
+                "codec/logits/mean": np.zeros(classes, np.float32),
+                "codec/logits/basis": np.zeros((rank, classes), np.float32),
+                "probe/pixels": np.zeros((1, 3, 8, 8), np.uint8),
+            }
+        )
         return manifest.model_copy(update={"digests": writer.header_digests(arrays)}), arrays
 
 
@@ -155,13 +159,13 @@ class TestTiles:
         before = contents(tail_cache.path)
         manifest = open_cache(tail_cache.path).manifest
         tile = next(tiles(manifest))
-        (tail_cache.path / "records/lse/c/0/0").write_bytes(b"damaged")
+        (tail_cache.path / "records/logits/lse/c/0/0").write_bytes(b"damaged")
         (tail_cache.path / tile.key).unlink()
-        with pytest.raises(IncompleteCacheError, match="1 of 4 tiles are missing"):
-            open_cache(tail_cache.path)
         out = writer.CacheWriter(tail_cache.path, manifest)
         assert not out.is_committed(tile)
         rewrite(tail_cache, out, tile)
+        with pytest.raises(IncompleteCacheError, match="never sealed"):
+            open_cache(tail_cache.path)
         out.finish()
         assert contents(tail_cache.path) == before
 
@@ -213,10 +217,10 @@ class TestFinish:
     def test_a_missing_shard_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "c.zarr"
         write_synthetic_cache(path, synthetic_logits(3, 100, 40))
-        (path / "records/lse/c/1/2").unlink()
+        (path / "records/logits/lse/c/1/2").unlink()
         manifest = read_manifest(path)
         assert manifest is not None
-        with pytest.raises(CorruptCacheError, match=r"records/lse/c/1/2 .* is missing"):
+        with pytest.raises(CorruptCacheError, match=r"records/logits/lse/c/1/2 .* is missing"):
             writer.CacheWriter(path, manifest).finish()
 
     def test_invalid_rows_are_collected_over_all_tiles(self, tail_cache: Written) -> None:
@@ -255,7 +259,7 @@ class TestOpening:
     def test_leftovers_of_dead_writers_are_swept(self, tail_cache: Written) -> None:
         before = contents(tail_cache.path)
         unique = uuid.uuid4().hex
-        partial = tail_cache.path / "records" / "lse" / "c" / "0" / f"0.{unique}.partial"
+        partial = tail_cache.path / "records/logits/lse/c/0" / f"0.{unique}.partial"
         partial.write_bytes(b"x")
         creating = tail_cache.path.with_name(f".{tail_cache.path.name}.{unique}.creating")
         creating.mkdir()

@@ -1,4 +1,4 @@
-"""A reader of format versions 1 and 2 with plain zarr and NumPy, written from FORMAT.md alone."""
+"""A reader of format versions 1 to 3 with plain zarr and NumPy, from FORMAT.md and HISTORY.md alone."""
 
 import hashlib
 import json
@@ -14,37 +14,46 @@ def canonical(value):
 
 
 def check(path, manifest):
-    """Sections 5 to 7: every tile committed, every object of its size, and the cache_id."""
+    """Every tile committed, every object of its size, and the cache_id."""
     samples, views, tiling = manifest["data"]["samples"], manifest["views"]["count"], manifest["tiling"]
     digest = hashlib.sha256(canonical({k: v for k, v in manifest.items() if k != "cache_id"}))
-    for group in range(-(-views // tiling["views"])):
-        for block in range(-(-samples // tiling["rows"])):
-            commit = (path / f"commits/g{group:05d}-b{block:07d}.json").read_bytes()
-            body = json.loads(commit)
-            settled = {key: value for key, value in body.items() if key != "statistics"}
-            digest.update(b"\n" + (commit if settled == body else canonical(settled)))
-            for array, shard in body["shards"].items():
-                at = f"{block}" if array == "samples/digest" else f"{group}/{block}"
-                at += "/0" * (zarr.open_array(path / array, mode="r").ndim - 2)
-                assert (path / array / "c" / at).stat().st_size == shard["bytes"]
+    blocks = -(-samples // tiling["rows"])
+    places = [(group, block) for group in range(-(-views // tiling["views"])) for block in range(blocks)]
+    if manifest["format_version"] == 3:
+        commits = json.loads((path / "commits/index").read_bytes())["commits"]
+    else:
+        commits = [json.loads((path / f"commits/g{g:05d}-b{b:07d}.json").read_bytes()) for g, b in places]
+    for (group, block), commit in zip(places, commits, strict=True):
+        digest.update(b"\n" + canonical({key: value for key, value in commit.items() if key != "statistics"}))
+        for array, shard in commit["shards"].items():
+            at = f"{block}" if array == "samples/digest" else f"{group}/{block}"
+            at += "/0" * (zarr.open_array(path / array, mode="r").ndim - 2)
+            assert (path / array / "c" / at).stat().st_size == shard["bytes"]
     assert digest.hexdigest()[:32] == manifest["cache_id"]
 
 
 def read_logits(path, view):
-    """Decoded logits float32 [N, C] of one view."""
+    """Decoded logits float32 [positions, C] of one view, the positions of row 0 first."""
     root = zarr.open_group(path, mode="r")
     manifest = root.attrs["kdcache"]
     check(Path(path), manifest)
-    field = {name: array[view] for name, array in root["records"].arrays()}
-    tables = {name: array[...] for name, array in root["codec"].arrays()}
-    decode = class_sketch if manifest["codec"]["name"] == "class-sketch" else topk_tail
-    index, logits, top = decode(manifest["codec"], field, tables)
+    if manifest["format_version"] == 3:
+        below, codec = "/logits", manifest["outputs"]["logits"]["codec"]
+    else:
+        below, codec = "", manifest["codec"]
+    field = {name: array[view] for name, array in root["records" + below].arrays()}
+    tables = {name: array[...] for name, array in root["codec" + below].arrays()}
+    decode = class_sketch if codec["name"] == "class-sketch" else topk_tail
+    index, logits, top = decode(codec, field, tables)
     np.put_along_axis(logits, index, top, axis=1)
+    if "positions" in manifest and manifest["positions"]["kind"] == "ragged":
+        runs = zip(root["samples/position_start"][...], root["samples/position_count"][...], strict=True)
+        logits = np.concatenate([logits[start : start + count] for start, count in runs])
     return logits
 
 
 def topk_tail(codec, field, tables):
-    """Section 4a."""
+    """Section 6 of FORMAT.md."""
     top_max, span = field["topk_max"][:, None], field["topk_span"].astype("f4")[:, None]
     coef = [field[name] for name in ("tail_coef_wide", "tail_coef") if name in field]
     step = np.float32(codec["tail_step"])
@@ -54,7 +63,7 @@ def topk_tail(codec, field, tables):
 
 
 def class_sketch(codec, field, tables):
-    """Section 4."""
+    """Section 4 of FORMAT.md."""
     index, step = field["topk_index"].astype(int), np.float32(codec["value_step"])
     coef = [field[name] for name in ("tail_coef_wide", "tail_coef") if name in field]
     if "tail_coef_packed" in field:

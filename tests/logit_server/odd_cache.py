@@ -34,9 +34,10 @@ def write_odd_cache(path: Path) -> Manifest:
     """One view of every odd id, without labels and class names; one row could not be read."""
     rows = len(ODD_IDS)
     logits = synthetic_logits(1, rows, CLASSES)[0]
-    plain = synthetic_manifest(views=1, rows=rows, classes=CLASSES, top_k=CLASSES, tile_views=1, name="odd")
+    plain = synthetic_manifest(
+        views=1, rows=rows, classes=CLASSES, top_k=CLASSES, tile_views=1, name="odd", named=False
+    )
     codec = bound(plain.codec, no_tail(CLASSES))
-    plain = plain.model_copy(update={"data": plain.data.model_copy(update={"class_names": None})})
     table = writer.SampleTable.from_ids(ODD_IDS, None)
     arrays = writer.header_arrays(codec, table, np.zeros((1, 3, 8, 8), np.uint8))
     manifest = plain.model_copy(update={"digests": writer.header_digests(arrays)})

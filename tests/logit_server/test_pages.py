@@ -159,7 +159,7 @@ def test_a_client_that_hangs_up_takes_the_block_from_nobody(
 def test_damage_is_for_who_needs_the_tile_and_for_nobody_later(
     folder: CountingFolder, served: ServedCache, own_cache: Path
 ) -> None:
-    shard = own_cache / "records" / "lse_above" / "c" / "0" / "2"
+    shard = own_cache / "records/logits/lse_above/c" / "0" / "2"
 
     async def body(pages: Pages) -> None:
         with changed(shard, flipped(shard.read_bytes(), 333)):

@@ -66,8 +66,11 @@ def test_a_path_without_a_cache_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_header_array_is_refused(own_cache: Path) -> None:
-    (file,) = (own_cache / "codec" / "mean" / "c").rglob("0")
-    with changed(file, flipped(file.read_bytes(), 100)), pytest.raises(CorruptCacheError, match="codec/mean"):
+    (file,) = (own_cache / "codec/logits/mean/c").rglob("0")
+    with (
+        changed(file, flipped(file.read_bytes(), 100)),
+        pytest.raises(CorruptCacheError, match="codec/logits/mean"),
+    ):
         open_catalog(settings(own_cache))
     open_catalog(settings(own_cache))
 

@@ -12,7 +12,7 @@ from logit_server.storage import check_reachable, read_block
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 
-SHARD = Path("records", "topk_residual", "c", "0", "1", "0")
+SHARD = Path("records", "logits", "topk_residual", "c", "0", "1", "0")
 
 
 def served_from(path: Path) -> ServedCache:
@@ -49,7 +49,8 @@ def test_a_disk_that_does_not_answer_names_the_tile_too(own_cache: Path) -> None
     before = shard.read_bytes()
     shard.unlink()
     shard.symlink_to(shard)  # reading it fails with ELOOP: an OSError that is not "no such file"
-    with pytest.raises(StorageError, match=r"view 0: records/topk_residual/\S+ \(views 0-1, rows 32-63\)"):
+    where = r"view 0: records/logits/topk_residual/\S+ \(views 0-1, rows 32-63\)"
+    with pytest.raises(StorageError, match=where):
         read_block(served, 0, 1)
     shard.unlink()
     shard.write_bytes(before)

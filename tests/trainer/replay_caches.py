@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cache_builder.datasets import ImageSource
 from cache_builder.format import writer
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.layout import tiles
 from cache_builder.format.manifest import (
     DataSection,
@@ -54,13 +55,14 @@ def write_replay_cache(
     classes = classes or len(source.class_names or ())
     section = ViewsSection(count=views, recipe=recipe, seed=views_seed)
     manifest = _manifest(source, section, classes, name, top_k, rank, sketch)
-    teacher = manifest.teacher.model_copy(update={"input_size": image_size, "interpolation": interpolation})
-    manifest = manifest.model_copy(update={"teacher": teacher})
+    seen = manifest.input.model_copy(update={"size": image_size, "interpolation": interpolation})
+    manifest = manifest.model_copy(update={"input": seen})
     logits = teacher_logits(source.labels, views, classes, seed)
     codec = synthetic_fit(manifest.codec, logits.reshape(-1, classes))
     probe, pixels = render_probe(source, Replay.of(manifest))
     manifest = manifest.model_copy(update={"probe": probe})
-    table = writer.SampleTable.from_ids(source.ids, None if unlabelled else source.labels)
+    names = ClassNames(source.class_names if manifest.logits.named else None)
+    table = writer.SampleTable.from_ids(source.ids, None if unlabelled else source.labels, names)
     arrays = writer.header_arrays(codec, table, pixels)
     manifest = manifest.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, manifest, arrays)
@@ -72,10 +74,10 @@ def _manifest(
     source: ImageSource, views: ViewsSection, classes: int, name: str, top_k: int, rank: int, sketch: bool
 ) -> Manifest:
     manifest = synthetic_manifest(
-        views=views.count, rows=len(source), classes=classes, top_k=top_k, rank=rank, name=name, sketch=sketch
-    )
-    names = source.class_names if classes == len(source.class_names or ()) else None
-    data = DataSection(spec=source.spec, samples=len(source), classes=classes, class_names=names)
+        views=views.count, rows=len(source), classes=classes, top_k=top_k, rank=rank, name=name,
+        sketch=sketch, named=classes == len(source.class_names or ()),
+    )  # fmt: skip
+    data = DataSection(spec=source.spec, samples=len(source))
     return manifest.model_copy(update={"data": data, "views": views})
 
 

@@ -212,7 +212,7 @@ class ReplayDataset(ViewDataset):
         drift_folder: Path | str = "render-drift",
     ) -> None:
         manifest = cache.manifest
-        rule = manifest.data.decoding
+        rule = manifest.input.decoding
         source = open_source(data, rule) if isinstance(data, str) else decoded_by(data, rule)
         rows, indices = match_rows(cache, source)
         check_partners(cache, source, rows)

@@ -43,7 +43,7 @@ def check_against_cache(
 
 
 def _check_decoding(cache: TeacherCache, source: ImageSource) -> None:
-    found, wanted = decoding_of(source), cache.manifest.data.decoding
+    found, wanted = decoding_of(source), cache.manifest.input.decoding
     if found is not None and found != wanted:
         raise DataError(
             f"{source.spec} was opened with decoding rule {found}, cache {cache.manifest.name!r} was built "
@@ -58,7 +58,7 @@ def _tell_unused_labels(cache: TeacherCache, source: ImageSource) -> None:
         log.warning(
             "%s: none of its %d classes is among the %d of the teacher of cache %r: for that teacher "
             "its labels are not used",
-            *(source.spec, len(ids), cache.manifest.data.classes, cache.manifest.name),
+            *(source.spec, len(ids), cache.manifest.classes, cache.manifest.name),
         )
 
 

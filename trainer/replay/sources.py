@@ -23,7 +23,7 @@ def training_source(settings: TrainConfig, decoding: Decoding = NEWEST) -> Image
 def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decoding:
     """That of the caches; without any that of the run which is continued, else the newest."""
     if caches:
-        return caches[0].manifest.data.decoding
+        return caches[0].manifest.input.decoding
     stored = RunFolder(settings.out).stored_config()
     return NEWEST if stored is None else stored.decoding
 

@@ -70,7 +70,7 @@ def plan_classes(
             f"--classes {choice}: {source.spec} has no classes of its own (no folder per class)"
         )
     if choice == "both":
-        return ClassPlan("both", len(own), own, teacher_classes=caches[0].manifest.data.classes)
+        return ClassPlan("both", len(own), own, teacher_classes=caches[0].manifest.classes)
     return ClassPlan(
         "data", len(own), own, tuple(_columns(*pair, source) for pair in zip(caches, ids, strict=True))
     )
@@ -87,11 +87,11 @@ def teacher_ids(cache: TeacherCache, source: ImageSource) -> NDArray[np.int32] |
     own = source.class_names
     if own is None:
         return None
-    known = cache.manifest.data.class_names
+    known = cache.class_names
     if known:
         ids = find_classes(known, own).places
     else:
-        counted = len(own) == cache.manifest.data.classes
+        counted = len(own) == cache.manifest.classes
         ids = np.arange(len(own), dtype=np.int32) if counted else np.full(len(own), -1, np.int32)
     return ids if source.labels is None else _met_by_samples(cache, source, source.labels, ids)
 
@@ -114,7 +114,7 @@ def _met_by_samples(
         raise DataError(
             f"{source.spec}: the labels of {differs.size} samples differ from the cache's, e.g. "
             f"{source.ids[first]!r} has {_called(source.class_names, labels[first])} and was "
-            f"{_called(cache.manifest.data.class_names, cached[first])}: were class folders renamed, "
+            f"{_called(cache.class_names, cached[first])}: were class folders renamed, "
             "added or removed?"
         )
     return met
@@ -139,8 +139,8 @@ def _by_data(
 def _teachers(
     caches: Sequence[TeacherCache], source: ImageSource, ids: NDArray[np.int32] | None
 ) -> ClassPlan:
-    classes = caches[0].manifest.data.classes
-    named = (cache.manifest.data.class_names for cache in caches)
+    classes = caches[0].manifest.classes
+    named = (cache.class_names for cache in caches)
     own = source.class_names if source.class_names and len(source.class_names) == classes else None
     names = next(filter(None, named), own)
     pairs = zip(source.class_names or (), () if ids is None else ids.tolist(), strict=True)
@@ -150,7 +150,7 @@ def _teachers(
 
 
 def _columns(cache: TeacherCache, ids: NDArray[np.int32] | None, source: ImageSource) -> tuple[int, ...]:
-    own, known = source.class_names or (), cache.manifest.data.class_names
+    own, known = source.class_names or (), cache.class_names
     if ids is None or (ids < 0).any():
         if known:
             missing = [

@@ -68,7 +68,7 @@ def _beside_teacher(
 ) -> EvaluationInputs:
     columns = comparable_columns(config, cache)
     cache.check_view(view)
-    source = open_source(data, cache.manifest.data.decoding)
+    source = open_source(data, cache.manifest.input.decoding)
     if limit is not None:
         source = LimitedSource(source, limit)
     rows_of(cache, source)
@@ -77,7 +77,7 @@ def _beside_teacher(
 
 def comparable_columns(config: RunConfig, cache: TeacherCache) -> tuple[int, ...] | None:
     """The teacher's classes that the student has, None = all; :class:`ConfigError` where none compare."""
-    classes = cache.manifest.data.classes
+    classes = cache.manifest.classes
     if config.teacher_classes is not None:
         raise ConfigError(
             "this student answers with the data's own classes, which are none of the teacher's, so there "

@@ -65,7 +65,7 @@ def resolve(
         view_seed=dataset.views.seed,
         view_recipe=named(dataset.views.recipe),
         interpolation=dataset.views.interpolation,
-        decoding=caches[0].manifest.data.decoding if caches else decoding_of(dataset.source) or 1,
+        decoding=caches[0].manifest.input.decoding if caches else decoding_of(dataset.source) or 1,
         caches=tuple(map(_facts, caches)),
     )
 
@@ -82,7 +82,7 @@ def _decided(
 ) -> TrainConfig:
     """The settings with every None and auto replaced; ``needs_second``: a head of its own is for the
     teacher's classes."""
-    teacher = caches[0].manifest.teacher if caches else None
+    seen = caches[0].manifest.input if caches else None
     sgd = settings.optimizer == "sgd"
     small = dataset.image_size <= _SMALL_IMAGE
     defaults: dict[str, Any] = {
@@ -90,8 +90,8 @@ def _decided(
         "weight_decay": 1e-4 if sgd else 0.05,
         "warmup_epochs": settings.epochs / 20,
         "eval_crop": 1.0 if small else 0.875,
-        "mean": teacher.mean if teacher else IMAGENET_MEAN,
-        "std": teacher.std if teacher else IMAGENET_STD,
+        "mean": seen.mean if seen else IMAGENET_MEAN,
+        "std": seen.std if seen else IMAGENET_STD,
         "workers": default_workers(device, dataset.image_size),
         "aux_head": (recipe.aux_head if recipe else None) or ("linear" if needs_second else None),
         "classes": choice if caches else None,

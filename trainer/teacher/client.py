@@ -17,8 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache_builder.format import DataError, Manifest, Ranked
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import open_codec
 from cache_builder.format.ids import SampleIds
+from cache_builder.format.layout import codec_path
+from cache_builder.format.manifest import LOGITS
+from cache_builder.format.positions import require_one_position
 from trainer.teacher.local import StoreSource
 from trainer.teacher.remote import RemoteSource
 
@@ -33,6 +37,9 @@ class Source(Protocol):
 
     def manifest(self) -> Manifest:
         """The manifest."""
+
+    def names(self) -> ClassNames:
+        """What the classes are called."""
 
     def array(self, path: str) -> NDArray[Any]:
         """An array that is not under ``records/``."""
@@ -70,7 +77,7 @@ class TeacherCache:
         else:
             source = StoreSource(url, patience_s)
         try:
-            source.manifest()
+            require_one_position(source.manifest(), url, "the client of trainers")
         except BaseException:
             source.close()
             raise
@@ -89,7 +96,12 @@ class TeacherCache:
     @cached_property
     def codec(self) -> Ranked[Any]:
         """What decodes the records: the manifest's codec with its arrays, which are fetched now."""
-        return open_codec(self.manifest.codec, self.manifest.data.classes, self._source.array)
+        manifest = self.manifest
+
+        def read(name: str) -> NDArray[Any]:
+            return self._source.array(codec_path(manifest, LOGITS, name))
+
+        return open_codec(manifest.codec, manifest.classes, read)
 
     @property
     def cache_id(self) -> str:
@@ -105,6 +117,11 @@ class TeacherCache:
     def ids(self) -> SampleIds:
         """Sample ids in row order."""
         return SampleIds(self._source.array("samples/id_bytes"), self._source.array("samples/id_offsets"))
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the C classes in logit order; None where nobody named them."""
+        return self._source.names().teacher
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import Manifest, StorageError, open_cache
+from cache_builder.format.class_names import ClassNames
 from trainer.teacher.patience import Patience
 
 # The view of this epoch and the one that the prefetching thread already needs for the next.
@@ -47,6 +48,10 @@ class StoreSource:
     def manifest(self) -> Manifest:
         """The manifest."""
         return self._patiently(lambda: self._cache.manifest)
+
+    def names(self) -> ClassNames:
+        """What the classes are called."""
+        return self._patiently(lambda: self._cache.names)
 
     def array(self, path: str) -> NDArray[Any]:
         """A header array, or ``samples/digest``."""

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cache_builder.console.environment import is_loopback, proxy_for
 from cache_builder.format import ConfigError, CorruptCacheError, Manifest, ServerError
+from cache_builder.format.class_names import ClassNames
 from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import matches
-from cache_builder.format.manifest import array_digest
-from cache_builder.format.reader import parse_manifest
+from cache_builder.format.manifest import array_digest, parse_manifest
 from trainer.teacher.patience import Patience
 
 ID_HEADER = "X-KDCache-Id"
@@ -51,19 +51,24 @@ class RemoteSource:
         is_here = is_loopback(urlsplit(self.location).hostname or "")
         self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, trust_env=not is_here)
         self._manifest: Manifest | None = None
+        self._body: dict[str, Any] = {}
 
     def manifest(self) -> Manifest:
         """The manifest. Its cache_id is the only one accepted from then on."""
         if self._manifest is None:
             response = self._request("GET", "")
             try:
-                body = response.json()
+                self._body = response.json()
             except ValueError as error:
                 raise ServerError(f"{self.location} did not answer with a manifest: {error}") from error
-            self._manifest = parse_manifest(body, where=self.location)
+            self._manifest = parse_manifest(self._body, where=self.location)
             self._cache_id = self._manifest.completed_id
             self._check_identity(response)
         return self._manifest
+
+    def names(self) -> ClassNames:
+        """What the classes are called."""
+        return ClassNames.read(self.manifest(), self._body, self.array)
 
     def array(self, path: str) -> NDArray[Any]:
         """One array of the manifest's ``digests``, checked against its digest, or ``samples/digest``."""

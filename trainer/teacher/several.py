@@ -30,11 +30,11 @@ def check_caches_agree(caches: Sequence[TeacherCache]) -> None:
 
 _FACTS: tuple[tuple[str, Callable[[TeacherCache], object]], ...] = (
     ("numbers of samples", lambda cache: cache.manifest.data.samples),
-    ("numbers of classes", lambda cache: cache.manifest.data.classes),
+    ("numbers of classes", lambda cache: cache.manifest.classes),
     ("view recipes", lambda cache: cache.manifest.views.recipe),
     ("view seeds", lambda cache: cache.manifest.views.seed),
-    ("rules of decoding pictures", lambda cache: cache.manifest.data.decoding),
-    ("interpolations", lambda cache: cache.manifest.teacher.interpolation),
+    ("rules of decoding pictures", lambda cache: cache.manifest.input.decoding),
+    ("interpolations", lambda cache: cache.manifest.input.interpolation),
 )
 
 
@@ -44,7 +44,7 @@ def _differences(first: TeacherCache, other: TeacherCache) -> Iterator[str]:
         ours, theirs = read(first), read(other)
         if ours != theirs:
             yield f"their {what} differ ({ours} and {theirs})"
-    ours_named, theirs_named = first.manifest.data.class_names, other.manifest.data.class_names
+    ours_named, theirs_named = first.class_names, other.class_names
     if ours_named and theirs_named and ours_named != theirs_named:
         yield f"their class names differ ({_told_difference(ours_named, theirs_named)})"
     if not same_ids(first.manifest, other.manifest):

@@ -49,11 +49,11 @@ ManifestCodec = Annotated[SerializeAsAny[CodecSettings], BeforeValidator(parse_s
 
 
 def open_codec(settings: CodecSettings, width: int, array: Callable[[str], NDArray[Any]]) -> Ranked[Any]:
-    """Bind settings to what a cache keeps for them; ``array`` reads the array of a path.
+    """Bind settings to what a cache keeps for them; ``array`` reads the array of a name.
 
     Raises :class:`FormatError` where the codec is not one of logits.
     """
-    arrays = {header.name: array(header.path) for header in settings.headers(width)}
+    arrays = {header.name: array(header.name) for header in settings.headers(width)}
     codec = CODECS[settings.name](settings, width, arrays)
     if not isinstance(codec, Ranked):
         raise FormatError(f"codec {settings.name} is not one of logits, which this output is")

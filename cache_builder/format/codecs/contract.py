@@ -1,7 +1,7 @@
 """What a codec is: how the values of a teacher's output become a record, and the record values again.
 
 In NumPy, and the reference that every other implementation is tested against. A codec is its settings, which
-are what the manifest's JSON says, bound to the arrays that the store keeps for it under ``codec/``.
+are what the manifest's JSON says, bound to the arrays that the store keeps for it under ``codec/{output}/``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,6 @@ class Header:
     name: str
     dtype: str
     shape: tuple[int, ...]
-
-    @property
-    def path(self) -> str:
-        """Where the store has it."""
-        return f"codec/{self.name}"
 
 
 class CodecSettings(Frozen, ABC):
@@ -97,11 +92,6 @@ class Codec(ABC, Generic[S]):
     def changed(self, **changes: object) -> Self:
         """The same arrays with other settings."""
         return type(self)(self.settings.model_copy(update=changes), self.width, self.arrays)
-
-    @property
-    def header_arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by their paths in a store."""
-        return {header.path: self.arrays[header.name] for header in self.settings.headers(self.width)}
 
     def encode(self, values: NDArray[np.float32]) -> Fields:
         """Values float32 [n, width] to the columns of n records.
@@ -186,9 +176,10 @@ class Ranked(Codec[S]):
 
 def _checked(name: str, header: Header, array: NDArray[Any] | None) -> NDArray[Any]:
     if array is None:
-        raise FormatError(f"codec {name} needs {header.path}, and was made without")
+        raise FormatError(f"codec {name} needs the array {header.name!r}, and was made without")
     if array.shape != header.shape:
         raise FormatError(
-            f"codec {name} needs {header.path} of shape {list(header.shape)}, got {list(array.shape)}"
+            f"codec {name} needs an array {header.name!r} of shape {list(header.shape)}, got "
+            f"{list(array.shape)}"
         )
     return np.ascontiguousarray(array, dtype=header.dtype)

@@ -59,9 +59,9 @@ class SketchedSettings(CodecSettings):
     def problems(self, width: int) -> Iterator[str]:
         """Numbers that do not fit C classes."""
         if self.top_k > width or self.tail_rank > width:
-            yield f"codec.top_k and codec.tail_rank must not exceed data.classes = {width}"
+            yield f"codec.top_k and codec.tail_rank must not exceed the width {width}"
         if self.top_k == width and self.tail_rank:
-            yield "codec.top_k = data.classes leaves no tail, so codec.tail_rank must be 0"
+            yield "codec.top_k = the width leaves no tail, so codec.tail_rank must be 0"
         if 2**self.index_bits < width:
             yield f"codec.index_bits = {self.index_bits} cannot hold a class id below {width}"
 

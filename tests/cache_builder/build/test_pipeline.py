@@ -61,7 +61,7 @@ class TestContents:
         cache = open_cache(whole)
         manifest, source = cache.manifest, open_source(f"imagefolder:{photos}")
         forward = TeacherForward(
-            small().eval(), manifest.teacher.mean, manifest.teacher.std, torch.device("cpu"), "fp32"
+            small().eval(), manifest.input.mean, manifest.input.std, torch.device("cpu"), "fp32"
         )
         recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
         images = [source.read(row).value for row in range(len(source))]
@@ -124,7 +124,7 @@ class TestContents:
         cache = open_cache(tmp_path / "cache.zarr")
         assert result.manifest.data.samples == 33
         assert list(cache.ids) == list(open_source(f"imagefolder:{photos}").ids[:33])
-        assert result.manifest.data.classes == 40
+        assert result.manifest.classes == 40
 
     def test_every_class_stored(self, run_build: Build, tmp_path: Path) -> None:
         manifest = run_build(top_k=40, log=io.StringIO()).manifest
@@ -194,15 +194,15 @@ class TestResume:
             ({"recipe": "rrc-flip"}, ['views.recipe.name: "pad-crop-flip" -> "rrc-flip"']),
             ({"recipe": "pad-crop-flip:flip=0"}, ["views.recipe.configuration.flip: 0.5 -> 0.0"]),
             ({"tile_rows": 16}, ["tiling.rows: 32 -> 16"]),
-            ({"top_k": 6}, ["calibration.requested.top_k: null -> 6"]),
-            ({"tail_rank": 11}, ["calibration.requested.tail_rank: 12 -> 11"]),
-            ({"bytes_per_view": 48}, ["calibration.requested.bytes_per_view: 64.0 -> 48.0"]),
-            ({"input_size": 18}, ["teacher.input_size: 16 -> 18"]),
-            ({"mean": (0.5, 0.5, 0.5)}, ["teacher.mean: [0.485"]),
+            ({"top_k": 6}, ["requested.codec.top_k: null -> 6"]),
+            ({"tail_rank": 11}, ["requested.codec.tail_rank: 12 -> 11"]),
+            ({"bytes_per_view": 48}, ["requested.codec.bytes_per_view: 64.0 -> 48.0"]),
+            ({"input_size": 18}, ["input.size: 16 -> 18"]),
+            ({"mean": (0.5, 0.5, 0.5)}, ["input.mean: [0.485"]),
             ({"precision": "bf16"}, ['teacher.precision: "fp32" -> "bf16"']),
             ({"teacher": f"{HERE}:poisoned"}, ["teacher.spec"]),
             ({"limit": 70}, ["data.samples: 80 -> 70"]),
-            ({"ignore_labels": True}, ["data.class_names"]),
+            ({"ignore_labels": True}, ["class names: ["]),
             ({"name": "x"}, [f'name: "{NAME}" -> "x"']),
         ],
         ids=str,
@@ -253,7 +253,7 @@ class TestResume:
         unique = uuid.uuid4().hex
         leftovers = [
             tmp_path / "cache.zarr" / "commits" / f"g00000-b0000002.json.{unique}.partial",
-            tmp_path / "cache.zarr" / "records" / "lse" / "c" / "0" / f"2.{unique}.partial",
+            tmp_path / "cache.zarr" / "records/logits/lse/c" / "0" / f"2.{unique}.partial",
         ]
         foreign = tmp_path / "cache.zarr" / "my.partial"
         foreign.write_text("precious")
@@ -459,7 +459,7 @@ def test_digits(run_build: Build, tmp_path: Path, data: str) -> None:
     result = run_build(
         data=data, teacher="tests.cache_builder.models:small", input_size=None, limit=100, tail_rank=None
     )
-    assert result.manifest.teacher.input_size == 8
-    assert result.manifest.data.class_names == tuple("0123456789")
+    assert result.manifest.input.size == 8
+    assert result.names.teacher == tuple("0123456789")
     assert result.manifest.codec.top_k == 10
     assert open_cache(tmp_path / "cache.zarr").ids[0] == ("1197" if data == "digits:test" else "0")

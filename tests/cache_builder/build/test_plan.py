@@ -38,19 +38,21 @@ def plan(photos: Path, tmp_path: Path) -> Any:
 
 class TestManifest:
     def test_of_the_usual_build(self, plan: Any) -> None:
-        manifest = plan().manifest
-        assert (manifest.data.samples, manifest.data.classes) == (80, 40)
-        assert manifest.data.class_names == tuple(f"class_{label:02d}" for label in range(40))
+        made = plan()
+        manifest = made.manifest
+        assert made.table.names.teacher == tuple(f"class_{label:02d}" for label in range(40))
+        assert (manifest.data.samples, manifest.classes) == (80, 40)
+        assert manifest.data.matched == "position"
         assert manifest.name == "a"
-        assert (manifest.teacher.input_size, manifest.teacher.precision) == (16, "fp32")
+        assert (manifest.input.size, manifest.teacher.precision) == (16, "fp32")
         assert (manifest.codec.name, manifest.codec.tail_rank) == ("class-sketch", 12)
         assert (manifest.tiling.views, manifest.tiling.rows) == (3, 32)
         assert manifest.views.recipe.name == "pad-crop-flip"
         assert manifest.cache_id is None
 
     def test_overrides(self, plan: Any) -> None:
-        teacher = plan(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), input_size=20).manifest.teacher
-        assert (teacher.mean, teacher.std, teacher.input_size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 20)
+        seen = plan(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), input_size=20).manifest.input
+        assert (seen.mean, seen.std, seen.size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 20)
 
     def test_tiles(self, plan: Any) -> None:
         assert plan(tile_rows=None).manifest.tiling.rows == 64
@@ -81,11 +83,11 @@ class TestCodec:
         assert (codec.top_k, codec.tail_rank) == (40, 0)
 
     def test_what_was_asked_for_is_kept(self, plan: Any) -> None:
-        requested = plan(bytes_per_view=40, tail_rank=7, value_step=0.1).manifest.calibration.requested
+        requested = plan(bytes_per_view=40, tail_rank=7, value_step=0.1).manifest.requested.codec
         assert requested == CodecRequest(bytes_per_view=40, tail_rank=7, value_step=0.1)
 
     def test_a_budget_says_nothing_where_every_class_is_stored(self, plan: Any) -> None:
-        assert plan(top_k=40, bytes_per_view=40).manifest.calibration.requested == CodecRequest(top_k=40)
+        assert plan(top_k=40, bytes_per_view=40).manifest.requested.codec == CodecRequest(top_k=40)
 
     @pytest.mark.parametrize("rank", [40, 64])
     def test_rank_beyond_the_classes(self, plan: Any, rank: int) -> None:
@@ -132,7 +134,8 @@ class TestClasses:
         made = plan(teacher=f"{HERE}:fixed_60", ignore_labels=True)
         assert (made.table.labels == -1).all()
         assert not made.has_labels
-        assert made.manifest.data.class_names is None
+        assert made.table.names.teacher is None
+        assert len(made.table.names.own) == made.manifest.data.own_classes == 40
 
     def names(self, tmp_path: Path, names: list[str]) -> str:
         path = tmp_path / "named.safetensors"
@@ -144,7 +147,7 @@ class TestClasses:
         names = [f"class_{label:02d}" for label in range(40)]
         swapped = [names[1], names[0], *names[2:]]
         made = plan(weights=self.names(tmp_path, swapped))
-        assert made.manifest.data.class_names == tuple(swapped)
+        assert made.table.names.teacher == tuple(swapped)
         assert made.table.labels.tolist() == np.repeat([1, 0, *range(2, 40)], 2).tolist()
         assert made.manifest.environment["labels"] == "40 classes, matched by name"
 
@@ -169,7 +172,7 @@ class TestClasses:
         Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
         Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
         made = plan(tmp_path)
-        assert made.manifest.data.classes == 40
+        assert made.manifest.classes == 40
         assert not made.has_labels
 
 

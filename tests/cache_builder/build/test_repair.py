@@ -14,6 +14,7 @@ from cache_builder.build.launch import Launch
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format import ConfigError, CorruptCacheError, FormatError, KDCacheError
+from cache_builder.format.commits import INDEX_KEY
 from tests.cache_builder.conftest import Build, settings_for
 from tests.format.damage import contents
 
@@ -25,7 +26,7 @@ def flip(path: Path) -> None:
 
 
 def shards(out: Path) -> list[Path]:
-    return sorted(path for path in (out / "records" / "topk_index" / "c").rglob("*") if path.is_file())
+    return sorted(path for path in (out / "records/logits/topk_index/c").rglob("*") if path.is_file())
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -48,6 +49,22 @@ def test_damaged_tiles_are_written_anew_and_the_cache_is_what_it_was(
     result = run_build(tile_rows=40, repair=True)
     assert 0 < result.stats.done < 240  # of three views of 80 samples: one tile
     assert contents(out) == before
+
+
+@pytest.mark.parametrize("data", [None, b"{", b'{"commits":[]}'])
+def test_a_damaged_index_is_made_anew_from_the_commits(
+    run_build: Build, tmp_path: Path, data: bytes | None
+) -> None:
+    run_build(tile_rows=40)
+    out = tmp_path / "cache.zarr"
+    before, index = contents(out), (out / INDEX_KEY).read_bytes()
+    (out / INDEX_KEY).unlink() if data is None else (out / INDEX_KEY).write_bytes(data)
+    for reading in (lambda: contents(out), lambda: run_build(tile_rows=40)):
+        with pytest.raises(CorruptCacheError, match=r"commits/index is damaged: .* --repair"):
+            reading()
+    assert run_build(tile_rows=40, repair=True).stats.done == 0
+    assert contents(out) == before
+    assert (out / INDEX_KEY).read_bytes() == index
 
 
 def test_a_shard_that_is_a_folder_is_named_and_nothing_is_left(run_build: Build, tmp_path: Path) -> None:
@@ -85,7 +102,7 @@ def test_several_processes_do_not_repair(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["records/topk_index/zarr.json", "samples/label/zarr.json", "codec/mean/c/0"]
+    "path", ["records/logits/topk_index/zarr.json", "samples/label/zarr.json", "codec/logits/mean/c/0"]
 )
 def test_what_no_tile_holds_is_looked_at_and_said(run_build: Build, tmp_path: Path, path: str) -> None:
     run_build()

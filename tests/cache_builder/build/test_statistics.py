@@ -163,14 +163,14 @@ class TestMeter:
 def live(cache: Cache, photos: Path) -> NDArray[np.float32]:
     """Dense logits [V, N, C] of the teacher, without the builder."""
     manifest, source = cache.manifest, open_source(f"imagefolder:{photos}")
-    teacher = manifest.teacher
-    forward = TeacherForward(small().eval(), teacher.mean, teacher.std, CPU, "fp32")
+    seen = manifest.input
+    forward = TeacherForward(small().eval(), seen.mean, seen.std, CPU, "fp32")
     recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
     images = [source.read(row).value for row in range(len(source))]
     return np.stack([
         forward.logits(
             torch.stack([
-                render(image, recipe, seed, view, row, teacher.input_size, teacher.interpolation)
+                render(image, recipe, seed, view, row, seen.size, seen.interpolation)
                 for row, image in enumerate(images)
             ])
         ).numpy()

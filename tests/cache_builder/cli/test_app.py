@@ -261,7 +261,7 @@ class TestInspect:
     def test_a_flipped_bit_through_the_real_command(self, by_command: Path, tmp_path: Path) -> None:
         out = tmp_path / "cache.zarr"
         shutil.copytree(by_command, out)
-        shard = out / "records" / "lse_above" / "c" / "0" / "2"
+        shard = out / "records/logits/lse_above/c" / "0" / "2"
         data = bytearray(shard.read_bytes())
         data[20] ^= 4
         shard.write_bytes(data)

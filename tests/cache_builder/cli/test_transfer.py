@@ -44,7 +44,7 @@ def test_verify_export_import(tmp_path: Path) -> None:
     )
     assert ran.exit_code == 0, ran.output
     assert list(open_cache(out).ids) == list(open_cache(cache).ids)
-    shard = next(path for path in (cache / "records").glob("*/c/**/*") if path.is_file())
+    shard = next(path for path in (cache / "records/logits").glob("*/c/**/*") if path.is_file())
     shard.unlink()
     ran = RUNNER.invoke(app, ["verify", str(cache)])
     assert (ran.exit_code, "FAILED  shards" in ran.output) == (3, True)

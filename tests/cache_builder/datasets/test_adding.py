@@ -26,7 +26,7 @@ def test_it_is_built_and_trained_with(
     monkeypatch.setitem(DATASETS, "toy", Stripes)
     run_build(data=spec, views=2, top_k=3, tail_rank=None, recipe="rrc-flip")
     cache = open_cache(tmp_path / "cache.zarr")
-    assert (cache.manifest.data.spec, cache.manifest.data.class_names) == (spec, Stripes.class_names)
+    assert (cache.manifest.data.spec, cache.class_names) == (spec, Stripes.class_names)
     np.testing.assert_array_equal(cache.labels, Stripes().labels)
     result = train(
         config(tmp_path / "run", tmp_path / "cache.zarr", data=spec, limit=None, epochs=1, batch_size=8)

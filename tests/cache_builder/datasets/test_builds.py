@@ -33,7 +33,7 @@ def test_a_cache_is_built_and_learnt_from(kind: str, tmp_path: Path) -> None:
     cache, source = open_cache(tmp_path / "a.zarr"), open_source(spec)
     assert cache.ids == source.ids
     assert cache.labels.tolist() == LABELS
-    assert cache.manifest.data.class_names == source.class_names
+    assert cache.class_names == source.class_names
     assert cache.digests.tolist() == [source.read(row).digest for row in range(len(source))]
     words = ["--cache", str(tmp_path / "a.zarr"), "--data", spec, "--val-data", spec, "--workers", "0"]
     done = CliRunner().invoke(trainer, [*TRAIN, *words, "--out", str(tmp_path / "run")])

@@ -86,9 +86,9 @@ def test_a_trainer_replays_it(parts: list[Path], photos: Path, tmp_path: Path) -
 
     merged(parts, tmp_path / "out.zarr")
     opened, cache = TeacherCache.open(str(tmp_path / "out.zarr")), open_cache(tmp_path / "out.zarr")
-    teacher = cache.manifest.teacher
+    seen = cache.manifest.input
     dataset = ReplayDataset(opened, f"imagefolder:{photos}")
-    forward = TeacherForward(small().eval(), teacher.mean, teacher.std, torch.device("cpu"), "fp32")
+    forward = TeacherForward(small().eval(), seen.mean, seen.std, torch.device("cpu"), "fp32")
     for view in (0, 1, 8):
         dataset.set_epoch(view)
         items = [dataset[position] for position in range(len(dataset))]
@@ -166,7 +166,7 @@ class TestRefusals:
             ({"precision": "bf16"}, "teacher.precision"),
             (
                 {"teacher": "tests.cache_builder.models:slow", "input_size": 18},
-                "teacher.input_size: 16 -> 18",
+                "input.size: 16 -> 18",
             ),
             ({"tile_rows": 32}, "tiling.rows: 16 -> 32"),
             ({"views": 8}, "views.count: 9 -> 8"),
@@ -196,7 +196,7 @@ class TestRefusals:
 
     def test_a_damaged_part(self, parts: list[Path], tmp_path: Path) -> None:
         damaged = Path(shutil.copytree(parts[1], tmp_path / "damaged.zarr"))
-        shard = next(path for path in (damaged / "records").glob("*/c/**/*") if path.is_file())
+        shard = next(path for path in (damaged / "records/logits").glob("*/c/**/*") if path.is_file())
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)

@@ -63,7 +63,7 @@ def test_the_right_order_gives_every_row_its_sample(
     assert "WARNING" not in printed
     cache = open_cache(tmp_path / "o.zarr")
     assert (cache.decode(cache.read_page(0)).argmax(axis=1) == cache.labels).all()
-    names = cache.manifest.data.class_names or ()
+    names = cache.class_names or ()
     assert [names[label] for label in cache.labels] == [sample_id.split("/")[0] for sample_id in cache.ids]
 
 
@@ -169,7 +169,7 @@ def test_pictures_are_decoded_as_whoever_gave_the_order_does(
     decoding: int,
 ) -> None:
     run(tmp_path, by_torchvision, folders, order=order, decoding=said)
-    assert open_cache(tmp_path / "o.zarr").manifest.data.decoding == decoding
+    assert open_cache(tmp_path / "o.zarr").manifest.input.decoding == decoding
 
 
 @pytest.mark.parametrize("flag", ["ids", "labels"])

@@ -130,7 +130,7 @@ def test_what_is_there_is_kept(cache: Path) -> None:
 
 
 def test_a_damaged_cache_leaves_no_file(cache: Path) -> None:
-    shard = sorted(path for path in (cache / "records").glob("*/c/**/*") if path.is_file())[-1]
+    shard = sorted(path for path in (cache / "records/logits").glob("*/c/**/*") if path.is_file())[-1]
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 1
     shard.write_bytes(data)

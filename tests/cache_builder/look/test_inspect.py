@@ -111,7 +111,7 @@ class TestDescribe:
         with pytest.raises(FormatError, match="there is no cache here"):
             describe(str(tmp_path), None, 0)
 
-    @pytest.mark.parametrize("array", ["records/lse", "records/tail_coef", "samples/digest"])
+    @pytest.mark.parametrize("array", ["records/logits/lse", "records/logits/tail_coef", "samples/digest"])
     def test_one_flipped_bit_anywhere_is_told(self, cache: Path, array: str) -> None:
         shards = sorted(path for path in (cache / array / "c").rglob("*") if path.is_file())
         data = bytearray(shards[-1].read_bytes())
@@ -121,8 +121,8 @@ class TestDescribe:
             describe(str(cache), None, 0)
 
     def test_a_missing_shard_is_told(self, cache: Path) -> None:
-        next(path for path in (cache / "records" / "lse" / "c").rglob("*") if path.is_file()).unlink()
-        with pytest.raises(CorruptCacheError, match="records/lse/c"):
+        next(path for path in (cache / "records/logits/lse/c").rglob("*") if path.is_file()).unlink()
+        with pytest.raises(CorruptCacheError, match="records/logits/lse/c"):
             describe(str(cache), None, 0)
 
 
@@ -159,16 +159,16 @@ class TestShow:
 )
 def test_records_above_the_budget_are_told(taken: float, budget: float | None, is_told: bool) -> None:
     manifest = synthetic_manifest()
-    request = manifest.calibration.requested.model_copy(update={"bytes_per_view": budget})
-    section = manifest.calibration.model_copy(update={"requested": request})
-    said = over_budget(manifest.model_copy(update={"calibration": section}), CacheSize(1, 1, taken))
+    request = manifest.requested.codec.model_copy(update={"bytes_per_view": budget})
+    asked = manifest.requested.model_copy(update={"codec": request})
+    said = over_budget(manifest.model_copy(update={"requested": asked}), CacheSize(1, 1, taken))
     assert (said is not None) == is_told
     assert said is None or "--bytes-per-view 64" in said
 
 
 def test_few_classes_above_the_budget_are_told_though_the_manifest_has_none() -> None:
     manifest = synthetic_manifest(classes=10, top_k=10)
-    assert manifest.calibration.requested.bytes_per_view is None
+    assert manifest.requested.codec.bytes_per_view is None
     said = over_budget(manifest, CacheSize(1, 1, 20.6), 16.0)
     assert said is not None
     assert "29% above --bytes-per-view 16: 10 classes are so few" in said

@@ -188,7 +188,7 @@ class TestBuild:
         both, random = (f"{HERE}:small", "timm:test_vit"), ("random", "random")
         with pytest.raises(ConfigError, match=r"models:small 224, timm:test_vit 160; choose one"):
             plan(teacher=both, weights=random, input_size=None)
-        assert plan(teacher=both, weights=random, input_size=64).manifest.teacher.input_size == 64
+        assert plan(teacher=both, weights=random, input_size=64).manifest.input.size == 64
 
     def test_the_cache_holds_the_mean(self, run_build: Build, tmp_path: Path) -> None:
         """All classes stored, so that what is read is what the members said, but for 8 bits."""

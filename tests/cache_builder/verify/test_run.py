@@ -17,8 +17,10 @@ from rich.console import Console
 from cache_builder.build.reopen import Reopening
 from cache_builder.calibration import masks
 from cache_builder.console.progress import BuildProgress
+from cache_builder.format.commits import INDEX_KEY
 from cache_builder.format.errors import FormatError
 from cache_builder.format.layout import record_arrays, tiles
+from cache_builder.format.manifest import canonical_json
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.statistics import StatisticSums, TileStatistics
 from cache_builder.verify.report import Outcome, Report
@@ -65,7 +67,7 @@ def synthetic(tmp_path: Path, **settings: object) -> Path:
 
 
 def shards(cache: Path) -> list[Path]:
-    return sorted(path for path in (cache / "records").glob("*/c/**/*") if path.is_file())
+    return sorted(path for path in (cache / "records/logits").glob("*/c/**/*") if path.is_file())
 
 
 def edit_commit(cache: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -155,7 +157,7 @@ class TestDamage:
         cache = synthetic(tmp_path)
         manifest = read_manifest(cache)
         assert manifest is not None
-        spec = next(spec for spec in record_arrays(manifest) if spec.path == "records/lse")
+        spec = next(spec for spec in record_arrays(manifest) if spec.path == "records/logits/lse")
         first, second = (cache / spec.shard_key(tile) for tile in list(tiles(manifest))[:2])
         first.write_bytes(second.read_bytes())
         assert (
@@ -192,6 +194,22 @@ class TestDamage:
         assert "1 of 3 have no commit, though the cache was finished: commits/g00000-b0000001.json" in said
         assert report.exit_code == 3
 
+    @pytest.mark.parametrize("change", ["gone", "no JSON", "another commit", "other statistics"])
+    def test_an_index_that_is_not_of_the_commits(self, own: Path, change: str) -> None:
+        index = own / INDEX_KEY
+        body = json.loads(index.read_bytes())
+        if change == "another commit":
+            body["commits"][1]["shards"]["samples/digest"]["crc32"] ^= 1
+        elif change == "other statistics":
+            del body["commits"][1]["statistics"]
+        index.write_bytes(b"{" if change == "no JSON" else canonical_json(body))
+        if change == "gone":
+            index.unlink()
+        said = failed(checked(own))
+        assert list(said) == ["tiles"]
+        assert "commits/index is missing or not that of the commits" in said["tiles"]
+        assert "--repair" in said["tiles"]
+
     def test_a_damaged_commit(self, own: Path) -> None:
         (own / "commits" / "g00000-b0000001.json").write_text("{}")
         assert "damaged commit commits/g00000-b0000001.json" in failed(checked(own))["tiles"]
@@ -222,7 +240,7 @@ class TestDamage:
         (own / "zarr.json").write_text('{"zarr_format": 3')
         assert "zarr.json is damaged" in failed(checked(own))["manifest"]
 
-    @pytest.mark.parametrize("array", ["codec/mean", "codec/basis", "samples/label"])
+    @pytest.mark.parametrize("array", ["codec/logits/mean", "codec/logits/basis", "samples/label"])
     def test_a_header_array_of_other_numbers(self, own: Path, array: str) -> None:
         """Written properly, so that every checksum below is right."""
         import zarr

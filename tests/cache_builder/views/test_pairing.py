@@ -19,7 +19,7 @@ def everybody(seed: int, view: int, samples: int) -> NDArray[np.int64]:
 
 
 def reference(seed: int, view: int, samples: int) -> list[int]:
-    """FORMAT.md section 8 in plain integers, written from its text."""
+    """VIEWS.md in plain integers, written from its text."""
     words = (
         np.random.Philox(key=np.array([seed, view], np.uint64), counter=np.array([0, 0, 7, 0], np.uint64))
         .random_raw(12)

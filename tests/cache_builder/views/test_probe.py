@@ -11,7 +11,7 @@ from PIL import Image
 
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import Manifest, TeacherSection, ViewsSection
+from cache_builder.format.manifest import ImageInput, Manifest, ViewsSection
 from cache_builder.views import draw, named, parse_recipe
 from cache_builder.views.apply import render
 from cache_builder.views.probe import PROBE_PAIRS, PROBE_TOLERANCE, probe_differences, render_probe
@@ -20,14 +20,11 @@ from cache_builder.views.replay import Replay
 from tests.caches import synthetic_manifest
 
 VIEWS = ViewsSection(count=3, recipe=named(RrcFlip()), seed=9)
-TEACHER = TeacherSection(
-    spec="t", weights="w", weights_digest="0", input_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
-    interpolation="bilinear", precision="fp32",
-)  # fmt: skip
+SEEN = ImageInput(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
 
 
 def replay(source: Sized, views: ViewsSection = VIEWS) -> Replay:
-    return Replay.of_sections(views, TEACHER, len(source))
+    return Replay.of_sections(views, SEEN, len(source))
 
 
 def probed(folder: Path, views: ViewsSection = VIEWS) -> tuple[Manifest, NDArray[np.uint8], Sequence[str]]:
@@ -35,7 +32,7 @@ def probed(folder: Path, views: ViewsSection = VIEWS) -> tuple[Manifest, NDArray
     source = open_source(f"imagefolder:{folder}")
     section, pixels = render_probe(source, replay(source, views))
     manifest = synthetic_manifest(rows=len(source)).model_copy(
-        update={"probe": section, "views": views, "teacher": TEACHER}
+        update={"probe": section, "views": views, "input": SEEN}
     )
     return manifest, pixels, source.ids
 

@@ -59,7 +59,7 @@ def test_a_manifest_says_everything_but_the_pictures() -> None:
     section = ViewsSection(count=3, recipe=named(parse_recipe(EVERYTHING)), seed=SEED)
     manifest = synthetic_manifest(rows=SAMPLES).model_copy(update={"views": section})
     found = Replay.of(manifest)
-    assert (found.samples, found.size) == (SAMPLES, manifest.teacher.input_size)
+    assert (found.samples, found.size) == (SAMPLES, manifest.input.size)
     assert Replay.of(manifest, size=7).size == 7
     assert found.recipe == parse_recipe(EVERYTHING)
 

@@ -188,7 +188,7 @@ def test_a_basis_without_centres_is_refused() -> None:
     """Zeros in their place would decode to plausible, wrong logits."""
     logits, chosen = logits_of(), section()
     packed = chosen.layout.pack(bound(chosen, basis_for(logits)).encode(logits))
-    with pytest.raises(FormatError, match="needs codec/centres"):
+    with pytest.raises(FormatError, match="needs the array 'centres'"):
         bound(chosen, fit_basis(logits, RANK)).decode(chosen.layout.unpack(packed))
 
 

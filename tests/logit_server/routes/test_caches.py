@@ -38,7 +38,7 @@ def test_the_manifest_is_the_stored_one(client: httpx2.Client, cache: Cache, cac
     assert response.headers["x-kdcache-id"] == cache.manifest.cache_id
 
 
-@pytest.mark.parametrize("path", [BASE, f"{BASE}/ids", f"{BASE}/arrays/codec/mean"])
+@pytest.mark.parametrize("path", [BASE, f"{BASE}/ids", f"{BASE}/arrays/codec/logits/mean"])
 def test_what_does_not_change_is_sent_once(path: str, client: httpx2.Client, cache: Cache) -> None:
     first = client.get(path)
     assert str(cache.manifest.cache_id) in first.headers["etag"]
@@ -47,7 +47,7 @@ def test_what_does_not_change_is_sent_once(path: str, client: httpx2.Client, cac
     assert again.headers["x-kdcache-id"] == cache.manifest.cache_id
 
 
-@pytest.mark.parametrize("path", ["", "/ids", "/arrays/codec/mean", "/samples/x", "/views/0/records"])
+@pytest.mark.parametrize("path", ["", "/ids", "/arrays/codec/logits/mean", "/samples/x", "/views/0/records"])
 def test_an_unknown_cache_is_404(path: str, client: httpx2.Client) -> None:
     response = client.get(f"/v1/caches/nope{path}")
     assert (response.status_code, response.json()["error"]) == (404, "UnknownCacheError")
@@ -66,7 +66,7 @@ def test_digests_are_served_as_npy(client: httpx2.Client, cache: Cache) -> None:
     np.testing.assert_array_equal(loaded, cache.digests, strict=True)
 
 
-@pytest.mark.parametrize("path", ["nope", "records/lse", "../../etc/passwd", "zarr.json"])
+@pytest.mark.parametrize("path", ["nope", "records/logits/lse", "../../etc/passwd", "zarr.json"])
 def test_an_unknown_array_is_404(path: str, client: httpx2.Client) -> None:
     response = client.get(f"{BASE}/arrays/{path.replace('.', '%2E')}")
     assert (response.status_code, response.json()["error"]) == (404, "UnknownArrayError")
@@ -109,7 +109,7 @@ def test_head_of_the_id_table_has_no_body(client: httpx2.Client) -> None:
     assert (response.status_code, response.content) == (200, b"")
 
 
-@pytest.mark.parametrize("path", ["/ids", "/arrays/codec/mean"])
+@pytest.mark.parametrize("path", ["/ids", "/arrays/codec/logits/mean"])
 def test_other_types_are_406(path: str, client: httpx2.Client) -> None:
     assert client.get(BASE + path, headers={"Accept": "text/html"}).status_code == 406
 

@@ -229,7 +229,7 @@ def test_a_body_of_unknown_length_is_refused_before_its_end(small: httpx2.Client
 
 
 def test_damage_is_500_with_the_tile_and_a_repaired_file_is_200(own_cache: Path, cache: Cache) -> None:
-    shard = own_cache / "records" / "lse_above" / "c" / "0" / "3"
+    shard = own_cache / "records/logits/lse_above/c" / "0" / "3"
     with serving(Settings(caches=(str(own_cache),), port=0)) as base, httpx2.Client(base_url=base) as client:
         with changed(shard, flipped(shard.read_bytes(), 333)):
             for _ in range(2):
@@ -249,7 +249,7 @@ def test_damage_is_500_with_the_tile_and_a_repaired_file_is_200(own_cache: Path,
 
 
 def test_a_disk_that_does_not_answer_is_503_and_says_when_to_return(own_cache: Path) -> None:
-    shard = own_cache / "records" / "lse_above" / "c" / "0" / "3"
+    shard = own_cache / "records/logits/lse_above/c" / "0" / "3"
     before = shard.read_bytes()
     with serving(Settings(caches=(str(own_cache),), port=0)) as base, httpx2.Client(base_url=base) as client:
         shard.unlink()

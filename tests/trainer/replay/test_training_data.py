@@ -159,7 +159,7 @@ def test_pictures_are_decoded_by_the_caches_rule_or_that_of_the_run_which_goes_o
     wanted = config(tmp_path / "out", None)
     assert decoding_for(wanted, ()) == NEWEST
     with TeacherCache.open(str(cache)) as opened:
-        assert decoding_for(wanted, (opened,)) == opened.manifest.data.decoding == 1
+        assert decoding_for(wanted, (opened,)) == opened.manifest.input.decoding == 1
     (tmp_path / "out").mkdir()
     body = run_config(tmp_path / "out").model_dump(mode="json")
     del body["decoding"]  # as earlier releases wrote it

@@ -204,7 +204,7 @@ def test_closing_ends_a_request_that_waits(store):
 def test_a_damaged_tile_is_named_and_not_asked_for_again(tmp_path):
     path = tmp_path / "c.zarr"
     write_synthetic_cache(path, synthetic_logits(VIEWS, ROWS, CLASSES))
-    shard = path / "records" / "topk_value" / "c" / "0" / "0" / "0"
+    shard = path / "records/logits/topk_value/c" / "0" / "0" / "0"
     damaged = bytearray(shard.read_bytes())
     damaged[len(damaged) // 3] ^= 1
     with server(path) as url, TeacherCache.open(url) as cache:

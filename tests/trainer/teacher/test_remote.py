@@ -155,7 +155,7 @@ def test_an_array_that_is_not_its_digest_is_refused():
 
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(40, np.float32))
-    sealed = MANIFEST.model_copy(update={"digests": {"codec/mean": "0" * 16}})
+    sealed = MANIFEST.model_copy(update={"digests": {"codec/logits/mean": "0" * 16}})
     manifest = json.dumps(sealed.model_dump(mode="json")).encode()
 
     def answer(request, _):
@@ -164,9 +164,9 @@ def test_an_array_that_is_not_its_digest_is_refused():
     with (
         canned(answer) as url,
         source(url) as remote,
-        pytest.raises(ServerError, match="codec/mean does not match its digest"),
+        pytest.raises(ServerError, match="codec/logits/mean does not match its digest"),
     ):
-        remote.array("codec/mean")
+        remote.array("codec/logits/mean")
 
 
 def test_something_that_is_no_manifest_is_refused():

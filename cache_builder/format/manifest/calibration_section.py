@@ -1,0 +1,54 @@
+"""What calibration was asked for, measured and chose."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveFloat
+
+from cache_builder.format.frozen import Frozen
+
+
+class CodecRequest(Frozen):
+    """What the user asked of calibration; null = free."""
+
+    bytes_per_view: PositiveFloat | None = None
+    """The most a record should take on disk."""
+    top_k: int | None = None
+    """K."""
+    tail_rank: int | None = None
+    """r."""
+    tail_step: PositiveFloat | None = None
+    """Step of the coefficients, in logits."""
+    value_step: PositiveFloat | None = None
+    """Step of the K values, in logits."""
+
+
+class RatePoint(Frozen):
+    """One setting of the codec: what it costs and what it loses, on pairs that fitted nothing."""
+
+    top_k: int
+    tail_rank: int
+    tail_step: float
+    value_step: float
+    bytes_per_view: float
+    """On disk, after compression."""
+    tv: tuple[float, float, float, float]
+    """Mean total-variation distance of softmax(logits / T), decoded against live, at T = 1, 2, 4 and 8."""
+    gradient_cosine: float
+    """The smallest over a few losses, of the gradient that a half-trained student would get."""
+    logit_error: float
+    """Root-mean-square of decoded minus live logits, in logits."""
+
+
+class CalibrationSection(Frozen):
+    """The pass that fitted the tail basis and chose the codec's settings."""
+
+    pairs: int = Field(ge=0)
+    """(view, row) pairs whose logits were used; 0 when nothing had to be fitted."""
+    logit_std: float = Field(ge=0)
+    """Standard deviation of those logits around their per-class mean, in logits."""
+    tail_error: float = Field(ge=0)
+    """Root-mean-square error of decoded against live logits on those pairs, in logits."""
+    table: tuple[RatePoint, ...] = ()
+    """Fitted on one half of the pairs, measured on the other; empty when nothing was chosen."""
+    chosen: int | None = Field(default=None, ge=0)
+    """The row of the table that the cache uses."""
