@@ -154,7 +154,7 @@ class Pair:
         """Seconds of encoding a batch, and of writing and committing a tile."""
         cache = open_cache(self.out)
         encoder = RecordEncoder(cache.codec)
-        logits = self._plan.forward(torch.zeros(BATCH, 3, 224, 224, dtype=torch.uint8))
+        logits = self._plan.forward.logits(torch.zeros(BATCH, 3, 224, 224, dtype=torch.uint8))
         tile, layout = cache.tiles[0], cache.layout
         page = cache.read_page(0)[tile.row_start : tile.row_stop].copy().view(layout.dtype).reshape(-1)
         fields = {name: page[name][None].repeat(len(tile.views), axis=0) for name in layout.dtype.names or ()}
@@ -172,8 +172,7 @@ class Pair:
 
 def rendered(plan: Plan) -> Iterator[torch.Tensor]:
     """The builder's own loader over all its tiles: uint8 [rows, views, 3, S, S]."""
-    seen, views = plan.manifest.input, plan.manifest.views
-    renderer = ViewRenderer(plan.source, plan.recipe, views.seed, seen.size, seen.interpolation)
+    renderer = ViewRenderer(plan.source, plan.replay)
     batches = chain.from_iterable(TileRunner.batches(plan, tile) for tile in tiles(plan.manifest))
     return (batch.images for batch in render_batches(renderer, batches, plan.workers, pin_memory=False))
 
@@ -206,7 +205,7 @@ class Inside(BuildProgress):
         forward, render = TeacherForward.__call__, running.render_batches
         written = TileRunner._written
 
-        def timed_forward(teacher: TeacherForward, images: torch.Tensor) -> torch.Tensor:
+        def timed_forward(teacher: TeacherForward, images: torch.Tensor) -> dict[str, torch.Tensor]:
             return self._timed("teacher", lambda: waited_for(forward(teacher, images)))
 
         def timed_written(runner: TileRunner) -> None:
@@ -264,11 +263,11 @@ def timed_loop(plan: Plan) -> Callable[[], float]:
     return run
 
 
-def waited_for(logits: torch.Tensor) -> torch.Tensor:
-    """The logits, computed: a GPU answers before it has."""
-    if logits.is_cuda:
+def waited_for(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The outputs, computed: a GPU answers before it has."""
+    if any(output.is_cuda for output in outputs.values()):
         torch.cuda.synchronize()
-    return logits
+    return outputs
 
 
 def repeated(run: Callable[[], object], times: int = 20) -> float:

@@ -24,7 +24,8 @@ from benchmarks import glyph_teacher, glyphs
 from benchmarks.encodings import everyone
 from benchmarks.gradients import Batches, Gradients
 from benchmarks.report import RESULTS, write_results
-from cache_builder.calibration.fidelity import TEMPERATURES, softmax
+from cache_builder.calibration.fidelity import TEMPERATURES
+from cache_builder.format.probabilities import softmax
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen

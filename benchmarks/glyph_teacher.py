@@ -104,7 +104,7 @@ def load_pictures(folder: Path) -> tuple[Tensor, Tensor]:
     source = open_source(f"imagefolder:{folder}")
     labels = source.labels
     assert labels is not None
-    images = np.stack([source.read(index).image[:1].numpy() for index in range(len(source))])
+    images = np.stack([source.read(index).value[:1].numpy() for index in range(len(source))])
     return torch.from_numpy(images).expand(-1, 3, -1, -1), torch.from_numpy(labels.astype(np.int64))
 
 

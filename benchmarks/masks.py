@@ -18,7 +18,7 @@ from benchmarks.report import write_results
 from cache_builder.calibration import calibrate, masks
 from cache_builder.calibration.fidelity import stored_bytes
 from cache_builder.format.manifest import CodecRequest
-from cache_builder.verify.faithful import total_variation
+from cache_builder.format.probabilities import total_variation
 
 _MARGINS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0)
 _CASES = ((5, 0.5), (5, 2.0), (60, 1.5), (200, 2.5))

@@ -26,7 +26,7 @@ from cache_builder import datasets
 from cache_builder.build.pipeline import build
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.progress import BuildProgress
-from cache_builder.datasets.source import Sample, pixel_sample
+from cache_builder.datasets.source import ImageSample, pixel_sample
 from cache_builder.format.ids import DecimalIds
 from cache_builder.look.inspect import cache_size
 
@@ -49,7 +49,7 @@ class Noise:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """Eight by eight pixels."""
         words = np.random.Philox(key=index).random_raw(SIDE * SIDE * 3 // 8)
         return pixel_sample(words.view(np.uint8).reshape(SIDE, SIDE, 3))

@@ -270,7 +270,7 @@ def _train_some() -> None:
 def _decoded(path: str):  # type: ignore[no-untyped-def]  # a tensor, without importing torch up here
     from cache_builder.datasets.decoding import read_image_file
 
-    return read_image_file(Path(path)).image
+    return read_image_file(Path(path)).value
 
 
 def _mean_level(path: str, low: float, high: float) -> str:

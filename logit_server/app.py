@@ -21,6 +21,9 @@ from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
 
+ROUTERS = (caches.router, samples.router, records.plain_router, records.router, health.router)
+"""Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
+
 _WATCH_S = 1.0
 
 _DESCRIPTION = """Streams compressed teacher logits by sample id or row.
@@ -53,7 +56,7 @@ def create_app(
         redirect_slashes=False,
         exception_handlers=dict.fromkeys((*STATUSES, HTTPException), respond_to),
     )
-    for router in (caches.router, samples.router, records.plain_router, records.router, health.router):
+    for router in ROUTERS:
         api.include_router(router)
     shortcuts = {
         ("POST", f"/v1/caches/{key}/records"): records.RecordsOf(state, served)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cache_builder.build.forward import size_failures
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, chunks
 from cache_builder.build.running import check_finite, rendered, teacher_failures
@@ -33,10 +34,13 @@ def look_at_teacher(plan: Plan, progress: Progress) -> bool:
     """
     masks = False
     for images, rows in _first_views(plan):
+        with size_failures(plan.manifest.input.size):
+            plan.forward(images[:1])
         with teacher_failures(plan, rows):
-            check_members(plan.forward.members(), images)
-            told = check_teacher(plan.forward, images, plan.settings.allow_unrepeatable)
-            masks = bool(is_masked(plan.forward(images).float().cpu().numpy()).any())
+            members = [(name, member.logits) for name, member in plan.forward.members()]
+            check_members(members, images)
+            told = check_teacher(plan.forward.logits, images, plan.settings.allow_unrepeatable)
+            masks = bool(is_masked(plan.forward.logits(images).float().cpu().numpy()).any())
         for line in told:
             progress.say(line)
     return masks
@@ -52,7 +56,7 @@ def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Ma
         progress.say(line)
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
-    probe, pixels = render_probe(plan.source, manifest.views, manifest.input, skip_unreadable=skip)
+    probe, pixels = render_probe(plan.source, plan.replay, skip_unreadable=skip)
     update = {"calibration": calibration.section, "probe": probe}
     manifest = manifest.with_codec(calibration.codec.settings).model_copy(update=update)
     arrays = header_arrays(calibration.codec, plan.table, pixels)
@@ -78,7 +82,7 @@ def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
     done = 0
     for batch in rendered(plan, chunks(tasks, plan.settings.batch_size)):
         with teacher_failures(plan, batch.rows):
-            out = plan.forward(batch.images.flatten(0, 1)).float().cpu().numpy()
+            out = plan.forward.logits(batch.images.flatten(0, 1)).float().cpu().numpy()
         readable = [index for index, error in enumerate(batch.errors) if error is None]
         usable = (out < np.inf).all(axis=1) & np.isfinite(out).any(axis=1)  # -inf masks a class
         check_finite(usable[readable], [batch.rows[i] for i in readable], plan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,37 +12,13 @@ from torch import Tensor, nn
 from cache_builder.console.memory import is_exhausted
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.teachers.ensemble import Ensemble
-from cache_builder.teachers.outputs import logits_of
+from cache_builder.teachers.outputs import LOGITS, logits_of
+from cache_builder.tensors.device import Precision
 from cache_builder.tensors.normalise import normalise
 
-Precision = Literal["fp32", "bf16", "fp16"]
 # What a model raises for an input it was not made for.
 _MODEL_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:n`` to a device that exists; :class:`ConfigError` otherwise."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return device
-
-
-def resolve_precision(name: str, device: torch.device) -> Precision:
-    """``auto`` is bf16 on a GPU that has it, float32 elsewhere."""
-    if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name not in ("fp32", "bf16", "fp16"):
-        raise ConfigError(f"precision {name!r} is not one of auto, fp32, bf16, fp16")
-    return name  # type: ignore[return-value]  # narrowed by the line above
 
 
 class CompilerError(KDCacheError):
@@ -49,7 +26,7 @@ class CompilerError(KDCacheError):
 
 
 class TeacherForward:
-    """Rendered pixels to logits on the device."""
+    """A teacher as a function of rendered pixels to named outputs, on the device."""
 
     def __init__(
         self,
@@ -58,7 +35,10 @@ class TeacherForward:
         std: tuple[float, float, float],
         device: torch.device,
         precision: Precision,
+        outputs: Mapping[str, int] | None = None,
     ) -> None:
+        """``outputs``: the width of each, as the teacher declares it; None where nobody knows."""
+        self.outputs = dict(outputs or {})
         self.device = device
         self._precision = precision
         self._mean, self._std = mean, std
@@ -68,14 +48,14 @@ class TeacherForward:
 
     def in_precision(self, precision: Precision) -> TeacherForward:
         """The same model in other arithmetic, not compiled."""
-        return TeacherForward(self._model, self._mean, self._std, self.device, precision)
+        return TeacherForward(self._model, self._mean, self._std, self.device, precision, self.outputs)
 
     def members(self) -> list[tuple[str, TeacherForward]]:
         """Name and forward pass of each member of an ensemble; none for a single teacher."""
         if not isinstance(self._model, Ensemble):
             return []
         return [
-            (name, TeacherForward(member, self._mean, self._std, self.device, self._precision))
+            (name, TeacherForward(member, self._mean, self._std, self.device, self._precision, self.outputs))
             for name, member in self._model.named()
         ]
 
@@ -103,31 +83,59 @@ class TeacherForward:
         return self._compiled is not None
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] to raw logits [B, C] in the precision of the last layer."""
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 [B, 3, S, S] to outputs [B, width] by name, in the precision of the last layer.
+
+        ``logits`` are raw. Raises :class:`ConfigError` for an output of another width than the declared one.
+        """
         if self._compiled is None:
-            return self._logits(images, self._model)
+            return {LOGITS: self._logits(images, self._model)}
         missing = max(0, self._batch_size - len(images))
         filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
-        return self._logits(filled, self._compiled)[: len(images)]
+        return {LOGITS: self._logits(filled, self._compiled)[: len(images)]}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The output ``logits`` alone [B, C]."""
+        return self(images)[LOGITS]
 
     def _logits(self, images: Tensor, model: Callable[[Tensor], object]) -> Tensor:
         pixels = normalise(images.to(self.device, non_blocking=True), self._mean, self._std)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         dtype = _AUTOCAST.get(self._precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            return logits_of(model(pixels))
+            logits = logits_of(model(pixels))
+        declared = self.outputs.get(LOGITS, logits.shape[1])
+        if logits.shape[1] != declared:
+            raise ConfigError(
+                f"the teacher gives {logits.shape[1]} logits for a picture, and declares {declared}"
+            )
+        return logits
 
     def classes(self, input_size: int) -> int:
-        """C, from one forward pass over a black image; :class:`ConfigError` for a size the model refuses."""
-        try:
-            return int(self(torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)).shape[1])
-        except _MODEL_ERRORS as error:
-            raise ConfigError(
-                f"the teacher cannot take an image of {input_size} x {input_size} pixels: "
-                f"{_first_line(error)}; "
-                "is --input-size the one it was made for?"
-            ) from error
+        """C, as the teacher declares it.
+
+        The last resort, for a factory's model that nobody described, is one forward pass over a black
+        picture; raises :class:`ConfigError` for a size that the model refuses.
+        """
+        if LOGITS not in self.outputs:
+            black = torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)
+            with size_failures(input_size):
+                self.outputs[LOGITS] = int(self.logits(black).shape[1])
+        return self.outputs[LOGITS]
+
+
+@contextmanager
+def size_failures(input_size: int) -> Iterator[None]:
+    """Turn what a model raises at the first picture into a :class:`ConfigError` about its size."""
+    try:
+        yield
+    except _MODEL_ERRORS as error:
+        if is_exhausted(error):
+            raise
+        raise ConfigError(
+            f"the teacher cannot take an image of {input_size} x {input_size} pixels: {_first_line(error)}; "
+            "is --input-size the one it was made for?"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from cache_builder.build.plan import Plan, check_codec
-from cache_builder.datasets import ImageSource, Sample
+from cache_builder.datasets import ImageSample, ImageSource
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import FORMAT_VERSION, Manifest, differing_names, differing_settings
 from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.same_samples import differing_array
 from cache_builder.format.writer import NO_RESULTS, create, header_digests
 
 
@@ -60,7 +59,7 @@ class PartSource(Wrapped):
         super().__init__(source)
         self._rows = rows
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """As the data set does; raises :class:`KDCacheError` for a sample of another part."""
         try:
             return self._source.read(index)
@@ -99,12 +98,12 @@ def begun_like(plan: Plan) -> Manifest | None:
             f"--like {like} is part of a cache of other settings (there -> asked for):\n  "
             + "\n  ".join(differing)
         )
-    for path, wanted in plan.table.arrays().items():
-        if not np.array_equal(model.header_array(path), wanted):
-            raise ConfigError(
-                f"--like {like} has other sample ids or labels than {plan.settings.data} here ({path}): "
-                "every part needs the same data set, whichever rows it builds"
-            )
+    path = differing_array(model, plan.table)
+    if path is not None:
+        raise ConfigError(
+            f"--like {like} has other sample ids or labels than {plan.settings.data} here ({path}): "
+            "every part needs the same data set, whichever rows it builds"
+        )
     check_codec(plan.settings, manifest, f"--like {like}")
     return copy_begun(model, plan.settings.out, manifest)
 

@@ -46,6 +46,7 @@ from cache_builder.format.locations import is_remote
 from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
 from cache_builder.format.manifest import Manifest, differing_names
 from cache_builder.format.reader import Cache, open_cache, read_manifest
+from cache_builder.format.same_samples import differing_array
 from cache_builder.format.statistics import TeacherStatistics, TileStatistics
 from cache_builder.format.store import open_store
 from cache_builder.format.writer import CacheWriter
@@ -212,12 +213,11 @@ def _resumed(plan: Plan) -> Manifest | None:
     check_settings(plan, stored)
     cache = open_cache(out, allow_partial=True)
     refuse_other(plan, stored, differing_names(cache.class_names, plan.table.names.teacher))
-    for path, wanted in plan.table.arrays().items():
-        if not np.array_equal(cache.header_array(path), wanted):
-            raise ConfigError(
-                f"{out} was begun over other sample ids or labels than {plan.settings.data} has now: "
-                "restore the data set, or use another --out"
-            )
+    if differing_array(cache, plan.table) is not None:
+        raise ConfigError(
+            f"{out} was begun over other sample ids or labels than {plan.settings.data} has now: "
+            "restore the data set, or use another --out"
+        )
     return cache.manifest
 
 
@@ -272,7 +272,7 @@ class TileRunner:
     def batches(plan: Plan, tile: Tile) -> Iterator[list[RenderTask]]:
         """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
         per_batch = max(1, plan.settings.batch_size // len(tile.views))
-        rows = in_pairs(plan.recipe, plan.manifest.views.seed, tile, len(plan.source))
+        rows = in_pairs(plan.replay, tile)
         return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in rows], per_batch)
 
     def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
@@ -307,7 +307,7 @@ class TileRunner:
         labels_of = torch.split(labels.T.flatten(), size)
         encoded = []
         for piece, piece_labels in zip(pieces, labels_of, strict=True):
-            logits = self._plan.forward(piece)
+            logits = self._plan.forward.logits(piece)
             self._meter.add(logits, piece_labels)
             encoded.append(self._encoder(logits))
         return torch.cat(encoded)
@@ -315,7 +315,7 @@ class TileRunner:
     def _labels(self, batch: RenderedBatch, tile: Tile) -> NDArray[np.int32]:
         """Labels [views, rows], -1 where none is known and where two samples are mixed."""
         labels = np.tile(self._plan.table.labels[batch.rows], (len(tile.views), 1))
-        labels[[self._plan.recipe.mixes(view) for view in tile.views]] = NO_LABEL
+        labels[[self._plan.replay.recipe.mixes(view) for view in tile.views]] = NO_LABEL
         return labels
 
     def _mark_invalid(
@@ -373,8 +373,7 @@ class TileRunner:
     @cached_property
     def _read(self) -> ImagesRead | None:
         """What was read so far, also by the runs before this one; None where nothing is mixed."""
-        views = self._manifest.views
-        if not any(self._plan.recipe.mixes(view) for view in range(views.count)):
+        if not self._plan.replay.mixes:
             return None
         read, cache = ImagesRead(self._manifest.data.samples), None
         for tile in tiles(self._manifest):
@@ -389,11 +388,8 @@ class TileRunner:
         return open_cache(self._writer.location, allow_partial=True)
 
     def _write(self, finished: FinishedTile) -> None:
-        shape = finished.records.shape
-        flat = self._writer.codec.unpack(finished.records.reshape(-1, shape[-1]))
-        fields = {name: column.reshape(*shape[:2], *column.shape[1:]) for name, column in flat.items()}
-        written = self._writer.write_tile(
-            finished.tile, fields, finished.digests, finished.invalid, finished.statistics
+        written = self._writer.write_records(
+            finished.tile, finished.records, finished.digests, finished.invalid, finished.statistics
         )
         self._stats.bytes_written += written
         self._stats.records_committed += finished.tile.count

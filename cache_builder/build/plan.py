@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 
 import torch
 
 from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
-from cache_builder.build.forward import TeacherForward, resolve_device, resolve_precision
+from cache_builder.build.forward import TeacherForward
 from cache_builder.build.output import check_name
 from cache_builder.build.preflight import check_codec_name, opened_source
 from cache_builder.build.settings import BuildSettings
@@ -36,8 +37,10 @@ from cache_builder.format.manifest import (
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.writer import SampleTable
 from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, combined, open_teacher
+from cache_builder.tensors.device import resolve_device, resolve_precision
 from cache_builder.views import Recipe, named, parse_recipe
 from cache_builder.views.recipes import Augment, Erased, PadCropFlip, Plain, RrcFlip
+from cache_builder.views.replay import Replay
 
 TILE_VIEWS = 8
 MAX_TILE_ROWS = 4096
@@ -52,7 +55,6 @@ class Plan:
 
     settings: BuildSettings
     source: ImageSource
-    recipe: Recipe
     forward: TeacherForward
     table: SampleTable
     manifest: Manifest
@@ -60,6 +62,11 @@ class Plan:
     workers: int
     data_names: tuple[str, ...] | None = None
     """Class names of the data where its labels are the teacher's by their position alone."""
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The views of the cache that is built, as the manifest names them."""
+        return Replay.of(self.manifest)
 
     @property
     def has_labels(self) -> bool:
@@ -86,7 +93,7 @@ def make_plan(
     usual = default_recipe(source, wanted)
     recipe = fitted_recipe(based_on(recipe, usual) if recipe else usual, wanted)
     _check_views(settings.views, recipe)
-    forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision)
+    forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision, teacher.outputs)
     classes = forward.classes(wanted.input_size)
     fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
     request = _codec_request(settings, classes)
@@ -132,7 +139,7 @@ def make_plan(
     names = ClassNames(fitted.class_names, fitted.own_class_names)
     table = SampleTable.from_ids(source.ids, fitted.labels, names)
     workers = _workers(settings, source, device)
-    return Plan(settings, source, recipe, forward, table, manifest, workers, fitted.data_names)
+    return Plan(settings, source, forward, table, manifest, workers, fitted.data_names)
 
 
 def as_there(settings: BuildSettings) -> BuildSettings:

@@ -19,9 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import DataError, KDCacheError
 from cache_builder.format.layout import Tile
-from cache_builder.views import Recipe
-from cache_builder.views.apply import render_views
-from cache_builder.views.pairing import Pairing, pairs_first
+from cache_builder.views.pairing import pairs_first
+from cache_builder.views.replay import Replay
 
 
 class RenderTask(NamedTuple):
@@ -63,10 +62,7 @@ class ViewRenderer(Dataset[RenderedRow]):
     """A data set indexed by :class:`RenderTask`."""
 
     source: ImageSource
-    recipe: Recipe
-    seed: int
-    size: int
-    interpolation: str
+    replay: Replay
 
     def __getitem__(self, task: RenderTask) -> RenderedRow:
         return self.__getitems__([task])[0]
@@ -83,15 +79,11 @@ class ViewRenderer(Dataset[RenderedRow]):
                 errors[row] = str(error)
                 return None
             digests[row] = sample.digest
-            return sample.image
+            return sample.value
 
         wanted = [(task.row, view) for task in tasks for view in range(task.view_start, task.view_stop)]
-        pictures = iter(
-            render_views(
-                self.recipe, self.seed, wanted, read, self.size, self.interpolation, len(self.source)
-            )
-        )
-        black = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+        pictures = iter(self.replay.batch(wanted, read))
+        black = torch.zeros(3, self.replay.size, self.replay.size, dtype=torch.uint8)
         items = []
         for row, view_start, view_stop in tasks:
             views = [next(pictures).image for _ in range(view_start, view_stop)]
@@ -102,17 +94,17 @@ class ViewRenderer(Dataset[RenderedRow]):
         return [items[0]._replace(partners=partners), *items[1:]]
 
 
-def in_pairs(recipe: Recipe, seed: int, tile: Tile, samples: int) -> list[int]:
+def in_pairs(replay: Replay, tile: Tile) -> list[int]:
     """The rows of a tile, so ordered that partners of its first mixed view stand side by side.
 
     Ascending where the recipe mixes nothing. A batch reads each image once, so a pair costs two reads instead
     of three; partners in the tile's other views, and outside the tile, are read once more.
     """
-    mixed = next((view for view in tile.views if recipe.mixes(view)), None)
+    mixed = next((view for view in tile.views if replay.recipe.mixes(view)), tile.view_start)
     rows = np.arange(tile.row_start, tile.row_stop)
-    if mixed is None:
+    partners = replay.partners(mixed, rows)
+    if partners is None:
         return [int(row) for row in rows]
-    partners = Pairing(seed, mixed, samples).partners(rows)
     return [int(row) for row in rows[pairs_first(partners - tile.row_start)]]
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from cache_builder.build.classes import StoredClasses
 from cache_builder.build.plan import Plan, make_plan
 from cache_builder.build.settings import BuildSettings, Reopening
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import RequestSection
 from cache_builder.format.reader import Cache
+from cache_builder.format.same_samples import differing_array
 from cache_builder.teachers.weight_places import split_entry
-from cache_builder.views import recipe_from
 
 UNKNOWN_DIGEST = "unknown"
 """In the manifest of an imported cache."""
@@ -58,7 +56,8 @@ def reopened(cache: Cache, wanted: Reopening) -> Plan:
     )
     classes = StoredClasses(cache.ids, cache.labels, manifest.classes, cache.class_names)
     plan = make_plan(settings, classes)
-    return replace(plan, recipe=recipe_from(views.recipe))
+    # The settings name no recipe, so that the plan has the one usual for the data: the cache has its own.
+    return replace(plan, manifest=plan.manifest.model_copy(update={"views": views}))
 
 
 def _weights(stored: RequestSection) -> tuple[str, ...] | None:
@@ -85,9 +84,9 @@ def check_teacher(cache: Cache, plan: Plan) -> None:
 
 def check_samples(cache: Cache, plan: Plan) -> None:
     """Raise :class:`DataError` unless the plan's data set has the cache's ids and labels, row by row."""
-    for path, wanted in plan.table.arrays().items():
-        if not np.array_equal(cache.header_array(path), wanted):
-            raise DataError(
-                f"{plan.settings.data} has other sample ids or labels than {cache.location} ({path} "
-                "differs): `kdcache verify CACHE --data SPEC` names the first"
-            )
+    path = differing_array(cache, plan.table)
+    if path is not None:
+        raise DataError(
+            f"{plan.settings.data} has other sample ids or labels than {cache.location} ({path} "
+            "differs): `kdcache verify CACHE --data SPEC` names the first"
+        )

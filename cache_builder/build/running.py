@@ -18,8 +18,7 @@ _NAMED_IN_ERRORS = 5
 
 def rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[RenderedBatch]:
     """Render batches; an unreadable image stops the build unless it is to be skipped."""
-    seen, views = plan.manifest.input, plan.manifest.views
-    renderer = ViewRenderer(plan.source, plan.recipe, views.seed, seen.size, seen.interpolation)
+    renderer = ViewRenderer(plan.source, plan.replay)
     pin = plan.forward.device.type == "cuda"
     for batch in render_batches(renderer, batches, plan.workers, pin):
         problem = next((error for error in batch.errors if error), None)

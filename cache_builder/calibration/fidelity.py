@@ -11,6 +11,7 @@ from cache_builder.calibration.sketch import Fitted, fit_sketch
 from cache_builder.format.arrays import compressed_size
 from cache_builder.format.codecs import RecordLayout
 from cache_builder.format.manifest import RatePoint
+from cache_builder.format.probabilities import softmax
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 # Pairs that bytes are measured on, and the first of them for distortion.
@@ -127,13 +128,6 @@ def _tail_gradient(student: NDArray[np.float32], teacher: NDArray[np.float32]) -
     bucketed = np.where(beyond, q - mass * rest_q, q - p)
     gradient: NDArray[np.float32] = bucketed + weight * (rest_q - rest_p)
     return gradient
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Row-wise."""
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float32] = raised / raised.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def _standard(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Things of the user's own code, named as ``package.module:Name``: teachers, students, losses."""
+"""Things that users write themselves, found by ``package.module:Name``."""
 
 from __future__ import annotations
 
@@ -6,47 +6,54 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from cache_builder.format.errors import ConfigError
 
-_OURS = Path(__file__).parents[1]
+_OURS = tuple(Path(__file__).parents[2] / room for room in ("cache_builder", "logit_server", "trainer"))
+_EXPECTED = "expected package.module:Name"
 
 
-def is_dotted(name: str) -> bool:
-    """Whether a name is meant as ``package.module:Name``."""
-    return ":" in name
+def is_dotted(text: str) -> bool:
+    """Whether a text has the form ``package.module:Name``."""
+    module_name, colon, name = text.partition(":")
+    return bool(colon) and _is_path(module_name) and _is_path(name)
 
 
-def import_dotted(path: str, what: str = "Name") -> object:
-    """What ``package.module:Name`` names; a module may also lie in the working directory.
+def import_dotted(path: str, what: str) -> Any:
+    """What ``package.module:Name`` names; the module is installed or lies in the working directory.
 
-    ``what``: the word for it in errors. Raises :class:`ConfigError` that names the line of the user's own
-    module at which importing it failed.
+    ``what``: what it is to be, e.g. ``"loss"``, for errors. Raises :class:`ConfigError` for a module that is
+    not there, one that fails while it is imported (naming the user's line), and a name that it lacks.
     """
-    module_name, _, attribute = path.partition(":")
-    expected = f"expected package.module:{what}"
-    if not module_name or not attribute or module_name.startswith("."):
-        raise ConfigError(f"{path!r} is incomplete: {expected}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    if not is_dotted(path):
+        raise ConfigError(f"{what} {path!r}: {_EXPECTED}")
+    module_name, _, name = path.partition(":")
+    find_in_working_directory()
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+        found: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigError(
-                f"{path!r}: {error}; {expected}, installed or in the working directory"
+                f"{what} {path!r}: {error}; {_EXPECTED}, installed or in the working directory"
             ) from error
-        raise ConfigError(f"{path!r}: importing {module_name} failed: {failure(error)}") from error
-    except Exception as error:
-        raise ConfigError(f"{path!r}: importing {module_name} failed: {failure(error)}") from error
-    if not hasattr(module, attribute):
-        raise ConfigError(f"{path!r}: {module_name} has no attribute {attribute!r}; {expected}")
-    found: object = getattr(module, attribute)
+        raise ConfigError(f"{what} {path!r}: importing {module_name} failed: {failure(error)}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{what} {path!r}: {module_name} has no attribute {name!r}; {_EXPECTED}")
+        found = getattr(found, part)
     return found
 
 
-def failure(error: Exception) -> str:
+def find_in_working_directory() -> None:
+    """Let modules in the working directory be imported, as ``python -m`` does and a script does not."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def failure(error: BaseException) -> str:
     """An error of the user's code with its file and line, for a message without a traceback."""
+    # A syntax error names its line itself, which is not where Python's importer stood.
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     frame = _users_frame(error)
@@ -54,16 +61,20 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
-def _users_frame(error: Exception) -> traceback.FrameSummary | None:
+def _users_frame(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame in the folder of the user's code: where the first frame that is not ours lies."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen")
+        if not frame.filename.startswith("<")
         and frame.filename != importlib.__file__
-        and not Path(frame.filename).is_relative_to(_OURS)
+        and not any(Path(frame.filename).is_relative_to(room) for room in _OURS)
     ]
     if not frames:
         return None
     home = Path(frames[0].filename).parent
     return [frame for frame in frames if Path(frame.filename).is_relative_to(home)][-1]
+
+
+def _is_path(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))

@@ -1,4 +1,4 @@
-"""Names as people write them: of data sets, their options and classes; what to say of an unknown one."""
+"""Names as people write them: data sets, their options, classes, devices; what to say of an unknown one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from cache_builder.format.errors import ConfigError
+
 # What `--data` takes, for the help of both programs: they must not load the data sets to show it.
 DATA_KINDS = (
     "imagefolder:PATH, webdataset:PATTERN, hf:PATH[:SPLIT], csv:PATH, parquet:PATH, "
-    "torchvision:NAME:PATH, cifar10:PATH[:test], cifar100:PATH[:test] or digits[:train|:test]"
+    "torchvision:NAME:PATH, cifar10:PATH[:test], cifar100:PATH[:test], digits[:train|:test] or "
+    "package.module:Name[:ARGUMENT]"
 )
 
 # The options behind a data set's path: only a tail that is nothing but NAME=VALUE, as a glob may hold
@@ -29,6 +32,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
         f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:20])}"
     )
     return f"unknown {kind} {name!r}: {offer}"
+
+
+def check_device_name(name: str) -> str:
+    """The same name; :class:`ConfigError` for one that is no device's."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    return name
 
 
 def natural_key(name: str) -> list[str | int]:

@@ -1,15 +1,18 @@
 """Data sets by spec ``kind:argument``.
 
 To add one: a class with ``ImageSource``'s members, a line below, and its form in
-``names.DATA_KINDS`` for the help.
+``names.DATA_KINDS`` for the help. One of your own needs no line: ``package.module:Name:argument``.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from copy import copy
+from importlib.util import find_spec
 from pathlib import Path
 
+from cache_builder.console.dotted import failure, find_in_working_directory, import_dotted, is_dotted
 from cache_builder.console.names import unknown_name
 from cache_builder.datasets.cifar import open_cifar10, open_cifar100
 from cache_builder.datasets.digits import open_digits
@@ -20,16 +23,18 @@ from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.shards import find_shards
 from cache_builder.datasets.source import (
     ArraySource,
+    ImageSample,
     ImageSource,
     LimitedSource,
     Sample,
+    Source,
     decoding_of,
     left_out_of,
 )
 from cache_builder.datasets.tables import TableSource, open_csv, open_parquet
 from cache_builder.datasets.torchvision_sets import TorchvisionSource
 from cache_builder.datasets.webdataset import WebDataset
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.frozen import Decoding
 
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
@@ -44,15 +49,18 @@ DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "cifar100": open_cifar100,
 }
 
+_MEMBERS = ("spec", "ids", "labels", "class_names", "reads_files", "side", "mirrors", "read", "__len__")
 _DECODING = (ImageFolder, WebDataset, HuggingFaceSource, TableSource, TorchvisionSource)
 
 __all__ = [
     "DATASETS",
     "ArraySource",
     "ImageFolder",
+    "ImageSample",
     "ImageSource",
     "LimitedSource",
     "Sample",
+    "Source",
     "check_there",
     "decoded_by",
     "decoding_of",
@@ -72,10 +80,45 @@ def open_source(spec: str, decoding: Decoding = NEWEST) -> ImageSource:
     if bare in DATASETS:  # options of a kind that needs no path
         kind, argument = bare, mark + options
     if kind not in DATASETS:
+        if _is_own(spec):
+            return _opened_own(spec, decoding)
         if spec and Path(spec).exists():
             raise ConfigError(f"data {spec!r} names no kind: write {_likely_kind(Path(spec))}:{spec}")
-        raise ConfigError(unknown_name("data set kind", kind, DATASETS) + " (write KIND:PATH)")
-    source = DATASETS[kind](argument)
+        raise ConfigError(
+            unknown_name("data set kind", kind, DATASETS) + " (write KIND:PATH, or package.module:Name)"
+        )
+    return _told_decoding(DATASETS[kind](argument), decoding)
+
+
+def _is_own(spec: str) -> bool:
+    """Whether a spec names somebody's own data set: its module is there, or it can be nothing else."""
+    module_name, name, *_ = [*spec.split(":"), ""]
+    if not is_dotted(f"{module_name}:{name}"):
+        return False
+    find_in_working_directory()
+    return "." in module_name or module_name in sys.modules or find_spec(module_name) is not None
+
+
+def _opened_own(spec: str, decoding: Decoding) -> ImageSource:
+    """``package.module:Name`` called without arguments, ``package.module:Name:argument`` with one."""
+    module_name, name, *argument = spec.split(":", 2)
+    factory = import_dotted(f"{module_name}:{name}", "data set")
+    try:
+        source = factory(*argument)
+    except KDCacheError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"data set {spec!r} cannot be opened: {failure(error)}") from error
+    lacking = [member for member in _MEMBERS if not hasattr(source, member)]
+    if lacking:
+        raise ConfigError(
+            f"data set {spec!r} is a {type(source).__name__} without {', '.join(lacking)}: expected the "
+            "members of cache_builder.datasets.ImageSource"
+        )
+    return _told_decoding(source, decoding)
+
+
+def _told_decoding(source: ImageSource, decoding: Decoding) -> ImageSource:
     if decoding_of(source) is not None:
         source.decoding = decoding  # type: ignore[attr-defined]  # only those that decode have it
     return source

@@ -13,7 +13,7 @@ import xxhash
 from PIL import Image
 
 from cache_builder.datasets.pixels import NEWEST, as_rgb
-from cache_builder.datasets.source import Sample, as_tensor
+from cache_builder.datasets.source import ImageSample, Sample, as_tensor
 from cache_builder.format.errors import DataError
 from cache_builder.format.frozen import Decoding
 
@@ -27,7 +27,7 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
-def read_image_file(path: Path, where: str = "", decoding: Decoding = NEWEST) -> Sample:
+def read_image_file(path: Path, where: str = "", decoding: Decoding = NEWEST) -> ImageSample:
     """Read and decode a file; errors name its path, and ``where`` it was named."""
     try:
         data = path.read_bytes()
@@ -50,7 +50,7 @@ def _other_form(path: Path) -> str:
     )
 
 
-def decoded_sample(data: bytes, name: str, decoding: Decoding = NEWEST) -> Sample:
+def decoded_sample(data: bytes, name: str, decoding: Decoding = NEWEST) -> ImageSample:
     """The sample that is in the bytes of an image file; the error of one that is not calls it ``name``."""
     try:
         return Sample(decode_image(data, decoding), xxhash.xxh64_intdigest(data))

@@ -15,7 +15,7 @@ from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.labels import Labelled
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
-from cache_builder.datasets.source import Sample
+from cache_builder.datasets.source import ImageSample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import DecimalIds
@@ -56,7 +56,7 @@ class HuggingFaceSource:
     def __len__(self) -> int:
         return len(self._data)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """Decode one row's image; errors name the sample."""
         name = f"of sample {self.ids[index]!r} of {self.spec}"
         try:

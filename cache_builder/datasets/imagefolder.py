@@ -15,7 +15,7 @@ from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.left_out import LeftOut
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
-from cache_builder.datasets.source import Sample
+from cache_builder.datasets.source import ImageSample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer, SampleIds
@@ -70,7 +70,7 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """Read and decode one file; errors name its path."""
         return read_image_file(self._root / self._ids[index], decoding=self.decoding)
 

@@ -1,10 +1,10 @@
-"""What a data set must be able to do: name its samples and read one."""
+"""What a data set must be able to do: name its samples and read one. Pictures are one kind of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import xxhash
@@ -17,29 +17,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One decoded image and the digest of the bytes it came from."""
+T_co = TypeVar("T_co", covariant=True)
 
-    image: Tensor
-    """uint8 [3, H, W], RGB."""
+
+@dataclass(frozen=True)
+class Sample(Generic[T_co]):
+    """What a source holds at one row, and the digest of the bytes it came from."""
+
+    value: T_co
+    """A picture is uint8 [3, H, W], RGB; what other kinds of samples are, their sources say."""
     digest: int
     """xxh64 of the source bytes."""
 
 
-class ImageSource(Protocol):
-    """A data set of images. Picklable, so that loader workers can have it; safe to read after a fork."""
+ImageSample = Sample["Tensor"]
+
+
+class Source(Protocol[T_co]):
+    """A data set: it names its samples in a fixed order and reads one of them.
+
+    Picklable, so that loader workers can have it; safe to read after a fork.
+    """
 
     spec: str
     """How it was opened, e.g. ``imagefolder:/data/train``."""
-    class_names: tuple[str, ...] | None
-    """Names in label order."""
-    reads_files: bool
-    """Whether a sample comes from a file, so that a loader process has something to wait for."""
-    side: int | None
-    """Longer side in pixels of images that all have one size, None where sizes vary."""
-    mirrors: bool
-    """Whether a mirrored image is an image of the same class: not so for writing."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -51,8 +52,21 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> Sample:
+    def read(self, row: int) -> Sample[T_co]:
         """Decode one sample. Raises :class:`DataError` naming it when that fails."""
+
+
+class ImageSource(Source["Tensor"], Protocol):
+    """A data set of pictures, and what a build wants to know of them before it reads one."""
+
+    class_names: tuple[str, ...] | None
+    """Names in label order."""
+    reads_files: bool
+    """Whether a sample comes from a file, so that a loader process has something to wait for."""
+    side: int | None
+    """Longer side in pixels of images that all have one size, None where sizes vary."""
+    mirrors: bool
+    """Whether a mirrored image is an image of the same class: not so for writing."""
 
 
 def decoding_of(source: object) -> Decoding | None:
@@ -70,7 +84,7 @@ def left_out_of(source: object) -> str:
     return found
 
 
-def pixel_sample(pixels: NDArray[np.uint8]) -> Sample:
+def pixel_sample(pixels: NDArray[np.uint8]) -> ImageSample:
     """A sample that has no file: its digest is that of its pixels, uint8 [H, W, 3]."""
     pixels = np.ascontiguousarray(pixels)
     return Sample(as_tensor(pixels), xxhash.xxh64_intdigest(pixels.data))
@@ -109,7 +123,7 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self._images)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """The image as a tensor; never fails."""
         return pixel_sample(self._images[index])
 
@@ -144,6 +158,6 @@ class LimitedSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """As the whole data set does."""
         return self.whole.read(index)

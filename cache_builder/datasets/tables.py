@@ -17,7 +17,7 @@ from cache_builder.datasets.labels import LabelBuffer, Labelled
 from cache_builder.datasets.left_out import LeftOut
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
-from cache_builder.datasets.source import Sample
+from cache_builder.datasets.source import ImageSample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer, SampleIds
@@ -76,7 +76,7 @@ class TableSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """Read and decode one file; errors name its path and its row."""
         where = f" (row {index} of {self._table}, the first is 0)"
         return read_image_file(self._table.parent / self._paths[index], where, self.decoding)

@@ -17,7 +17,7 @@ from cache_builder.console.names import unknown_name
 from cache_builder.datasets.given_classes import in_given_order
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST, as_rgb
-from cache_builder.datasets.source import Sample, pixel_sample
+from cache_builder.datasets.source import ImageSample, pixel_sample
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import DecimalIds
@@ -79,7 +79,7 @@ class TorchvisionSource:
     def __len__(self) -> int:
         return len(self._data)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """The item's image as RGB; errors name its position."""
         return pixel_sample(self._item(index)[0])
 

@@ -20,7 +20,7 @@ from cache_builder.datasets.left_out import LeftOut
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.shards import Member, find_shards, samples_of
-from cache_builder.datasets.source import Sample
+from cache_builder.datasets.source import ImageSample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer
@@ -82,7 +82,7 @@ class WebDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """Read and decode one member; errors name its shard and key."""
         return decoded_sample(self.fetch(index), self._name(index), self.decoding)
 

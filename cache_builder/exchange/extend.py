@@ -16,7 +16,7 @@ from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import check_samples, check_teacher, reopened
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildProgress, Progress
-from cache_builder.datasets import ImageSource, Sample
+from cache_builder.datasets import ImageSample, ImageSource
 from cache_builder.datasets.source import Wrapped
 from cache_builder.exchange.replace_folder import aside, recover, replace_folder
 from cache_builder.exchange.settings import ExtendSettings
@@ -214,7 +214,7 @@ class WithoutRows(Wrapped):
         super().__init__(source)
         self._rows = rows
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """As the data set does, but for those rows."""
         if index in self._rows:
             raise DataError(f"row {index} could not be read when the cache was built")

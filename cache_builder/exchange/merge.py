@@ -20,10 +20,10 @@ from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import Manifest, differing_names, differing_settings, is_same_build
 from cache_builder.format.manifest.compare import version_3_path
 from cache_builder.format.reader import Cache, open_cache, read_manifest
+from cache_builder.format.same_samples import same_ids, same_labels
 from cache_builder.format.writer import NO_RESULTS, CacheWriter
 
 _NAMED = 3
-_IDS = ("samples/id_bytes", "samples/id_offsets")
 
 
 def run_merge(settings: MergeSettings) -> None:
@@ -67,12 +67,12 @@ def check_fits(first: Cache, other: Cache, reencode: bool) -> None:
     """Raise :class:`ConfigError` unless two caches are parts of one, naming what differs."""
     where = f"{other.location} cannot be joined with {first.location}"
     one, two = first.manifest, called(other.manifest, first.manifest)
-    if any(one.digests[path] != two.digests[path] for path in _IDS):
+    if not same_ids(one, two):
         raise ConfigError(
             f"{where}: it is of other sample ids. Views are drawn by row number, so that rows must keep "
             "theirs: only parts of one data set, built with `kdcache build --rows`, can be joined"
         )
-    if one.digests["samples/label"] != two.digests["samples/label"]:
+    if not same_labels(one, two):
         raise ConfigError(f"{where}: it has other labels")
     differing = differing_settings(one, two) + differing_names(first.class_names, other.class_names)
     if differing:

@@ -6,8 +6,8 @@ import ctypes
 import os
 from pathlib import Path
 
+from cache_builder.format.durable import fsync_folder, take_name
 from cache_builder.format.owned import remove, removed
-from cache_builder.format.store import fsync_folder
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
@@ -25,8 +25,7 @@ def replace_folder(new: Path, old: Path) -> Path | None:
         fsync_folder(old.parent)
         return new if removed(new) else None
     old.rename(aside(old))
-    new.rename(old)
-    fsync_folder(old.parent)
+    take_name(new, old)
     return aside(old) if removed(aside(old)) else None
 
 
@@ -43,8 +42,7 @@ def recover(old: Path) -> None:
     if old.exists():  # it died while it removed the old content
         remove(waiting)
     else:
-        waiting.rename(old)
-        fsync_folder(old.parent)
+        take_name(waiting, old)
 
 
 def _exchanged(new: Path, old: Path) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cache_builder.format.codecs import Fields
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, tile_arrays
 from cache_builder.format.reader import Cache
@@ -48,10 +46,4 @@ def reencode_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
         views.append(records)
     digests = source.read_digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
     statistics = source.commits[tile.key].statistics
-    writer.write_tile(tile, columns(np.stack(views), writer), digests, invalid, statistics)
-
-
-def columns(records: NDArray[np.uint8], writer: CacheWriter) -> Fields:
-    """Records [views, rows, record_bytes] as the columns that a writer takes."""
-    flat = writer.manifest.codec.layout.unpack(records.reshape(-1, records.shape[-1]))
-    return {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}
+    writer.write_records(tile, np.stack(views), digests, invalid, statistics)

@@ -34,6 +34,7 @@ from cache_builder.format.conditional import (
     read_tagged,
     replace_object,
 )
+from cache_builder.format.durable import take_name
 from cache_builder.format.errors import ConfigError, FormatError, KDCacheError
 from cache_builder.format.layout import ROOT_ATTRIBUTE, ArraySpec, digest_array, header_specs, record_arrays
 from cache_builder.format.locations import followed, is_remote, local_path
@@ -47,7 +48,6 @@ from cache_builder.format.manifest import (
 from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY, is_own, removed
 from cache_builder.format.store import (
     delete_object,
-    fsync_folder,
     list_keys,
     open_store,
     read_many,
@@ -143,11 +143,10 @@ def _create_folder(location: str | Path, objects: dict[str, bytes]) -> None:
         store = open_store(making, read_only=False)
         for key, data in objects.items():
             write_durably(store, key, data)
-        making.rename(root)
+        take_name(making, root)
     except BaseException:
         removed(making)
         raise
-    fsync_folder(root.parent)
 
 
 def _create_remote(location: str | Path, manifest: Manifest, objects: dict[str, bytes]) -> None:

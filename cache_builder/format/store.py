@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
+from cache_builder.format.durable import fsync_file, fsync_folder, write_file
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.remote import RemoteStore, storage_error, storage_failures
@@ -146,22 +145,14 @@ def write_durably(store: Store, key: str, data: bytes) -> None:
         return
     path = root / key
     _make_folders(root, path.parent)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_file(path, data)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         if path.is_dir():
             raise KDCacheError(
                 f"{path} is a folder where the store has a file: move it away, and run the same command again"
             ) from error
         raise
-    fsync_folder(path.parent)
 
 
 def _make_folders(root: Path, folder: Path) -> None:
@@ -177,18 +168,5 @@ def fsync_object(store: Store, key: str) -> None:
     """Force an object that Zarr wrote to the disk (Zarr renames, but does not fsync)."""
     root = local_root(store)
     if root is not None:
-        _fsync(root / key, os.O_RDONLY)
+        fsync_file(root / key)
         fsync_folder((root / key).parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Force the entries of a folder to the disk."""
-    _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _fsync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -128,6 +128,12 @@ NO_RESULTS: dict[str, Any] = {"cache_id": None, "invalid_rows": ()}
 """What a manifest says before its tiles are written."""
 
 
+def tile_columns(records: NDArray[np.uint8], codec: Codec[Any]) -> Fields:
+    """Packed records [views, rows, record_bytes] as the columns [views, rows, ...] that a store holds."""
+    flat = codec.unpack(records.reshape(-1, records.shape[-1]))
+    return {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}
+
+
 def _unchecked() -> None:
     """Nobody else writes, as in tests and tools."""
 
@@ -191,6 +197,18 @@ class CacheWriter:
             commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
             write_durably(self._store, tile.key, commit.to_bytes())
         return sum(shard.bytes for shard in shards.values())
+
+    def write_records(
+        self,
+        tile: Tile,
+        records: NDArray[np.uint8],
+        digests: NDArray[np.uint64],
+        invalid_rows: Iterable[int] = (),
+        statistics: TileStatistics | None = None,
+    ) -> int:
+        """As :meth:`write_tile`, from packed records [views, rows, record_bytes]."""
+        fields = tile_columns(records, self.codec)
+        return self.write_tile(tile, fields, digests, invalid_rows, statistics)
 
     def adopt_tile(self, tile: Tile, commit: Commit, objects: Mapping[str, bytes]) -> None:
         """Take over a tile of another store of the same layout, byte for byte, then commit it.

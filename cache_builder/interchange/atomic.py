@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cache_builder.format.durable import fsync_file, take_name
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import followed
 from cache_builder.format.locks.lock import claimed
 from cache_builder.format.owned import partials_beside
-from cache_builder.format.store import fsync_folder
 
 
 @contextmanager
@@ -30,13 +29,11 @@ def replaced(out: Path, force: bool) -> Iterator[Path]:
         partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
         try:
             yield partial
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
+            fsync_file(partial)
             hold.check()
-            partial.replace(file)
+            take_name(partial, file)
         finally:
             partial.unlink(missing_ok=True)
-        fsync_folder(file.parent)
 
 
 def check_free(out: Path, force: bool) -> None:

@@ -33,10 +33,34 @@ class Block:
         """The K classes of each record, without decoding the others."""
         return self.cache.stored(self.records)
 
-    @property
+    @cached_property
     def logits(self) -> NDArray[np.float32]:
         """Dense logits float32 [rows, C]."""
         return self.cache.decode(self.records)
+
+    def dense(self, half: bool) -> NDArray[np.floating]:
+        """The logits as float16 where asked for; :class:`ConfigError` for some that it cannot hold."""
+        if not half:
+            return self.logits
+        if float(np.nanmax(np.abs(self.logits), initial=0.0)) > float(np.finfo(np.float16).max):
+            raise ConfigError("--half: some logits are more than float16 holds; export float32")
+        return self.logits.astype(np.float16)
+
+    def top(self, wanted: int | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Class ids and logits [rows, wanted], largest first; meaningless where a row is not valid.
+
+        None = as many as are stored one by one; those beyond are as the sketch says.
+        """
+        stored = self.stored
+        count = stored.classes.shape[1] if wanted is None else wanted
+        if count <= stored.classes.shape[1]:
+            return stored.classes[:, :count].astype(np.int32), stored.values[:, :count]
+        rest = np.where(np.isfinite(self.logits), self.logits, 0)
+        np.put_along_axis(rest, stored.classes, -np.inf, axis=1)
+        more = np.argsort(-rest, axis=1, kind="stable")[:, : count - stored.classes.shape[1]]
+        index = np.concatenate([stored.classes, more], axis=1)
+        values = np.concatenate([stored.values, np.take_along_axis(rest, more, axis=1)], axis=1)
+        return index.astype(np.int32), values.astype(np.float32)
 
     @property
     def labels(self) -> NDArray[np.int32]:

@@ -73,21 +73,6 @@ def _check_top(settings: ExportSettings, cache: Cache) -> None:
         )
 
 
-def top_of(block: Block, settings: ExportSettings) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Class ids and logits [rows, top], largest first; meaningless where a row is not valid."""
-    stored = block.stored
-    count = stored.classes.shape[1] if settings.top is None else settings.top
-    if count <= stored.classes.shape[1]:
-        return stored.classes[:, :count].astype(np.int32), stored.values[:, :count]
-    # The stored ones as they are; the others by what the sketch says.
-    rest = np.where(np.isfinite(block.logits), block.logits, 0)
-    np.put_along_axis(rest, stored.classes, -np.inf, axis=1)
-    more = np.argsort(-rest, axis=1, kind="stable")[:, : count - stored.classes.shape[1]]
-    index = np.concatenate([stored.classes, more], axis=1)
-    values = np.concatenate([stored.values, np.take_along_axis(rest, more, axis=1)], axis=1)
-    return index.astype(np.int32), values.astype(np.float32)
-
-
 def _write_npz(
     partial: Path,
     cache: Cache,
@@ -120,12 +105,12 @@ def _write_npz(
         arrays["logits"] = np.empty((*shape, classes), kind)
     for block in found:
         place = views.index(block.view), slice(block.rows.start - rows.start, block.rows.stop - rows.start)
-        index, values = top_of(block, settings)
+        index, values = block.top(settings.top)
         arrays["top_ids"][place] = np.where(block.valid[:, None], index, -1)
         arrays["top_logits"][place] = np.where(block.valid[:, None], values, np.nan)
         arrays["lse"][place] = block.stored.lse
         if settings.dense:
-            arrays["logits"][place] = in_precision(block.logits, settings)
+            arrays["logits"][place] = block.dense(half=settings.half)
     named = {
         "sample_id": np.array(list(cache.ids[rows.start : rows.stop])),
         "label": cache.labels[rows.start : rows.stop],
@@ -134,12 +119,3 @@ def _write_npz(
     }
     with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **named, **arrays)
-
-
-def in_precision(logits: NDArray[np.float32], settings: ExportSettings) -> NDArray[np.floating]:
-    """As float16 where that was asked for; :class:`ConfigError` for logits that it cannot hold."""
-    if not settings.half:
-        return logits
-    if float(np.nanmax(np.abs(logits), initial=0.0)) > float(np.finfo(np.float16).max):
-        raise ConfigError("--half: some logits are more than float16 holds; export float32")
-    return logits.astype(np.float16)

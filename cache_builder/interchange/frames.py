@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
 def write_frames(partial: Path, cache: Cache, found: Iterator[Block], settings: ExportSettings) -> None:
     """One row group, or record batch, for each block."""
-    from cache_builder.interchange.export import in_precision, top_of
 
     schema = _schema(cache, settings)
     with _writer(settings)(partial, schema) as writer:
         for block in found:
-            index, values = top_of(block, settings)
-            logits = in_precision(block.logits, settings) if settings.dense else None
+            index, values = block.top(settings.top)
+            logits = block.dense(half=settings.half) if settings.dense else None
             writer.write_batch(_batch(block, schema, index, values, logits))
 
 

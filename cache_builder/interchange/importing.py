@@ -23,10 +23,11 @@ from cache_builder.calibration.pairs import calibration_pairs
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format.class_names import ClassNames
-from cache_builder.format.codecs import Fields, Ranked
+from cache_builder.format.codecs import Ranked
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.codecs.topk_tail import TopkTail
 from cache_builder.format.creation import create, header_digests
+from cache_builder.format.durable import take_name
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
@@ -50,17 +51,17 @@ from cache_builder.format.manifest import (
 )
 from cache_builder.format.owned import creations_beside, removed
 from cache_builder.format.reader import open_cache, read_manifest
-from cache_builder.format.store import fsync_folder
-from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
+from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays, tile_columns
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match
 from cache_builder.interchange.replayable import imported_views
 from cache_builder.interchange.settings import ImportSettings
-from cache_builder.interchange.sources import SOURCES, Dump
+from cache_builder.interchange.sources import SOURCES, Dump, check_format, open_dump
 from cache_builder.look.inspect import class_facts
 from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from cache_builder.views.configuration import UNKNOWN_VIEWS, recipe_from
 from cache_builder.views.probe import render_probe
+from cache_builder.views.replay import Replay
 
 _TILE_VIEWS, _MANY_VIEWS = 8, 64
 _TILE_ROWS = 4096
@@ -110,10 +111,9 @@ def import_and_measure(settings: ImportSettings, progress: Progress) -> Imported
     """
     check_output(settings.out)
     _check_free(settings.out)
-    if settings.form not in SOURCES:
-        raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
+    check_format(settings.form)
     _check_files(settings)
-    dump = SOURCES[settings.form](settings)
+    dump = open_dump(settings.form, settings)
     decoding = settings.decoding or (1 if settings.order == "torchvision" else NEWEST)
     matched = match(dump, settings.data, settings.source, settings.order, decoding)
     views = imported_views(dump.views, dump.own_views, settings, matched)
@@ -147,7 +147,7 @@ def _begin(
     probe: PixelsProbe | NoProbe = NoProbe()
     pixels: NDArray[np.uint8] | None = None
     if matched.source is not None and views.recipe.name != UNKNOWN_VIEWS:
-        probe, pixels = render_probe(matched.source, views, seen)
+        probe, pixels = render_probe(matched.source, Replay.of_sections(views, seen, len(matched.source)))
     manifest = Manifest(
         product_version=version("kdcache"),
         name=settings.name or Path(settings.out.rstrip("/")).name.removesuffix(".zarr"),
@@ -291,16 +291,16 @@ def _write_tiles(
     progress.start("importing", total, done, unit="records")
     for tile in todo:
         digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
-        fields = _fields(dump, writer.codec, tile)
+        fields = tile_columns(_records(dump, writer.codec, tile), writer.codec)
         tally.add(tile, writer.codec.best(fields))
         writer.write_tile(tile, fields, digests)
         done += tile.count
         progress.update(done, last=done == total)
 
 
-def _fields(dump: Dump, codec: Ranked[Any], tile: Tile) -> Fields:
-    """Columns [views, rows, ...] of a tile, encoded in blocks that fit into memory."""
-    height, width = len(tile.views), len(tile.rows)
+def _records(dump: Dump, codec: Ranked[Any], tile: Tile) -> NDArray[np.uint8]:
+    """Packed records [views, rows, record_bytes] of a tile, encoded in blocks that fit into memory."""
+    height = len(tile.views)
     step = max(1, _LOGITS_AT_ONCE // (height * dump.classes))
     packed = []
     for start in range(tile.row_start, tile.row_stop, step):
@@ -308,9 +308,7 @@ def _fields(dump: Dump, codec: Ranked[Any], tile: Tile) -> Fields:
         logits = dump.block(tile.views, rows).reshape(-1, dump.classes)
         _check_masks(logits, codec, tile, rows)
         packed.append(codec.pack(codec.encode(logits)).reshape(height, len(rows), -1))
-    records = np.concatenate(packed, axis=1)
-    flat = codec.unpack(records.reshape(height * width, -1))
-    return {name: column.reshape(height, width, *column.shape[1:]) for name, column in flat.items()}
+    return np.concatenate(packed, axis=1)
 
 
 def _check_masks(
@@ -327,10 +325,13 @@ def _check_masks(
         )
 
 
+_NAMING_ROWS = frozenset(SOURCES) - {"dense"}
+
+
 def _check_files(settings: ImportSettings) -> None:
     """Only dense dumps leave it to others to name their rows."""
     for flag, path in (("--ids", settings.ids), ("--labels", settings.labels)):
-        if path is not None and settings.form != "dense":
+        if path is not None and settings.form in _NAMING_ROWS:
             raise ConfigError(
                 f"{flag} {path}: a {settings.form} dump names its rows itself, so it would not be looked at; "
                 "leave it out (labels come with --data)"
@@ -357,8 +358,7 @@ def _appearing(out: str, hold: Hold) -> Iterator[str]:
     try:
         yield str(making)
         hold.check()
-        making.rename(root)
+        take_name(making, root)
     except BaseException:
         removed(making)
         raise
-    fsync_folder(root.parent)

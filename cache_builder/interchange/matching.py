@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.console.names import with_classes
-from cache_builder.datasets import ImageSource, Sample, decoding_of, left_out_of, open_source
+from cache_builder.datasets import ImageSample, ImageSource, decoding_of, left_out_of, open_source
 from cache_builder.datasets.class_names import relabelled
 from cache_builder.datasets.imagenet_names import assumed_names
 from cache_builder.datasets.pixels import NEWEST
@@ -39,7 +39,7 @@ class RowSource:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         """The sample of a row."""
         return self._source.read(int(self._indices[index]))
 

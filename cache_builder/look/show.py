@@ -13,10 +13,11 @@ from torch import Tensor
 
 from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.probabilities import softmax
 from cache_builder.format.reader import Cache, open_cache
-from cache_builder.views import ViewParams, draw, recipe_from
-from cache_builder.views.apply import render_views
+from cache_builder.views import ViewParams
 from cache_builder.views.crops import Box
+from cache_builder.views.replay import Replay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,25 +83,17 @@ def look(location: str, sample_id: str, view: int, data: str | None) -> tuple[Se
     if row in manifest.invalid_rows:
         raise DataError(f"sample {sample_id!r} could not be read when the cache was built: nothing to show")
     images = _Images(cache, _opened(cache, data))
-    recipe = recipe_from(manifest.views.recipe)
-    params = draw(recipe, manifest.views.seed, view, np.array([row]), manifest.data.samples)
-    (rendered,) = render_views(
-        recipe,
-        manifest.views.seed,
-        [(row, view)],
-        images.read,
-        manifest.input.size,
-        manifest.input.interpolation,
-        manifest.data.samples,
-    )
+    replay = Replay.of(manifest)
+    params = replay.drawn(view, [row])
+    (rendered,) = replay.batch([(row, view)], images.read)
     assert rendered.image is not None
     rows = [row] if rendered.partner == row else [row, rendered.partner]
     names, probabilities, is_label = _answer(cache, view, row, rows)
     seen = SeenView(
         title=f"{sample_id}, view {view} of {manifest.name} ({manifest.views.recipe.name}), row {row}",
-        sources=[_source(cache, view, shown, images) for shown in rows],
+        sources=[_source(cache, replay, view, shown, images) for shown in rows],
         seen=rendered.image,
-        drawn=params.described(0) + _of_partner(cache, view, rows, params),
+        drawn=params.described(0) + _of_partner(replay, view, rows, params),
         names=names,
         probabilities=probabilities,
         is_label=is_label,
@@ -142,7 +135,7 @@ class _Images:
                 f"{self._source.spec}: sample {sample_id!r} changed since the cache was built (its digest "
                 "differs), so the teacher saw another picture; restore it"
             )
-        return sample.image
+        return sample.value
 
 
 def _opened(cache: Cache, data: str | None) -> ImageSource:
@@ -153,26 +146,23 @@ def _opened(cache: Cache, data: str | None) -> ImageSource:
         raise type(error)(f"{error}{hint}") from error
 
 
-def _source(cache: Cache, view: int, row: int, images: _Images) -> Source:
+def _source(cache: Cache, replay: Replay, view: int, row: int, images: _Images) -> Source:
     """A row's image and crop."""
-    manifest, image = cache.manifest, images.image(row)
-    recipe = recipe_from(manifest.views.recipe)
-    params = draw(recipe, manifest.views.seed, view, np.array([row]), manifest.data.samples)
+    image, params = images.image(row), replay.drawn(view, [row])
     height, width = image.shape[-2:]
     label = int(cache.labels[row])
     title = f"{shorten_left(cache.ids[row])}\n{width} x {height}, " + (
         f"label {_class_name(cache, label)}" if label >= 0 else "no label"
     )
-    return Source(title, image, recipe.box(params.crop[0], height, width))
+    return Source(title, image, replay.recipe.box(params.crop[0], height, width))
 
 
-def _of_partner(cache: Cache, view: int, rows: list[int], params: ViewParams) -> list[str]:
+def _of_partner(replay: Replay, view: int, rows: list[int], params: ViewParams) -> list[str]:
     """What was drawn for the partner's own picture."""
     if len(rows) == 1:
         missing = params.partner_of(0)
         return [] if missing is None else [f"row {missing} could not be read, so nothing was mixed"]
-    seed, samples = cache.manifest.views.seed, cache.manifest.data.samples
-    theirs = draw(params.recipe, seed, view, np.array(rows[1:]), samples)
+    theirs = replay.drawn(view, rows[1:])
     # The last line is the mixing, which is the same for both.
     return ["partner: " + ", ".join(theirs.described(0)[:-1])]
 
@@ -182,8 +172,7 @@ def _answer(
 ) -> tuple[list[str], NDArray[np.float64], list[bool]]:
     """Names, probabilities and whether it is a label, of the most likely classes."""
     logits = cache.decode(cache.read_rows(view, range(row, row + 1)))[0].astype(np.float64)
-    shifted = np.exp(logits - logits.max())
-    probabilities = shifted / shifted.sum()
+    probabilities = softmax(logits)
     best = np.argsort(-probabilities, kind="stable")[:_TOP]
     labels = {int(cache.labels[shown]) for shown in rows}
     names = [_class_name(cache, int(index)) for index in best]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
 from cache_builder.format.errors import ConfigError
-from cache_builder.teachers.outputs import logits_of
+from cache_builder.teachers.outputs import LOGITS, logits_of
 from cache_builder.teachers.preprocessing import Preprocessing
 from cache_builder.teachers.teacher import Teacher
 
@@ -33,7 +33,7 @@ class Ensemble(nn.Module):
         answers = [
             logits_of(member(pixels), name) for member, name in zip(self.members, self._names, strict=True)
         ]
-        self._check_shapes(answers)
+        _check_widths(self._names, [answer.shape[1] for answer in answers])
         # float32 also where autocast computes the members: half precision loses the tail of a mean.
         with torch.autocast(pixels.device.type, enabled=False):
             log_p = torch.stack([answer.float().log_softmax(dim=-1) for answer in answers])
@@ -42,15 +42,6 @@ class Ensemble(nn.Module):
     def named(self) -> list[tuple[str, nn.Module]]:
         """Each member with its name."""
         return list(zip(self._names, self.members, strict=True))
-
-    def _check_shapes(self, answers: list[Tensor]) -> None:
-        classes = [answer.shape[1] for answer in answers]
-        if len(set(classes)) > 1:
-            found = "; ".join(
-                f"{name} gives {count} for a picture"
-                for name, count in zip(self._names, classes, strict=True)
-            )
-            raise ConfigError(f"the members of an ensemble must have the same classes: {found}")
 
 
 class Renormalised(nn.Module):
@@ -94,6 +85,7 @@ def combined(teachers: Sequence[Teacher]) -> Teacher:
         digest=ensemble_digest(teachers),
         preprocessing=first.preprocessing,
         class_names=_class_names(teachers),
+        outputs=_outputs(teachers),
     )
 
 
@@ -116,6 +108,21 @@ def _check_sizes(teachers: Sequence[Teacher]) -> None:
             "the members of an ensemble look at one picture, but want different sides in pixels: "
             f"{wants}; choose one with --input-size"
         )
+
+
+def _outputs(teachers: Sequence[Teacher]) -> Mapping[str, int]:
+    """The members' outputs, where every member declares its own."""
+    if not all(teacher.outputs for teacher in teachers):
+        return {}
+    _check_widths([teacher.spec for teacher in teachers], [teacher.outputs[LOGITS] for teacher in teachers])
+    return teachers[0].outputs
+
+
+def _check_widths(names: Sequence[str], classes: Sequence[int]) -> None:
+    if len(set(classes)) > 1:
+        pairs = zip(names, classes, strict=True)
+        found = "; ".join(f"{name} gives {count} for a picture" for name, count in pairs)
+        raise ConfigError(f"the members of an ensemble must have the same classes: {found}")
 
 
 def _class_names(teachers: Sequence[Teacher]) -> tuple[str, ...] | None:

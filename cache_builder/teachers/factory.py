@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -36,13 +36,11 @@ def open_factory(name: str, request: TeacherRequest) -> Teacher:
 
 
 def import_factory(name: str) -> Factory:
-    """The callable that ``package.module:factory`` names; also found beside the working directory."""
-    factory = import_dotted(name, "factory")
+    """The callable that ``package.module:factory`` names; also found in the working directory."""
+    factory = import_dotted(name, "teacher")
     if not callable(factory):
-        raise ConfigError(
-            f"{name!r}: {name.partition(':')[2]} is not callable; expected package.module:factory"
-        )
-    return factory
+        raise ConfigError(f"teacher {name!r} is not callable; expected package.module:factory")
+    return cast("Factory", factory)
 
 
 def _made(

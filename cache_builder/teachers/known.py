@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from cache_builder.console.dotted import find_in_working_directory
 from cache_builder.console.libraries import folder_of, model_names
 from cache_builder.console.names import SMALL_STUDENTS, unknown_name
 from cache_builder.console.unknown_models import unknown_model
@@ -74,8 +75,7 @@ def unknown_timm(name: str, known: Iterable[str]) -> str:
 def _check_factory(name: str) -> None:
     """The package of ``package.module:factory`` must be there; the rest is known when it is imported."""
     package = name.partition(":")[0].partition(".")[0]
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    find_in_working_directory()
     try:
         found = package in sys.modules or find_spec(package) is not None
     except (ImportError, ValueError):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from cache_builder.format.errors import ConfigError
 
+LOGITS = "logits"
+"""The output that every classifier has."""
 _NAMES = ("logits", "out", "output", "pred", "prediction")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from cache_builder.format.errors import DataError
+from cache_builder.teachers.outputs import LOGITS
 from cache_builder.teachers.preprocessing import Preprocessing, described
 from cache_builder.teachers.weights import Weights, load_into, weights_digest
 from cache_builder.tensors.heads import DualHead, HeadSpec
@@ -50,14 +52,22 @@ class Teacher:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
     """From the weights' metadata."""
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    """Width of each named output, e.g. ``{"logits": 1000}``; empty where nothing but an answer can tell."""
 
 
 def freeze(
-    spec: str, model: nn.Module, weights: str, preprocessing: Preprocessing, names: tuple[str, ...] | None
+    spec: str,
+    model: nn.Module,
+    weights: str,
+    preprocessing: Preprocessing,
+    names: tuple[str, ...] | None,
+    classes: int | None = None,
 ) -> Teacher:
-    """A teacher from a model whose weights are in place."""
+    """A teacher from a model whose weights are in place; ``classes``: its logits, where that is known."""
     model.eval().requires_grad_(False)
-    return Teacher(spec, model, weights, weights_digest(model), preprocessing, names)
+    outputs = {LOGITS: classes} if classes else {}
+    return Teacher(spec, model, weights, weights_digest(model), preprocessing, names, outputs)
 
 
 def wake_head(model: nn.Module) -> nn.Module:
@@ -68,8 +78,10 @@ def wake_head(model: nn.Module) -> nn.Module:
     return model
 
 
-def with_state(spec: str, model: nn.Module, weights: Weights, preprocessing: Preprocessing) -> Teacher:
-    """A teacher with weights from a file. ``preprocessing``: the architecture's own.
+def with_state(
+    spec: str, model: nn.Module, weights: Weights, preprocessing: Preprocessing, classes: int | None = None
+) -> Teacher:
+    """A teacher with weights from a file. ``preprocessing``: the architecture's own; ``classes``: as built.
 
     A file written by kdtrain also says what the model wants to see, and whether it has an auxiliary head:
     then the teacher answers as that student does, with both heads mixed.
@@ -84,7 +96,7 @@ def with_state(spec: str, model: nn.Module, weights: Weights, preprocessing: Pre
         class_names = tuple(str(name) for name in names) if names else None
     except (TypeError, ValueError) as error:
         raise _damaged(weights.origin, error) from error
-    return freeze(spec, model, weights.origin, wanted, class_names)
+    return freeze(spec, model, weights.origin, wanted, class_names, classes)
 
 
 def _with_head(model: nn.Module, origin: str, metadata: dict[str, Any]) -> nn.Module:

@@ -16,7 +16,7 @@ from cache_builder.teachers.hub import one_try
 from cache_builder.teachers.known import TIMM, unknown_timm
 from cache_builder.teachers.preprocessing import INTERPOLATIONS, Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
-from cache_builder.teachers.weights import StateDict, classes_in, read_weights
+from cache_builder.teachers.weights import StateDict, classes_in, read_weights, weights_digest
 
 PREFIX = TIMM
 
@@ -33,12 +33,13 @@ def _opened(timm: ModuleType, name: str, request: TeacherRequest) -> Teacher:
     spec = PREFIX + name
     if request.weights == "default":
         model = _download(timm, name)
-        return freeze(spec, model, _published(model), _preprocessing(timm, model, name), _names(timm, model))
+        seen, names = _preprocessing(timm, model, name), _names(timm, model)
+        return freeze(spec, model, _published(model), seen, names, _classes(model))
     torch.manual_seed(request.seed)
     if request.weights == "random":
         model = wake_head(_build(timm, name, request.data_classes))
         origin = f"random (seed {request.seed})"
-        return freeze(spec, model, origin, _preprocessing(timm, model, name), None)
+        return freeze(spec, model, origin, _preprocessing(timm, model, name), None, _classes(model))
     weights = read_weights(request.weights)
     model = _build(timm, name, None)
     usual = int(cast("Any", model).num_classes)
@@ -51,7 +52,12 @@ def _opened(timm: ModuleType, name: str, request: TeacherRequest) -> Teacher:
     wanted = _preprocessing(timm, model, name)
     if resized and isinstance(side, int):
         wanted = replace(wanted, input_size=side)
-    return with_state(spec, model, weights, wanted)
+    return with_state(spec, model, weights, wanted, _classes(model))
+
+
+def _classes(model: nn.Module) -> int | None:
+    """Logits by timm's own account; None for a model without a classifier, which answers with features."""
+    return int(cast("Any", model).num_classes) or None
 
 
 def _side_of(state: StateDict, model: nn.Module) -> int | None:
@@ -149,7 +155,7 @@ def _resized(teacher: Teacher, side: int | None) -> Teacher:
     """The teacher for pictures of ``--input-size``: timm's transformers are fitted to it, others take it."""
     if side in (None, teacher.preprocessing.input_size) or not _set_input_size(teacher.model, side):
         return teacher
-    return freeze(teacher.spec, teacher.model, teacher.weights, teacher.preprocessing, teacher.class_names)
+    return replace(teacher, digest=weights_digest(teacher.model))
 
 
 def _set_input_size(model: nn.Module, side: object) -> bool:

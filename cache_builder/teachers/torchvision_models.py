@@ -34,11 +34,13 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
     spec = f"torchvision:{resolved}"
     if request.weights == "default":
         categories = tuple(published.meta["categories"])
-        return freeze(spec, _download(resolved, published), str(published), preprocessing, categories)
+        model = _download(resolved, published)
+        return freeze(spec, model, str(published), preprocessing, categories, len(categories))
     if request.weights == "random":
         torch.manual_seed(request.seed)
-        model = wake_head(_build(resolved, request.data_classes or IMAGENET_CLASSES))
-        return freeze(spec, model, f"random (seed {request.seed})", preprocessing, None)
+        classes = request.data_classes or IMAGENET_CLASSES
+        model = wake_head(_build(resolved, classes))
+        return freeze(spec, model, f"random (seed {request.seed})", preprocessing, None, classes)
     weights = read_weights(request.weights)
     model = _build(resolved, IMAGENET_CLASSES)
     weights = weights.fitted(model)
@@ -50,7 +52,7 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
     if resolved in _RENORMALISING and "student" not in weights.metadata:
         weights = replace(weights, origin=f"{weights.origin} ({_RENORMALISED})")
         cast("Any", model).transform_input = True
-    return with_state(spec, model, weights, preprocessing)
+    return with_state(spec, model, weights, preprocessing, classes)
 
 
 # torchvision's published weights of these expect pictures that the model normalises once more; a state dict

@@ -12,6 +12,7 @@ from cache_builder.console.progress import Progress
 from cache_builder.datasets import ImageSource, LimitedSource
 from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.reader import Cache
+from cache_builder.format.same_samples import first_difference
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 from cache_builder.views.probe import probe_differences
 
@@ -48,9 +49,8 @@ class DataVerifier:
         if cached == found:
             more = f", the first {len(cached):,} of its {self._total:,}" if self.longer else ""
             return ok("ids", f"all {len(cached):,} rows are the samples of {spec}{more}")
-        pairs = zip(cached, found, strict=False)
-        row = next((row for row, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-        if row is None:
+        row = first_difference(cached, found)
+        if row is None or row >= min(len(cached), len(found)):
             return _differs("ids", f"{spec} has {len(found):,} samples, the cache {len(cached):,}")
         said = f"row {row} is {cached[row]!r} in the cache and {found[row]!r} in {spec}"
         if len(cached) == len(found) and set(cached) == set(found):

@@ -104,13 +104,6 @@ def rms_rows(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return rows
 
 
-def total_variation(decoded: Logits, live: Logits, temperature: float) -> NDArray[np.float64]:
-    """Half the L1 distance of softmax(decoded / T) and softmax(live / T), per record."""
-    difference = _softmax(decoded / temperature) - _softmax(live / temperature)
-    distances: NDArray[np.float64] = 0.5 * np.abs(difference).sum(axis=1)
-    return distances
-
-
 def of_other_records(stored: Logits, coded: Logits, limit: float) -> list[tuple[int, int]]:
     """(i, j) of records i whose stored logits are, up to ``limit``, those of another record j."""
     found = []
@@ -120,10 +113,3 @@ def of_other_records(stored: Logits, coded: Logits, limit: float) -> list[tuple[
         if nearest != index and distance[nearest] <= limit < distance[index]:
             found.append((index, nearest))
     return found
-
-
-def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    wide = logits.astype(np.float64)
-    exponents = np.exp(wide - wide.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = exponents / exponents.sum(axis=1, keepdims=True)
-    return probabilities

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache_builder.build.forward import Precision, TeacherForward
+from cache_builder.build.forward import TeacherForward
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
 from cache_builder.console.progress import Progress
 from cache_builder.datasets import ImageSource
+from cache_builder.format.probabilities import total_variation
 from cache_builder.format.reader import Cache
+from cache_builder.tensors.device import PRECISIONS, Precision
 from cache_builder.tensors.encode import RecordEncoder
 from cache_builder.verify.faithful import (
     TEMPERATURES,
@@ -24,14 +26,13 @@ from cache_builder.verify.faithful import (
     noise_floor,
     of_other_records,
     rms,
-    total_variation,
 )
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
+from cache_builder.views.replay import Replay
 
 Pairs = Sequence[tuple[int, int]]
 # A teacher that moves by more than this part of its logits' spread is not measured but guessed at.
 _MOST_NOISE = 0.03
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,7 @@ class TeacherVerifier:
 
     def _live(self) -> _Live:
         """Render and run the pairs whose samples can be read."""
-        seen, views = self._cache.manifest.input, self._cache.manifest.views
-        renderer = ViewRenderer(self._source, self._plan.recipe, views.seed, seen.size, seen.interpolation)
+        renderer = ViewRenderer(self._source, Replay.of(self._cache.manifest))
         tasks = [RenderTask(row, view, view + 1) for view, row in self._pairs]
         self._progress.start("teacher", len(tasks))
         size = self._plan.settings.batch_size
@@ -196,7 +196,7 @@ class TeacherVerifier:
         forward = self._plan.forward
         best = 0.5 * fidelity.stored
         found: Precision | None = None
-        for precision in _PRECISIONS:
+        for precision in PRECISIONS:
             if precision == self._precision:
                 continue
             other = forward.in_precision(precision)
@@ -219,7 +219,9 @@ class TeacherVerifier:
         figures = {"rms": fidelity.loss, "live_std": spread}
         told = []
         for temperature in TEMPERATURES:
-            distances = total_variation(coded, live.as_given, temperature)
+            distances = total_variation(
+                coded.astype(np.float64), live.as_given.astype(np.float64), temperature
+            )
             figures[f"tv_t{temperature}_mean"] = float(distances.mean())
             figures[f"tv_t{temperature}_max"] = float(distances.max())
             told.append(f"T={temperature} {distances.mean():.2e} (max {distances.max():.2e})")
@@ -255,5 +257,5 @@ def sampled_pairs(cache: Cache, rows: NDArray[np.int64], seed: int) -> list[tupl
 
 @torch.inference_mode()
 def _run(forward: TeacherForward, images: torch.Tensor) -> Logits:
-    logits: Logits = forward(images).float().cpu().numpy()
+    logits: Logits = forward.logits(images).float().cpu().numpy()
     return logits

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from cache_builder.console.dotted import import_dotted, is_dotted
 from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
@@ -22,12 +23,16 @@ _ALPHA = {"mixup": "mixup_alpha", "cutmix": "cutmix_alpha"}
 
 def named(recipe: Recipe) -> NamedConfiguration:
     """The recipe as it stands in a manifest: complete, whatever it was read from."""
-    name = next(name for name, kind in RECIPES.items() if type(recipe) is kind)
+    own = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
+    name = next((name for name, kind in RECIPES.items() if type(recipe) is kind), own)
     return NamedConfiguration(name=name, configuration=recipe.model_dump(mode="json"))
 
 
 def recipe_from(config: NamedConfiguration) -> Recipe:
-    """The recipe a manifest names. Raises :class:`ConfigError` for an unknown name or parameter."""
+    """The recipe a manifest names. Raises :class:`ConfigError` for an unknown name or parameter.
+
+    A recipe of somebody's own is imported by its name, which must be installed where views are replayed.
+    """
     return _validated(config.name, config.configuration, f"recipe {config.name!r}")
 
 
@@ -39,7 +44,7 @@ def parse_recipe(text: str) -> Recipe:
     """
     if text.endswith(".toml"):
         return read_recipe(Path(text))
-    name, _, rest = text.partition(":")
+    name, rest = _split(text)
     written: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
@@ -74,13 +79,13 @@ def _drawable(recipe: Recipe) -> Recipe:
 
 
 def _validated(name: str, configuration: Mapping[str, Any], where: str) -> Recipe:
-    kind = RECIPES.get(name)
     if name == UNKNOWN_VIEWS:
         raise ConfigError(
             f"{where}: the views of this cache were drawn by another program (format "
             f"{configuration.get('format')}), so nobody can render what the teacher saw and no student can "
             "be trained from it: import the dump again with --recipe if you know how its views were drawn"
         )
+    kind = _kind(name)
     if kind is None:
         prefix = "" if where == f"recipe {name!r}" else f"{where}: "
         raise ConfigError(prefix + unknown_name("recipe", name, RECIPES))
@@ -92,6 +97,27 @@ def _validated(name: str, configuration: Mapping[str, Any], where: str) -> Recip
         key = ".".join(path) + ": " if path else ""
         what = problem["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}: {key}{what}; {_known(kind, path[:-1], configuration)}") from error
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Name and parameters: ``name:key=value,…`` or ``package.module:Name:key=value,…``."""
+    first, _, rest = text.partition(":")
+    second, _, more = rest.partition(":")
+    is_own = first not in RECIPES and is_dotted(f"{first}:{second}")
+    return (f"{first}:{second}", more) if is_own else (first, rest)
+
+
+def _kind(name: str) -> type[Recipe] | None:
+    """The class of a recipe by its name; None for a name that nobody has.
+
+    Raises :class:`ConfigError` for ``package.module:Name`` that is not there or is no recipe.
+    """
+    if not is_dotted(name):
+        return RECIPES.get(name)
+    found = import_dotted(name, "recipe")
+    if not (isinstance(found, type) and issubclass(found, Recipe)):
+        raise ConfigError(f"recipe {name!r} is no subclass of cache_builder.views.Recipe")
+    return found
 
 
 def _known(kind: type[Recipe], sections: list[str], configuration: Mapping[str, Any]) -> str:
@@ -120,7 +146,7 @@ def _base_of(kind: type[Recipe], configuration: Mapping[str, Any]) -> type[Recip
 
 def _nested(name: str, written: Mapping[str, Any]) -> dict[str, Any]:
     """Flat ``section.parameter`` keys as nested tables; keys without a section find theirs."""
-    kind = RECIPES.get(name)
+    kind = _kind(name)
     if kind is None or not issubclass(kind, Augment):
         return dict(written)
     nested: dict[str, Any] = {}

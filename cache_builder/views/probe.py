@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import ImageInput, Manifest, PixelsProbe, ViewsSection
-from cache_builder.views.apply import ReadImage, render_views
-from cache_builder.views.configuration import recipe_from
-from cache_builder.views.drawing import draw
+from cache_builder.format.manifest import Manifest, PixelsProbe
+from cache_builder.views.apply import ReadImage
 from cache_builder.views.philox import Stream, uniforms
-from cache_builder.views.recipes import Recipe
+from cache_builder.views.replay import Replay
 
 PROBE_PAIRS = 4
 # Mean absolute difference in levels of 255. Other JPEG decoders and SIMD resizers stay below one level;
@@ -39,26 +37,46 @@ class ProbeDifference:
     rendered: NDArray[np.uint8]
 
 
+class Pictures(Protocol):
+    """What the probe needs of a data set: the names of its samples and their pictures."""
+
+    spec: str
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Sample ids, in order."""
+
+    def read(self, row: int) -> Picture:
+        """One sample. Raises :class:`DataError` for one that cannot be read."""
+
+
+class Picture(Protocol):
+    """A sample that is a picture."""
+
+    @property
+    def value(self) -> Tensor:
+        """uint8 [3, H, W]."""
+
+
 def render_probe(
-    source: ImageSource, views: ViewsSection, seen: ImageInput, skip_unreadable: bool = False
+    source: Pictures, replay: Replay, skip_unreadable: bool = False
 ) -> tuple[PixelsProbe, NDArray[np.uint8]]:
     """Render a few seeded pairs: the manifest's section and pixels uint8 [pairs, 3, size, size].
 
     A strong view is among them where the recipe has one: operations and mixing drift too.
     """
-    recipe = recipe_from(views.recipe)
-    strong = {view for view in range(views.count) if recipe.is_strong(view)}
-    wanted = min(PROBE_PAIRS, len(source))
+    strong = {view for view in range(replay.count) if replay.recipe.is_strong(view)}
+    wanted = min(PROBE_PAIRS, replay.samples)
     pairs: list[tuple[int, int]] = []
     pixels: list[NDArray[np.uint8]] = []
-    draws = uniforms(views.seed, 0, np.arange(_PROBE_CANDIDATES), 1, Stream.PROBE)[:, 0]
+    draws = uniforms(replay.seed, 0, np.arange(_PROBE_CANDIDATES), 1, Stream.PROBE)[:, 0]
 
     def read(row: int) -> Tensor | None:
         return _read(source, row, skip_unreadable)
 
-    for index, row in enumerate((draws * len(source)).astype(int)):
-        view = index % views.count
-        picture = _render(recipe, views, seen, view, int(row), read, len(source))
+    for index, row in enumerate((draws * replay.samples).astype(int)):
+        view = index % replay.count
+        picture = _rendered(replay, view, int(row), read)
         if picture is None:
             continue
         pixels.append(picture)
@@ -75,7 +93,7 @@ def render_probe(
 
 
 def probe_differences(
-    manifest: Manifest, pixels: NDArray[np.uint8], source: ImageSource, cache_ids: Sequence[str]
+    manifest: Manifest, pixels: NDArray[np.uint8], source: Pictures, cache_ids: Sequence[str]
 ) -> list[ProbeDifference]:
     """Render the probe again from a data set; samples, or partners of them, that it lacks are left out.
 
@@ -83,58 +101,37 @@ def probe_differences(
     """
     if not manifest.probe.pairs:
         return []
-    recipe, samples = recipe_from(manifest.views.recipe), manifest.data.samples
-    rows = {row: cache_ids[row] for row in _rows_needed(manifest, recipe)}
+    replay = Replay.of(manifest)
+    needed = [replay.rows_of(view, row) for view, row in manifest.probe.pairs]
+    rows = {row: cache_ids[row] for row in set().union(*needed)}
     wanted = set(rows.values())
     here = {sample_id: index for index, sample_id in enumerate(source.ids) if sample_id in wanted}
     invalid = set(manifest.invalid_rows)
 
     def read(row: int) -> Tensor | None:
-        return None if row in invalid else source.read(here[rows[row]]).image
+        return None if row in invalid else source.read(here[rows[row]]).value
 
     found = []
-    for (view, row), stored in zip(manifest.probe.pairs, pixels, strict=True):
-        readable = _rows_of(recipe, manifest, view, row) - invalid
-        if row not in readable or any(rows[needed] not in here for needed in readable):
+    for (view, row), own, stored in zip(manifest.probe.pairs, needed, pixels, strict=True):
+        readable = own - invalid
+        if row not in readable or any(rows[each] not in here for each in readable):
             continue
-        rendered = _render(recipe, manifest.views, manifest.input, view, row, read, samples)
+        rendered = _rendered(replay, view, row, read)
         assert rendered is not None
         difference = float(np.abs(rendered.astype(np.int16) - stored).mean())
         found.append(ProbeDifference(view, row, rows[row], difference, stored, rendered))
     return found
 
 
-def _rows_needed(manifest: Manifest, recipe: Recipe) -> set[int]:
-    """The rows of the probe and their partners."""
-    return {needed for view, row in manifest.probe.pairs for needed in _rows_of(recipe, manifest, view, row)}
-
-
-def _rows_of(recipe: Recipe, manifest: Manifest, view: int, row: int) -> set[int]:
-    """A row and its partner in a view, if any."""
-    params = draw(recipe, manifest.views.seed, view, np.array([row]), manifest.data.samples)
-    partner = params.partner_of(0)
-    return {row} if partner is None else {row, partner}
-
-
-def _read(source: ImageSource, row: int, skip_unreadable: bool) -> Tensor | None:
+def _read(source: Pictures, row: int, skip_unreadable: bool) -> Tensor | None:
     try:
-        return source.read(row).image
+        return source.read(row).value
     except DataError:
         if not skip_unreadable:
             raise
         return None
 
 
-def _render(
-    recipe: Recipe,
-    views: ViewsSection,
-    seen: ImageInput,
-    view: int,
-    row: int,
-    read: ReadImage,
-    samples: int,
-) -> NDArray[np.uint8] | None:
-    (rendered,) = render_views(
-        recipe, views.seed, [(row, view)], read, seen.size, seen.interpolation, samples
-    )
+def _rendered(replay: Replay, view: int, row: int, read: ReadImage) -> NDArray[np.uint8] | None:
+    (rendered,) = replay.batch([(row, view)], read)
     return None if rendered.image is None else np.asarray(rendered.image.numpy(), np.uint8)

@@ -29,7 +29,7 @@ def test_shards_are_opened_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert shards.timed_open(spec) > 0
     assert shards.timed_headers(tmp_path) > 0
     assert shards.timed_read(source, [5, 0], decode=True) > 0
-    assert source.read(4).image.shape == (3, 375, 500)
+    assert source.read(4).value.shape == (3, 375, 500)
 
 
 def test_draft_reduces_large_pictures_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ def test_an_open_source_is_decoded_by_the_caches_rule(caches: dict[int, Path], l
     with TeacherCache.open(str(caches[1])) as cache:
         for given in (source, LimitedSource(source, 6)):
             dataset = ReplayDataset(cache, given)
-            assert dataset.source.read(0).image.shape == (3, 30, 60)
-    assert source.read(0).image.shape == (3, 60, 30)
+            assert dataset.source.read(0).value.shape == (3, 30, 60)
+    assert source.read(0).value.shape == (3, 60, 30)
 
 
 def test_a_data_set_of_ones_own_with_another_rule_is_refused(caches: dict[int, Path], lying: Path) -> None:

@@ -188,10 +188,10 @@ def test_a_teacher_that_raises_at_some_batch(
     calls = 0
     forward = TeacherForward.__call__
 
-    def raising(teacher: TeacherForward, images: torch.Tensor) -> torch.Tensor:
+    def raising(teacher: TeacherForward, images: torch.Tensor) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
-        if calls == batch + 2:  # two go before: the number of classes, and calibration begins
+        if calls == batch + 2:  # the number of classes and a first picture go before
             raise RuntimeError("out of luck")
         return forward(teacher, images)
 

@@ -14,13 +14,14 @@ from cache_builder.build.forward import TeacherForward
 from cache_builder.build.mixed_pairs import ImagesRead
 from cache_builder.build.plan import based_on
 from cache_builder.build.rendering import RenderTask, ViewRenderer, in_pairs
-from cache_builder.datasets import DATASETS, ImageFolder, LimitedSource, Sample, open_source
+from cache_builder.datasets import DATASETS, ImageFolder, ImageSample, LimitedSource, Sample, open_source
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Tile
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.views import RECIPES, parse_recipe, recipe_from
 from cache_builder.views.pairing import Pairing
 from cache_builder.views.recipes import Mixup, PadCropFlip, RrcFlip
+from cache_builder.views.replay import Replay
 from tests.cache_builder.conftest import Build
 from tests.cache_builder.models import small
 from tests.cache_builder.trees import logits, objects
@@ -46,11 +47,11 @@ def differs_from_live(path: Path, data: str, classes: int, limit: int | None = N
         seen = [
             by_hand.rendered(
                 recipe, manifest.views.seed, view, row, seen_by.size, len(source),
-                lambda wanted: source.read(wanted).image, manifest.invalid_rows,
+                lambda wanted: source.read(wanted).value, manifest.invalid_rows,
             )
             for row in rows
         ]  # fmt: skip
-        live, stored = forward(torch.stack(seen)).numpy(), logits(cache, view)[rows]
+        live, stored = forward.logits(torch.stack(seen)).numpy(), logits(cache, view)[rows]
         spans = live.max(axis=1) - live.min(axis=1)
         worst = max(worst, float((np.abs(stored - live).max(axis=1) / spans).max()))
     return worst
@@ -110,14 +111,14 @@ class Changing(ImageFolder):
         super().__init__(folder)
         self.times = 0
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         sample = super().read(index)
         if index != self.what:
             return sample
         self.times += 1
         if index == 5 and self.times % 2:
             raise DataError("row 5 is away")
-        return Sample(sample.image, sample.digest + self.times)
+        return Sample(sample.value, sample.digest + self.times)
 
 
 class TestChangedPartners:
@@ -161,15 +162,19 @@ class Counting(ImageFolder):
         super().__init__(folder)
         self.rows: list[int] = []
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         self.rows.append(index)
         return super().read(index)
 
 
+def replay(text: str, samples: int) -> Replay:
+    return Replay(parse_recipe(text), 5, 2, samples, 8, "bilinear")
+
+
 class TestOrder:
     def test_partners_stand_side_by_side(self) -> None:
-        recipe, tile = parse_recipe("mixup"), Tile(0, 1, 0, 2, 20, 60)
-        order = in_pairs(recipe, 5, tile, 70)
+        tile = Tile(0, 1, 0, 2, 20, 60)
+        order = in_pairs(replay("mixup", 70), tile)
         assert sorted(order) == list(range(20, 60))
         partners = Pairing(5, 1, 70).partners(np.arange(70))
         inside = [row for row in order if partners[row] in tile.rows and partners[row] != row]
@@ -179,13 +184,13 @@ class TestOrder:
 
     @pytest.mark.parametrize("tile", [Tile(0, 0, 0, 1, 0, 30), Tile(1, 0, 8, 16, 0, 30)], ids=str)
     def test_ascending_where_nothing_is_mixed(self, tile: Tile) -> None:
-        assert in_pairs(RrcFlip(), 5, tile, 70) == list(range(30))
-        assert in_pairs(parse_recipe("randaugment"), 5, tile, 70) == list(range(30))
+        assert in_pairs(replay("rrc-flip", 70), tile) == list(range(30))
+        assert in_pairs(replay("randaugment", 70), tile) == list(range(30))
 
     def test_a_pair_in_one_batch_is_read_once(self, photos: Path) -> None:
         source = Counting(str(photos))
-        renderer = ViewRenderer(source, parse_recipe("mixup"), 5, 8, "bilinear")
-        order = in_pairs(renderer.recipe, 5, Tile(0, 0, 0, 2, 0, 80), 80)
+        renderer = ViewRenderer(source, replay("mixup", 80))
+        order = in_pairs(renderer.replay, Tile(0, 0, 0, 2, 0, 80))
         for first, second in list(pairwise(order))[::2][:5]:
             source.rows.clear()
             items = renderer.__getitems__([RenderTask(row, 0, 2) for row in (first, second)])

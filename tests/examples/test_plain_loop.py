@@ -32,7 +32,7 @@ def test_its_student_knows_held_out_digits(tmp_path, monkeypatch):
     student = cnn3().eval()
     student.load_state_dict(torch.load(tmp_path / "student.pt", weights_only=True))
     held_out = open_source("digits:test")
-    images = torch.stack([held_out.read(row).image for row in range(len(held_out))])
+    images = torch.stack([held_out.read(row).value for row in range(len(held_out))])
     with torch.inference_mode():
         guesses = student(normalise(images, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))).argmax(1)
     # By chance it would be 0.1.

@@ -18,6 +18,7 @@ from cache_builder.format.manifest import (
     ViewsSection,
 )
 from cache_builder.views.probe import render_probe
+from cache_builder.views.replay import Replay
 from tests.caches import synthetic_fit, synthetic_manifest
 
 PAD_CROP = NamedConfiguration(name="pad-crop-flip", configuration={"flip": 0.0})
@@ -58,7 +59,7 @@ def write_replay_cache(
     manifest = manifest.model_copy(update={"input": seen})
     logits = teacher_logits(source.labels, views, classes, seed)
     codec = synthetic_fit(manifest.codec, logits.reshape(-1, classes))
-    probe, pixels = render_probe(source, manifest.views, manifest.input)
+    probe, pixels = render_probe(source, Replay.of(manifest))
     manifest = manifest.model_copy(update={"probe": probe})
     names = ClassNames(source.class_names if manifest.logits.named else None)
     table = writer.SampleTable.from_ids(source.ids, None if unlabelled else source.labels, names)

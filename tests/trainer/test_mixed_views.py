@@ -17,11 +17,12 @@ from cache_builder.format import ConfigError, DataError
 from cache_builder.format.manifest import NamedConfiguration
 from cache_builder.views import RECIPES, named, parse_recipe, recipe_from
 from cache_builder.views.pairing import Pairing
+from cache_builder.views.replay import Replay
 from tests.cache_builder.views import by_hand
 from tests.trainer.replay.test_data import Counting, spec, write_images
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import SAMPLES, assembled, assert_same_weights, config, next_batches
-from trainer.replay.data import ReplayDataset, ViewDataset, Views
+from trainer.replay.data import ReplayDataset, ViewDataset
 from trainer.replay.order import BatchPlan
 from trainer.run.loop import train
 from trainer.teacher.client import TeacherCache
@@ -56,7 +57,7 @@ def rendered_by_hand(cache: TeacherCache, images: Path, row: int, view: int, siz
     recipe = recipe_from(manifest.views.recipe)
     seed, samples = manifest.views.seed, manifest.data.samples
     return by_hand.rendered(
-        recipe, seed, view, row, size, samples, lambda wanted: source.read(wanted).image,
+        recipe, seed, view, row, size, samples, lambda wanted: source.read(wanted).value,
         manifest.invalid_rows,
     )  # fmt: skip
 
@@ -142,7 +143,7 @@ class TestReplay:
 
     def test_without_a_cache(self, images):
         source = open_source(spec(images))
-        dataset = ViewDataset(source, Views(recipe_from(MIXUP), 7, 2, "bilinear"), 16)
+        dataset = ViewDataset(source, Replay(recipe_from(MIXUP), 7, 2, len(source), 16, "bilinear"))
         assert dataset[3, 1].partner != 3
         assert dataset[3, 1].label == -1
 

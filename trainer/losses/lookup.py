@@ -22,7 +22,7 @@ def find_loss(name: str) -> type[Loss]:
 
     if not is_dotted(name) and name not in LOSSES:
         raise ConfigError(unknown_name("loss", name, LOSSES) + " (or package.module:Name)")
-    kind = import_dotted(name) if is_dotted(name) else LOSSES[name]
+    kind = import_dotted(name, "loss") if is_dotted(name) else LOSSES[name]
     if not (isinstance(kind, type) and issubclass(kind, Loss) and is_dataclass(kind)):
         raise ConfigError(
             f"loss {name!r} is {_described(kind)}, expected a subclass of trainer.losses.Loss decorated with "

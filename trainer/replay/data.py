@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache_builder.datasets import ImageSource, decoded_by, open_source
-from cache_builder.format import ConfigError, DataError, Manifest
-from cache_builder.views import Recipe, recipe_from
-from cache_builder.views.apply import Rendered, render_views
-from cache_builder.views.pairing import Pairing
+from cache_builder.format import ConfigError, DataError
+from cache_builder.views.apply import Rendered
+from cache_builder.views.replay import Replay
 from trainer.replay.matching import check_partners, labels_missing, match_rows, usable_labels
 from trainer.replay.same_data import check_against_cache
 from trainer.teacher.client import TeacherCache
@@ -40,33 +39,6 @@ class Replayed(NamedTuple):
     """Row of the sample it is mixed with; ``row`` where it is not mixed."""
     share: float | Tensor
     """Its own part of the picture, lambda of mixup and CutMix, 0 to 1; 1 where it is not mixed."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """Recorded augmentations, as a manifest names them."""
-
-    recipe: Recipe
-    seed: int
-    """Key of the counter-based generator."""
-    count: int
-    """V; epoch e uses view e mod V."""
-    interpolation: str
-    samples: int | None = None
-    """N, rows of the cache, over which a recipe that mixes makes its pairs; None = those of the source."""
-
-    @property
-    def mixes(self) -> bool:
-        """Whether samples are mixed with each other in any of the views."""
-        return any(self.recipe.mixes(view) for view in range(self.count))
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> Views:
-        """The views of a cache."""
-        views = manifest.views
-        recipe = recipe_from(views.recipe)
-        samples = manifest.data.samples
-        return cls(recipe, views.seed, views.count, manifest.input.interpolation, samples)
 
 
 @dataclass(frozen=True)
@@ -106,8 +78,7 @@ class ViewDataset(Dataset[Replayed]):
     def __init__(
         self,
         source: ImageSource,
-        views: Views,
-        image_size: int,
+        views: Replay,
         *,
         rows: NDArray[np.int64] | None = None,
         indices: NDArray[np.int64] | None = None,
@@ -121,20 +92,22 @@ class ViewDataset(Dataset[Replayed]):
         """
         self.source = source
         self.views = views
-        self.image_size = image_size
         self.indices = np.arange(len(source)) if indices is None else indices
         self.rows = self.indices if rows is None else rows
         self.labels = _labels(source, self.indices) if labels is None else labels
         self.labelled = int((self.labels >= 0).sum())
         """How many samples have a label."""
-        self.samples = views.samples or len(source)
-        """N, rows over which a recipe that mixes makes its pairs."""
-        self._table = table or RowTable.of(self.samples, self.rows, self.indices, digests)
+        self._table = table or RowTable.of(views.samples, self.rows, self.indices, digests)
         # Shared memory: loader workers that live through many epochs see the new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.views.size
 
     @property
     def has_labels(self) -> bool:
@@ -149,14 +122,13 @@ class ViewDataset(Dataset[Replayed]):
         self,
         positions: NDArray[np.int64],
         *,
-        views: Views | None = None,
+        views: Replay | None = None,
         labels: NDArray[np.int32] | None = None,
     ) -> ViewDataset:
         """Some positions, given in rising order; with other ``views`` or ``labels`` [n] where given."""
         return ViewDataset(
             self.source,
             views or self.views,
-            self.image_size,
             rows=self.rows[positions],
             indices=self.indices[positions],
             labels=self.labels[positions] if labels is None else labels,
@@ -168,9 +140,9 @@ class ViewDataset(Dataset[Replayed]):
 
         None where the view mixes nothing.
         """
-        if not self.views.recipe.mixes(view):
+        partners = self.views.partners(view, self.rows)
+        if partners is None:
             return None
-        partners = Pairing(self.views.seed, view, self.samples).partners(self.rows)
         places = np.minimum(np.searchsorted(self.rows, partners), len(self) - 1)
         return np.where(self.rows[places] == partners, places, np.arange(len(self)))
 
@@ -185,16 +157,8 @@ class ViewDataset(Dataset[Replayed]):
         """
         current = int(self._epoch) % self.views.count
         pairs = [item if isinstance(item, tuple) else (int(item), current) for item in positions]
-        views = self.views
-        rendered = render_views(
-            views.recipe,
-            views.seed,
-            [(int(self.rows[position]), view) for position, view in pairs],
-            self._read,
-            self.image_size,
-            views.interpolation,
-            self.samples,
-        )
+        wanted = [(int(self.rows[position]), view) for position, view in pairs]
+        rendered = self.views.batch(wanted, self._read)
         return [self._item(*pair, seen) for pair, seen in zip(pairs, rendered, strict=True)]
 
     def _item(self, position: int, view: int, seen: Rendered) -> Replayed:
@@ -216,7 +180,7 @@ class ViewDataset(Dataset[Replayed]):
                 "(its digest differs), so the teacher's answer is about another picture; restore it or "
                 "rebuild the cache"
             )
-        return sample.image
+        return sample.value
 
 
 class ReplayDataset(ViewDataset):
@@ -255,8 +219,7 @@ class ReplayDataset(ViewDataset):
         check_against_cache(cache, source, rows, indices, allow_render_drift, Path(drift_folder))
         super().__init__(
             source,
-            Views.of(manifest),
-            image_size or manifest.input.size,
+            Replay.of(manifest, image_size),
             rows=rows,
             indices=indices,
             labels=usable_labels(cache, source, rows, indices),
@@ -266,7 +229,7 @@ class ReplayDataset(ViewDataset):
 
 def natural_size(source: ImageSource) -> int:
     """Side in pixels for images that nobody gave one: a small image's own, 224 for others."""
-    height, width = source.read(0).image.shape[-2:]
+    height, width = source.read(0).value.shape[-2:]
     return min(height, width) if max(height, width) <= 64 else 224
 
 

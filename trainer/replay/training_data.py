@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cache_builder.datasets import ImageSource
 from cache_builder.format import ConfigError
-from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
+from cache_builder.views.replay import Replay
+from trainer.replay.data import ReplayDataset, ViewDataset, natural_size
 from trainer.replay.matching import usable_labels
 from trainer.replay.order import epoch_order
 from trainer.replay.same_data import check_against_cache
@@ -108,7 +109,7 @@ def _taught_by_all(
 def _untaught(settings: TrainSettings, source: ImageSource) -> ViewDataset:
     recipe, views = own_views(settings)
     size = settings.image_size or natural_size(source)
-    return ViewDataset(source, Views(recipe, settings.seed, views, "bilinear"), size)
+    return ViewDataset(source, Replay(recipe, settings.seed, views, len(source), size, "bilinear"))
 
 
 def _partly_labelled(dataset: ViewDataset, share: float, seed: int) -> ViewDataset:

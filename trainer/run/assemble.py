@@ -17,8 +17,9 @@ from cache_builder.tensors.decode import RecordDecoder, Restricted
 from cache_builder.tensors.heads import HeadSpec
 from cache_builder.tensors.normalise import Normalise
 from cache_builder.views.recipes import Plain
+from cache_builder.views.replay import Replay
 from trainer.objective.objective import Objective
-from trainer.replay.data import ViewDataset, Views, require_labels
+from trainer.replay.data import ViewDataset, require_labels
 from trainer.replay.order import BatchPlan
 from trainer.replay.training_data import class_counts, split, training_data
 from trainer.run.classes import held_out_labels, plan_classes
@@ -180,8 +181,9 @@ def evaluation_data(source: ImageSource, config: RunConfig) -> ViewDataset:
     """
     labels = held_out_labels(source, config.class_plan)
     settings = config.settings
-    views = Views(Plain(crop_fraction=settings.eval_crop), 0, 1, config.interpolation)
-    return ViewDataset(source, views, settings.image_size, labels=labels)
+    crop = Plain(crop_fraction=settings.eval_crop)
+    views = Replay(crop, 0, 1, len(source), settings.image_size, config.interpolation)
+    return ViewDataset(source, views, labels=labels)
 
 
 def _check_output(student: nn.Module, config: RunConfig) -> None:

@@ -28,10 +28,9 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from cache_builder.format import DataError, KDCacheError
-from cache_builder.format.store import fsync_folder
+from cache_builder.format.durable import fsync_file, fsync_folder, take_name
 from cache_builder.tensors.payload import PAYLOAD_KEY, tensors_digest
 from trainer.run.settings import KEPT_CHECKPOINTS
-from trainer.run.text_files import fsync_file
 
 WEIGHTS, STATE, CONFIG, CHECKSUMS = "weights.safetensors", "state.pt", "config.json", "checksums.json"
 _SUMMED = (WEIGHTS, STATE, CONFIG)
@@ -143,8 +142,7 @@ class Checkpoints:
             self._folder.mkdir(exist_ok=True)
             making.mkdir()
             _write_files(making, student, card, state, config)
-            making.rename(final.folder)
-            fsync_folder(self._folder)
+            take_name(making, final.folder)
         self._remove_old()
         return final
 
@@ -162,8 +160,7 @@ class Checkpoints:
         except OSError:  # a file system without hard links
             shutil.copyfile(checkpoint.weights, making)
             fsync_file(making)
-        making.replace(self._run / name)
-        fsync_folder(self._run)
+        take_name(making, self._run / name)
 
     def _remove_old(self) -> None:
         for checkpoint in self._all()[: -self._kept]:

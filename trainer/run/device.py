@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from cache_builder.format import ConfigError
+from cache_builder.tensors import device as devices
 from trainer.run.config import Precision
-from trainer.run.settings import check_device_name
 
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.
@@ -66,23 +66,15 @@ def _take_out_variables(device: str) -> None:
 
 def resolve_device(name: str) -> str:
     """``auto`` becomes cuda where there is one; raises :class:`ConfigError` for one that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = check_device_name(name).partition(":")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return name
+    return str(devices.resolve_device(name))
 
 
 def resolve_precision(name: str, device: str) -> Precision:
-    """``auto`` is bf16 on a GPU that has it, else fp32."""
-    if name == "auto":
-        return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
-    if name not in ("fp32", "bf16", "fp16"):
-        raise ConfigError(f"precision {name!r} is not one of auto, fp32, bf16, fp16")
-    if name == "fp16" and device == "cpu":
+    """``auto`` is bf16 on a GPU that has it, else fp32; ``device``: as resolved."""
+    found = devices.resolve_precision(name, torch.device(device))
+    if found == "fp16" and device == "cpu":
         raise ConfigError("precision fp16 needs a GPU: use bf16 or fp32 on a CPU")
-    return name  # type: ignore[return-value]  # narrowed by the line above
+    return found
 
 
 def default_workers(device: str, image_size: int) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cache_builder.console.names import DATA_KINDS
+from cache_builder.console.names import DATA_KINDS, check_device_name
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
-from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import local_output
 
 # Headings of --help.
@@ -134,10 +132,3 @@ class TrainSettings(SharedSettings):
     which then goes on from the one before."""
     tensorboard: Annotated[bool, MACHINE] = True
     """Write TensorBoard events into the folder of the run."""
-
-
-def check_device_name(name: str) -> str:
-    """The same name; :class:`ConfigError` for one that is no device's."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
-    return name

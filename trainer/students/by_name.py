@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from pydantic import JsonValue
@@ -129,10 +129,10 @@ def _named_factory(name: str) -> Factory:
 
 
 def _import_factory(path: str) -> Factory:
-    factory = import_dotted(path, "factory")
+    factory = import_dotted(path, "student")
     if not callable(factory):
-        raise ConfigError(f"student {path!r} is not callable, expected package.module:factory")
-    return factory
+        raise ConfigError(f"student {path!r} is not callable; expected package.module:factory")
+    return cast("Factory", factory)
 
 
 def _size_argument(call: Call, factory: Factory, image_size: int) -> dict[str, int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from cache_builder.format import ConfigError
-from cache_builder.views import recipe_from
+from cache_builder.format.same_samples import contradictions, first_difference, same_ids
+from cache_builder.views.replay import Replay
 from trainer.teacher.client import TeacherCache
-
-_ID_ARRAYS = ("samples/id_bytes", "samples/id_offsets")
 
 
 def check_caches_agree(caches: Sequence[TeacherCache]) -> None:
@@ -47,13 +46,13 @@ def _differences(first: TeacherCache, other: TeacherCache) -> Iterator[str]:
             yield f"their {what} differ ({ours} and {theirs})"
     ours_named, theirs_named = first.class_names, other.class_names
     if ours_named and theirs_named and ours_named != theirs_named:
-        yield f"their class names differ ({_first_difference(ours_named, theirs_named)})"
-    if any(first.manifest.digests[path] != other.manifest.digests[path] for path in _ID_ARRAYS):
-        yield f"their sample ids differ ({_first_difference(first.ids, other.ids)})"
+        yield f"their class names differ ({_told_difference(ours_named, theirs_named)})"
+    if not same_ids(first.manifest, other.manifest):
+        yield f"their sample ids differ ({_told_difference(first.ids, other.ids)})"
     invalid = first.manifest.invalid_rows, other.manifest.invalid_rows
-    if invalid[0] != invalid[1] and _mix(first):
+    if invalid[0] != invalid[1] and Replay.of(first.manifest).mixes:
         yield "their unreadable samples differ, and their recipe mixes samples with each other"
-    labels = (first.labels != other.labels) & (first.labels >= 0) & (other.labels >= 0)
+    labels = contradictions(first.labels, other.labels)
     digests = first.digests != other.digests
     digests[[*first.manifest.invalid_rows, *other.manifest.invalid_rows]] = False
     for what, contradiction in (("labels", labels), ("source files", digests)):
@@ -61,13 +60,7 @@ def _differences(first: TeacherCache, other: TeacherCache) -> Iterator[str]:
             yield f"their {what} differ, e.g. of sample {first.ids[int(contradiction.argmax())]!r}"
 
 
-def _mix(cache: TeacherCache) -> bool:
-    views = cache.manifest.views
-    recipe = recipe_from(views.recipe)
-    return any(recipe.mixes(view) for view in range(views.count))
-
-
-def _first_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
-    pairs = zip(ours, theirs, strict=True)
-    place, (one, two) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
-    return f"the first at {place}: {one!r} and {two!r}"
+def _told_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    place = first_difference(ours, theirs)
+    assert place is not None  # whoever asks has found a difference
+    return f"the first at {place}: {ours[place]!r} and {theirs[place]!r}"

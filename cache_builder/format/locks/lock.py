@@ -1,4 +1,9 @@
-"""One builder at a time on one output: a lock that ends with the process that holds it, however that ends."""
+"""One builder at a time on one output: a lock that ends with the process that holds it, however that ends.
+
+The ``filelock`` library was weighed and left: it locks with ``flock``, which loader workers inherit when they
+are forked, so that a killed builder would stay locked out by its own orphans; it names no holder, and it does
+not tell that the file it holds was unlinked or its folder unmounted, which ``check`` tells before each write.
+"""
 
 from __future__ import annotations
 

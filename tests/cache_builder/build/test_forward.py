@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from cache_builder.build.forward import CompilerError, TeacherForward, resolve_device, resolve_precision
+from cache_builder.build.forward import CompilerError, TeacherForward
 from cache_builder.format.errors import ConfigError
+from cache_builder.teachers import TeacherRequest, open_teacher
 from cache_builder.tensors.normalise import normalise
 from tests.cache_builder.models import small
 
@@ -25,21 +26,21 @@ IMAGES = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torc
 def test_logits_are_the_models_of_normalised_pixels() -> None:
     model = small().eval()
     forward = TeacherForward(model, MEAN, STD, CPU, "fp32")
-    torch.testing.assert_close(forward(IMAGES), model(normalise(IMAGES, MEAN, STD)))
+    torch.testing.assert_close(forward.logits(IMAGES), model(normalise(IMAGES, MEAN, STD)))
     assert forward.classes(16) == 40
 
 
 def test_a_row_does_not_depend_on_its_batch() -> None:
     forward = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32")
-    torch.testing.assert_close(forward(IMAGES[2:3]), forward(IMAGES)[2:3])
+    torch.testing.assert_close(forward.logits(IMAGES[2:3]), forward.logits(IMAGES)[2:3])
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_precision(precision: str, dtype: torch.dtype) -> None:
     forward = TeacherForward(small().eval(), MEAN, STD, CPU, precision)  # type: ignore[arg-type]
-    logits = forward(IMAGES)
+    logits = forward.logits(IMAGES)
     assert logits.dtype == dtype
-    exact = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32")(IMAGES)
+    exact = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32").logits(IMAGES)
     assert (logits.float() - exact).abs().max() < 0.1 * exact.std()
 
 
@@ -60,9 +61,9 @@ class TestCompile:
         forward.compile(5, 16)
         assert forward.is_compiled
         for images in (IMAGES[:5], IMAGES[:2], IMAGES[3:4]):
-            logits = forward(images)
+            logits = forward.logits(images)
             assert logits.shape == (len(images), 40)
-            torch.testing.assert_close(logits, plain(images), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(logits, plain.logits(images), rtol=1e-4, atol=1e-4)
         assert counters["stats"]["unique_graphs"] == 1
 
     def test_a_teacher_that_cannot_be_traced(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +75,7 @@ class TestCompile:
         with pytest.raises(CompilerError, match="no such device"):
             forward.compile(4, 16)
         assert not forward.is_compiled
-        assert forward(IMAGES).shape == (6, 40)
+        assert forward.logits(IMAGES).shape == (6, 40)
 
     def test_memory_that_runs_out_is_not_the_compilers_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def exhausted(pixels: torch.Tensor) -> torch.Tensor:
@@ -90,7 +91,7 @@ class TestCompile:
         forward, plain = (TeacherForward(small().eval(), MEAN, STD, CPU, "fp32") for _ in range(2))
         forward.compile(5, 16)
         for images in (IMAGES[:5], IMAGES[:2]):
-            torch.testing.assert_close(forward(images), plain(images), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(forward.logits(images), plain.logits(images), rtol=1e-4, atol=1e-4)
         assert counters["stats"]["unique_graphs"] == 1
 
     @pytest.mark.slow
@@ -109,25 +110,30 @@ class TestCompile:
         assert "InvalidCxxCompiler: No working C++ compiler found" in ran.stdout
 
 
-class TestDevice:
-    def test_names(self) -> None:
-        assert resolve_device("cpu") == CPU
-        assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+class TestOutputs:
+    def test_declared_widths_need_no_picture(self) -> None:
+        def never(pixels: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("nobody has to look")
 
-    @pytest.mark.parametrize("name", ["gpu", "mps", "", "cuda:x", "meta", "CPU?"])
-    def test_unknown(self, name: str) -> None:
-        with pytest.raises(ConfigError, match="is not one of auto, cpu, cuda, cuda:N"):
-            resolve_device(name)
+        model = small().eval()
+        model.forward = never  # type: ignore[method-assign, assignment]
+        assert TeacherForward(model, MEAN, STD, CPU, "fp32", {"logits": 40}).classes(16) == 40
 
-    def test_more_than_there_are(self) -> None:
-        with pytest.raises(ConfigError, match=rf"this machine has {torch.cuda.device_count()} CUDA device"):
-            resolve_device("cuda:97")
+    def test_outputs_have_names(self) -> None:
+        forward = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32", {"logits": 40})
+        assert {name: output.shape for name, output in forward(IMAGES).items()} == {"logits": (6, 40)}
 
+    def test_another_width_than_declared(self) -> None:
+        forward = TeacherForward(small().eval(), MEAN, STD, CPU, "fp32", {"logits": 41})
+        with pytest.raises(ConfigError, match="gives 40 logits for a picture, and declares 41"):
+            forward(IMAGES)
 
-class TestPrecision:
-    def test_auto_on_the_cpu(self) -> None:
-        assert resolve_precision("auto", CPU) == "fp32"
-
-    def test_unknown(self) -> None:
-        with pytest.raises(ConfigError, match="'int8' is not one of auto, fp32, bf16, fp16"):
-            resolve_precision("int8", CPU)
+    @pytest.mark.parametrize("name", ["resnet18", "timm:resnet10t"])
+    def test_of_libraries_are_declared(self, name: str) -> None:
+        if name.startswith("timm:"):
+            pytest.importorskip("timm")
+        teacher = open_teacher(name, TeacherRequest(weights="random", data_classes=7))
+        assert teacher.outputs == {"logits": 7}
+        seen = teacher.preprocessing
+        forward = TeacherForward(teacher.model, seen.mean, seen.std, CPU, "fp32", teacher.outputs)
+        assert forward(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))["logits"].shape == (1, 7)

@@ -18,7 +18,7 @@ from rich.console import Console
 from cache_builder.build.forward import CompilerError, TeacherForward
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
-from cache_builder.datasets import DATASETS, ImageFolder, Sample, open_source
+from cache_builder.datasets import DATASETS, ImageFolder, ImageSample, open_source
 from cache_builder.format.codecs.class_sketch import ClassSketchSettings
 from cache_builder.format.errors import (
     ConfigError,
@@ -41,7 +41,7 @@ NAME = "same"
 class Interrupting(ImageFolder):
     """A folder whose reader presses Ctrl-C at the image of row 70, in the third tile."""
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         if index == 70:
             raise KeyboardInterrupt
         return super().read(index)
@@ -64,12 +64,12 @@ class TestContents:
             small().eval(), manifest.input.mean, manifest.input.std, torch.device("cpu"), "fp32"
         )
         recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
-        images = [source.read(row).image for row in range(len(source))]
+        images = [source.read(row).value for row in range(len(source))]
         for view in range(manifest.views.count):
             seen = [
                 render(image, recipe, seed, view, row, 16, "bilinear") for row, image in enumerate(images)
             ]
-            live, stored = forward(torch.stack(seen)).numpy(), logits(cache, view)
+            live, stored = forward.logits(torch.stack(seen)).numpy(), logits(cache, view)
             np.testing.assert_array_equal(stored.argmax(axis=1), live.argmax(axis=1))
             top = np.argsort(-live, axis=1)[:, :5]
             off = np.abs(np.take_along_axis(stored - live, top, axis=1))
@@ -362,8 +362,8 @@ class TestLogits:
         np.testing.assert_allclose(logits(open_cache(tmp_path / "cache.zarr"), 0), 0, atol=1e-5)
 
 
-BEFORE = 5
-"""Forward passes before the first batch: one of the plan, four that look at the teacher."""
+BEFORE = 6
+"""Forward passes before the first batch: one of the plan, five that look at the teacher."""
 
 
 class TestFailingTeacher:

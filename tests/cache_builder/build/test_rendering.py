@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
-from cache_builder.datasets import ImageFolder, Sample
+from cache_builder.datasets import ImageFolder, ImageSample
 from cache_builder.format.errors import KDCacheError
 from cache_builder.views.apply import render
 from cache_builder.views.recipes import RrcFlip
+from cache_builder.views.replay import Replay
 
 RECIPE = RrcFlip()
 TASKS = [RenderTask(row, 1, 4) for row in (5, 0, 33, 79, 12, 13, 14)]
@@ -24,14 +25,14 @@ TASKS = [RenderTask(row, 1, 4) for row in (5, 0, 33, 79, 12, 13, 14)]
 class Deadly(ImageFolder):
     """A folder whose image 12 kills the process that reads it, as the kernel does when memory is gone."""
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> ImageSample:
         if index == 12:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().read(index)
 
 
 def renderer(folder: Path, kind: type[ImageFolder] = ImageFolder) -> ViewRenderer:
-    return ViewRenderer(kind(str(folder)), RECIPE, 7, 16, "bilinear")
+    return ViewRenderer(kind(str(folder)), Replay(RECIPE, 7, 4, 80, 16, "bilinear"))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -46,7 +47,7 @@ def test_batches_come_in_their_order(photos: Path, workers: int) -> None:
             sample = source.read(row)
             assert digest == sample.digest
             for view, image in zip((1, 2, 3), images, strict=True):
-                assert torch.equal(image, render(sample.image, RECIPE, 7, view, row, 16, "bilinear"))
+                assert torch.equal(image, render(sample.value, RECIPE, 7, view, row, 16, "bilinear"))
 
 
 def test_an_unreadable_sample_is_black_and_says_why(own_photos: Path) -> None:

@@ -167,9 +167,9 @@ def live(cache: Cache, photos: Path) -> NDArray[np.float32]:
     seen = manifest.input
     forward = TeacherForward(small().eval(), seen.mean, seen.std, CPU, "fp32")
     recipe, seed = recipe_from(manifest.views.recipe), manifest.views.seed
-    images = [source.read(row).image for row in range(len(source))]
+    images = [source.read(row).value for row in range(len(source))]
     return np.stack([
-        forward(
+        forward.logits(
             torch.stack([
                 render(image, recipe, seed, view, row, seen.size, seen.interpolation)
                 for row, image in enumerate(images)

@@ -72,13 +72,13 @@ def test_cifar10_train(cifar10: Path, suffix: str) -> None:
     assert source.labels is not None
     assert source.labels.tolist()[:8] == [0, 1, 2, 3, 4, 5, 0, 1]
     assert source.class_names == tuple(f"thing {i}" for i in range(10))
-    np.testing.assert_array_equal(source.read(8).image.permute(1, 2, 0).numpy(), cut(22, 32, 32))
+    np.testing.assert_array_equal(source.read(8).value.permute(1, 2, 0).numpy(), cut(22, 32, 32))
 
 
 def test_cifar10_test(cifar10: Path) -> None:
     source = open_source(f"cifar10:{cifar10}:test")
     assert len(source) == PER_FILE
-    np.testing.assert_array_equal(source.read(0).image.permute(1, 2, 0).numpy(), cut(90, 32, 32))
+    np.testing.assert_array_equal(source.read(0).value.permute(1, 2, 0).numpy(), cut(90, 32, 32))
 
 
 def test_cifar100_has_the_fine_labels(cifar100: Path) -> None:

@@ -23,4 +23,4 @@ def test_other_names_of_the_same_formats(tmp_path: Path, name: str, kind: str, m
     Image.fromarray(np.full((8, 8), 70, np.uint8)).convert(mode).save(tmp_path / "cat" / name, kind)
     source = open_source(f"imagefolder:{tmp_path}")
     assert list(source.ids) == [f"cat/{name}"]
-    assert abs(float(source.read(0).image.float().mean()) - 70) < 2
+    assert abs(float(source.read(0).value.float().mean()) - 70) < 2

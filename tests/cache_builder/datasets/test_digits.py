@@ -26,13 +26,13 @@ def test_pixels_are_scikit_learns_scaled_to_bytes() -> None:
     source = open_source("digits:test")
     sample = source.read(7)
     expected = np.rint(load_digits().images[1197 + 7] * 255 / 16)
-    np.testing.assert_array_equal(sample.image.numpy(), np.stack([expected] * 3))
+    np.testing.assert_array_equal(sample.value.numpy(), np.stack([expected] * 3))
     assert source.ids[7] == "1204"
 
 
 def test_digest_names_the_pixels() -> None:
     source = open_source("digits")
-    pixels = np.ascontiguousarray(source.read(5).image.permute(1, 2, 0).numpy())
+    pixels = np.ascontiguousarray(source.read(5).value.permute(1, 2, 0).numpy())
     assert source.read(5).digest == xxhash.xxh64_intdigest(pixels.data)
     assert len({source.read(row).digest for row in range(100)}) == 100
 

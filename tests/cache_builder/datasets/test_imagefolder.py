@@ -137,7 +137,7 @@ class TestRead:
                 damaged[rng.integers(0, min(300, len(data)), 4)] = rng.integers(0, 256, 4)
                 path.write_bytes(damaged.tobytes())
                 with suppress(DataError):
-                    assert ImageFolder(str(tmp_path)).read(0).image.shape[0] == 3
+                    assert ImageFolder(str(tmp_path)).read(0).value.shape[0] == 3
 
     def test_a_picture_that_would_fill_the_memory(self, tmp_path: Path) -> None:
         Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
@@ -183,7 +183,7 @@ class TestListing:
         for name in names:
             put(tmp_path / name)
         assert ids(tmp_path) == sorted(names, key=str.encode)
-        assert ImageFolder(str(tmp_path)).read(0).image.shape == (3, 40, 48)
+        assert ImageFolder(str(tmp_path)).read(0).value.shape == (3, 40, 48)
 
     def test_hidden_and_other_files_are_left_out(self, tmp_path: Path) -> None:
         put(tmp_path / "a" / "1.PNG")

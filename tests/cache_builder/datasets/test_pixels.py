@@ -95,7 +95,7 @@ def put_all_kinds(root: Path, data: bytes) -> list[str]:
 
 class TestEveryKind:
     def read_all(self, sources: list[ImageSource]) -> list[NDArray[np.uint8]]:
-        return [source.read(0).image.permute(1, 2, 0).numpy() for source in sources]
+        return [source.read(0).value.permute(1, 2, 0).numpy() for source in sources]
 
     def test_all_decode_alike_by_either_rule(self, tmp_path: Path) -> None:
         specs = put_all_kinds(tmp_path, turned(6, "PNG"))

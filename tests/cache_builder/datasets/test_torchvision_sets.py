@@ -57,7 +57,7 @@ class TestMnist:
         assert source.class_names == tuple(torchvision.datasets.MNIST.classes)
         sample = source.read(4)
         pixels = np.repeat(GREY[4][..., None], 3, axis=2)
-        np.testing.assert_array_equal(sample.image.permute(1, 2, 0).numpy(), pixels)
+        np.testing.assert_array_equal(sample.value.permute(1, 2, 0).numpy(), pixels)
         assert sample.digest == xxhash.xxh64_intdigest(pixels.tobytes())
         assert (source.side, source.mirrors, source.reads_files) == (28, False, False)
 
@@ -105,7 +105,7 @@ class TestFolders:
         assert source.class_names == CLASSES
         assert (source.side, source.mirrors, source.reads_files) == (None, True, True)
         image = np.asarray(Image.open(tmp_path / "eurosat" / "2750" / "bee" / "0006.jpg"))
-        np.testing.assert_array_equal(source.read(6).image.permute(1, 2, 0).numpy(), image)
+        np.testing.assert_array_equal(source.read(6).value.permute(1, 2, 0).numpy(), image)
         with pytest.raises(ConfigError, match="EuroSAT has no splits: leave 'train' out"):
             open_source(f"torchvision:EuroSAT:{tmp_path}:train")
 
@@ -165,7 +165,7 @@ class TestPickledArrays:
         assert (source.side, source.mirrors, source.reads_files) == (own.side, own.mirrors, own.reads_files)
         for row in range(5):
             assert source.read(row).digest == own.read(row).digest
-            assert torch.equal(source.read(row).image, own.read(row).image)
+            assert torch.equal(source.read(row).value, own.read(row).value)
 
     def test_svhn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         images = np.stack([cut(index, 32, 32) for index in range(4)], axis=-1)
@@ -175,7 +175,7 @@ class TestPickledArrays:
         assert source.labels is not None
         assert source.labels.tolist() == [1, 0, 3, 2]
         assert source.class_names == ("0", "1", "2", "3")
-        np.testing.assert_array_equal(source.read(2).image.permute(1, 2, 0).numpy(), cut(2, 32, 32))
+        np.testing.assert_array_equal(source.read(2).value.permute(1, 2, 0).numpy(), cut(2, 32, 32))
 
 
 class TestLabels:

@@ -135,9 +135,9 @@ class TestReplay:
         from cache_builder.views.apply import render
 
         source, recipe = open_source(f"imagefolder:{photos}"), parse_recipe(f"plain{crop}")
-        images = [render(source.read(row).image, recipe, 0, 0, row, 16, "bilinear") for row in range(80)]
+        images = [render(source.read(row).value, recipe, 0, 0, row, 16, "bilinear") for row in range(80)]
         forward = TeacherForward(small().eval(), IMAGENET_MEAN, IMAGENET_STD, torch.device("cpu"), "fp32")
-        logits: np.ndarray = forward(torch.stack(images)).numpy()
+        logits: np.ndarray = forward.logits(torch.stack(images)).numpy()
         return logits
 
     def test_plain_is_what_a_build_gives(self, photos: Path, tmp_path: Path) -> None:

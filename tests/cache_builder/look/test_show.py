@@ -58,7 +58,7 @@ class TestLook:
             7,
             16,
             80,
-            lambda each: source.read(each).image,
+            lambda each: source.read(each).value,
         )
         assert row == 7
         assert torch.equal(seen.seen, wanted)

@@ -50,7 +50,7 @@ def log_mean_exp(members: list[NDArray[np.floating]]) -> NDArray[np.float64]:
 
 def answer(teacher: Teacher, precision: Any = "fp32") -> Tensor:
     seen = teacher.preprocessing
-    return TeacherForward(teacher.model, seen.mean, seen.std, CPU, precision)(IMAGES)
+    return TeacherForward(teacher.model, seen.mean, seen.std, CPU, precision).logits(IMAGES)
 
 
 class TestMean:
@@ -135,6 +135,13 @@ class TestCombined:
             ConfigError, match="same classes: m0 gives 12 for a picture; m1 gives 9 for a picture"
         ):
             answer(both)
+
+    def test_different_declared_numbers_of_classes_are_refused_before_a_picture(self) -> None:
+        twelve, nine = replace(member(0), outputs={"logits": 12}), replace(member(1), outputs={"logits": 9})
+        with pytest.raises(ConfigError, match="same classes: m0 gives 12 for a picture; m1 gives 9"):
+            combined([twelve, nine])
+        assert combined([twelve, twelve]).outputs == {"logits": 12}
+        assert combined([twelve, member(2)]).outputs == {}
 
     def test_members_that_give_no_logits(self) -> None:
         class Pair(nn.Module):

@@ -9,7 +9,6 @@ from cache_builder.verify.faithful import (
     of_other_records,
     rms,
     rms_rows,
-    total_variation,
 )
 
 RNG = np.random.default_rng(0)
@@ -63,12 +62,6 @@ def test_nan_is_not() -> None:
 
 def test_another_device_may_differ_by_more() -> None:
     assert noise_floor(LIVE, "fp32", False) > 100 * noise_floor(LIVE, "fp32", True)
-
-
-def test_total_variation() -> None:
-    certain, even = np.array([[50.0, 0.0]], np.float32), np.zeros((1, 2), np.float32)
-    assert total_variation(certain, even, 1) == pytest.approx([0.5])
-    assert total_variation(certain, certain, 4) == pytest.approx([0])
 
 
 def test_rms() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,21 @@ from cache_builder.views import draw, named, parse_recipe
 from cache_builder.views.apply import render
 from cache_builder.views.probe import PROBE_PAIRS, PROBE_TOLERANCE, probe_differences, render_probe
 from cache_builder.views.recipes import RrcFlip
+from cache_builder.views.replay import Replay
 from tests.caches import synthetic_manifest
 
 VIEWS = ViewsSection(count=3, recipe=named(RrcFlip()), seed=9)
 SEEN = ImageInput(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
 
 
+def replay(source: Sized, views: ViewsSection = VIEWS) -> Replay:
+    return Replay.of_sections(views, SEEN, len(source))
+
+
 def probed(folder: Path, views: ViewsSection = VIEWS) -> tuple[Manifest, NDArray[np.uint8], Sequence[str]]:
     """A manifest, its probe and the sample ids in row order."""
     source = open_source(f"imagefolder:{folder}")
-    section, pixels = render_probe(source, views, SEEN)
+    section, pixels = render_probe(source, replay(source, views))
     manifest = synthetic_manifest(rows=len(source)).model_copy(
         update={"probe": section, "views": views, "input": SEEN}
     )
@@ -34,11 +39,11 @@ def probed(folder: Path, views: ViewsSection = VIEWS) -> tuple[Manifest, NDArray
 
 def test_pictures_are_those_the_teacher_sees(photos: Path) -> None:
     source = open_source(f"imagefolder:{photos}")
-    section, pixels = render_probe(source, VIEWS, SEEN)
+    section, pixels = render_probe(source, replay(source, VIEWS))
     assert pixels.shape == (PROBE_PAIRS, 3, 32, 32)
     assert len(set(section.pairs)) == PROBE_PAIRS
     for (view, row), stored in zip(section.pairs, pixels, strict=True):
-        seen = render(source.read(row).image, RrcFlip(), 9, view, row, 32, "bilinear")
+        seen = render(source.read(row).value, RrcFlip(), 9, view, row, 32, "bilinear")
         np.testing.assert_array_equal(seen.numpy(), stored)
 
 
@@ -73,7 +78,7 @@ def test_another_rendering_is_beyond_the_tolerance(photos: Path, change: str) ->
         pixels = pixels[:, ::-1]
     elif change == "no antialias":
         source = open_source(f"imagefolder:{photos}")
-        images = [(view, row, source.read(row).image) for view, row in manifest.probe.pairs]
+        images = [(view, row, source.read(row).value) for view, row in manifest.probe.pairs]
         aliased = [render(image, RrcFlip(), 9, view, row, 32, "nearest") for view, row, image in images]
         pixels = np.stack([picture.numpy() for picture in aliased])
     else:
@@ -87,8 +92,8 @@ def test_unreadable_samples(own_photos: Path) -> None:
         path.write_bytes(b"")
     source = open_source(f"imagefolder:{own_photos}")
     with pytest.raises(DataError, match="cannot read image"):
-        render_probe(source, VIEWS, SEEN)
-    section, pixels = render_probe(source, VIEWS, SEEN, skip_unreadable=True)
+        render_probe(source, replay(source, VIEWS))
+    section, pixels = render_probe(source, replay(source, VIEWS), skip_unreadable=True)
     assert len(section.pairs) == len(pixels) == PROBE_PAIRS
 
 
@@ -96,7 +101,7 @@ def test_nothing_readable(own_photos: Path) -> None:
     for path in own_photos.rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of"):
-        render_probe(open_source(f"imagefolder:{own_photos}"), VIEWS, SEEN, skip_unreadable=True)
+        render_probe(open_source(f"imagefolder:{own_photos}"), replay(range(80), VIEWS), skip_unreadable=True)
 
 
 class TestStrongViews:
@@ -112,7 +117,7 @@ class TestStrongViews:
     def test_of_a_single_sample(self, photos: Path) -> None:
         source = LimitedSource(open_source(f"imagefolder:{photos}"), 1)
         views = ViewsSection(count=2, recipe=named(parse_recipe("trivialaugment")), seed=9)
-        assert render_probe(source, views, SEEN)[0].pairs == ((0, 0), (1, 0))
+        assert render_probe(source, replay(source, views))[0].pairs == ((0, 0), (1, 0))
 
     def test_mixed_pictures_are_rendered_again_and_compared(self, photos: Path) -> None:
         views = ViewsSection(count=3, recipe=named(parse_recipe("mixup:alpha=4")), seed=9)

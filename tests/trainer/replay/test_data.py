@@ -18,8 +18,9 @@ from cache_builder.datasets import open_source
 from cache_builder.format import DataError, open_cache
 from cache_builder.views import recipe_from
 from cache_builder.views.apply import render
+from cache_builder.views.replay import Replay
 from tests.trainer.replay_caches import PAD_CROP, write_replay_cache
-from trainer.replay.data import ReplayDataset, ViewDataset, Views, natural_size
+from trainer.replay.data import ReplayDataset, ViewDataset, natural_size
 from trainer.replay.order import BatchPlan
 from trainer.replay.same_data import RenderDriftError
 from trainer.teacher.client import TeacherCache
@@ -56,7 +57,7 @@ def spec(images: Path) -> str:
 
 
 def rendered(images: Path, row: int, view: int, size: int = 16) -> torch.Tensor:
-    image = open_source(spec(images)).read(row).image
+    image = open_source(spec(images)).read(row).value
     return render(image, recipe_from(PAD_CROP), 7, view, row, size, "bilinear")
 
 
@@ -273,7 +274,7 @@ class WithoutAntialias:
 
     def read(self, index):
         sample = self._source.read(index)
-        return type(sample)(sample.image.flip(0), sample.digest)
+        return type(sample)(sample.value.flip(0), sample.digest)
 
 
 def test_render_drift_is_refused_and_both_pictures_are_saved(cache, images, tmp_path):
@@ -300,7 +301,7 @@ def test_render_drift_can_be_allowed(cache, images, tmp_path, caplog):
 
 def test_without_a_cache_the_views_are_drawn_from_the_recipe(images):
     source = open_source(spec(images))
-    dataset = ViewDataset(source, Views(recipe_from(PAD_CROP), 7, VIEWS, "bilinear"), 16)
+    dataset = ViewDataset(source, Replay(recipe_from(PAD_CROP), 7, VIEWS, len(source), 16, "bilinear"))
     assert torch.equal(dataset[3, 2].image, rendered(images, 3, 2))
     assert dataset[30, 0].label == 2
     assert natural_size(source) == 20

@@ -96,7 +96,7 @@ class Inverted:
 
     def read(self, index):
         sample = self._source.read(index)
-        return type(sample)(255 - sample.image, sample.digest)
+        return type(sample)(255 - sample.value, sample.digest)
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.3, 48), (0.001, 1), (1.0, SAMPLES)])

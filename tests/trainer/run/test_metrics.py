@@ -9,7 +9,8 @@ from cache_builder.datasets import open_source
 from cache_builder.datasets.orders import OrderTally
 from cache_builder.tensors.normalise import Normalise
 from cache_builder.views.recipes import Plain
-from trainer.replay.data import ViewDataset, Views
+from cache_builder.views.replay import Replay
+from trainer.replay.data import ViewDataset
 from trainer.run.device import make_accelerator
 from trainer.run.metrics import Evaluator, TrainMeter
 
@@ -76,13 +77,13 @@ def test_an_empty_meter_has_no_means():
 @pytest.mark.parametrize("batch_size", [7, 600])
 def test_evaluation_agrees_with_numpy(batch_size):
     source = open_source("digits:test")
-    dataset = ViewDataset(source, Views(Plain(crop_fraction=1.0), 0, 1, "bilinear"), 8)
+    dataset = ViewDataset(source, Replay(Plain(crop_fraction=1.0), 0, 1, len(source), 8, "bilinear"))
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 10)).train()
     normalise = Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     evaluator = Evaluator(dataset, 10, batch_size, 0, make_accelerator("cpu", "fp32"))
     found = evaluator.run(model, normalise)
-    images = torch.stack([source.read(row).image for row in range(len(source))])
+    images = torch.stack([source.read(row).value for row in range(len(source))])
     with torch.inference_mode():
         logits = model.eval()(normalise(images)).double().numpy()
     order = (-logits).argsort(1)
@@ -97,7 +98,7 @@ def test_fewer_than_five_classes_count_all():
     source = open_source("digits:test")
     source.labels = source.labels % 3
     source.class_names = ("a", "b", "c")
-    dataset = ViewDataset(source, Views(Plain(crop_fraction=1.0), 0, 1, "bilinear"), 8)
+    dataset = ViewDataset(source, Replay(Plain(crop_fraction=1.0), 0, 1, len(source), 8, "bilinear"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     normalise = Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     found = Evaluator(dataset, 3, 100, 0, make_accelerator("cpu", "fp32")).run(model, normalise)
@@ -109,12 +110,12 @@ def test_fewer_than_five_classes_count_all():
 def test_a_numbering_that_suits_the_student_far_better_is_found(shift):
     """Labels counted from 1, of a student that learned them from 0: numbers alone, which no name matched."""
     source = open_source("digits:test")
-    images = torch.stack([source.read(row).image for row in range(len(source))]).float().flatten(1) / 255
+    images = torch.stack([source.read(row).value for row in range(len(source))]).float().flatten(1) / 255
     means = torch.stack([images[source.labels == digit].mean(0) for digit in range(10)])
     nearest = nn.Linear(192, 10)
     nearest.weight.data, nearest.bias.data = means, -means.square().sum(1) / 2
     source.labels = (source.labels + shift) % 10
-    dataset = ViewDataset(source, Views(Plain(crop_fraction=1.0), 0, 1, "bilinear"), 8)
+    dataset = ViewDataset(source, Replay(Plain(crop_fraction=1.0), 0, 1, len(source), 8, "bilinear"))
     tally = OrderTally(None, 10, views=1)
     evaluator = Evaluator(dataset, 10, 64, 0, make_accelerator("cpu", "fp32"), tally)
     found = evaluator.run(nn.Sequential(nn.Flatten(), nearest), Normalise((0, 0, 0), (1, 1, 1)))
