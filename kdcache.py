@@ -145,10 +145,10 @@ def commands() -> TyperGroup:
     from typer.main import get_group
 
     from cache_builder.cli.app import app
-    from cache_builder.console.lazy import LazyCommand
+    from cache_builder.console.lazy import LazyProgram
 
     group = get_group(app)
-    train = LazyCommand("train", _training, "Train a student from a cache; the same program as `kdtrain`.")
+    train = LazyProgram("train", _training, "Train a student from a cache; the same program as `kdtrain`.")
     by_name = {**group.commands, "train": train}
     first = {name: by_name[name] for name in _FIRST_COMMANDS if name in by_name}
     group.commands = {**first, **by_name}

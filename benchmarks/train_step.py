@@ -31,9 +31,9 @@ from tests.trainer.replay_caches import write_replay_cache
 from trainer.losses import LOSSES
 from trainer.replay.batches import TrainingStream
 from trainer.run.assemble import Run, assemble
-from trainer.run.config import TrainConfig
 from trainer.run.loop import train_step
 from trainer.run.metrics import TrainMeter
+from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 
 SAMPLES, CLASSES, VIEWS, BATCH, SIZE = 1024, 1000, 2, 64, 32
@@ -119,7 +119,7 @@ def in_turn(folder: Path, url: str, objective: str, fetch: str) -> tuple[list[Cl
     """Each step of a distilled run and of a hard-label run that take turns."""
     with ExitStack() as stack:
         runs = [
-            Stepper.open(stack, TrainConfig(
+            Stepper.open(stack, TrainSettings(
                 data="benchmark:", out=folder / name, cache=url, student=STUDENT, loss=loss, epochs=100,
                 batch_size=BATCH, fetch=fetch,
             ))
@@ -144,7 +144,7 @@ class Stepper:
     meter: TrainMeter
 
     @classmethod
-    def open(cls, stack: ExitStack, settings: TrainConfig) -> Stepper:
+    def open(cls, stack: ExitStack, settings: TrainSettings) -> Stepper:
         """Assemble a run and its stream."""
         run = assemble(settings, stack)
         stream = stack.enter_context(

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import kdcache
-from cache_builder.console.lazy import LazyCommand
+from cache_builder.console.lazy import LazyProgram
 
 ROOT = Path(__file__).parents[1]
 USERS = 'raise SystemExit("the trainer of the user was imported")\n'
@@ -127,11 +127,11 @@ class TestCommands:
 
     def test_the_commands_of_a_first_hour_come_first(self) -> None:
         assert list(kdcache.commands().commands)[:3] == ["build", "serve", "train"]
-        assert isinstance(kdcache.commands().commands["train"], LazyCommand)
+        assert isinstance(kdcache.commands().commands["train"], LazyProgram)
 
     def test_a_refusal_is_a_sentence_and_an_exit_code(self) -> None:
         ran = python("-m", "kdcache", "train", "--data", "digits")
-        assert (ran.returncode, ran.stderr) == (2, "error: --out is missing; kdtrain --help shows examples\n")
+        assert (ran.returncode, ran.stderr) == (2, "error: --out is missing; --help shows examples\n")
 
     @pytest.mark.parametrize(
         "words",

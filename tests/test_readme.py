@@ -33,8 +33,9 @@ def options_of(words: list[str]) -> set[str]:
     else:
         from trainer.cli.app import app
     command = typer.main.get_command(app)
+    context = typer.Context(command)
     for word in words[1:2]:
-        command = getattr(command, "commands", {}).get(word, command)
+        command = command.get_command(context, word) or command
     return {flag for parameter in command.params for flag in parameter.opts}
 
 

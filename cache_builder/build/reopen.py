@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cache_builder.build.classes import StoredClasses
 from cache_builder.build.plan import Plan, make_plan
-from cache_builder.build.settings import BuildSettings
+from cache_builder.build.settings import BuildSettings, Reopening
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import RequestSection
 from cache_builder.format.reader import Cache
@@ -22,23 +22,6 @@ UNKNOWN_DIGEST = "unknown"
 
 class NotFoundAgainError(ConfigError):
     """The manifest does not say enough to open the teacher again: name it."""
-
-
-@dataclass(frozen=True)
-class Reopening:
-    """What the user says about a data set and a teacher that the manifest names already."""
-
-    data: str | None = None
-    """Data set spec; None = the manifest's."""
-    teacher: tuple[str, ...] = ()
-    """Names; none = the manifest's."""
-    weights: tuple[str, ...] = ()
-    """``default``, ``random`` or a file for each teacher; none = the manifest's."""
-    device: str = "auto"
-    precision: str | None = None
-    """None = the manifest's."""
-    batch_size: int = 64
-    workers: int | None = None
 
 
 def reopened(cache: Cache, wanted: Reopening) -> Plan:

@@ -1,92 +1,105 @@
-"""Everything a build can be told, as one frozen object."""
+"""Everything a build can be asked for, as one frozen object; and what opens a cache's teacher again."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from cache_builder.console.names import DATA_KINDS
+from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.frozen import Frozen
-from cache_builder.format.manifest import Decoding
+from cache_builder.format.frozen import Decoding
+
+HIDDEN = Option(is_hidden=True)
 
 
-def _listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
-"""One name, or several in order."""
-
-
-class BuildSettings(Frozen):
+class BuildSettings(Settings):
     """Settings of ``kdcache build``; each field is the flag of the same name."""
 
-    teacher: Names
-    """Torchvision name or alias, ``timm:NAME`` or ``package.module:factory``; several are an ensemble."""
-    data: str
-    """Data set spec, e.g. ``imagefolder:/data/train``."""
+    teacher: Annotated[Names, Field(min_length=1)]
+    """Name of the teacher: vit_l, vit_b, resnet50, any torchvision classifier, timm:NAME, or
+    package.module:factory. Given several times, an ensemble: the mean of the softmax outputs is stored, as
+    its log. Its members see the same picture, each normalised its own way, and must have the same classes."""
+    data: str = Field(description=f"Data set whose samples the teacher sees: {DATA_KINDS}.")
     out: str
-    """Folder of the cache (or an fsspec URL)."""
+    """Folder of the cache, usually NAME.zarr, or a URL such as s3://bucket/NAME.zarr."""
     views: int = Field(default=8, ge=1)
-    """V, recorded augmented views per sample."""
+    """Recorded augmented views of each sample."""
     recipe: str | None = None
-    """Recipe with parameters; None = what suits the data (see ``default_recipe``)."""
-    weights: Names | None = None
-    """``default``, ``random`` or a file, one for each teacher in their order; None = default for all."""
-    bytes_per_view: float = Field(default=64.0, gt=0, allow_inf_nan=False)
-    """The most a record should take on disk; calibration takes the most faithful setting below it."""
+    """How views are drawn: rrc-flip, pad-crop-flip or plain, with parameters as in rrc-flip:min_area=0.25;
+    with strong views randaugment, trivialaugment, color-jitter, rrc-erase, mixup, cutmix or augment, as in
+    mixup:alpha=0.2,base=pad-crop-flip,erase.probability=0.25; or a FILE.toml. View 0 is always crop and flip
+    only. Default: what is usual for the data."""
+    weights: Annotated[Names, Field(min_length=1)] | None = None
+    """Weights of the teacher: default (published), random, or a FILE or folder: safetensors or a state dict,
+    no code in it is run. Of raw and averaged (EMA) weights in a file the averaged ones are taken; FILE#ENTRY
+    takes another entry, FILE#by-order the tensors by their order, whatever they are called. Of an ensemble:
+    once for each teacher, in the same order. Default: default."""
+    bytes_per_view: float = Field(default=64.0, ge=1)
+    """The most bytes that a record should take on disk. Calibration on some teacher outputs takes the most
+    faithful setting below it; the table is shown by inspect."""
     codec: str | None = None
-    """Name of the codec; None = every class one by one where they are few, else a sketch."""
+    """How logits become records: topk-tail (every class one by one) or class-sketch (some classes one by one,
+    the others rebuilt from a few coefficients). Default: topk-tail for up to 32 classes."""
     top_k: int | None = Field(default=None, ge=1)
-    """K, classes stored one by one; None = by calibration, or all where there are few."""
+    """Classes stored one by one. Default: by calibration; all of up to 32."""
     tail_rank: int | None = Field(default=None, ge=1)
-    """r, coefficients of the tail sketch; None = by calibration."""
-    tail_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Step of the coefficients, in logits; None = by calibration."""
-    value_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Step of the K values, in logits; None = by calibration."""
+    """Coefficients that describe all other classes. Default: by calibration."""
+    tail_step: float | None = Field(default=None, gt=0)
+    """Quantisation step of these coefficients, in logits. Default: by calibration."""
+    value_step: float | None = Field(default=None, gt=0)
+    """Quantisation step of the classes stored one by one, in logits. Default: by calibration."""
     batch_size: int = Field(default=64, ge=1)
-    """Images per teacher forward pass."""
+    """Images per forward pass of the teacher."""
     workers: int | None = Field(default=None, ge=0)
-    """Loader processes; None = by device and cores. Never changes the result."""
+    """Loader processes; their number never changes the result. Default: by device and cores."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device that the teacher runs on: auto, cpu, cuda or cuda:N."""
     precision: str = "auto"
-    """auto, fp32, bf16 or fp16."""
+    """Arithmetic of the teacher: auto, fp32, bf16 or fp16."""
     compile: bool = False
-    """Have ``torch.compile`` translate the teacher first."""
+    """Have torch.compile translate the teacher first: a minute or more at the start, faster batches after.
+    Needs a C++ compiler; the cache may be continued without."""
     seed: int = Field(default=0, ge=0, lt=2**64)
-    """Key of the views, and of random weights."""
+    """Seed of the views (and of random weights)."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first N samples."""
+    """Only the first N samples are built."""
     rows: str | None = None
-    """Only the tiles of these rows, ``START:STOP``; the others are built elsewhere. None = all."""
+    """Build only rows START:STOP of the data set, a part that kdcache merge joins to others."""
     like: str | None = None
-    """A part of the same cache whose basis and probe a new part takes over."""
+    """A part that was begun: take over its basis, so that the parts fit together."""
     input_size: int | None = Field(default=None, ge=1)
-    """Side in pixels; None = the weights' own."""
-    mean: tuple[float, ...] | None = None
-    """Normalisation mean; None = the weights' own."""
-    std: tuple[float, ...] | None = None
-    """Normalisation standard deviation; None = the weights' own."""
+    """Side in pixels of what the teacher sees, also of all of an ensemble. Default: the weights' own."""
+    mean: ThreeNumbers | None = None
+    """Mean that normalises the pixels, as 0.485,0.456,0.406. Default: the weights' own."""
+    std: ThreeNumbers | None = None
+    """Standard deviation that normalises the pixels, as 0.229,0.224,0.225. Default: the weights' own."""
     name: str | None = None
-    """Name of the cache; None = the last part of ``out`` without suffix."""
+    """Name of the cache on a server. Default: from --out."""
     tile_rows: int | None = Field(default=None, ge=1)
-    """Rows of a tile, the unit that a killed build loses; None = 4096, less for small data sets."""
+    """Rows per tile, the most that a killed build loses. Default: up to 4096."""
     on_error: Literal["fail", "skip"] = "fail"
-    """What an unreadable image does: stop the build, or mark its row invalid."""
+    """What an unreadable image does: fail ends the build, skip marks its row as invalid."""
     decoding: Decoding | None = None
-    """Rule by which picture files become pixels; None = that of the cache that is there, else the newest."""
-    class_map: str | None = None
-    """File that says which of the teacher's classes each class of the data is; None = by their names."""
+    """How picture files become pixels, for every kind of data. 2 (default): turned upright by their EXIF
+    orientation; of 16 bits the upper 8, floats of 0 to 1 times 255; numbers of which nothing says what is
+    white are refused; alpha is dropped. 1: EXIF orientation ignored, as in earlier releases and torchvision's
+    ImageFolder. The cache keeps it and kdtrain decodes by it."""
+    class_map: Annotated[str | None, Option(metavar="FILE")] = None
+    """Which of the teacher's classes each class of the data is, where their names differ: lines such as `my
+    folder = tench` or `my folder = 0`, CSV or TSV with these two columns, or JSON such as `{"my folder":
+    "tench"}`."""
+    repair: Annotated[bool, Option(flag="--repair/--no-repair")] = False
+    """Read every byte of a cache that is there, and write the tiles that are damaged anew. What is whole
+    stays."""
     allow_unrepeatable: bool = False
-    """Store a teacher that answers differently to the same picture."""
-    repair: bool = False
-    """Read every byte of the cache, and write the tiles that are damaged anew."""
+    """Store a teacher that gives the same picture different answers. Without it such a teacher is refused
+    before anything is written."""
     ignore_labels: bool = False
-    """Store no labels: for a teacher whose classes are not the data set's."""
+    """The teacher's classes are not the data set's: store its logits without labels. The names of the data's
+    classes are kept, and kdtrain --classes both learns them with a head of its own."""
 
     @property
     def members(self) -> list[tuple[str, str]]:
@@ -103,3 +116,23 @@ class BuildSettings(Frozen):
     def cache_name(self) -> str:
         """``name``, or the last part of ``out``."""
         return self.name or Path(self.out.rstrip("/")).name.removesuffix(".zarr")
+
+
+class Reopening(Settings):
+    """What the user says about a data set and a teacher that the manifest of a cache names already."""
+
+    data: str | None = Field(
+        default=None, description=f"Data set of the cache, where that has moved: {DATA_KINDS}."
+    )
+    teacher: Names = ()
+    """Name of the teacher, as for build. Default: the one the manifest names."""
+    weights: Names = ()
+    """Weights of the teacher, as for build. Default: those the manifest names."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images per forward pass of the teacher."""
+    device: str = "auto"
+    """Device that the teacher runs on: auto, cpu, cuda or cuda:N."""
+    precision: Annotated[str | None, HIDDEN] = None
+    """Arithmetic of the teacher: auto, fp32, bf16 or fp16. Default: the cache's."""
+    workers: Annotated[int | None, HIDDEN] = Field(default=None, ge=0)
+    """Loader processes; their number never changes the result. Default: by device and cores."""

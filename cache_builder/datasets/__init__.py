@@ -30,7 +30,7 @@ from cache_builder.datasets.tables import TableSource, open_csv, open_parquet
 from cache_builder.datasets.torchvision_sets import TorchvisionSource
 from cache_builder.datasets.webdataset import WebDataset
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import Decoding
+from cache_builder.format.frozen import Decoding
 
 DATASETS: dict[str, Callable[[str], ImageSource]] = {
     "imagefolder": ImageFolder,

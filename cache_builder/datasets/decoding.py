@@ -15,7 +15,7 @@ from PIL import Image
 from cache_builder.datasets.pixels import NEWEST, as_rgb
 from cache_builder.datasets.source import Sample, as_tensor
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import Decoding
+from cache_builder.format.frozen import Decoding
 
 if TYPE_CHECKING:
     from torch import Tensor

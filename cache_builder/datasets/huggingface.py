@@ -17,8 +17,8 @@ from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import DecimalIds
-from cache_builder.format.manifest import Decoding
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 

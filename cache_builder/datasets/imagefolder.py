@@ -17,8 +17,8 @@ from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer, SampleIds
-from cache_builder.format.manifest import Decoding
 
 _EXTENSIONS = tuple(extension.encode() for extension in EXTENSIONS)
 # What programs leave beside class folders.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import Decoding
+from cache_builder.format.frozen import Decoding
 
 NEWEST: Decoding = 2
 """The rule by which a new cache decodes."""

@@ -10,8 +10,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import DecimalIds
-from cache_builder.format.manifest import Decoding
 
 if TYPE_CHECKING:
     from torch import Tensor

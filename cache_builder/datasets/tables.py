@@ -19,8 +19,8 @@ from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer, SampleIds
-from cache_builder.format.manifest import Decoding
 
 _OPTIONS = ("path", "label", "id", "classes")
 

@@ -19,8 +19,8 @@ from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST, as_rgb
 from cache_builder.datasets.source import Sample, pixel_sample
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
+from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import DecimalIds
-from cache_builder.format.manifest import Decoding
 
 # Where a mirrored image is another class, or none at all.
 _WRITING = frozenset(

@@ -22,8 +22,8 @@ from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.shards import Member, find_shards, samples_of
 from cache_builder.datasets.source import Sample
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer
-from cache_builder.format.manifest import Decoding
 
 _IMAGES = tuple(extension.removeprefix(".") for extension in EXTENSIONS)
 # A sample is a few hundred bytes of label; more is not one.

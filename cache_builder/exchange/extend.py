@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,13 @@ from rich.console import Console
 from cache_builder.build.parts import copy_begun
 from cache_builder.build.pipeline import TileRunner
 from cache_builder.build.plan import Plan
-from cache_builder.build.reopen import Reopening, check_samples, check_teacher, reopened
+from cache_builder.build.reopen import check_samples, check_teacher, reopened
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSource, Sample
 from cache_builder.datasets.source import Wrapped
 from cache_builder.exchange.replace_folder import aside, recover, replace_folder
+from cache_builder.exchange.settings import ExtendSettings
 from cache_builder.exchange.tiles import copy_tile
 from cache_builder.format.codecs import Fields
 from cache_builder.format.errors import ConfigError, DataError
@@ -32,17 +33,6 @@ from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.writer import NO_RESULTS, CacheWriter
 from cache_builder.views import recipe_from
 from cache_builder.views.probe import probe_differences
-
-
-@dataclass(frozen=True)
-class ExtendSettings:
-    """What ``kdcache extend`` was told."""
-
-    cache: str
-    """Folder of a finished cache."""
-    views: int
-    """V of the extended one."""
-    reopening: Reopening
 
 
 def run_extend(settings: ExtendSettings) -> None:
@@ -71,7 +61,7 @@ def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
         cache = open_cache(settings.cache)
         if settings.views == cache.manifest.views.count:
             return cache.manifest  # without the lock: it may lie on a disk that cannot be written to
-    with claimed(settings.cache, doing="extended") as hold, memory_failures(settings.reopening.batch_size):
+    with claimed(settings.cache, doing="extended") as hold, memory_failures(settings.batch_size):
         recover(root)
         cache = open_cache(root)
         if settings.views == cache.manifest.views.count:
@@ -111,7 +101,7 @@ def _check_views(cache: Cache, views: int) -> None:
 
 def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
     """The build of the extended cache: the teacher, data set and settings of the old one, checked."""
-    plan = reopened(cache, settings.reopening)
+    plan = reopened(cache, settings)
     check_teacher(cache, plan)
     check_samples(cache, plan)
     _check_pictures(cache, plan)

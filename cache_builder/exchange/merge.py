@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from rich.console import Console
 from cache_builder.build.output import check_output
 from cache_builder.build.parts import called, copy_begun
 from cache_builder.console.progress import BuildProgress, Progress
+from cache_builder.exchange.settings import MergeSettings
 from cache_builder.exchange.tiles import copy_tile, reencode_tile
 from cache_builder.format.commits import Shard
 from cache_builder.format.errors import ConfigError
@@ -24,17 +24,6 @@ from cache_builder.format.writer import NO_RESULTS, CacheWriter
 
 _NAMED = 3
 _IDS = ("samples/id_bytes", "samples/id_offsets")
-
-
-@dataclass(frozen=True)
-class MergeSettings:
-    """What ``kdcache merge`` was told."""
-
-    parts: tuple[str, ...]
-    out: str
-    reencode: bool = False
-    """Encode parts with another basis again, with that of the first."""
-    name: str | None = None
 
 
 def run_merge(settings: MergeSettings) -> None:

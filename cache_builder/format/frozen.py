@@ -1,8 +1,13 @@
-"""The base of every value object that is stored as JSON or given as settings."""
+"""The value objects of kdcache: what a manifest, a recipe or a command's settings consist of."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+Decoding = Literal[1, 2]
+"""A rule by which files become pixels (VIEWS.md)."""
 
 
 class Frozen(BaseModel):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +15,10 @@ from cache_builder.format.locations import local_output
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.interchange.atomic import check_free, replaced
 from cache_builder.interchange.blocks import Block, blocks, chosen_rows, chosen_views
+from cache_builder.interchange.settings import ExportSettings
 
-Form = Literal["parquet", "arrow", "npz"]
-FORMS: tuple[Form, ...] = ("parquet", "arrow", "npz")
 # An .npz is made in memory.
 _MOST_NPZ_BYTES = 4 * 2**30
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What ``kdcache export`` was told."""
-
-    cache: str
-    """Path or URL of a finished cache."""
-    out: str
-    form: Form
-    views: tuple[int, ...] = ()
-    """None = all."""
-    rows: str | None = None
-    """``START:STOP``; None = all."""
-    top: int | None = None
-    """Classes in the lists; None = the K that are stored."""
-    dense: bool = False
-    """Also all C decoded logits."""
-    half: bool = False
-    """These as float16."""
-    force: bool = False
-    """Overwrite a file that is there."""
 
 
 def run_export(settings: ExportSettings) -> None:
@@ -61,12 +36,10 @@ def export(settings: ExportSettings, progress: Progress) -> int:
 
     Raises :class:`ConfigError` for what cannot be written and the reader's errors for a damaged cache.
     """
-    if settings.form not in FORMS:
-        raise ConfigError(f"--format {settings.form} is not one of {', '.join(FORMS)}")
     out = local_output(settings.out)
     check_free(out, settings.force)
     cache = open_cache(settings.cache)
-    views, rows = chosen_views(cache, settings.views), chosen_rows(cache, settings.rows)
+    views, rows = chosen_views(cache, settings.view), chosen_rows(cache, settings.rows)
     _check_top(settings, cache)
     total = len(views) * len(rows)
     progress.start("exporting", total, unit="records")

@@ -21,7 +21,7 @@ except ImportError as error:
     raise ConfigError("data frames need pyarrow: pip install 'kdcache[parquet]'") from error
 
 if TYPE_CHECKING:
-    from cache_builder.interchange.export import ExportSettings
+    from cache_builder.interchange.settings import ExportSettings
 
 
 def write_frames(partial: Path, cache: Cache, found: Iterator[Block], settings: ExportSettings) -> None:

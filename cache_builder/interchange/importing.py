@@ -36,7 +36,6 @@ from cache_builder.format.manifest import (
     CalibrationSection,
     CodecRequest,
     DataSection,
-    Decoding,
     ImageInput,
     LogitsOutput,
     Manifest,
@@ -56,7 +55,8 @@ from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match
 from cache_builder.interchange.replayable import imported_views
-from cache_builder.interchange.sources import SOURCES, Dump, DumpRequest
+from cache_builder.interchange.settings import ImportSettings
+from cache_builder.interchange.sources import SOURCES, Dump
 from cache_builder.look.inspect import class_facts
 from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from cache_builder.views.configuration import UNKNOWN_VIEWS, recipe_from
@@ -66,33 +66,6 @@ _TILE_VIEWS, _MANY_VIEWS = 8, 64
 _TILE_ROWS = 4096
 # Logits in memory at once, in numbers.
 _LOGITS_AT_ONCE = 2**24
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """What ``kdcache import`` was told."""
-
-    request: DumpRequest
-    form: str
-    out: str
-    data: str | None = None
-    """Data set whose samples these are; None = not looked at."""
-    recipe: str | None = None
-    """How the views were drawn; None = nobody knows."""
-    seed: int | None = None
-    """Seed with which kdcache drew the views."""
-    teacher: str | None = None
-    """Name of the teacher; descriptive."""
-    input_size: int | None = None
-    """Side in pixels of what the teacher saw."""
-    interpolation: str = "bilinear"
-    bytes_per_view: float | None = None
-    """Of dense dumps, as for a build."""
-    order: str | None = None
-    """Of the rows, where the dump does not name them: ``torchvision``, ``path`` or ``file:LIST``."""
-    decoding: Decoding | None = None
-    """The rule by which files became pixels; None = that of torchvision with its order, else the newest."""
-    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,9 +113,9 @@ def import_and_measure(settings: ImportSettings, progress: Progress) -> Imported
     if settings.form not in SOURCES:
         raise ConfigError(f"--format {settings.form} is not one of {', '.join(SOURCES)}")
     _check_files(settings)
-    dump = SOURCES[settings.form](settings.request)
+    dump = SOURCES[settings.form](settings)
     decoding = settings.decoding or (1 if settings.order == "torchvision" else NEWEST)
-    matched = match(dump, settings.data, settings.request.source, settings.order, decoding)
+    matched = match(dump, settings.data, settings.source, settings.order, decoding)
     views = imported_views(dump.views, dump.own_views, settings, matched)
     with claimed(settings.out, doing="imported") as hold, _appearing(settings.out, hold) as making:
         manifest = _begin(making, dump, matched, views, settings, progress)
@@ -231,7 +204,7 @@ def _account(dump: Dump, settings: ImportSettings, matched: Matched, views: View
         **({"imported.rows": matched.told} if matched.told else {}),
         **({"left out": left_out} if left_out else {}),
         **({"labels": BY_NAME} if matched.by_name else {}),
-        "imported.source": str(settings.request.source),
+        "imported.source": str(settings.source),
         "imported.lacks": "\n".join(dict.fromkeys(lacks)),
         "numpy": version("numpy"),
         "zarr": version("zarr"),
@@ -354,7 +327,7 @@ def _check_masks(
 
 def _check_files(settings: ImportSettings) -> None:
     """Only dense dumps leave it to others to name their rows."""
-    for flag, path in (("--ids", settings.request.ids), ("--labels", settings.request.labels)):
+    for flag, path in (("--ids", settings.ids), ("--labels", settings.labels)):
         if path is not None and settings.form != "dense":
             raise ConfigError(
                 f"{flag} {path}: a {settings.form} dump names its rows itself, so it would not be looked at; "

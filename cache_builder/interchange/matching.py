@@ -17,8 +17,8 @@ from cache_builder.datasets.imagenet_names import assumed_names
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import DecimalIds
-from cache_builder.format.manifest import Decoding
 from cache_builder.interchange.id_search import find_samples
 from cache_builder.interchange.row_order import RowOrder, listed_ids, order_rows, plausible_orders
 from cache_builder.interchange.sources import Dump

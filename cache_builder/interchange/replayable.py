@@ -11,7 +11,7 @@ from cache_builder.views import named, parse_recipe
 from cache_builder.views.configuration import UNKNOWN_VIEWS
 
 if TYPE_CHECKING:
-    from cache_builder.interchange.importing import ImportSettings
+    from cache_builder.interchange.settings import ImportSettings
 
 
 def imported_views(count: int, own_views: bool, settings: ImportSettings, matched: Matched) -> ViewsSection:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from cache_builder.build.reopen import NotFoundAgainError, Reopening, reopened
+from cache_builder.build.reopen import NotFoundAgainError, reopened
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSource, open_source
@@ -19,39 +18,24 @@ from cache_builder.format.errors import ConfigError, DataError, KDCacheError
 from cache_builder.format.reader import Cache
 from cache_builder.verify.data import DataVerifier
 from cache_builder.verify.report import Check, Outcome, Report, skipped
+from cache_builder.verify.settings import VerifySettings
 from cache_builder.verify.store import StoreVerifier
 from cache_builder.verify.teacher import TeacherVerifier, sampled_pairs
 
 
-@dataclass(frozen=True)
-class VerifySettings:
-    """What ``kdcache verify`` was told."""
-
-    cache: str
-    """Path or URL of a store."""
-    samples: int = 256
-    """Random samples compared with the data set and the teacher; 0 = all."""
-    with_teacher: bool = True
-    """Whether to run the teacher, where a data set is given."""
-    seed: int = 0
-    """Of the choice of samples."""
-    reopening: Reopening = field(default_factory=Reopening)
-    """Data set (None = not checked) and teacher."""
-
-
-def run_verify(settings: VerifySettings, as_json: bool) -> int:
+def run_verify(settings: VerifySettings) -> int:
     """Verify, print, and give the exit code."""
     console = Console()
-    told = Console(stderr=True) if as_json else console
+    told = Console(stderr=True) if settings.as_json else console
     with BuildProgress(told) as progress:
         checks = []
         verification = Verification(settings, progress)
         for check in verification.checks():
             checks.append(check)
-            if not as_json:
+            if not settings.as_json:
                 console.print(check.line(), highlight=False, soft_wrap=True)
     report = Report(settings.cache, verification.cache_id, checks)
-    if as_json:
+    if settings.as_json:
         sys.stdout.write(json.dumps(report.as_json()) + "\n")
     else:
         style = "bold red" if report.exit_code else "bold green"
@@ -85,19 +69,17 @@ class Verification:
         if cache is None:
             return
         self.cache_id = store.cache_id
-        if self._settings.reopening.data is None:
+        if self._settings.data is None:
             yield skipped("data", "no --data given: ids, labels, pictures and the teacher were not compared")
         elif failed & {"manifest", "headers"}:
             yield skipped("data", "not compared, because manifest or header arrays are damaged")
         else:
-            yield from self._outside(cache, failed)
+            yield from self._outside(cache, self._settings.data, failed)
 
-    def _outside(self, cache: Cache, failed: set[str]) -> Iterator[Check]:
-        """Data set and teacher."""
-        wanted = self._settings.reopening
-        assert wanted.data is not None
+    def _outside(self, cache: Cache, spec: str, failed: set[str]) -> Iterator[Check]:
+        """Data set, by its ``spec``, and teacher."""
         try:
-            source = open_source(wanted.data, cache.manifest.input.decoding)
+            source = open_source(spec, cache.manifest.input.decoding)
         except DataError as error:
             yield Check("data", Outcome.DIFFERS, str(error))
             return
@@ -109,7 +91,7 @@ class Verification:
             yield skipped("pictures", str(error))
             yield skipped("teacher", "its pictures cannot be rendered")
             return
-        if not self._settings.with_teacher:
+        if self._settings.no_teacher:
             yield skipped("teacher", "not wanted")
         elif not data.same_rows:
             yield skipped("teacher", "not asked, because the rows are not the same samples")
@@ -120,14 +102,14 @@ class Verification:
 
     def _teacher(self, cache: Cache, source: ImageSource, rows: NDArray[np.int64]) -> Iterator[Check]:
         try:
-            with memory_failures(self._settings.reopening.batch_size):
-                plan = reopened(cache, self._settings.reopening)
+            with memory_failures(self._settings.batch_size):
+                plan = reopened(cache, self._settings)
                 pairs = sampled_pairs(cache, rows, self._settings.seed)
                 yield from TeacherVerifier(cache, plan, source, pairs, self._progress).checks()
         except NotFoundAgainError as error:
             yield skipped("teacher", f"{error} (or --no-teacher)")
         except KDCacheError as error:
-            if self._settings.reopening.teacher or self._settings.reopening.weights:
+            if self._settings.teacher or self._settings.weights:
                 yield Check("teacher", Outcome.DIFFERS, str(error))
             else:
                 yield skipped("teacher", f"it cannot be opened again: {error}; give --teacher and --weights")

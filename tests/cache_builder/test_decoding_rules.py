@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from cache_builder.build.reopen import Reopening
 from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.datasets.source import Wrapped
-from cache_builder.exchange.extend import ExtendSettings, extend
+from cache_builder.exchange.extend import extend
+from cache_builder.exchange.settings import ExtendSettings
 from cache_builder.format import ConfigError, DataError, open_cache
 from cache_builder.format.errors import FormatError
 from cache_builder.format.manifest import parse_manifest
 from cache_builder.format.reader import read_body
-from cache_builder.verify.run import VerifySettings, verify
+from cache_builder.verify.run import verify
+from cache_builder.verify.settings import VerifySettings
 from tests.cache_builder.conftest import Build
 from tests.cache_builder.photographs import cut
 from trainer import ReplayDataset, TeacherCache
@@ -105,9 +106,9 @@ def test_a_build_of_an_earlier_release_goes_on_by_its_own_rule(
 
 
 def test_it_is_verified_and_extended_by_its_own_rule(caches: dict[int, Path], lying: Path) -> None:
-    reopening = Reopening(data=f"imagefolder:{lying}", device="cpu", workers=0)
+    wanted = {"cache": str(caches[1]), "data": f"imagefolder:{lying}", "device": "cpu", "workers": 0}
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        report = verify(VerifySettings(str(caches[1]), reopening=reopening), progress)
-        extended = extend(ExtendSettings(str(caches[1]), 4, reopening), progress)
+        report = verify(VerifySettings.model_validate(wanted), progress)
+        extended = extend(ExtendSettings.model_validate(wanted | {"views": 4}), progress)
     assert not [check for check in report.checks if check.failed]
     assert extended.data.decoding == 1

@@ -15,7 +15,7 @@ from cache_builder.datasets import LimitedSource, open_source
 from tests.trainer.replay_caches import write_replay_cache
 from trainer.replay.batches import Batch, TrainingStream
 from trainer.run.assemble import Run, assemble
-from trainer.run.config import TrainConfig
+from trainer.run.settings import TrainSettings
 
 SAMPLES, VIEWS, BATCH = 160, 2, 32
 STEPS_PER_EPOCH = SAMPLES // BATCH
@@ -30,7 +30,7 @@ def write_digits_cache(path: Path, **settings: Any) -> Path:
 Caches = Path | str | Sequence[Path | str] | None
 
 
-def config(out: Path, cache: Caches, **settings: Any) -> TrainConfig:
+def config(out: Path, cache: Caches, **settings: Any) -> TrainSettings:
     """Three epochs of a small student, distilled and on labels."""
     defaults = {
         "data": "digits:train",
@@ -46,7 +46,7 @@ def config(out: Path, cache: Caches, **settings: Any) -> TrainConfig:
     }
     caches = [cache] if isinstance(cache, Path | str) else cache or ()
     given = {**defaults, "out": out, "cache": [str(path) for path in caches], **settings}
-    return TrainConfig.model_validate(given)
+    return TrainSettings.model_validate(given)
 
 
 @contextmanager

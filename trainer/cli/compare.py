@@ -1,31 +1,18 @@
-"""The options of ``kdtrain compare``."""
+"""``kdtrain compare``."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from contextlib import ExitStack
 
 import typer
 
+from cache_builder.console.lazy import STYLE
+from cache_builder.console.options import takes_settings
+from cache_builder.format.errors import KDCacheError
 from trainer.cli.ending import reported
-from trainer.cli.options import (
-    DATA,
-    MACHINE,
-    STUDENT,
-    AllowRenderDrift,
-    BatchSize,
-    Device,
-    Epochs,
-    ImageSize,
-    Limit,
-    Lr,
-    Optimizer,
-    Published,
-    Student,
-    WeightDecay,
-)
+from trainer.comparison.settings import CompareSettings
 
-COMPARE_EXAMPLES = """
+_EXAMPLES = """
 **Examples**
 
 `kdtrain compare --cache http://host:8000/v1/caches/r50 --data cifar100:/data --val-data cifar100:/data:test
@@ -39,64 +26,12 @@ COMPARE_EXAMPLES = """
 The same command goes on where it was stopped, and tries again what failed.
 """
 
+commands = typer.Typer(**STYLE)
 
-def compare(
-    context: typer.Context,
-    cache: Annotated[
-        list[str],
-        typer.Option(
-            help="URL (http://host:8000/v1/caches/NAME) or path of the teacher's cache. Several teachers: "
-            "once for each, as in kdtrain.",
-            rich_help_panel=DATA,
-        ),
-    ],
-    data: Annotated[
-        str, typer.Option(help="Training images, those of the cache or a part.", rich_help_panel=DATA)
-    ],
-    val_data: Annotated[
-        str, typer.Option(help="Held-out images, on which methods are compared.", rich_help_panel=DATA)
-    ],
-    losses: Annotated[
-        str,
-        typer.Option(
-            help="Methods between commas: names (their published objectives), objectives as in "
-            '"kd,ce*0.1 + kd(temperature=2)*0.9", or all. Hard labels always take part.',
-            rich_help_panel=STUDENT,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of the comparison; one that was begun is continued.", rich_help_panel=MACHINE
-        ),
-    ],
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Runs of each method: seeds 0 to N - 1.", rich_help_panel=STUDENT)
-    ] = 3,
-    student: Student = "resnet18",
-    published: Published = "auto",
-    epochs: Epochs = 30,
-    batch_size: BatchSize = 128,
-    optimizer: Optimizer = "sgd",
-    lr: Lr = None,
-    weight_decay: WeightDecay = None,
-    image_size: ImageSize = None,
-    limit: Limit = None,
-    allow_render_drift: AllowRenderDrift = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Runs side by side. Default: one per core; on a GPU one after another.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
-    device: Device = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Loader processes of each run.", rich_help_panel=MACHINE),
-    ] = None,
-) -> None:
+
+@commands.command(epilog=_EXAMPLES)
+@takes_settings(reported)
+def compare(settings: CompareSettings) -> None:
     """Train the same student with several methods and seeds; one table, one picture.
 
     Hard labels come first: the same views and seeds without the teacher. Each run is a kdtrain of its own in
@@ -105,9 +40,37 @@ def compare(
     OUT/compare.png draws it. A method that fails is named and the others go on. Ctrl-C stops all runs with
     a checkpoint; the same command goes on from there.
     """
-    own = ("losses", "seeds", "jobs")
-    settings = {name: value for name, value in context.params.items() if name not in own}
-    from trainer.cli.commands import run_compare
+    run_compare(settings)
 
-    with reported():
-        run_compare(settings, losses, seeds, jobs)
+
+def run_compare(settings: CompareSettings) -> None:
+    """Compare methods, print the table and say where it lies; raise where any run failed."""
+    from trainer.cli.log import show_warnings
+    from trainer.comparison.folder import check_output
+    from trainer.comparison.methods import check_methods
+    from trainer.run.inputs import open_inputs
+
+    show_warnings(None)
+    check_output(settings.out)
+    check_methods(settings.losses)
+    of_runs = settings.of_runs()
+    with ExitStack() as stack:
+        inputs = open_inputs(of_runs.model_copy(update={"loss": "ce"}), stack)
+        from rich.console import Console
+
+        from trainer.comparison.display import CompareDisplay
+        from trainer.comparison.report import CHART, TABLE, print_table
+        from trainer.comparison.runs import compare
+
+        console = Console()
+        show_warnings(console)
+        display = CompareDisplay(console)
+        table = compare(of_runs, settings.losses, settings.seeds, settings.jobs, display, inputs)
+    print_table(table, console)
+    typer.echo(f"table {settings.out / TABLE}, picture {settings.out / CHART}")
+    failed = [run for line in table for run in line.runs if run.failure is not None]
+    if failed:
+        raise KDCacheError(
+            f"{len(failed)} of {len(table) * settings.seeds} runs failed, as the table says; the same "
+            "command tries again those that broke off"
+        )

@@ -14,10 +14,11 @@ from cache_builder.format.frozen import Frozen
 from trainer.comparison.folder import LOGS, PLAN, RUNS
 from trainer.comparison.methods import BASELINE, Method, parse_methods
 from trainer.run.assemble import assemble
-from trainer.run.config import RunConfig, TrainConfig, differing_fields
+from trainer.run.config import RunConfig, differing_fields
 from trainer.run.device import resolve_device
 from trainer.run.inputs import Inputs
 from trainer.run.run_folder import CONFIG, METRICS, REPORT
+from trainer.run.settings import TrainSettings
 from trainer.run.text_files import write_text
 
 
@@ -79,7 +80,7 @@ class Job:
 
 
 def plan_comparison(
-    settings: TrainConfig, losses: str, seeds: int, inputs: Inputs | None = None
+    settings: TrainSettings, losses: str, seeds: int, inputs: Inputs | None = None
 ) -> Comparison:
     """What is to be compared, all of it checked: cache, data, student and every objective."""
     device = resolve_device(settings.device)

@@ -12,9 +12,9 @@ from trainer.comparison.folder import check_output, claimed
 from trainer.comparison.plan import Comparison, Job, begin, plan_comparison
 from trainer.comparison.report import write_results
 from trainer.comparison.standings import Failure, RunResult, Standing, read_run, standings
-from trainer.run.config import TrainConfig
 from trainer.run.device import default_workers
 from trainer.run.inputs import Inputs
+from trainer.run.settings import TrainSettings
 from trainer.run.stop import StopRequest
 
 _POLL_S = 0.1
@@ -33,7 +33,7 @@ class Share:
 
 
 def compare(
-    settings: TrainConfig,
+    settings: TrainSettings,
     losses: str,
     seeds: int,
     jobs: int | None,
@@ -63,7 +63,6 @@ def compare(
 def share_machine(plan: Comparison, jobs: int | None, cores: int | None = None) -> Share:
     """As asked for, else a run on each core; on a GPU one after another."""
     settings = plan.baseline.settings
-    assert settings.image_size is not None
     cores = cores or _cores()
     if jobs is None:
         jobs = cores if settings.device == "cpu" else 1
@@ -78,7 +77,7 @@ class _Runs:
     """Takes the runs to their ends."""
 
     def __init__(
-        self, settings: TrainConfig, jobs: list[Job], share: Share, lock: int, display: CompareDisplay
+        self, settings: TrainSettings, jobs: list[Job], share: Share, lock: int, display: CompareDisplay
     ) -> None:
         self._settings = settings
         self._jobs = jobs
@@ -148,7 +147,7 @@ class _Runs:
         return read_run(job.method, job.seed, job.folder, self._failures.get(job), job.log)
 
 
-def run_words(settings: TrainConfig, job: Job, workers: int) -> list[str]:
+def run_words(settings: TrainSettings, job: Job, workers: int) -> list[str]:
     """The ``kdtrain`` command of one run: what was asked for, its own objective, seed and folder."""
     given = settings.model_dump(mode="json", include=settings.model_fields_set, exclude_none=True)
     own = {"loss": job.method.name, "seed": job.seed, "workers": workers, "out": job.folder}

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError
-from cache_builder.format.manifest import Decoding
+from cache_builder.format.frozen import Decoding
 from cache_builder.views import Recipe, parse_recipe
-from trainer.run.config import TrainConfig
 from trainer.run.run_folder import RunFolder
+from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 
 
-def training_source(settings: TrainConfig, decoding: Decoding = NEWEST) -> ImageSource:
+def training_source(settings: TrainSettings, decoding: Decoding = NEWEST) -> ImageSource:
     """The data set that ``--data`` and ``--limit`` name; ``decoding``: how its files become pixels."""
     source = open_source(settings.data, decoding)
     return source if settings.limit is None else LimitedSource(source, settings.limit)
 
 
-def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decoding:
+def decoding_for(settings: TrainSettings, caches: Sequence[TeacherCache]) -> Decoding:
     """That of the caches; without any that of the run which is continued, else the newest."""
     if caches:
         return caches[0].manifest.input.decoding
@@ -28,7 +28,7 @@ def decoding_for(settings: TrainConfig, caches: Sequence[TeacherCache]) -> Decod
     return NEWEST if stored is None else stored.decoding
 
 
-def check_views_asked(settings: TrainConfig) -> None:
+def check_views_asked(settings: TrainSettings) -> None:
     """Raise :class:`ConfigError` where ``--recipe`` and ``--views`` say too much or too little."""
     if not settings.cache:
         own_views(settings)
@@ -36,7 +36,7 @@ def check_views_asked(settings: TrainConfig) -> None:
         raise ConfigError("--recipe and --views are the cache's: leave them out, or train without --cache")
 
 
-def own_views(settings: TrainConfig) -> tuple[Recipe, int]:
+def own_views(settings: TrainSettings) -> tuple[Recipe, int]:
     """The recipe of a run without a cache, and how many views it draws of each sample."""
     if settings.recipe is None:
         raise ConfigError("without --cache, say how images are augmented: --recipe pad-crop-flip or rrc-flip")

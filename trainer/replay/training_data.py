@@ -19,8 +19,8 @@ from trainer.replay.order import epoch_order
 from trainer.replay.same_data import check_against_cache
 from trainer.replay.sources import check_views_asked, own_views
 from trainer.run.classes import ClassChoice
-from trainer.run.config import TrainConfig
 from trainer.run.run_folder import DRIFT
+from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 from trainer.teacher.several import check_caches_agree
 
@@ -30,7 +30,7 @@ _SET_ASIDE_SHARE = 0.1
 
 
 def training_data(
-    settings: TrainConfig,
+    settings: TrainSettings,
     caches: Sequence[TeacherCache],
     source: ImageSource,
     choice: ClassChoice = "teacher",
@@ -76,7 +76,7 @@ def class_counts(dataset: ViewDataset, classes: int) -> Tensor:
     return torch.from_numpy(np.bincount(labels, minlength=classes))
 
 
-def _taught(settings: TrainConfig, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
+def _taught(settings: TrainSettings, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
     check_views_asked(settings)
     check_caches_agree(caches)
     first = ReplayDataset(
@@ -90,7 +90,7 @@ def _taught(settings: TrainConfig, caches: Sequence[TeacherCache], source: Image
 
 
 def _taught_by_all(
-    settings: TrainConfig, caches: Sequence[TeacherCache], first: ReplayDataset
+    settings: TrainSettings, caches: Sequence[TeacherCache], first: ReplayDataset
 ) -> ViewDataset:
     """The samples that every cache can teach, in the views that every cache has."""
     labels = first.labels
@@ -105,7 +105,7 @@ def _taught_by_all(
     return first.subset(positions, views=views, labels=labels[positions])
 
 
-def _untaught(settings: TrainConfig, source: ImageSource) -> ViewDataset:
+def _untaught(settings: TrainSettings, source: ImageSource) -> ViewDataset:
     recipe, views = own_views(settings)
     size = settings.image_size or natural_size(source)
     return ViewDataset(source, Views(recipe, settings.seed, views, "bilinear"), size)

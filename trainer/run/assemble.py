@@ -22,12 +22,13 @@ from trainer.replay.data import ViewDataset, Views, require_labels
 from trainer.replay.order import BatchPlan
 from trainer.replay.training_data import class_counts, split, training_data
 from trainer.run.classes import held_out_labels, plan_classes
-from trainer.run.config import RunConfig, TrainConfig, Triple
+from trainer.run.config import RunConfig
 from trainer.run.device import make_accelerator, resolve_device, resolve_precision
 from trainer.run.inputs import Inputs, open_inputs
 from trainer.run.optim import make_optimizer
 from trainer.run.requirements import check_objective
-from trainer.run.resolve import learns_labels, resolve
+from trainer.run.resolve import learns_labels, resolve, workers_of
+from trainer.run.settings import TrainSettings
 from trainer.students.heads import build_student, head_of
 from trainer.teacher.client import TeacherCache
 
@@ -54,19 +55,14 @@ class Run:
     """The student, wrapped for precision and several devices."""
     optimizer: torch.optim.Optimizer
     plan: BatchPlan
+    workers: int
+    """Loader processes."""
 
     @property
     def student(self) -> nn.Module:
         """The bare student: what is evaluated and saved."""
         student: nn.Module = self.accelerator.unwrap_model(self.model)
         return student
-
-    @property
-    def workers(self) -> int:
-        """Loader processes."""
-        workers = self.config.settings.workers
-        assert workers is not None
-        return workers
 
     def card(self) -> dict[str, Any]:
         """What goes into a weights file: enough to use the student as a classifier, or as a teacher."""
@@ -85,7 +81,7 @@ class Run:
         }
 
 
-def assemble(settings: TrainConfig, stack: ExitStack, inputs: Inputs | None = None) -> Run:
+def assemble(settings: TrainSettings, stack: ExitStack, inputs: Inputs | None = None) -> Run:
     """Check and build everything; what must be closed goes onto the stack.
 
     ``inputs``: of these settings, None = they are opened here.
@@ -99,10 +95,10 @@ def assemble(settings: TrainConfig, stack: ExitStack, inputs: Inputs | None = No
     classes = plan_classes(settings.classes, caches, source, learns_labels(settings))
     dataset = training_data(settings, caches, source, classes.choice)
     config = resolve(settings, caches, dataset, classes, device, precision)
-    settings = config.settings
+    decided = config.settings
     set_aside = None
     if config.set_aside:
-        dataset, set_aside = split(dataset, config.set_aside, settings.seed)
+        dataset, set_aside = split(dataset, config.set_aside, decided.seed)
     counts = class_counts(dataset, config.classes) if dataset.labelled else None
     objective = Objective(config.objective, counts)
     check_objective(objective, config, dataset, accelerator.num_processes)
@@ -119,11 +115,12 @@ def assemble(settings: TrainConfig, stack: ExitStack, inputs: Inputs | None = No
         held_out=held_out,
         objective=objective,
         decoders=_decoders(taught_by, config).to(accelerator.device),
-        head=head_of(settings),
-        normalise=Normalise(_triple(settings.mean), _triple(settings.std)).to(accelerator.device),
+        head=head_of(decided),
+        normalise=Normalise(decided.mean, decided.std).to(accelerator.device),
         model=model,
         optimizer=optimizer,
         plan=_plan(config, accelerator, dataset),
+        workers=workers_of(settings, device, decided.image_size),
     )
 
 
@@ -141,7 +138,7 @@ def _student_and_optimizer(
     """The student on its device, wrapped for precision and several processes, and what trains it."""
     settings = config.settings
     torch.manual_seed(settings.seed)
-    student = build_student(settings, config.classes, settings.image_size or 0, config.teacher_classes)
+    student = build_student(settings, config.classes, settings.image_size, config.teacher_classes)
     _seed_ranks(settings.seed, accelerator.process_index)
     _check_output(student, config)
     if accelerator.device.type == "cuda":
@@ -183,15 +180,13 @@ def evaluation_data(source: ImageSource, config: RunConfig) -> ViewDataset:
     """
     labels = held_out_labels(source, config.class_plan)
     settings = config.settings
-    assert settings.eval_crop is not None
-    assert settings.image_size is not None
     views = Views(Plain(crop_fraction=settings.eval_crop), 0, 1, config.interpolation)
     return ViewDataset(source, views, settings.image_size, labels=labels)
 
 
 def _check_output(student: nn.Module, config: RunConfig) -> None:
     """One image through the student, in evaluation mode: it must give C logits."""
-    size = config.settings.image_size or 0
+    size = config.settings.image_size
     was_training = student.training
     try:
         with torch.inference_mode():
@@ -214,8 +209,3 @@ def _seed_ranks(seed: int, rank: int) -> None:
     """Seed what the student may draw from, such as dropout; order and views do not depend on it."""
     torch.manual_seed(seed + rank)
     random.seed(seed + rank)
-
-
-def _triple(value: Triple | None) -> Triple:
-    assert value is not None
-    return value

@@ -30,7 +30,7 @@ from torch import nn
 from cache_builder.format import DataError, KDCacheError
 from cache_builder.format.store import fsync_folder
 from cache_builder.tensors.payload import PAYLOAD_KEY, tensors_digest
-from trainer.run.config import KEPT_CHECKPOINTS
+from trainer.run.settings import KEPT_CHECKPOINTS
 from trainer.run.text_files import fsync_file
 
 WEIGHTS, STATE, CONFIG, CHECKSUMS = "weights.safetensors", "state.pt", "config.json", "checksums.json"

@@ -1,137 +1,39 @@
-"""Everything a training run can be told, and what it resolved to."""
+"""What a training run resolved to."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
-from cache_builder.format.errors import ConfigError
-from cache_builder.format.frozen import Frozen
-from cache_builder.format.locations import local_output
-from cache_builder.format.manifest import Decoding, NamedConfiguration
+from cache_builder.console.options import Triple
+from cache_builder.format.frozen import Decoding, Frozen
+from cache_builder.format.manifest import NamedConfiguration
 from trainer.objective.published import Benchmark
 from trainer.objective.terms import Terms
 from trainer.run.classes import ClassPlan
+from trainer.run.settings import TrainSettings
 
-Device = str
-Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Triple = tuple[float, float, float]
 
 
-KEPT_CHECKPOINTS = 3
-"""One that rots on the disk must not be the only one."""
+class DecidedSettings(TrainSettings):
+    """What was asked for, with every None and auto decided that the result depends on."""
 
-
-class TrainConfig(Frozen):
-    """Settings of one run; each field is the flag of the same name. None = decided when the run starts."""
-
-    data: str
-    """Training data set spec, e.g. ``imagefolder:/data/train``."""
-    out: Path
-    """Folder of the run."""
-    cache: tuple[str, ...] = ()
-    """URLs or paths of the caches, one per teacher; none = no teacher, views are drawn here."""
-    val_data: str | None = None
-    """Held-out data set spec; None = no evaluation."""
-    student: str = "resnet18"
-    """Torchvision name, ``cnn3(width=8)``, or ``package.module:factory``."""
-    loss: str = "kd"
-    """A method's name (its published objective), an expression, JSON or TOML, or a file of either."""
-    aux_head: str | None = None
-    """Auxiliary head: ``linear`` or ``mlp``, as in ``linear(mix=0.5)``; None = the method's own, if any."""
-    classes: Literal["teacher", "data", "both"] | None = None
-    """Whose classes the student has (``trainer.run.classes``); None = by the data."""
-    published: Literal["auto", "imagenet", "cifar100"] = "auto"
-    """Whose published settings a method's name alone means; auto = cifar100 up to 64 pixels."""
-    epochs: int = Field(default=30, ge=1)
-    """Passes over the training data."""
-    batch_size: int = Field(default=128, ge=1)
-    """Samples of one optimiser step, over all devices and micro-batches."""
-    accumulation: int = Field(default=1, ge=1)
-    """Micro-batches of one step on each device."""
-    optimizer: Optimizer = "sgd"
-    """sgd (Nesterov momentum) or adamw."""
-    lr: float | None = Field(default=None, gt=0)
-    """Peak learning rate; None = 0.1 per 256 samples of a batch (sgd), 1e-3 (adamw)."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """SGD momentum (Nesterov where it is not zero)."""
-    weight_decay: float | None = Field(default=None, ge=0)
-    """Per unit of learning rate; None = 1e-4 (sgd), 0.05 (adamw)."""
-    decay_all: bool = False
-    """Also decay normalisation weights and biases."""
-    warmup_epochs: float | None = Field(default=None, ge=0)
-    """Linear warm-up of the learning rate; None = a twentieth of the epochs."""
-    clip_grad: float | None = Field(default=None, gt=0)
-    """Largest norm of the gradient; None = not clipped."""
-    label_smoothing: float = Field(default=0.0, ge=0, le=1)
-    """Of cross-entropy terms that do not set their own."""
-    image_size: int | None = Field(default=None, ge=1)
-    """Side in pixels the student sees; None = the teacher's, without a cache small images' own, else 224."""
-    eval_crop: float | None = Field(default=None, gt=0, le=1)
-    """Centre crop of held-out images, as a part of the shorter side; None = 1 up to 64 pixels, else 0.875."""
-    recipe: str | None = None
-    """Views without a cache, e.g. ``pad-crop-flip:flip=0``; with a cache they are the cache's."""
-    views: int | None = Field(default=None, ge=1)
-    """Recorded views without a cache; None = one per epoch."""
-    mean: Triple | None = None
-    """Normalisation mean of pixels in 0..1; None = the teacher's, without a cache ImageNet's."""
-    std: Triple | None = None
-    """Normalisation standard deviation; None likewise."""
-    limit: int | None = Field(default=None, ge=1)
-    """Only the first N samples of the training data, as in ``kdcache build --limit``."""
-    labelled: float | None = Field(default=None, gt=0, le=1)
-    """Share of the training samples whose label is used, chosen by the seed; None = all that have one."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of initial weights, order of samples and the student's own randomness."""
-    device: Device = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the student; auto = bf16 on a GPU that has it, else fp32."""
-    workers: int | None = Field(default=None, ge=0)
-    """Loader processes per device; never changes the result. None = by cores and size of the images."""
-    fetch: Literal["auto", "batch", "view"] = "auto"
-    """Records by batch, or a whole view once an epoch; auto = a view where it stays below 512 MiB."""
-    patience_s: float = Field(default=120.0, ge=0)
-    """Seconds a server may be away before the run stops."""
-    checkpoint_minutes: float = Field(default=10.0, gt=0)
-    """Between checkpoints inside an epoch; one is written after every epoch."""
-    keep_checkpoints: int = Field(default=KEPT_CHECKPOINTS, ge=1)
-    """Checkpoints that are kept; a damaged one is passed over, so one alone is a risk."""
-    allow_render_drift: bool = False
-    """Train although this machine renders other pictures than the teacher saw."""
-    tensorboard: bool = True
-    """Write TensorBoard events."""
-
-    @field_validator("out")
-    @classmethod
-    def _local(cls, value: Path) -> Path:
-        """``--out`` is a folder: a URL would be taken for the name of one."""
-        return local_output(value)
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        """Whether this machine has it is known only when torch is there."""
-        return check_device_name(value)
-
-    @field_validator("cache", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        """One cache may be given without brackets."""
-        if value is None:
-            return ()
-        return (value,) if isinstance(value, str) else value
-
-
-def check_device_name(name: str) -> str:
-    """The same name; :class:`ConfigError` for one that is no device's."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
-    return name
+    image_size: int = Field(ge=1)
+    """Side in pixels the student sees."""
+    lr: float = Field(gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(ge=0)
+    """Decay per unit of learning rate."""
+    warmup_epochs: float = Field(ge=0)
+    """Epochs of linear warm-up of the learning rate."""
+    eval_crop: float = Field(gt=0, le=1)
+    """Centre crop of held-out images, as a part of the shorter side."""
+    mean: Triple
+    """Normalisation mean of pixels in 0..1."""
+    std: Triple
+    """Normalisation standard deviation of pixels in 0..1."""
 
 
 class CacheFacts(Frozen):
@@ -147,7 +49,7 @@ class RunConfig(Frozen):
     """The resolved configuration, saved beside every checkpoint: nothing in it is undecided."""
 
     product_version: str
-    settings: TrainConfig
+    settings: DecidedSettings
     """As asked for, with every None and auto decided that the result depends on."""
     objective: Terms
     """What is minimised."""

@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from cache_builder.format import ConfigError
-from trainer.run.config import Precision, check_device_name
+from trainer.run.config import Precision
+from trainer.run.settings import check_device_name
 
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.

@@ -82,9 +82,6 @@ class _Student:
     def __init__(self, inputs: EvaluationInputs, device: str) -> None:
         config, file = inputs.config, inputs.weights
         settings = config.settings
-        assert settings.image_size is not None
-        assert settings.mean is not None
-        assert settings.std is not None
         self._inputs, self._config, self._file = inputs, config, file
         device = resolve_device(device)
         self._accelerator = make_accelerator(device, resolve_precision("auto", device))

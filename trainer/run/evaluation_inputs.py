@@ -9,9 +9,10 @@ from pathlib import Path
 from cache_builder.datasets import ImageSource, LimitedSource, open_source
 from cache_builder.format import ConfigError
 from trainer.replay.matching import rows_of
-from trainer.run.config import RunConfig, check_device_name
+from trainer.run.config import RunConfig
 from trainer.run.inputs import check_held_out, open_teacher
 from trainer.run.run_folder import BEST, LAST, RunFolder
+from trainer.run.settings import check_device_name
 from trainer.teacher.client import TeacherCache
 
 

@@ -18,8 +18,8 @@ from trainer.objective.written import read_objective
 from trainer.replay.matching import check_partners, labels_missing, rows_of
 from trainer.replay.sources import check_views_asked, decoding_for, training_source
 from trainer.run.classes import ClassPlan, held_out_labels, plan_classes
-from trainer.run.config import TrainConfig
 from trainer.run.run_folder import RunFolder
+from trainer.run.settings import TrainSettings
 from trainer.students.known import check_student_name
 from trainer.teacher.client import PATIENCE_S, TeacherCache
 from trainer.teacher.several import check_caches_agree
@@ -37,7 +37,7 @@ class Inputs:
     """What is evaluated on after every epoch."""
 
 
-def claim_output(settings: TrainConfig, resume: bool, stack: ExitStack) -> None:
+def claim_output(settings: TrainSettings, resume: bool, stack: ExitStack) -> None:
     """Take ``--out`` as long as the stack lasts; :class:`ConfigError` where something else is there."""
     if os.environ.get("RANK", "0") == "0":
         # Before anything is looked at: what a second run sees must not change under it.
@@ -45,7 +45,7 @@ def claim_output(settings: TrainConfig, resume: bool, stack: ExitStack) -> None:
     RunFolder(settings.out).check_free(resume)
 
 
-def open_inputs(settings: TrainConfig, stack: ExitStack) -> Inputs:
+def open_inputs(settings: TrainSettings, stack: ExitStack) -> Inputs:
     """Open caches and data sets; what must be closed goes onto the stack.
 
     Raises :class:`ConfigError` and :class:`DataError` for what is wrong with them or does not fit together.
@@ -83,7 +83,7 @@ def _check_samples(inputs: Inputs) -> None:
         check_partners(cache, inputs.source, rows)
 
 
-def _check_classes(inputs: Inputs, settings: TrainConfig, terms: Terms) -> None:
+def _check_classes(inputs: Inputs, settings: TrainSettings, terms: Terms) -> None:
     """The classes of the data and of held-out data, as far as they are certain before the losses are made."""
     answers = _may_learn_labels(settings, terms)
     plans = [plan_classes(settings.classes, inputs.caches, inputs.source, learns) for learns in answers]
@@ -91,7 +91,7 @@ def _check_classes(inputs: Inputs, settings: TrainConfig, terms: Terms) -> None:
         check_held_out(inputs.held_out, plans[0], "--val-data")
 
 
-def _may_learn_labels(settings: TrainConfig, terms: Terms) -> tuple[bool, ...]:
+def _may_learn_labels(settings: TrainSettings, terms: Terms) -> tuple[bool, ...]:
     """What ``trainer.run.resolve.learns_labels`` may find; of two answers it is known when torch is there."""
     if settings.aux_head or any(term.head == "aux" for term in terms):
         return (False,)

@@ -14,7 +14,6 @@ from trainer.objective.reduction import Counts
 from trainer.replay.batches import Batch, TrainingStream
 from trainer.run import bilevel
 from trainer.run.assemble import Run, assemble
-from trainer.run.config import TrainConfig
 from trainer.run.forward import counts_of, outcome_of, per_image, to_device
 from trainer.run.inputs import Inputs, claim_output
 from trainer.run.metrics import Evaluation, Evaluator, TrainMeter
@@ -22,6 +21,7 @@ from trainer.run.optim import lr_at, set_lr
 from trainer.run.progress import Display, Silent
 from trainer.run.report import write_report
 from trainer.run.run_folder import MetricsLog, Row, RunFolder
+from trainer.run.settings import TrainSettings
 from trainer.run.state import Keeper
 from trainer.run.stop import StopRequest
 
@@ -47,7 +47,7 @@ class TrainResult:
 
 
 def train(
-    settings: TrainConfig,
+    settings: TrainSettings,
     *,
     resume: bool = False,
     display: Display | None = None,
@@ -103,8 +103,6 @@ def _run_epochs(
     else:
         display = Silent()
 
-    assert settings.lr is not None
-    assert settings.warmup_epochs is not None
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     # Making the loader drew random numbers; from here on they are the student's alone.
     keeper.restore_random_state()

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from trainer.run.config import TrainConfig
+from trainer.run.config import DecidedSettings
 
 
 def make_optimizer(
-    student: nn.Module, settings: TrainConfig, joint: Sequence[nn.Parameter] = ()
+    student: nn.Module, settings: DecidedSettings, joint: Sequence[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; vectors (norms, biases) decay only where asked for.
 
@@ -21,14 +21,12 @@ def make_optimizer(
     groups = parameter_groups(student, settings)
     if joint:
         groups.append({"params": list(joint), "weight_decay": 0.0})
-    lr = settings.lr
-    assert lr is not None
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
-    return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
 
 
-def parameter_groups(student: nn.Module, settings: TrainConfig) -> list[dict[str, object]]:
+def parameter_groups(student: nn.Module, settings: DecidedSettings) -> list[dict[str, object]]:
     """Parameters with weight decay, then those without."""
     trainable = [p for p in student.parameters() if p.requires_grad]
     decayed = [p for p in trainable if p.ndim > 1 or settings.decay_all]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from cache_builder.console.options import Triple
 from cache_builder.datasets import decoding_of
 from cache_builder.format import ConfigError
 from cache_builder.views import named
@@ -17,8 +18,9 @@ from trainer.objective.written import benchmark_for, parse_objective, published
 from trainer.replay.data import ViewDataset
 from trainer.replay.training_data import count_set_aside
 from trainer.run.classes import ClassChoice, ClassPlan
-from trainer.run.config import CacheFacts, Precision, RunConfig, TrainConfig, Triple
+from trainer.run.config import CacheFacts, DecidedSettings, Precision, RunConfig
 from trainer.run.device import default_workers
+from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -27,7 +29,7 @@ _SMALL_IMAGE = 64
 
 
 def resolve(
-    settings: TrainConfig,
+    settings: TrainSettings,
     caches: Sequence[TeacherCache],
     dataset: ViewDataset,
     classes: ClassPlan,
@@ -71,7 +73,7 @@ def resolve(
 
 
 def _decided(
-    settings: TrainConfig,
+    settings: TrainSettings,
     caches: Sequence[TeacherCache],
     dataset: ViewDataset,
     device: str,
@@ -79,7 +81,7 @@ def _decided(
     recipe: Published | None,
     choice: ClassChoice,
     needs_second: bool,
-) -> TrainConfig:
+) -> DecidedSettings:
     """The settings with every None and auto replaced; ``needs_second``: a head of its own is for the
     teacher's classes."""
     seen = caches[0].manifest.input if caches else None
@@ -92,18 +94,24 @@ def _decided(
         "eval_crop": 1.0 if small else 0.875,
         "mean": seen.mean if seen else IMAGENET_MEAN,
         "std": seen.std if seen else IMAGENET_STD,
-        "workers": default_workers(device, dataset.image_size),
         "aux_head": (recipe.aux_head if recipe else None) or ("linear" if needs_second else None),
         "classes": choice if caches else None,
     }
     if not caches:
         defaults["views"] = dataset.views.count
-    update = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
-    update |= {"device": device, "precision": precision, "image_size": dataset.image_size}
-    return settings.model_copy(update=update)
+    asked = settings.model_dump()
+    decided = {name: value for name, value in defaults.items() if asked[name] is None}
+    decided |= {"device": device, "precision": precision, "image_size": dataset.image_size}
+    decided["workers"] = workers_of(settings, device, dataset.image_size)
+    return DecidedSettings.model_validate(asked | decided)
 
 
-def learns_labels(settings: TrainConfig) -> bool:
+def workers_of(settings: TrainSettings, device: str, image_size: int) -> int:
+    """Loader processes of a run."""
+    return default_workers(device, image_size) if settings.workers is None else settings.workers
+
+
+def learns_labels(settings: TrainSettings) -> bool:
     """Whether a loss looks at labels alone, so that the student learns the data's own classes by it.
 
     Not where heads are the method's own business.

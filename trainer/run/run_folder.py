@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cache_builder.format import ConfigError, DataError
-from trainer.run.config import KEPT_CHECKPOINTS, RunConfig, differing_fields
+from trainer.run.config import RunConfig, differing_fields
+from trainer.run.settings import KEPT_CHECKPOINTS
 from trainer.run.text_files import write_text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from torch import nn
 from cache_builder.console.names import unknown_name
 from cache_builder.tensors.heads import DualHead, HeadSpec
 from trainer.objective.expression import parse_call, pointed
-from trainer.run.config import TrainConfig
+from trainer.run.settings import TrainSettings
 from trainer.students import make_student
 
 # The parameters of each kind, all fields of HeadSpec.
@@ -37,13 +37,13 @@ def parse_head(text: str) -> HeadSpec:
         raise pointed(text, call.argument_starts[name], what) from error
 
 
-def head_of(settings: TrainConfig) -> HeadSpec | None:
+def head_of(settings: TrainSettings) -> HeadSpec | None:
     """The auxiliary head of a run, None where it has none."""
     return None if settings.aux_head is None else parse_head(settings.aux_head)
 
 
 def build_student(
-    settings: TrainConfig, classes: int, image_size: int, aux_classes: int | None = None
+    settings: TrainSettings, classes: int, image_size: int, aux_classes: int | None = None
 ) -> nn.Module:
     """A fresh student [B, 3, S, S] to [B, C], with its auxiliary head where the run has one."""
     student = make_student(settings.student, classes, image_size)

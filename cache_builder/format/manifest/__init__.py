@@ -6,7 +6,6 @@ from cache_builder.format.manifest.digests import array_digest, build_digest, ca
 from cache_builder.format.manifest.model import FORMAT_VERSION, LOGITS, Manifest, parse_manifest
 from cache_builder.format.manifest.sections import (
     DataSection,
-    Decoding,
     GridPositions,
     ImageInput,
     LogitsOutput,
@@ -27,7 +26,6 @@ __all__ = [
     "CalibrationSection",
     "CodecRequest",
     "DataSection",
-    "Decoding",
     "GridPositions",
     "ImageInput",
     "LogitsOutput",

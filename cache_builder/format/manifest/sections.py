@@ -7,11 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cache_builder.format.codecs import ManifestCodec
-from cache_builder.format.frozen import Frozen
+from cache_builder.format.frozen import Decoding, Frozen
 from cache_builder.format.manifest.calibration_section import CodecRequest
-
-Decoding = Literal[1, 2]
-"""A rule by which files become pixels (VIEWS.md)."""
 
 
 class NamedConfiguration(Frozen):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cache_builder.interchange.sources.contract import Dump, DumpRequest, checked_values
+from cache_builder.interchange.settings import DumpRequest
+from cache_builder.interchange.sources.contract import Dump
 from cache_builder.interchange.sources.dense import open_dense
 from cache_builder.interchange.sources.fkd import open_fkd
 from cache_builder.interchange.sources.tinyvit import open_tinyvit
@@ -17,4 +18,4 @@ SOURCES: dict[str, Callable[[DumpRequest], Dump]] = {
     "topk-parquet": open_topk_parquet,
 }
 
-__all__ = ["SOURCES", "Dump", "DumpRequest", "checked_values"]
+__all__ = ["SOURCES", "Dump", "DumpRequest"]

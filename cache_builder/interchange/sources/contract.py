@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from cache_builder.format.errors import ConfigError
-
-Values = Literal["logits", "logprobs", "probs"]
-VALUES: tuple[Values, ...] = ("logits", "logprobs", "probs")
 
 NO_TAIL_SHAPE = (
     "the shape of the tail: the mass outside the top K is spread evenly, which is right at temperature 1 and "
     "wrong above"
 )
 NO_SCALE = "the logits' additive constant: stored are log-probabilities, up to a constant for each record"
-
-
-@dataclass(frozen=True)
-class DumpRequest:
-    """What the user said about a dump."""
-
-    source: Path
-    classes: int | None = None
-    """C, where the dump does not tell."""
-    values: Values | None = None
-    """What a dense dump holds; None = logits, unless they look like something else."""
-    ids: Path | None = None
-    """Text file with the sample id of each row of a dense dump."""
-    labels: Path | None = None
-    """Text or .npy file with the label of each row of a dense dump."""
 
 
 class Dump(Protocol):
@@ -77,11 +55,3 @@ class Dump(Protocol):
 
     def block(self, views: range, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits [views, rows, C]. Raises :class:`DataError` for what cannot be read."""
-
-
-def checked_values(text: str | None) -> Values | None:
-    """``--values`` as it was written; :class:`ConfigError` for another word."""
-    found = next((values for values in VALUES if values == text), None)
-    if text is not None and found is None:
-        raise ConfigError(f"--values {text} is not one of {', '.join(VALUES)}")
-    return found

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.interchange.id_lists import read_ids
-from cache_builder.interchange.sources.contract import NO_SCALE, DumpRequest, Values
+from cache_builder.interchange.settings import DumpRequest, Values
+from cache_builder.interchange.sources.contract import NO_SCALE
 
 _LEAST = 1e-30
 _LOOKED_AT = 64

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.interchange.sources.contract import NO_SCALE, NO_TAIL_SHAPE, DumpRequest
+from cache_builder.interchange.settings import DumpRequest
+from cache_builder.interchange.sources.contract import NO_SCALE, NO_TAIL_SHAPE
 from cache_builder.interchange.sources.even_tail import even_tail
 
 _SUFFIXES = (".tar", ".pt", ".pth")

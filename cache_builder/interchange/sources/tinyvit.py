@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from cache_builder.console.text_lines import lines_of
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.interchange.sources.contract import NO_SCALE, NO_TAIL_SHAPE, DumpRequest
+from cache_builder.interchange.settings import DumpRequest
+from cache_builder.interchange.sources.contract import NO_SCALE, NO_TAIL_SHAPE
 from cache_builder.interchange.sources.even_tail import even_tail
 
 _FOLDER = re.compile(r"logits_top(\d+)_epoch(\d+)")

@@ -26,8 +26,8 @@ from logit_server.run import serving
 from logit_server.settings import Settings
 from tests.cache_builder.conftest import Build
 from trainer import TeacherCache
-from trainer.run.config import TrainConfig
 from trainer.run.loop import train
+from trainer.run.settings import TrainSettings
 
 
 class HalfSettings(CodecSettings):
@@ -133,7 +133,7 @@ def test_it_builds_serves_and_trains(built: Cache, photos: Path, tmp_path: Path)
             "loss": "kd", "epochs": 1, "batch_size": 32, "device": "cpu", "workers": 0, "tensorboard": False,
             "out": tmp_path / "run",
         }  # fmt: skip
-        train(TrainConfig.model_validate(config))
+        train(TrainSettings.model_validate(config))
     epochs = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [np.isfinite(json.loads(epoch)["train_kd"]) for epoch in epochs] == [True]
 

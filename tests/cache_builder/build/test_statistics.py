@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from cache_builder.build.forward import TeacherForward
 from cache_builder.build.statistics import INVALID, NO_LABEL, StatisticsMeter
-from cache_builder.cli import commands
+from cache_builder.cli import build as cli_build
+from cache_builder.cli import inspect as cli_inspect
 from cache_builder.cli.app import app
 from cache_builder.datasets import DATASETS, open_source
 from cache_builder.format.reader import Cache, open_cache
@@ -265,9 +266,10 @@ class TestShown:
 
     def test_by_the_commands(self, monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
         text = io.StringIO()
-        monkeypatch.setattr(commands, "Console", lambda: Console(file=text, width=200))
+        for module in (cli_build, cli_inspect):
+            monkeypatch.setattr(module, "Console", lambda: Console(file=text, width=200))
         out = tmp_path / "a.zarr"
-        commands.run_build(settings_for(out, photos, limit=20).model_dump())
+        cli_build.run_build(settings_for(out, photos, limit=20))
         lines = statistics_lines(statistics_of(out))
         assert all(line in text.getvalue() for line in lines)
         text.truncate(0)

@@ -54,7 +54,10 @@ def test_import_of_an_array(tmp_path: Path) -> None:
     np.save(tmp_path / "l.npy", synthetic_logits(1, 20, 12)[0])
     arguments = ["import", str(tmp_path / "l.npy"), "--format", "dense", "--out", str(tmp_path / "o.zarr")]
     wrong = RUNNER.invoke(app, [*arguments, "--values", "odds"])
-    assert (wrong.exit_code, "--values odds is not one of logits, logprobs, probs" in wrong.output) == (
+    assert (
+        wrong.exit_code,
+        "--values odds: Input should be 'logits', 'logprobs' or 'probs'" in wrong.output,
+    ) == (
         2,
         True,
     )

@@ -16,7 +16,7 @@ from cache_builder.datasets import ImageSource, decoding_of, open_source
 from cache_builder.datasets.decoding import decode_image, decoded_sample
 from cache_builder.datasets.pixels import NEWEST, as_rgb
 from cache_builder.format.errors import DataError
-from cache_builder.format.manifest import Decoding
+from cache_builder.format.frozen import Decoding
 from tests.cache_builder.photographs import cut
 
 PHOTO = cut(1, 24, 40)

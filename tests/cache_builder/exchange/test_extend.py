@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from cache_builder.build.pipeline import build
-from cache_builder.build.reopen import Reopening
 from cache_builder.console.progress import BuildProgress
 from cache_builder.exchange import extend as module
 from cache_builder.exchange import replace_folder as exchange
-from cache_builder.exchange.extend import ExtendSettings, extend, run_extend
+from cache_builder.exchange.extend import extend, run_extend
+from cache_builder.exchange.settings import ExtendSettings
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.locks.lock import claimed
 from cache_builder.format.manifest import Manifest
@@ -36,9 +36,16 @@ def built(out: Path, photos: Path, **changes: object) -> Path:
 
 
 def extended(cache: Path | str, views: int, **reopening: object) -> Manifest:
-    opening = Reopening(device="cpu", batch_size=16, workers=0, **reopening)  # type: ignore[arg-type]
+    settings = ExtendSettings(
+        cache=str(cache),
+        views=views,
+        device="cpu",
+        batch_size=16,
+        workers=0,
+        **reopening,  # type: ignore[arg-type]
+    )
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        return extend(ExtendSettings(str(cache), views, opening), progress)
+        return extend(settings, progress)
 
 
 @pytest.fixture(scope="module")
@@ -328,5 +335,5 @@ def test_the_command_itself_killed(by_command: Path, photos: Path, tmp_path: Pat
 
 
 def test_what_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_extend(ExtendSettings(str(own), 10, Reopening(device="cpu", workers=0)))
+    run_extend(ExtendSettings(cache=str(own), views=10, device="cpu", workers=0))
     assert "10 views; cache_id" in capsys.readouterr().out

@@ -13,7 +13,8 @@ from rich.console import Console
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
 from cache_builder.exchange import merge as module
-from cache_builder.exchange.merge import MergeSettings, merge, run_merge
+from cache_builder.exchange.merge import merge, run_merge
+from cache_builder.exchange.settings import MergeSettings
 from cache_builder.format.errors import ConfigError, CorruptCacheError, KDCacheError
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import open_cache, read_manifest
@@ -51,7 +52,7 @@ def parts(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def merged(parts: list[Path], out: Path, **changes: object) -> Manifest:
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        settings = MergeSettings(tuple(map(str, parts)), str(out), **changes)  # type: ignore[arg-type]
+        settings = MergeSettings(parts=tuple(map(str, parts)), out=str(out), **changes)  # type: ignore[arg-type]
         return merge(settings, progress)
 
 
@@ -217,15 +218,15 @@ class TestAnotherBasis:
     @pytest.fixture
     def other(self, parts: list[Path], photos: Path, tmp_path: Path) -> Path:
         """A part whose basis was fitted to other logits."""
-        from cache_builder.calibration import calibrate
+        from cache_builder.build import begin
 
-        real = calibrate.calibration_pairs
+        real = begin.calibration_pairs
 
         def others(*arguments: object) -> list[tuple[int, int]]:
             return real(*arguments)[: 3 * 80]  # type: ignore[arg-type]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(calibrate, "calibration_pairs", others)
+            patch.setattr(begin, "calibration_pairs", others)
             return built(tmp_path / "b.zarr", photos, rows="64:80")
 
     def test_is_refused_or_encoded_again(
@@ -257,18 +258,18 @@ def test_unreadable_samples(photos: Path, own_photos: Path, tmp_path: Path, run_
 
 
 def test_what_is_printed(parts: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_merge(MergeSettings(tuple(map(str, parts)), str(tmp_path / "o.zarr")))
+    run_merge(MergeSettings(parts=tuple(map(str, parts)), out=str(tmp_path / "o.zarr")))
     assert "80 samples x 9 views; cache_id" in capsys.readouterr().out
 
 
 def test_a_part_is_continued_and_told(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[None] | None:
-    from cache_builder.cli.commands import run_build
+    from cache_builder.cli.build import run_build
 
     settings = settings_for(tmp_path / "a.zarr", photos, **(COMMON | {"rows": "16:48"}))
     for _ in range(2):
-        run_build(settings.model_dump())
+        run_build(settings)
     printed = capsys.readouterr().out
     assert printed.count("this part of the cache is there") == 2
     assert "288 views" in printed

@@ -12,9 +12,9 @@ from PIL import Image
 from cache_builder.datasets import open_source
 from cache_builder.format import open_cache
 from cache_builder.format.errors import ConfigError, DataError
-from cache_builder.interchange.importing import ImportSettings, run_import
+from cache_builder.interchange.importing import run_import
 from cache_builder.interchange.row_order import torchvision_order
-from cache_builder.interchange.sources import DumpRequest
+from cache_builder.interchange.settings import ImportSettings
 
 # By path: cat big, cat-big, cat, dog; torchvision: cat, cat big, cat-big, dog.
 CLASSES = ("cat", "cat big", "cat-big", "dog")
@@ -40,10 +40,9 @@ def logits(labels: NDArray[np.integer]) -> NDArray[np.float32]:
 
 def run(tmp_path: Path, array: NDArray[np.float32], data: Path | None, **changes: object) -> None:
     np.save(tmp_path / "l.npy", array)
-    given = {name: changes.pop(name) for name in ("ids", "labels") if name in changes}
-    request = DumpRequest(tmp_path / "l.npy", **given)  # type: ignore[arg-type]
+    given = {"source": tmp_path / "l.npy", "form": "dense", "out": str(tmp_path / "o.zarr")}
     spec = f"imagefolder:{data}" if data else None
-    run_import(ImportSettings(request, "dense", str(tmp_path / "o.zarr"), data=spec, **changes))  # type: ignore[arg-type]
+    run_import(ImportSettings.model_validate(given | {"data": spec} | changes))
 
 
 @pytest.fixture
@@ -174,6 +173,8 @@ def test_pictures_are_decoded_as_whoever_gave_the_order_does(
 
 @pytest.mark.parametrize("flag", ["ids", "labels"])
 def test_a_file_that_nobody_would_look_at_is_refused(tmp_path: Path, flag: str) -> None:
-    request = DumpRequest(tmp_path, 1000, **{flag: tmp_path / "list"})  # type: ignore[arg-type]
+    given = {"source": tmp_path, "classes": 1000, flag: tmp_path / "list"}
     with pytest.raises(ConfigError, match=f"--{flag} .*would not be looked at"):
-        run_import(ImportSettings(request, "tinyvit", str(tmp_path / "o.zarr")))
+        run_import(
+            ImportSettings.model_validate(given | {"form": "tinyvit", "out": str(tmp_path / "o.zarr")})
+        )

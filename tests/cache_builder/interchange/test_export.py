@@ -10,11 +10,13 @@ import pytest
 from rich.console import Console
 
 from cache_builder.build.parts import parse_rows
+from cache_builder.console.options import checked
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import ConfigError, CorruptCacheError, IncompleteCacheError
 from cache_builder.format.reader import open_cache
 from cache_builder.interchange import blocks
-from cache_builder.interchange.export import ExportSettings, export
+from cache_builder.interchange.export import export
+from cache_builder.interchange.settings import ExportSettings
 from tests.cache_builder.conftest import Build
 from tests.caches import synthetic_logits, write_synthetic_cache
 
@@ -29,7 +31,7 @@ def cache(tmp_path: Path) -> Path:
 
 def exported(cache: Path, form: str, name: str = "out", **changes: object) -> Path:
     out = cache.parent / name
-    settings = ExportSettings(str(cache), str(out), form, **changes)  # type: ignore[arg-type]
+    settings = checked(ExportSettings, {"cache": str(cache), "out": str(out), "form": form} | changes)
     with BuildProgress(Console(file=io.StringIO())) as progress:
         export(settings, progress)
     return out
@@ -148,7 +150,7 @@ def test_refusals(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         with pytest.raises(ConfigError, match=said):
             exported(cache, "parquet", **changes)
-    with pytest.raises(ConfigError, match="--format csv is not one of parquet, arrow, npz"):
+    with pytest.raises(ConfigError, match="--format csv: Input should be 'parquet', 'arrow' or 'npz'"):
         exported(cache, "csv")
     from cache_builder.interchange import export as module
 

@@ -18,8 +18,8 @@ from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import open_cache
 from cache_builder.format.store import delete_object, open_store
 from cache_builder.format.writer import CacheWriter
-from cache_builder.interchange.importing import ImportSettings, import_dump, run_import
-from cache_builder.interchange.sources import DumpRequest
+from cache_builder.interchange.importing import import_dump, run_import
+from cache_builder.interchange.settings import ExportSettings, ImportSettings
 from cache_builder.views import recipe_from
 from tests.cache_builder.interchange.dumps import softmax, write_fkd, write_tinyvit
 from tests.cache_builder.models import small
@@ -32,10 +32,9 @@ IDS = [f"n{row % 5:02d}/img_{row:03d}" for row in range(80)]
 
 def imported(tmp_path: Path, source: Path, form: str, **changes: object) -> Path:
     out = tmp_path / "out.zarr"
-    of_request = {key: changes.pop(key) for key in ("classes", "values", "ids", "labels") if key in changes}
-    request = DumpRequest(source, **of_request)  # type: ignore[arg-type]
+    settings = ImportSettings.model_validate({"source": source, "form": form, "out": str(out)} | changes)
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        import_dump(ImportSettings(request, form, str(out), **changes), progress)  # type: ignore[arg-type]
+        import_dump(settings, progress)
     return out
 
 
@@ -324,12 +323,15 @@ class TestParquet:
         assert open_cache(path).labels.tolist() == [row % 9 for row in range(80)]
 
     def test_what_export_writes(self, tmp_path: Path) -> None:
-        from cache_builder.interchange.export import ExportSettings, export
+        from cache_builder.interchange.export import export
         from tests.caches import write_synthetic_cache
 
         write_synthetic_cache(tmp_path / "c.zarr", LOGITS)
+        wanted = ExportSettings(
+            cache=str(tmp_path / "c.zarr"), out=str(tmp_path / "c.parquet"), form="parquet"
+        )
         with BuildProgress(Console(file=io.StringIO())) as progress:
-            export(ExportSettings(str(tmp_path / "c.zarr"), str(tmp_path / "c.parquet"), "parquet"), progress)
+            export(wanted, progress)
         path = imported(tmp_path, tmp_path / "c.parquet", "topk-parquet", classes=CLASSES)
         original = open_cache(tmp_path / "c.zarr")
         assert list(open_cache(path).ids) == list(original.ids)
@@ -358,22 +360,22 @@ def test_where_something_is_already(tmp_path: Path) -> None:
 
 
 def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_import(ImportSettings(DumpRequest(saved(tmp_path)), "dense", str(tmp_path / "o.zarr")))
+    run_import(ImportSettings(source=saved(tmp_path), form="dense", out=str(tmp_path / "o.zarr")))
     printed = capsys.readouterr().out
     assert "80 samples x 3 views, 40 classes; cache_id" in printed
     assert "lacks the teacher's name" in printed
 
 
 def test_a_remote_cache(tmp_path: Path) -> None:
-    request = DumpRequest(saved(tmp_path))
+    settings = ImportSettings(source=saved(tmp_path), form="dense", out="memory://import/o.zarr")
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        manifest: Manifest = import_dump(ImportSettings(request, "dense", "memory://import/o.zarr"), progress)
+        manifest: Manifest = import_dump(settings, progress)
     assert open_cache("memory://import/o.zarr").manifest.cache_id == manifest.cache_id
 
 
 def test_a_remote_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = "memory://import-killed/o.zarr"
-    settings = ImportSettings(DumpRequest(saved(tmp_path)), "dense", out)
+    settings = ImportSettings(source=saved(tmp_path), form="dense", out=out)
     seal = CacheWriter.finish
 
     def die(self: CacheWriter) -> Manifest:
@@ -423,4 +425,4 @@ def test_masks_that_calibration_did_not_see_are_refused(
 
 
 def import_dump_of(folder: Path) -> None:
-    run_import(ImportSettings(DumpRequest(folder / "l.npy"), "dense", str(folder / "o.zarr")))
+    run_import(ImportSettings(source=folder / "l.npy", form="dense", out=str(folder / "o.zarr")))

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cache_builder.build.reopen import Reopening
 from cache_builder.calibration import masks
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.commits import INDEX_KEY
@@ -24,7 +23,8 @@ from cache_builder.format.manifest import RequestSection, canonical_json
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.statistics import StatisticSums, TileStatistics
 from cache_builder.verify.report import Outcome, Report
-from cache_builder.verify.run import VerifySettings, run_verify, verify
+from cache_builder.verify.run import run_verify, verify
+from cache_builder.verify.settings import VerifySettings
 from tests.cache_builder.conftest import Build
 from tests.caches import synthetic_logits, write_synthetic_cache
 
@@ -35,8 +35,11 @@ Verify = Callable[..., Report]
 
 def checked(cache: Path | str, samples: int = 0, with_teacher: bool = True, **reopening: object) -> Report:
     """A report; ``reopening``: data, teacher, weights and so on."""
-    opening = Reopening(device="cpu", batch_size=16, workers=0, **reopening)  # type: ignore[arg-type]
-    settings = VerifySettings(str(cache), samples, with_teacher, 0, opening)
+    settings = VerifySettings.model_validate(
+        {"cache": str(cache), "samples": samples, "no_teacher": not with_teacher, "device": "cpu"}
+        | {"batch_size": 16, "workers": 0}
+        | reopening
+    )
     with BuildProgress(Console(file=io.StringIO())) as progress:
         return verify(settings, progress)
 
@@ -382,10 +385,10 @@ class TestOtherTeacher:
 
 
 def test_what_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(VerifySettings(str(own)), as_json=False) == 0
+    assert run_verify(VerifySettings(cache=str(own))) == 0
     assert "ok      shards" in capsys.readouterr().out
     (own / "commits" / "g00000-b0000001.json").unlink()
-    assert run_verify(VerifySettings(str(own)), as_json=True) == 3
+    assert run_verify(VerifySettings(cache=str(own), as_json=True)) == 3
     body = json.loads(capsys.readouterr().out)
     assert (body["ok"], body["exit_code"]) == (False, 3)
     assert {check["name"]: check["outcome"] for check in body["checks"]}["tiles"] == "damaged"

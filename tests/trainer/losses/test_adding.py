@@ -13,7 +13,7 @@ from cache_builder.format import ConfigError
 from tests.trainer.losses import test_laws
 from tests.trainer.losses.cases import batch
 from tests.trainer.runs import config, write_digits_cache
-from trainer.cli.commands import run_losses
+from trainer.cli.losses import LossesSettings, run_losses
 from trainer.comparison.methods import parse_methods
 from trainer.losses import LOSSES, Loss, selftest
 from trainer.objective.catalogue import loss_rows, markdown_table
@@ -59,12 +59,12 @@ def test_class_and_line_are_all_the_trainer_needs(monkeypatch, halved):
 
 def test_every_command_knows_it(monkeypatch, halved, tmp_path, capsys):
     registered(monkeypatch, halved)
-    run_losses("half_square", selftest=False, markdown=False)
+    run_losses(LossesSettings(name="half_square"))
     explained = capsys.readouterr().out
     assert "half_square(weight=1)" in explained
     assert "  weight = 1: Of everything." in explained
     assert "imagenet  half_square*1.0" in explained
-    run_losses(None, selftest=False, markdown=False)
+    run_losses(LossesSettings())
     assert "half_square" in capsys.readouterr().out
     assert [method.minimises for method in parse_methods("half_square", "imagenet")] == [
         "ce*1",
@@ -78,7 +78,7 @@ def test_every_command_knows_it(monkeypatch, halved, tmp_path, capsys):
 
 def test_the_selftest_measures_it_though_nothing_is_kept(monkeypatch, halved, capsys):
     monkeypatch.setattr(selftest, "LOSSES", {"kd": LOSSES["kd"], "half_square": halved})
-    run_losses(None, selftest=True, markdown=False)
+    run_losses(LossesSettings(selftest=True))
     said = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert "nothing is kept to compare it with" in said["half_square"]
     assert "nothing is kept" not in said["kd"]

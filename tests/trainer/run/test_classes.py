@@ -16,9 +16,10 @@ from cache_builder.format import ConfigError, DataError
 from cache_builder.tensors.decode import Restricted
 from tests.trainer.replay_caches import write_replay_cache
 from trainer.run.classes import ClassPlan, held_out_labels, plan_classes, teacher_ids
-from trainer.run.config import RunConfig, TrainConfig
+from trainer.run.config import RunConfig
 from trainer.run.evaluate import evaluate_run
 from trainer.run.loop import train
+from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 
 TEACHER = ("ant", "bee", "cat", "dog", "eel")
@@ -64,7 +65,7 @@ def cached(tmp_path, source, labels, names=TEACHER, unlabelled=False):
 
 
 def settings(tmp_path, cache, out="run", **more):
-    return TrainConfig.model_validate(
+    return TrainSettings.model_validate(
         {
             "data": f"imagefolder:{tmp_path / 'train'}", "out": tmp_path / out, "cache": str(cache),
             "student": "cnn3(width=2)", "epochs": 1, "batch_size": 4, "workers": 0, "device": "cpu",

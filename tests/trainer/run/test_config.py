@@ -7,17 +7,18 @@ from pydantic import ValidationError
 
 from tests.trainer.run.test_report import run_config
 from trainer.objective.written import parse_objective
-from trainer.run.config import RunConfig, TrainConfig, differing_fields
+from trainer.run.config import RunConfig, differing_fields
+from trainer.run.settings import TrainSettings
 
 
 def test_every_setting_has_a_docstring():
-    undocumented = [name for name, field in TrainConfig.model_fields.items() if not field.description]
+    undocumented = [name for name, field in TrainSettings.model_fields.items() if not field.description]
     assert undocumented == []
 
 
 def test_unknown_settings_are_refused(tmp_path):
     with pytest.raises(ValidationError, match="learning_rate"):
-        TrainConfig.model_validate({"data": "digits", "out": tmp_path, "learning_rate": 1})
+        TrainSettings.model_validate({"data": "digits", "out": tmp_path, "learning_rate": 1})
 
 
 def test_it_comes_back_from_json(tmp_path):
@@ -39,9 +40,9 @@ def test_only_what_changes_the_result_is_compared(tmp_path):
     [(None, ()), ("a.zarr", ("a.zarr",)), (["a.zarr", "b.zarr"], ("a.zarr", "b.zarr")), ((), ())],
 )
 def test_caches_may_be_none_one_or_many(tmp_path, given, expected):
-    settings = TrainConfig.model_validate({"data": "digits", "out": tmp_path, "cache": given})
+    settings = TrainSettings.model_validate({"data": "digits", "out": tmp_path, "cache": given})
     assert settings.cache == expected
-    assert TrainConfig.model_validate_json(settings.model_dump_json()) == settings
+    assert TrainSettings.model_validate_json(settings.model_dump_json()) == settings
 
 
 def test_what_differs_inside_a_list_is_named_by_its_place(tmp_path):
@@ -68,4 +69,4 @@ def test_the_data_in_words(tmp_path):
 
 
 def test_choices_are_closed():
-    assert get_args(TrainConfig.model_fields["fetch"].annotation) == ("auto", "batch", "view")
+    assert get_args(TrainSettings.model_fields["fetch"].annotation) == ("auto", "batch", "view")

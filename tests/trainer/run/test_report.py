@@ -6,14 +6,19 @@ from PIL import Image
 from cache_builder.format.manifest import NamedConfiguration
 from tests.trainer.runs import config
 from trainer.objective.written import parse_objective, published
-from trainer.run.config import CacheFacts, RunConfig
+from trainer.run.config import CacheFacts, DecidedSettings, RunConfig
 from trainer.run.report import draw_curves, report_text
 
 
 def run_config(tmp_path, **settings):
+    asked = config(tmp_path, "http://host/v1/caches/c", val_data="digits:test", **settings).model_dump()
+    usual = {"image_size": 8, "weight_decay": 0.05, "warmup_epochs": 0.15, "eval_crop": 1.0}
+    decided = usual | {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     return RunConfig(
         product_version="1",
-        settings=config(tmp_path, "http://host/v1/caches/c", val_data="digits:test", **settings),
+        settings=DecidedSettings.model_validate(
+            {name: decided.get(name) if value is None else value for name, value in asked.items()}
+        ),
         objective=parse_objective("kd", "cifar100"),
         objective_source=published("kd", "cifar100").source,
         objective_benchmark="cifar100",

@@ -6,8 +6,8 @@ import pytest
 
 from cache_builder.format import ConfigError, DataError
 from cache_builder.format.locations import local_output
-from trainer.run.config import TrainConfig
 from trainer.run.run_folder import MetricsLog, RunFolder
+from trainer.run.settings import TrainSettings
 
 
 def test_rows_survive_and_are_rewound(tmp_path):
@@ -75,4 +75,4 @@ def test_resuming_what_is_not_there_is_told(tmp_path, caplog):
 @pytest.mark.parametrize("out", ["s3://bucket/run", "s3:/bucket/run", "gs://a/b", " "])
 def test_a_url_is_no_folder_of_a_run(out):
     with pytest.raises(ConfigError, match=r"local|lost a slash|empty"):
-        local_output(TrainConfig.model_validate({"data": "digits:train", "out": out}).out)
+        local_output(TrainSettings.model_validate({"data": "digits:train", "out": out}).out)
