@@ -39,7 +39,7 @@ def export(settings: ExportSettings, progress: Progress) -> int:
     out = local_output(settings.out)
     check_free(out, settings.force)
     cache = open_cache(settings.cache)
-    views, rows = chosen_views(cache, settings.view), chosen_rows(cache, settings.rows)
+    views, rows = chosen_views(cache, settings.views), chosen_rows(cache, settings.rows)
     _check_top(settings, cache)
     total = len(views) * len(rows)
     progress.start("exporting", total, unit="records")

@@ -24,7 +24,7 @@ class ExportSettings(Settings):
     """Kind of file: parquet, arrow (IPC, or Feather) or npz (small)."""
     out: str
     """File to write; it appears when it is whole."""
-    view: tuple[int, ...] = ()
+    views: Annotated[tuple[int, ...], Option(flag="--view")] = ()
     """Only this view is written; may be repeated. Default: all."""
     rows: str | None = None
     """Only these rows, START:STOP. Default: all."""
