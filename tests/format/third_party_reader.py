@@ -37,10 +37,8 @@ def read_logits(path, view):
     root = zarr.open_group(path, mode="r")
     manifest = root.attrs["kdcache"]
     check(Path(path), manifest)
-    if manifest["format_version"] == 3:
-        below, codec = "/logits", manifest["outputs"]["logits"]["codec"]
-    else:
-        below, codec = "", manifest["codec"]
+    below = "/logits" if manifest["format_version"] == 3 else ""
+    codec = manifest["outputs"]["logits"]["codec"] if below else manifest["codec"]
     field = {name: array[view] for name, array in root["records" + below].arrays()}
     tables = {name: array[...] for name, array in root["codec" + below].arrays()}
     decode = class_sketch if codec["name"] == "class-sketch" else topk_tail

@@ -141,4 +141,4 @@ def test_the_server_loads_no_torch_and_of_the_builder_only_the_format() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert ran.stdout.split() == ["[]", "['cache_builder.console.environment']"]
+    assert ran.stdout.splitlines() == ["[]", "['cache_builder.console', 'cache_builder.console.environment']"]

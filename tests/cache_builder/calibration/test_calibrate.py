@@ -141,7 +141,6 @@ class TestFit:
         fitted = calibrate.fit(logits_of(300), CodecRequest.model_validate({field: value}))
         assert getattr(fitted.codec.settings, field) == value
         assert {getattr(point, field) for point in fitted.section.table} == {value}
-        assert fitted.section.requested == CodecRequest.model_validate({field: value})
 
     def test_all_asked_for_leaves_one_row(self) -> None:
         request = CodecRequest(top_k=3, tail_rank=4, tail_step=0.5, value_step=0.1)
