@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import typer
 from pydantic import BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -84,6 +83,8 @@ def takes_settings(ending: Callable[[], AbstractContextManager[None]]) -> Callab
     commands does; options that it requires are therefore missed by us, not by typer.
     """
 
+    import typer  # Who only wants settings, such as ``kdcache.BuildSettings``, does without.
+
     def decorate(function: Command) -> Command:
         hints = get_type_hints(function, include_extras=True)
         contexts = [name for name, hint in hints.items() if hint is typer.Context]
@@ -138,6 +139,8 @@ def _of(model: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parameter(name: str, info: FieldInfo, option: Option, is_required: bool) -> inspect.Parameter:
     """One parameter of a command. Numbers stay text: the model's message then shows what was typed."""
+    import typer
+
     kind = _bare(info.annotation)
     shown: dict[str, Any] = {
         "help": " ".join((info.description or "").split()),
