@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -390,9 +389,9 @@ def test_a_remote_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: py
         delete_object(open_store(out, read_only=False), tile.key)
         monkeypatch.setattr(CacheWriter, "finish", seal)
         with pytest.raises(ConfigError, match="another import or build began"):
-            import_dump(replace(settings, teacher="other"), progress)
+            import_dump(settings.model_copy(update={"teacher": "other"}), progress)
         manifest = import_dump(settings, progress)
-        whole = import_dump(replace(settings, out=str(tmp_path / "o.zarr")), progress)
+        whole = import_dump(settings.model_copy(update={"out": str(tmp_path / "o.zarr")}), progress)
         assert manifest.cache_id == whole.cache_id == open_cache(out).manifest.cache_id
         with pytest.raises(ConfigError, match="exists already"):
             import_dump(settings, progress)
