@@ -186,7 +186,9 @@ def _begin(
         teacher=_teacher(dump, settings),
         input=seen,
         outputs={
-            LOGITS: LogitsOutput(width=dump.classes, named=bool(matched.class_names), codec=calibration.codec)
+            LOGITS: LogitsOutput(
+                width=dump.classes, named=bool(matched.class_names), codec=calibration.codec.settings
+            )
         },
         positions=OnePosition(),
         views=views,
