@@ -6,7 +6,7 @@ import pytest
 
 from cache_builder.format import open_cache
 from cache_builder.format.class_names import NAMES, NO_NAMES, OWN_NAMES, ClassNames
-from tests.caches import Written
+from tests.format.conftest import Written
 
 
 @pytest.mark.parametrize("names", [("a",), ("tench", "Grauer Wal", "狗", ""), tuple(map(str, range(1000)))])
