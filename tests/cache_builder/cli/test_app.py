@@ -245,7 +245,7 @@ class TestInspect:
         out = tmp_path / "cache.zarr"
         shutil.copytree(by_command, out)
         shards = sorted(
-            path for path in out.glob("*/*/c/**/*") if path.is_file() and "header" not in path.name
+            path for path in out.glob("**/c/**/*") if path.is_file() and "header" not in path.name
         )
         tiled = [path for path in shards if path.relative_to(out).parts[0] == "records"]
         assert len(tiled) >= 5 * 10

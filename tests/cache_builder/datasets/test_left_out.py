@@ -115,7 +115,7 @@ def test_a_build_tells_it_first_and_a_cache_keeps_it(tmp_path: Path, run_build: 
     root = folder(tmp_path / "data")
     (root / "empty" / "only.txt").unlink()
     run_build(tmp_path / "c.zarr", root, log=log, tail_rank=None, teacher="tests.cache_builder.models:small")
-    told = class_facts(open_cache(tmp_path / "c.zarr").manifest)["left out"]
+    told = class_facts(open_cache(tmp_path / "c.zarr").manifest, None)["left out"]
     assert "2 .heic" in told
     assert told in " ".join(log.getvalue().split())
 

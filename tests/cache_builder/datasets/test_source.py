@@ -151,7 +151,8 @@ def test_every_kind_is_listed() -> None:
 @pytest.mark.parametrize("program", [builder, trainer], ids=["kdcache build", "kdtrain"])
 def test_the_help_names_every_kind_and_no_other(program: typer.Typer) -> None:
     command = typer.main.get_command(program)
-    command = getattr(command, "commands", {}).get("build", command)
+    if program is builder:
+        command = command.get_command(typer.Context(command), "build")
     (data,) = (parameter for parameter in command.params if "--data" in parameter.opts)
     named = re.findall(r"\b(\w+)(?:\[?:(?=[A-Z[]|\w+\|))", getattr(data, "help", ""))
     assert set(DATASETS) <= set(named), named

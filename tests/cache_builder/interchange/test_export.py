@@ -20,6 +20,8 @@ from cache_builder.interchange.settings import ExportSettings
 from tests.cache_builder.conftest import Build
 from tests.caches import synthetic_logits, write_synthetic_cache
 
+# Matrix products of other numbers of rows may differ in their last bits, by processor.
+ROUNDING = 4e-6
 LOGITS = synthetic_logits(3, 100, 40)
 
 
@@ -49,7 +51,7 @@ def test_parquet(cache: Path) -> None:
     assert table.column("sample_id").to_pylist()[:100] == list(open_cache(cache).ids)
     assert table.column("label").to_pylist()[100:200] == [row % 40 for row in range(100)]
     dense = np.array(table.column("logits").to_pylist(), np.float32).reshape(3, 100, 40)
-    np.testing.assert_array_equal(dense, decoded(cache))
+    np.testing.assert_allclose(dense, decoded(cache), rtol=0, atol=ROUNDING)
     ids = np.array(table.column("top_ids").to_pylist()).reshape(3, 100, 5)
     np.testing.assert_array_equal(ids, np.argsort(-LOGITS, axis=2)[..., :5])
     values = np.array(table.column("top_logits").to_pylist(), np.float32).reshape(3, 100, 5)
@@ -84,7 +86,7 @@ def test_arrow(cache: Path) -> None:
 def test_npz(cache: Path) -> None:
     out = exported(cache, "npz", views=(0, 2), rows="10:", dense=True)
     with np.load(out) as arrays:
-        np.testing.assert_array_equal(arrays["logits"], decoded(cache)[[0, 2], 10:])
+        np.testing.assert_allclose(arrays["logits"], decoded(cache)[[0, 2], 10:], rtol=0, atol=ROUNDING)
         assert arrays["top_ids"].shape == (2, 90, 5)
         assert arrays["sample_id"][0] == open_cache(cache).ids[10]
         np.testing.assert_array_equal(arrays["top_ids"][..., 0], LOGITS[[0, 2], 10:].argmax(axis=2))

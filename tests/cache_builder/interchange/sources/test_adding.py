@@ -12,13 +12,13 @@ from rich.console import Console
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.reader import open_cache
-from cache_builder.interchange.importing import ImportSettings, import_dump
-from cache_builder.interchange.sources import DumpRequest
+from cache_builder.interchange.importing import import_dump
+from cache_builder.interchange.settings import ImportSettings
 from tests.cache_builder.toys import Counted
 
 
 def settings(tmp_path: Path, form: str) -> ImportSettings:
-    return ImportSettings(DumpRequest(tmp_path), form, str(tmp_path / "out.zarr"))
+    return ImportSettings(source=tmp_path, form=form, out=str(tmp_path / "out.zarr"))
 
 
 def test_it_is_imported(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_it_is_imported(tmp_path: Path) -> None:
     with BuildProgress(Console(file=io.StringIO())) as progress:
         import_dump(wanted, progress)
     cache = open_cache(tmp_path / "out.zarr")
-    expected = Counted(wanted.request).block(range(2), np.arange(20))
+    expected = Counted(wanted).block(range(2), np.arange(20))
     for view in range(2):
         decoded = cache.decode(cache.read_rows(view, range(20)))
         np.testing.assert_array_equal(decoded.argmax(axis=1), expected[view].argmax(axis=1))
