@@ -279,8 +279,9 @@ class TestDeath:
                 patch.setattr(module, "replace_folder", die)
             if step == "rmtree":
                 patch.setattr(exchange, "removed", die)
-            if "rename" in step:
+            if "rename" in step:  # the second gives the new cache its name, as every durable name is given
                 patch.setattr(Path, "rename", counted)
+                patch.setattr(Path, "replace", counted)
             with pytest.raises(KeyboardInterrupt):
                 extended(own, 16)
         if own.exists():
