@@ -69,14 +69,6 @@ def test_every_format_module_has_its_tests() -> None:
     assert modules - tests == set()
 
 
-# These end with modules that are made elsewhere: settings of export and import, and the losses' look-up.
-KNOWN_CIRCLES = [
-    ["cache_builder.interchange.export", "cache_builder.interchange.frames"],
-    ["cache_builder.interchange.importing", "cache_builder.interchange.replayable"],
-    ["trainer.losses", "trainer.losses.rewriting", "trainer.losses.temperature", "trainer.losses.wrapper"],
-]
-
-
 def our_modules() -> dict[str, Path]:
     """Every module of the packages by its dotted name."""
     files = (file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
@@ -128,7 +120,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     modules = our_modules()
     graph = {name: imports_of(file, set(modules)) - {name} for name, file in modules.items()}
     assert len(graph) > 200
-    assert [circle for circle in circles(graph) if circle not in KNOWN_CIRCLES] == []
+    assert circles(graph) == []
 
 
 def test_the_search_notices_a_circle() -> None:

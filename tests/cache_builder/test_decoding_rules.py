@@ -101,7 +101,7 @@ def test_a_build_of_an_earlier_release_goes_on_by_its_own_rule(
     caches: dict[int, Path], lying: Path, run_build: Build
 ) -> None:
     assert run_build(caches[1], lying, tail_rank=None).was_finished
-    with pytest.raises(ConfigError, match=r"data\.decoding: null -> 2"):
+    with pytest.raises(ConfigError, match=r"input\.decoding: 1 -> 2"):
         run_build(caches[1], lying, tail_rank=None, decoding=2)
 
 
@@ -111,4 +111,4 @@ def test_it_is_verified_and_extended_by_its_own_rule(caches: dict[int, Path], ly
         report = verify(VerifySettings.model_validate(wanted), progress)
         extended = extend(ExtendSettings.model_validate(wanted | {"views": 4}), progress)
     assert not [check for check in report.checks if check.failed]
-    assert extended.data.decoding == 1
+    assert extended.input.decoding == 1

@@ -16,7 +16,6 @@ import pytest
 from rich.console import Console
 
 from cache_builder.build.pipeline import BuildResult, build
-from cache_builder.build.reopen import Reopening
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.progress import BuildProgress
 from cache_builder.exchange.extend import ExtendSettings, extend
@@ -111,9 +110,8 @@ def test_a_damaged_one_is_repaired_as_what_it_is(whole: Path) -> None:
 def test_extended_it_is_of_version_3_with_the_same_records(whole: Path) -> None:
     before = open_cache(whole)
     pages, labels = [before.read_page(view) for view in range(2)], before.labels
-    opening = Reopening(device="cpu", batch_size=16, workers=0)
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        extend(ExtendSettings(str(whole), 10, opening), progress)
+        extend(ExtendSettings(cache=str(whole), views=10, device="cpu", batch_size=16, workers=0), progress)
     cache = open_cache(whole)
     assert (cache.manifest.format_version, cache.manifest.views.count) == (3, 10)
     assert (cache.class_names, cache.labels.tolist()) == (DIGITS, labels.tolist())
@@ -127,7 +125,7 @@ def test_a_new_part_is_merged_with_an_old_one(begun: Path, tmp_path: Path) -> No
     for order in ([begun, tmp_path / "part.zarr"], [tmp_path / "part.zarr", begun]):
         out = tmp_path / f"{order[0].name}-first.zarr"
         with BuildProgress(Console(file=io.StringIO())) as progress:
-            merged = merge(MergeSettings(tuple(map(str, order)), str(out)), progress)
+            merged = merge(MergeSettings(parts=tuple(map(str, order)), out=str(out)), progress)
         assert merged.format_version == 3
         assert open_cache(out).class_names == DIGITS
         assert same_records(out, range(2))

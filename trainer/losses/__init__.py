@@ -4,6 +4,7 @@
 --markdown`` prints from the code. A loss of a package of its own is named ``package.module:Name`` instead.
 """
 
+from trainer.losses import lookup
 from trainer.losses.binary import BinaryCrossEntropy, BinaryKL
 from trainer.losses.contract import Labels, Logits, Loss, PerSample, Scalar, StatefulLoss
 from trainer.losses.correlation import CorrelationMatching, RobustnessReinforced, StrongerTeacher
@@ -101,6 +102,7 @@ LOSSES: dict[str, type[Loss]] = {
     "mixstd": DeviationTemperature,
     "tgeo": TriangularGeometry,
 }
+lookup.LOSSES = LOSSES
 
 __all__ = [
     "LOSSES",

@@ -12,14 +12,16 @@ from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from trainer.losses.contract import Loss
 
+LOSSES: dict[str, type[Loss]] = {}
+"""The dict of ``trainer.losses``, which puts itself here: some of its losses look others up, and to import it
+from here would be a circle."""
+
 
 def find_loss(name: str) -> type[Loss]:
     """The class of a loss.
 
     Raises :class:`ConfigError` for a name that nobody knows, and for a class that is no loss.
     """
-    from trainer.losses import LOSSES  # the registry holds losses that look others up
-
     if not is_dotted(name) and name not in LOSSES:
         raise ConfigError(unknown_name("loss", name, LOSSES) + " (or package.module:Name)")
     kind = import_dotted(name, "loss") if is_dotted(name) else LOSSES[name]

@@ -97,9 +97,7 @@ class HalfCalibrator(Calibrator):
     def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
         codec = Half(HalfSettings(classes=logits.shape[1]), logits.shape[1], {"offset": logits.mean(axis=0)})
         lost = float(np.sqrt(np.square(codec.decode(codec.encode(logits)) - logits).mean()))
-        section = CalibrationSection(
-            pairs=len(logits), logit_std=float(logits.std()), tail_error=lost, requested=request
-        )
+        section = CalibrationSection(pairs=len(logits), logit_std=float(logits.std()), tail_error=lost)
         return Calibration(codec, section)
 
 
@@ -119,7 +117,7 @@ def built(run_build: Build, tmp_path: Path) -> Cache:
 
 def test_it_builds_serves_and_trains(built: Cache, photos: Path, tmp_path: Path) -> None:
     assert built.manifest.codec == HalfSettings(classes=40)
-    assert [spec for spec in built.manifest.digests if spec.startswith("codec/")] == ["codec/offset"]
+    assert [spec for spec in built.manifest.digests if spec.startswith("codec/")] == ["codec/logits/offset"]
     with (
         serving(Settings(caches=(built.location,), port=0)) as base,
         TeacherCache.open(f"{base}/v1/caches/half") as cache,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from cache_builder.calibration import calibrate
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import open_cache
 from cache_builder.format.store import delete_object, open_store
 from cache_builder.format.writer import CacheWriter
+from cache_builder.interchange import importing
 from cache_builder.interchange.importing import import_dump, run_import
 from cache_builder.interchange.settings import ExportSettings, ImportSettings
 from cache_builder.views import recipe_from
@@ -390,9 +389,9 @@ def test_a_remote_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: py
         delete_object(open_store(out, read_only=False), tile.key)
         monkeypatch.setattr(CacheWriter, "finish", seal)
         with pytest.raises(ConfigError, match="another import or build began"):
-            import_dump(replace(settings, teacher="other"), progress)
+            import_dump(settings.model_copy(update={"teacher": "other"}), progress)
         manifest = import_dump(settings, progress)
-        whole = import_dump(replace(settings, out=str(tmp_path / "o.zarr")), progress)
+        whole = import_dump(settings.model_copy(update={"out": str(tmp_path / "o.zarr")}), progress)
         assert manifest.cache_id == whole.cache_id == open_cache(out).manifest.cache_id
         with pytest.raises(ConfigError, match="exists already"):
             import_dump(settings, progress)
@@ -419,7 +418,7 @@ def test_masks_that_calibration_did_not_see_are_refused(
     live = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     live[7, 2] = -1e9
     np.save(tmp_path / "l.npy", live)
-    monkeypatch.setattr(calibrate, "calibration_pairs", lambda *_: [(0, row) for row in range(5)])
+    monkeypatch.setattr(importing, "calibration_pairs", lambda *_: [(0, row) for row in range(5)])
     with pytest.raises(DataError, match="row 7 of view 0 masks classes"):
         import_dump_of(tmp_path)
 

@@ -12,7 +12,7 @@ import pytest
 
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.locks.lock import claimed, lock_path
-from tests.cache_builder.command import ROOT, arguments, run, start, wait_for
+from tests.cache_builder.command import ROOT
 
 HOLD = """
 import os, sys, time
@@ -102,19 +102,3 @@ def test_a_folder_that_went_away_is_told_and_not_made_again(tmp_path: Path, how:
         with pytest.raises(KDCacheError, match="mounted removed, renamed or unmounted"):
             hold.check()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"] + ["mounted"] * folder.exists()
-
-
-def test_two_builds_of_one_output(tmp_path: Path, photos: Path) -> None:
-    """The second is refused while the first works, and has nothing to do once it is done."""
-    command = arguments(tmp_path / "a.zarr", photos, workers=0)
-    with start(*command) as first:
-        wait_for(first, lambda _: len(list((tmp_path / "a.zarr").glob("commits/g*"))) > 0)
-        first.send_signal(signal.SIGSTOP)  # it would be done before the second one has imported torch
-        second = run(*command)
-        first.send_signal(signal.SIGCONT)
-        assert second.returncode == 2
-        assert f"is being built by process {first.pid}" in second.stderr
-        assert first.wait(timeout=120) == 0
-    again = run(*command)
-    assert again.returncode == 0, again.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
