@@ -115,8 +115,8 @@ class TestRecipes:
     def test_plain_crops_as_the_teacher_does(self, plan: Any) -> None:
         digits = make_plan(settings_for(Path("x.zarr"), Path(), data="digits", views=1, recipe="plain",
                                         teacher=f"{HERE}:small", tail_rank=None))  # fmt: skip
-        assert digits.recipe == Plain(crop_fraction=1.0)
-        assert plan(recipe="plain:crop_fraction=0.5", views=1).recipe == Plain(crop_fraction=0.5)
+        assert digits.replay.recipe == Plain(crop_fraction=1.0)
+        assert plan(recipe="plain:crop_fraction=0.5", views=1).replay.recipe == Plain(crop_fraction=0.5)
 
     def test_unknown(self, plan: Any) -> None:
         with pytest.raises(ConfigError, match="did you mean 'rrc-flip'"):
