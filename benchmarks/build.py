@@ -29,8 +29,9 @@ from cache_builder.build.pipeline import TileRunner, build
 from cache_builder.build.plan import Plan, make_plan
 from cache_builder.build.rendering import RenderedBatch, ViewRenderer, render_batches
 from cache_builder.build.settings import BuildSettings
-from cache_builder.console.progress import BuildProgress
+from cache_builder.console.progress import SILENT, BuildProgress
 from cache_builder.format.layout import tiles
+from cache_builder.format.locks.lock import claimed
 from cache_builder.format.reader import open_cache
 from cache_builder.format.writer import CacheWriter
 from cache_builder.tensors.encode import RecordEncoder
@@ -127,7 +128,8 @@ class Pair:
         self._begun = folder / f"{teacher}-begun.zarr"
         self._plan = make_plan(settings(self._begun, photos, teacher, None))
         began = time.perf_counter()
-        begin(self._plan, BuildProgress(Console(file=io.StringIO())))
+        with claimed(str(self._begun)) as hold:
+            begin(self._plan, SILENT, hold)
         self.calibration_s = time.perf_counter() - began
         self._built = 0
         self.inside: list[float] = []

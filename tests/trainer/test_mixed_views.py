@@ -69,7 +69,8 @@ class TestReplay:
         with opened(tmp_path, images, named(chosen)) as cache:
             source = open_source(spec(images))
             dataset = ReplayDataset(cache, spec(images))
-            renderer = ViewRenderer(source, chosen, cache.manifest.views.seed, 16, "bilinear")
+            replay = Replay(chosen, cache.manifest.views.seed, VIEWS, len(source), 16, "bilinear")
+            renderer = ViewRenderer(source, replay)
             for row in (0, 5, 35, 17):
                 built = renderer[RenderTask(row, 0, VIEWS)]
                 assert (built.digest, built.error) == (source.read(row).digest, None)
