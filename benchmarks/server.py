@@ -33,9 +33,9 @@ from starlette.types import Receive, Scope, Send
 
 from benchmarks.caches import IMAGENET_ROWS, write_large_cache
 from benchmarks.report import alternate, write_results
+from cache_builder.format.wire import RECORDS, ROW_TYPE, ROWS
 from logit_server.run import base_url, bound, server_config
 from logit_server.settings import Settings
-from logit_server.wire import RECORDS, ROW_TYPE, ROWS
 
 IDS_PER_REQUEST = (1, 256, 4096)
 CACHE_ROWS = (50_000, IMAGENET_ROWS)

@@ -12,6 +12,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
+from cache_builder.format.wire import CACHES_PATH
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
@@ -59,7 +60,7 @@ def create_app(
     for router in ROUTERS:
         api.include_router(router)
     shortcuts = {
-        ("POST", f"/v1/caches/{key}/records"): records.RecordsOf(state, served)
+        ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
     }
     return Envelope(api, state, shortcuts)

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cache_builder.format.wire import CACHES_PATH, ID_HEADER
 from logit_server.errors import REQUEST_ID_KEY, OverloadedError, UnauthorizedError, respond_to
 from logit_server.state import HEAD_KEY, SCOPE_KEY, State
 from logit_server.wire import check_no_key_twice
 
 _PROGRESS = "kdcache.progress"
-_CACHES = "/v1/caches/"
+_BELOW = f"{CACHES_PATH}/"
+_ID_HEADER = ID_HEADER.lower().encode()
 _HEALTH = ("/healthz", "/readyz")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -100,9 +102,9 @@ class Envelope:
         scope[REQUEST_ID_KEY] = request_id.decode()
         stamps = [(b"x-request-id", request_id)]
         path: str = scope["path"]
-        name = path[len(_CACHES) :].partition("/")[0] if path.startswith(_CACHES) else ""
+        name = path[len(_BELOW) :].partition("/")[0] if path.startswith(_BELOW) else ""
         if (served := self._state.catalog.get(name)) is not None:
-            stamps.append((b"x-kdcache-id", served.cache_id.encode()))
+            stamps.append((_ID_HEADER, served.cache_id.encode()))
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cache_builder.format import CorruptCacheError, KDCacheError, StorageError, UnknownSampleError
+from cache_builder.format.wire import JSON
 
 REQUEST_ID_KEY = "kdcache.request_id"
 
@@ -99,7 +100,7 @@ def error_response(error: Exception) -> Response:
     if isinstance(error, HTTPException):
         headers |= dict(error.headers or {})
     body = json.dumps({"error": name, "detail": detail}, ensure_ascii=False).encode()
-    return Response(body, status, headers, media_type="application/json")
+    return Response(body, status, headers, media_type=JSON)
 
 
 async def respond_to(request: Request, error: Exception) -> Response:

@@ -22,6 +22,7 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from cache_builder.format import ConfigError, KDCacheError, ServerError
+from cache_builder.format.wire import cache_path
 from logit_server.app import create_app
 from logit_server.page_folder import run_folder
 from logit_server.served_caches import Catalog, open_catalog
@@ -131,7 +132,7 @@ def announce(catalog: Catalog, listener: socket.socket) -> None:
     """Print the URL of every cache: what a person gives to ``kdtrain --cache``."""
     for served in catalog:
         size = f"{served.samples:,} samples, {served.views} views, {served.record_bytes} bytes a record"
-        sys.stdout.write(f"{base_url(listener)}/v1/caches/{served.name}  ({size})\n")
+        sys.stdout.write(f"{base_url(listener)}{cache_path(served.name)}  ({size})\n")
     sys.stdout.flush()
 
 

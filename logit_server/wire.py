@@ -1,4 +1,4 @@
-"""What goes over the wire: media types, request bodies, queries, entity tags."""
+"""Requests as they come over the wire: bodies, queries, accepted media types, entity tags."""
 
 from __future__ import annotations
 
@@ -15,18 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from cache_builder.format.wire import ROW_TYPE, ROWS
 from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError, shorten
 
-JSON = "application/json"
-NDJSON = "application/x-ndjson"
-ROWS = "application/vnd.kdcache.rows"
-"""Rows as raw little-endian uint32."""
-RECORDS = "application/vnd.kdcache.records"
-"""Packed records, one after another."""
-NPY = "application/vnd.kdcache.npy"
-"""One array in NumPy's .npy format, without pickle."""
-
-ROW_TYPE = np.dtype("<u4")
 # Of an unknown key: what is longer resembles no name.
 _KEY_LENGTH = 60
 

@@ -13,8 +13,6 @@ import re
 
 import xxhash
 
-HEADER = "Content-Digest"
-
 _XXH3 = re.compile(r"(?:^|,)\s*xxh3-64=:([A-Za-z0-9+/=]*):")
 
 

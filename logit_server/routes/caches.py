@@ -13,15 +13,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from cache_builder.format import Manifest
-from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import content_digest
+from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON, NDJSON, NPY
 from logit_server.errors import UnknownArrayError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
 from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, is_head, state_of
 from logit_server.storage import storage_errors
-from logit_server.wire import JSON, NDJSON, NPY, check_accepted, entity_tag, no_query
+from logit_server.wire import check_accepted, entity_tag, no_query
 
 router = APIRouter(tags=["caches"], dependencies=[Depends(no_query)])
 
@@ -46,7 +46,7 @@ class CacheList(BaseModel):
     caches: list[CacheSummary]
 
 
-@router.get("/v1/caches", response_model=CacheList)
+@router.get(CACHES_PATH, response_model=CacheList)
 async def list_caches(request: Request) -> CacheList:
     """Every cache of this server."""
     return CacheList(caches=[summary(served) for served in state_of(request).catalog])
@@ -64,7 +64,7 @@ def summary(served: ServedCache) -> CacheSummary:
     )
 
 
-@router.get("/v1/caches/{name}", response_model=Manifest, responses=responses(404, 422))
+@router.get(CACHES_PATH + "/{name}", response_model=Manifest, responses=responses(404, 422))
 async def read_manifest(request: Request, name: str) -> Response:
     """The manifest, as the store has it. ``name``: the cache's name or its cache_id."""
     served = cache_of(request)
@@ -76,7 +76,7 @@ async def read_manifest(request: Request, name: str) -> Response:
 
 
 @router.get(
-    "/v1/caches/{name}/arrays/{path:path}",
+    CACHES_PATH + "/{name}/arrays/{path:path}",
     response_class=Response,
     responses=responses(404, 406, 422, 500, 503, content={NPY: BINARY}),
 )
@@ -110,7 +110,7 @@ def _npy(served: ServedCache, path: str) -> bytes:
 
 
 @router.get(
-    "/v1/caches/{name}/ids",
+    CACHES_PATH + "/{name}/ids",
     response_class=Response,
     responses=responses(
         404, 406, 422, content={NDJSON: {"example": '{"row": 0, "id": "cat/1.jpg", "label": 3}\n'}}

@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import ContentDigest, content_digest
+from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON, RECORDS, ROWS
 from logit_server.decoded import DecodedRecords, decode_records
 from logit_server.errors import RequestError
 from logit_server.pages import Pages
@@ -25,9 +25,6 @@ from logit_server.routes.plain import PlainRoute
 from logit_server.served_caches import ServedCache
 from logit_server.state import State, cache_of, is_head, pages_of, state_of
 from logit_server.wire import (
-    JSON,
-    RECORDS,
-    ROWS,
     QueryKeys,
     RecordRequest,
     answer_type,
@@ -49,7 +46,7 @@ _DIGEST = DIGEST_HEADER.lower().encode()
 
 
 @plain_router.post(
-    "/v1/caches/{name}/records",
+    CACHES_PATH + "/{name}/records",
     operation_id="post_records",
     response_model=None,
     responses=responses(
@@ -162,7 +159,7 @@ class RangeQuery(QueryKeys):
 
 
 @router.get(
-    "/v1/caches/{name}/views/{view}/records",
+    CACHES_PATH + "/{name}/views/{view}/records",
     response_class=Response,
     responses=responses(404, 406, 410, 422, 500, 503, content={RECORDS: BINARY}),
 )

@@ -10,12 +10,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
+from cache_builder.format.wire import CACHES_PATH, JSON
 from logit_server.decoded import DecodedRecord, decode_records
 from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
 from logit_server.state import cache_of, pages_of
-from logit_server.wire import JSON, QueryKeys, check_accepted, entity_tag
+from logit_server.wire import QueryKeys, check_accepted, entity_tag
 
 router = APIRouter(tags=["records"])
 
@@ -49,7 +50,7 @@ class IdQuery(SampleQuery):
 
 
 @router.get(
-    "/v1/caches/{name}/samples",
+    CACHES_PATH + "/{name}/samples",
     response_model=DecodedRecord,
     responses=responses(404, 406, 410, 422, 500, 503),
 )
@@ -59,7 +60,7 @@ async def read_sample_of_id(request: Request, name: str, asked: Annotated[IdQuer
 
 
 @router.get(
-    "/v1/caches/{name}/samples/{sample_id:anything}",
+    CACHES_PATH + "/{name}/samples/{sample_id:anything}",
     response_model=DecodedRecord,
     responses=responses(404, 406, 410, 422, 500, 503),
 )

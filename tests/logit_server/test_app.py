@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from cache_builder.format import IncompleteCacheError
+from cache_builder.format.wire import JSON, NDJSON, NPY, RECORDS, ROWS
 from logit_server.app import create_app
 from logit_server.settings import Settings
-from logit_server.wire import JSON, NDJSON, NPY, RECORDS, ROWS
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.logit_server.processes import ROOT
 

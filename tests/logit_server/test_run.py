@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from cache_builder.format import Cache, ConfigError
+from cache_builder.format.wire import ROWS
 from logit_server.run import bound, serving
 from logit_server.settings import Settings
-from logit_server.wire import ROWS
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 from tests.logit_server.processes import Started, refused, started

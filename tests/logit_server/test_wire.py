@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from cache_builder.format.wire import JSON, RECORDS, ROWS
 from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError
 from logit_server.wire import (
-    JSON,
-    RECORDS,
-    ROWS,
     answer_type,
     body_type,
     is_fresh,

@@ -13,6 +13,7 @@ from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, FormatError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.locks.lock import claimed
+from cache_builder.format.wire import CACHES_PATH
 from trainer.objective.terms import Terms
 from trainer.objective.written import read_objective
 from trainer.replay.matching import check_partners, labels_missing, rows_of
@@ -67,7 +68,7 @@ def open_inputs(settings: TrainSettings, stack: ExitStack) -> Inputs:
 def open_teacher(location: str, stack: ExitStack, patience_s: float = PATIENCE_S) -> TeacherCache:
     """Open a cache; :class:`FormatError` where there is none, with what was probably meant."""
     if not is_remote(location):
-        if "/v1/caches/" in location:
+        if f"{CACHES_PATH}/" in location:
             raise ConfigError(f"cache {location}: write http://{location} for the address of a server")
         if not (local_path(location) / "zarr.json").exists():
             raise FormatError(

@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 from cache_builder.console.environment import is_loopback, proxy_for
 from cache_builder.format import ConfigError, CorruptCacheError, Manifest, ServerError
 from cache_builder.format.class_names import ClassNames
-from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import matches
 from cache_builder.format.manifest import array_digest, parse_manifest
+from cache_builder.format.wire import DIGEST_HEADER, EXAMPLE_URL, ID_HEADER, RECORDS, ROW_TYPE, ROWS
 from trainer.teacher.patience import Patience
-
-ID_HEADER = "X-KDCache-Id"
-ROWS_TYPE = "application/vnd.kdcache.rows"
-RECORDS_TYPE = "application/vnd.kdcache.records"
 
 ROWS_PER_REQUEST = 16_384
 """Rows asked for at once: one request stays small enough to be repeated without regret."""
@@ -115,8 +111,8 @@ class RemoteSource:
             "POST",
             "/records",
             params={"view": view},
-            content=rows.astype("<u4").tobytes(),
-            headers={"Content-Type": ROWS_TYPE, "Accept": RECORDS_TYPE},
+            content=rows.astype(ROW_TYPE).tobytes(),
+            headers={"Content-Type": ROWS, "Accept": RECORDS},
         )
         return self._as_records(response, len(rows))
 
@@ -168,7 +164,7 @@ class RemoteSource:
             if response.status_code == HTTPStatus.OK:
                 raise ServerError(
                     f"{response.url} answered without {ID_HEADER}: this is not a cache of a kdcache server; "
-                    f"the URL should look like http://host:8000/v1/caches/NAME{self._way()}"
+                    f"the URL should look like {EXAMPLE_URL}{self._way()}"
                 )
         elif self._cache_id is not None and found != self._cache_id:
             raise ServerError(
@@ -187,7 +183,7 @@ class RemoteSource:
         if response.status_code in _REFUSED:
             problem += "; set KDCACHE_TOKEN to a token of this server"
         if response.status_code == HTTPStatus.NOT_FOUND and self._cache_id is None:
-            problem += "; the URL should look like http://host:8000/v1/caches/NAME"
+            problem += f"; the URL should look like {EXAMPLE_URL}"
         raise ServerError(f"{response.url}: {problem}{self._way()}")
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from cache_builder.format import Cache, open_cache
 from cache_builder.format.reader import parse_manifest
+from cache_builder.format.wire import NPY
 from logit_server.run import serving
 from logit_server.settings import Settings
-from logit_server.wire import NPY
 from tests.format.damage import changed, flipped
 from tests.logit_server.odd_cache import ODD_IDS
 

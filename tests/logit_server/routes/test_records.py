@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cache_builder.format import Cache, open_cache
-from cache_builder.format.content_digest import HEADER as DIGEST_HEADER
 from cache_builder.format.content_digest import content_digest
+from cache_builder.format.wire import DIGEST_HEADER, JSON, RECORDS, ROWS
 from logit_server.page import PageFile
 from logit_server.run import serving
 from logit_server.settings import Settings
-from logit_server.wire import JSON, RECORDS, ROWS
 from tests.format.damage import changed, flipped
 from tests.logit_server.odd_cache import ODD_IDS
 
