@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench clean
+.PHONY: help setup demo test test-slow check format bench docs clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,5 +40,8 @@ format: setup ## let ruff rewrite what it can
 bench: setup ## every benchmark; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
 
+docs: setup ## the API page, from the docstrings, in docs-out/
+	$(BIN)/python docs/api.py docs-out
+
 clean: ## remove the environment and what the demo left
-	rm -rf .venv demo-out
+	rm -rf .venv demo-out docs-out
