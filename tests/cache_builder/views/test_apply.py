@@ -104,3 +104,13 @@ def test_the_source_image_is_left_alone() -> None:
     before = PHOTO.clone()
     render(PHOTO, PadCropFlip(flip=1, pad=0), 1, 0, 0, 130, "bilinear").fill_(0)
     assert torch.equal(PHOTO, before)
+
+
+@pytest.mark.parametrize("name", ["Rendered", "normalise", "render", "render_views"])
+def test_programs_of_users_find_it_in_the_package(name: str) -> None:
+    import cache_builder.tensors.normalise as normalising
+    import cache_builder.views as views
+    import cache_builder.views.apply as applying
+
+    home = normalising if name == "normalise" else applying
+    assert getattr(views, name) is getattr(home, name)
