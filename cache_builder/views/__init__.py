@@ -1,7 +1,7 @@
 """Recorded augmentations: policies, and what is drawn of them by a counter-based generator.
 
-:mod:`cache_builder.views.apply` renders what was drawn. It needs torch, which is loaded when one of its names is
-used: programs of users import ``render_views`` and ``normalise`` from here.
+:mod:`cache_builder.views.apply` renders what was drawn. It needs torch, which is loaded when one of its names
+is used: programs of users import ``render_views`` and ``normalise`` from here.
 """
 
 from __future__ import annotations
