@@ -29,6 +29,11 @@ class Sample(Generic[T_co]):
     digest: int
     """xxh64 of the source bytes."""
 
+    @property
+    def image(self) -> T_co:
+        """The value, by the name that programs written for pictures use."""
+        return self.value
+
 
 ImageSample = Sample["Tensor"]
 
