@@ -146,7 +146,7 @@ def _open(item: str) -> ServedCache:
     require_one_position(cache.manifest, location, "the server")
     served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
     # Touched here so that a damaged header array stops the start instead of a request.
-    _ = served.manifest_json, cache.ids, cache.labels, cache.names
+    _ = served.manifest_json, cache.ids, cache.labels, cache.names, cache.codec
     return served
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cache_builder.build.classes import StoredClasses
 from cache_builder.build.plan import Plan, make_plan
 from cache_builder.build.settings import BuildSettings, Reopening
+from cache_builder.datasets import check_recorded
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import RequestSection
 from cache_builder.format.reader import Cache
@@ -35,6 +36,8 @@ def reopened(cache: Cache, wanted: Reopening) -> Plan:
     single = len(names) == 1  # of an ensemble the manifest has the first member's normalisation only
     if not names or (not wanted.teacher and teacher.weights_digest == UNKNOWN_DIGEST):
         raise NotFoundAgainError("the cache was imported, and nobody knows the weights of its teacher")
+    if wanted.data is None:
+        check_recorded(manifest.data.spec)
     settings = BuildSettings(
         teacher=names,
         weights=wanted.weights or (None if wanted.teacher else _weights(stored)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from cache_builder.format.errors import ConfigError
 
 _OURS = tuple(Path(__file__).parents[2] / room for room in ("cache_builder", "logit_server", "trainer"))
+TRUSTED = "KDCACHE_TRUSTED_CODE"
+"""Environment variable with the names of code that caches may name, between commas."""
 _EXPECTED = "expected package.module:Name"
 
 
@@ -43,6 +46,22 @@ def import_dotted(path: str, what: str) -> Any:
             raise ConfigError(f"{what} {path!r}: {module_name} has no attribute {name!r}; {_EXPECTED}")
         found = getattr(found, part)
     return found
+
+
+def check_trusted(path: str, what: str) -> None:
+    """Raise :class:`ConfigError` where a cache names code for which neither program nor user has vouched.
+
+    A cache may be anybody's: what it names is used where this program has imported the module already, or
+    where ``KDCACHE_TRUSTED_CODE`` lists it.
+    """
+    module_name = path.partition(":")[0]
+    if module_name in sys.modules or path in os.environ.get(TRUSTED, "").split(","):
+        return
+    raise ConfigError(
+        f"the cache names a {what} that is not one of kdcache, {path}: code that a cache names is not "
+        f"imported unless you say so; if you know it, set {TRUSTED}={path} (several between commas), or "
+        f"import {module_name} in your own program first"
+    )
 
 
 def find_in_working_directory() -> None:

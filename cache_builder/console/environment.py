@@ -28,6 +28,7 @@ VARIABLES = {
     "KDCACHE_PAGE_DIR": "server",
     "KDCACHE_PORT": "server",
     "KDCACHE_TOKEN": "server and trainer",
+    "KDCACHE_TRUSTED_CODE": "whatever replays the views of a cache",
     "KDCACHE_WORKERS": "server",
     "KDCACHE_FOLDER": "docker/compose.yaml",
     "KDCACHE_GLYPHS": "tests",

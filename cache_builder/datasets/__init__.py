@@ -61,6 +61,7 @@ __all__ = [
     "LimitedSource",
     "Sample",
     "Source",
+    "check_recorded",
     "check_there",
     "decoded_by",
     "decoding_of",
@@ -88,6 +89,18 @@ def open_source(spec: str, decoding: Decoding = NEWEST) -> ImageSource:
             unknown_name("data set kind", kind, DATASETS) + " (write KIND:PATH, or package.module:Name)"
         )
     return _told_decoding(DATASETS[kind](argument), decoding)
+
+
+def check_recorded(spec: str) -> None:
+    """Raise :class:`ConfigError` where a manifest's spec names code: a cache may be anybody's.
+
+    What calls it is called with an argument from the same manifest, so that only the user may name it.
+    """
+    if spec.partition(":")[0] not in DATASETS and _is_own(spec):
+        raise ConfigError(
+            f"the cache names a data set that is not one of kdcache, {spec}: code that a cache names is not "
+            f"run; if you know it, name it yourself: --data {spec}"
+        )
 
 
 def _is_own(spec: str) -> bool:

@@ -128,6 +128,8 @@ def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
 
 def _check_pictures(cache: Cache, plan: Plan) -> None:
     manifest = cache.manifest
+    if not manifest.probe.pairs:
+        return
     for found in probe_differences(manifest, cache.probe_pixels, plan.source, cache.ids):
         if found.difference > manifest.probe.tolerance:
             raise DataError(

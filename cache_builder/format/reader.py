@@ -57,7 +57,7 @@ from cache_builder.format.manifest import (
     parse_manifest,
 )
 from cache_builder.format.manifest.compare import version_3_path
-from cache_builder.format.positions import COUNTS, STARTS, Positions
+from cache_builder.format.positions import COUNTS, STARTS, Positions, require_one_position
 from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.format.store import object_sizes, open_store, read_bytes
 
@@ -308,8 +308,9 @@ class Cache:
     def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read.
 
-        Of a cache with one position a sample.
+        Of a cache with one position a sample: :class:`ConfigError` for another.
         """
+        require_one_position(self._manifest, self.location, "gather")
         wanted = np.asarray(rows, np.int64)
         out = np.empty((len(wanted), self.record_bytes), np.uint8)
         for block, places in self.blocks.split(wanted):

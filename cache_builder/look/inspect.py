@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cache_builder.calibration.rate_distortion import rate_table
+from cache_builder.console.dotted import is_dotted
 from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.format.class_names import ClassNames
-from cache_builder.format.errors import CorruptCacheError, DataError, IncompleteCacheError
+from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
@@ -213,12 +214,16 @@ def _stored_quality(
 
 
 def _mixes(manifest: Manifest, view: int) -> bool:
-    if not manifest.views.recipe.configuration.get("mix"):
+    """Whether a view may mix samples, so that its records have no one label."""
+    recipe = manifest.views.recipe
+    if not is_dotted(recipe.name) and not recipe.configuration.get("mix"):
         return False
-    # Needs torch, which is not there wherever a cache is looked at.
     from cache_builder.views import recipe_from
 
-    return recipe_from(manifest.views.recipe).mixes(view)
+    try:
+        return recipe_from(recipe).mixes(view)
+    except ConfigError:
+        return True
 
 
 def _count(

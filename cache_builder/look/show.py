@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache_builder.datasets import ImageSource, open_source
+from cache_builder.datasets import ImageSource, check_recorded, open_source
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.probabilities import softmax
 from cache_builder.format.reader import Cache, open_cache
@@ -139,6 +139,8 @@ class _Images:
 
 
 def _opened(cache: Cache, data: str | None) -> ImageSource:
+    if data is None:
+        check_recorded(cache.manifest.data.spec)
     try:
         return open_source(data or cache.manifest.data.spec, cache.manifest.input.decoding)
     except (ConfigError, DataError) as error:

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.commits import REPAIR, Commit, has_damaged_statistics
+from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import Tile
 from cache_builder.format.reader import Cache
 from cache_builder.verify.report import Check, Outcome, named, ok
-from cache_builder.views.configuration import recipe_from
+from cache_builder.views import Recipe, recipe_from
 
 _NAMED = 3
 # The sums are of live logits: where two classes are as good as equal, the record may have them the other way.
@@ -21,7 +22,7 @@ class StatisticsRecount:
 
     def __init__(self, cache: Cache, commits: dict[str, Commit], raw: dict[str, bytes]) -> None:
         self._labels = cache.labels
-        self._views = cache.manifest.views
+        self._recipe = _recipe(cache)
         self._stated = {key: commit.statistics for key, commit in commits.items() if commit.statistics}
         self._problems = [
             f"{key}: its statistics are unreadable or fail their checksum"
@@ -38,7 +39,7 @@ class StatisticsRecount:
     def add(self, view: int, start: int, logits: NDArray[np.floating], valid: NDArray[np.bool_]) -> None:
         """Records of a tile, decoded [n, C], from a row on; ``valid`` [n]: those that say something."""
         self._records += int(valid.sum())
-        if not self._stated or recipe_from(self._views.recipe).mixes(view):
+        if not self._stated or self._recipe is None or self._recipe.mixes(view):
             return
         labels = self._labels[start : start + len(logits)]
         counted = valid & (labels >= 0)
@@ -49,13 +50,15 @@ class StatisticsRecount:
         """Compare a tile whose records were all added."""
         stated = self._stated.get(tile.key)
         if stated is not None:
+            counted = [("records", self._records, stated.records, 0.0)]
+            if self._recipe is not None:
+                counted += [
+                    ("labelled records", self._labelled, stated.labelled, 0.0),
+                    ("right answers", self._top1, stated.top1, 1 + _TOP1_SHARE * self._labelled),
+                ]
             wrong = [
                 f"{found:,} {what} where the statistics say {said:,}"
-                for what, found, said, slack in (
-                    ("records", self._records, stated.records, 0),
-                    ("labelled records", self._labelled, stated.labelled, 0),
-                    ("right answers", self._top1, stated.top1, 1 + _TOP1_SHARE * self._labelled),
-                )
+                for what, found, said, slack in counted
                 if abs(found - said) > slack
             ]
             if wrong:
@@ -68,3 +71,11 @@ class StatisticsRecount:
             said = f"{len(self._problems)} tile(s): {named(self._problems, _NAMED)}; {REPAIR}"
             return Check("statistics", Outcome.DAMAGED, said)
         return ok("statistics", f"those of {len(self._stated)} tiles agree with records and labels")
+
+
+def _recipe(cache: Cache) -> Recipe | None:
+    """The recipe, which says in which views labels count; None for one that is not to be had here."""
+    try:
+        return recipe_from(cache.manifest.views.recipe)
+    except ConfigError:
+        return None

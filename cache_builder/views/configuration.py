@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from cache_builder.console.dotted import import_dotted, is_dotted
+from cache_builder.console.dotted import check_trusted, import_dotted, is_dotted
 from cache_builder.console.names import unknown_name
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import NamedConfiguration
@@ -31,8 +31,11 @@ def named(recipe: Recipe) -> NamedConfiguration:
 def recipe_from(config: NamedConfiguration) -> Recipe:
     """The recipe a manifest names. Raises :class:`ConfigError` for an unknown name or parameter.
 
-    A recipe of somebody's own is imported by its name, which must be installed where views are replayed.
+    A recipe of somebody's own is imported by its name only where ``check_trusted`` lets it: a cache may be
+    anybody's.
     """
+    if is_dotted(config.name):
+        check_trusted(config.name, "recipe")
     return _validated(config.name, config.configuration, f"recipe {config.name!r}")
 
 

@@ -184,8 +184,8 @@ def test_an_incomplete_cache_is_refused_at_start(tmp_path: Path) -> None:
 
 
 def test_a_damaged_cache_is_refused_at_start(own_cache: Path) -> None:
-    commit = next((own_cache / "commits").glob("g*.json"))
-    with changed(commit, flipped(commit.read_bytes(), 321)):
+    index = own_cache / "commits/index"
+    with changed(index, flipped(index.read_bytes(), 321)):
         ran = refused(own_cache)
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr

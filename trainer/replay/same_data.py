@@ -81,6 +81,8 @@ def _check_rendering(
     cache: TeacherCache, source: ImageSource, allow_render_drift: bool, drift_folder: Path
 ) -> None:
     manifest = cache.manifest
+    if not manifest.probe.pairs:
+        return
     differences = probe_differences(manifest, cache.probe_pixels, source, cache.ids)
     worst = max(differences, key=lambda item: item.difference, default=None)
     if worst is None or worst.difference <= manifest.probe.tolerance:

@@ -19,7 +19,7 @@ class MaskSection(Frozen):
     """What masked logits (-1e4, -1e9, -infinity beside ordinary ones) were raised to before encoding."""
 
     classes: int = Field(ge=0)
-    """Classes that are masked in every record: they decode to their constant in ``codec/mean``."""
+    """Classes that are masked in every record: they decode to their constant in ``codec/{output}/mean``."""
     lowest: float
     """What these decode to at least."""
     floor: float

@@ -45,7 +45,7 @@ def test_a_refusal_is_told_in_one_line(tmp_path):
     with Children() as children:
         child = ended(children.add(Child(["--data", "digits"], log, threads=1)))
         assert child.poll() == 2
-        assert child.failure() == "--out is missing; kdtrain --help shows examples"
+        assert child.failure() == "--out is missing; --help shows examples"
         children.remove(child)
         assert len(children) == 0
     assert log.read_text().startswith("an older one\n$ kdtrain --data digits\n")

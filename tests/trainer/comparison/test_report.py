@@ -15,13 +15,14 @@ from trainer.comparison.methods import parse_methods
 from trainer.comparison.plan import Comparison
 from trainer.comparison.report import csv_text, markdown, print_table, write_results
 from trainer.comparison.standings import Failure, RunResult, Spread, read_run, standings
+from trainer.run.config import DecidedSettings
 
 
 def plan(tmp_path, losses, seeds=3, **settings):
     given = {"val_data": "digits:test", **settings}
-    baseline = run_config(tmp_path).model_copy(
-        update={"settings": config(tmp_path, "http://host/v1/caches/c", **given)}
-    )
+    decided, asked = run_config(tmp_path), config(tmp_path, "http://host/v1/caches/c", **given)
+    values = decided.settings.model_dump() | asked.model_dump(exclude_none=True)
+    baseline = decided.model_copy(update={"settings": DecidedSettings.model_validate(values)})
     return Comparison(
         product_version="1", baseline=baseline, methods=parse_methods(losses, "cifar100"), seeds=seeds
     )
