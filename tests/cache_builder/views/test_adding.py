@@ -52,7 +52,7 @@ def test_what_is_wrong_is_told(text: str, said: str) -> None:
 def test_code_that_a_cache_names_is_imported_only_if_the_user_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "hostile_recipe.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{_CORNER}")
+    (tmp_path / "hostile_recipe.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n{_CORNER}")
     monkeypatch.syspath_prepend(tmp_path)
     stored = NamedConfiguration(name="hostile_recipe:Corner", configuration={})
     with pytest.raises(ConfigError, match="KDCACHE_TRUSTED_CODE=hostile_recipe:Corner"):
