@@ -120,7 +120,7 @@ def _describe(error: Exception) -> tuple[str, str]:
         return http.HTTPStatus(error.status_code).phrase.title().replace(" ", ""), _explain(error)
     if isinstance(error, RequestValidationError):
         return "RequestError", "; ".join(
-            _invalid(item["loc"], item["msg"], item["input"]) for item in error.errors()
+            _invalid(item["loc"], item["msg"], item["input"], item["type"]) for item in error.errors()
         )
     if isinstance(error, KDCacheError):
         return type(error).__name__, str(error)
@@ -136,8 +136,10 @@ def _explain(error: HTTPException) -> str:
     return error.detail
 
 
-def _invalid(location: tuple[str | int, ...], message: str, found: object) -> str:
+def _invalid(location: tuple[str | int, ...], message: str, found: object, kind: str) -> str:
     where = ".".join(str(part) for part in location)
+    if kind == "missing":  # what was found is all that stands around it
+        return f"{where} is missing"
     return f"{where} is {shorten(found)}: {message}"
 
 

@@ -83,7 +83,7 @@ def parse_record_request(body: bytes, max_ids: int) -> RecordRequest:
         where = ".".join(str(part) for part in first["loc"])
         what = f"{where} is {shorten(first['input'])}: " if where else ""
         raise RequestError(
-            f'the body must be {{"ids": [...]}} or {{"rows": [...]}}: {what}{first["msg"]}'
+            f'the body must be {{"ids": [...]}} or {{"rows": [...]}}: {what}{first["msg"].removeprefix("Value error, ")}'
         ) from error
     check_count(len(request.ids or request.rows or ()), max_ids)
     return request

@@ -30,7 +30,7 @@ def reported() -> Iterator[None]:
             yield
     except KeyboardInterrupt as error:
         code = _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
-        _end("interrupted; what was committed is kept and the same command continues", code)
+        _end("interrupted; what was committed is kept, and the same command continues or starts anew", code)
     except BrokenPipeError:
         # The reader of our output (head, less) went away: nothing is wrong.
         sys.stderr.close()

@@ -187,7 +187,10 @@ def test_signals_end_a_build_that_can_be_continued(
         assert process.stderr is not None
         told = process.stderr.read()
     assert process.returncode == code
-    assert told == "error: interrupted; what was committed is kept and the same command continues\n"
+    assert (
+        told
+        == "error: interrupted; what was committed is kept, and the same command continues or starts anew\n"
+    )
     kept = open_cache(out, allow_partial=True).commits
     assert 3 <= len(kept) < 10
     assert invoke(*arguments(out, photos, teacher="slow")).exit_code == 0
