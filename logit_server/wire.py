@@ -82,9 +82,8 @@ def parse_record_request(body: bytes, max_ids: int) -> RecordRequest:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         what = f"{where} is {shorten(first['input'])}: " if where else ""
-        raise RequestError(
-            f'the body must be {{"ids": [...]}} or {{"rows": [...]}}: {what}{first["msg"].removeprefix("Value error, ")}'
-        ) from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise RequestError(f'the body must be {{"ids": [...]}} or {{"rows": [...]}}: {what}{said}') from error
     check_count(len(request.ids or request.rows or ()), max_ids)
     return request
 
