@@ -138,7 +138,7 @@ def _repair(plan: Plan, progress: Progress, hold: Hold) -> None:
         damaged = withdraw_damaged(plan.settings.out, hold.check, progress)
         named = "; ".join(map(str, damaged[:_NAMED_IN_ERRORS]))
         progress.say(
-            f"{len(damaged)} damaged tile(s) will be written anew: {named}" if damaged else "no damage"
+            f"{len(damaged)} damaged tile(s) will be written anew: {named}" if damaged else "no damaged tile"
         )
 
 

@@ -42,7 +42,9 @@ def withdraw_damaged(location: str, check: Callable[[], None], progress: Progres
     assert body is not None
     damaged = _damaged_tiles(location, manifest, build_digest(body), progress)
     _check_headers(location, manifest, body)
-    if damaged or not _index_is_whole(location, manifest):
+    if index_alone := not damaged and not _index_is_whole(location, manifest):
+        progress.say("the index of the commits is damaged: it is made anew")
+    if damaged or index_alone:
         writer = CacheWriter(location, manifest, check)
         writer.unseal()  # the build makes the index anew when it seals the cache again
         for tile in damaged:

@@ -32,14 +32,15 @@ def differing_names(stored: tuple[str, ...] | None, wanted: tuple[str, ...] | No
 
 def is_same_build(one: Manifest, two: Manifest) -> bool:
     """Whether two manifests are of one build, be their stores of different versions or not finished."""
-    return _build(one) == _build(two)
+    # Older versions have the names of classes in their JSON, so that there are no digests to compare.
+    with_names = min(one.format_version, two.format_version) >= 3
+    return _build(one, with_names) == _build(two, with_names)
 
 
-def _build(manifest: Manifest) -> dict[str, Any]:
+def _build(manifest: Manifest, with_names: bool) -> dict[str, Any]:
     results = {"format_version", "invalid_rows", "cache_id", "digests"}
     digests = {version_3_path(path): digest for path, digest in manifest.digests.items()}
-    named = {path for path in digests if "class_name" in path}
-    kept = {path: digest for path, digest in digests.items() if path not in named}
+    kept = {path: digest for path, digest in digests.items() if with_names or "class_name" not in path}
     return manifest.model_dump(mode="json", exclude=results) | {"digests": kept}
 
 

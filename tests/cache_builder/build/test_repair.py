@@ -63,7 +63,9 @@ def test_a_damaged_index_is_made_anew_from_the_commits(
     for reading in (lambda: contents(out), lambda: run_build(tile_rows=40)):
         with pytest.raises(CorruptCacheError, match=r"commits/index is damaged: .* --repair"):
             reading()
-    assert run_build(tile_rows=40, repair=True).stats.done == 0
+    log = io.StringIO()
+    assert run_build(tile_rows=40, repair=True, log=log).stats.done == 0
+    assert "the index of the commits is damaged: it is made anew" in " ".join(log.getvalue().split())
     assert contents(out) == before
     assert (out / INDEX_KEY).read_bytes() == index
 

@@ -47,3 +47,12 @@ def test_a_build_is_the_same_whatever_its_results_and_the_version_of_its_store()
     assert is_same_build(manifest, manifest.model_copy(update=older))
     assert not is_same_build(manifest, manifest.model_copy(update={"digests": {"x": "b"}}))
     assert not is_same_build(manifest, manifest.model_copy(update={"environment": {"torch": "9"}}))
+
+
+def test_other_names_of_classes_are_another_build_where_both_stores_have_digests_of_them() -> None:
+    path = "samples/class_name_bytes"
+    one, two = (synthetic_manifest().model_copy(update={"digests": {path: digest}}) for digest in ("1", "2"))
+    assert is_same_build(one, one)
+    assert not is_same_build(one, two)
+    older = one.model_copy(update={"format_version": 2, "digests": {}})
+    assert is_same_build(older, two)
