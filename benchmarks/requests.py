@@ -28,7 +28,7 @@ NOTES = f"""
 Requests (`get`, `getsize`, `exists`, `list`) to a local store that counts them, for a cache of {VIEWS} views
 in one group and the given number of tiles of {TILE_ROWS} rows. "Local" is what a trainer without a server
 does (`StoreSource.records` of one row); "server" is one `POST …/records` of one row over loopback. "Before":
-when a page was a whole view (2026-11-30). Opening reads the manifest and the index of commits. `inspect --sample` reads
+when a page was a whole view (2026-11-30). Opening reads manifest and index. `inspect --sample` reads
 every byte once, to compare it with the commits, and asks for the size of every object, which is not counted.
 """
 
