@@ -64,7 +64,7 @@ class Envelope:
             app = self._shortcuts.get((scope["method"], scope["path"]), self.app)
             await app(scope, receive, send)
         except ClientDisconnect:
-            pass
+            pass  # nobody is left to answer
         except Exception as error:  # noqa: BLE001 - the table has a status for every exception
             await self._answer(error, scope, receive, send)
         finally:

@@ -28,6 +28,7 @@ from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import Manifest, is_same_build
 from cache_builder.format.owned import foreign, remove
+from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.writer import NO_RESULTS, CacheWriter
@@ -59,6 +60,7 @@ def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
     making = root.with_name(f".{root.name}.extending")
     if not making.exists() and not aside(root).exists():
         cache = open_cache(settings.cache)
+        require_one_position(cache.manifest, settings.cache, "extend")
         if settings.views == cache.manifest.views.count:
             return cache.manifest  # without the lock: it may lie on a disk that cannot be written to
     with claimed(settings.cache, doing="extended") as hold, memory_failures(settings.batch_size):

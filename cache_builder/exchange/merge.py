@@ -19,6 +19,7 @@ from cache_builder.format.layout import Tile, tile_arrays, tiles
 from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import Manifest, differing_names, differing_settings, is_same_build
 from cache_builder.format.manifest.compare import version_3_path
+from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache, open_cache, read_manifest
 from cache_builder.format.same_samples import same_ids, same_labels
 from cache_builder.format.writer import NO_RESULTS, CacheWriter
@@ -46,6 +47,8 @@ def merge(settings: MergeSettings, progress: Progress) -> Manifest:
     """
     check_output(settings.out)
     parts = [open_cache(location, allow_partial=True) for location in settings.parts]
+    for part in parts:
+        require_one_position(part.manifest, part.location, "merge")
     if len(parts) < 2:
         raise ConfigError("merge joins two parts or more")
     first = parts[0]

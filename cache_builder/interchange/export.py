@@ -12,6 +12,7 @@ from rich.console import Console
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import local_output
+from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.interchange.atomic import check_free, replaced
 from cache_builder.interchange.blocks import Block, blocks, chosen_rows, chosen_views
@@ -39,6 +40,7 @@ def export(settings: ExportSettings, progress: Progress) -> int:
     out = local_output(settings.out)
     check_free(out, settings.force)
     cache = open_cache(settings.cache)
+    require_one_position(cache.manifest, settings.cache, "export")
     views, rows = chosen_views(cache, settings.views), chosen_rows(cache, settings.rows)
     _check_top(settings, cache)
     total = len(views) * len(rows)

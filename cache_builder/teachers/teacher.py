@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,11 +30,6 @@ class TeacherRequest:
     """For a model that says nothing about its preprocessing."""
     input_size: int | None = None
     """Side of the pictures in pixels where the user chose one: some models are built for a size."""
-
-    @property
-    def weights_path(self) -> Path:
-        """``weights`` where it is a file."""
-        return Path(self.weights).expanduser()
 
 
 @dataclass(frozen=True)

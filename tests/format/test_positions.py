@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cache_builder.cli.app import app
 from cache_builder.format import ConfigError, open_cache
 from cache_builder.format.manifest import GridPositions, OnePosition, RaggedPositions
 from cache_builder.format.positions import (
@@ -72,6 +75,23 @@ def test_who_cannot_read_them_says_so(kind: str) -> None:
         TeacherCache.open(path)
     with pytest.raises(ConfigError, match="several positions a sample"):
         open_catalog(Settings(caches=[path]))
+    with pytest.raises(ConfigError, match="several positions a sample"):
+        open_cache(path).gather(0, [0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "command", ["export --format npz --out o.npz", "extend --views 9", "merge --out o.zarr"]
+)
+def test_commands_that_cannot_read_them_say_so(
+    kind: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *options = command.split()
+    cache = shutil.copytree(GOLDEN / f"v3/{kind}.zarr", tmp_path / "c.zarr")
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(app, [name, str(cache), *options])
+    assert ended.exit_code == 2
+    assert "several positions a sample" in " ".join(ended.output.split())
 
 
 def test_the_geometry_of_each_kind() -> None:

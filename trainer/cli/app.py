@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import typer
 
+from cache_builder.console.dotted import find_in_working_directory
 from cache_builder.console.lazy import STYLE, LazyCommand, lazy_group
 from trainer.cli.train import EXAMPLES, train
 from trainer.comparison.children import end_with_parent
@@ -31,9 +29,7 @@ app.callback(invoke_without_command=True, epilog=EXAMPLES)(train)
 
 def prepare() -> None:
     """What this process needs before a command runs in it."""
-    # Factories given as package.module:factory may lie in the working directory.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    find_in_working_directory()
     end_with_parent()
 
 

@@ -17,7 +17,7 @@ from trainer.run.assemble import assemble
 from trainer.run.config import RunConfig, differing_fields
 from trainer.run.device import resolve_device
 from trainer.run.inputs import Inputs
-from trainer.run.run_folder import CONFIG, METRICS, REPORT
+from trainer.run.run_folder import METRICS, REPORT
 from trainer.run.settings import TrainSettings
 from trainer.run.text_files import write_text
 
@@ -61,11 +61,6 @@ class Job:
     def log(self) -> Path:
         """What it said."""
         return self.out / LOGS / f"{self.method.slug}-seed-{self.seed}.log"
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether the run noted its settings."""
-        return (self.folder / CONFIG).exists()
 
     @property
     def is_finished(self) -> bool:

@@ -58,7 +58,8 @@ class TeacherCache:
     """What a teacher said about every sample, by row and view. Use ``TeacherCache.open``.
 
     Nothing but the manifest is transferred before it is asked for. Records may be fetched from any thread.
-    Not for loader workers: fetch in the main process (``trainer.RecordFeed`` does, ahead of need).
+    Not for loader workers: fetch in the main process, as ``trainer.replay.prefetch.RecordFeed`` does, ahead
+    of need.
     """
 
     def __init__(self, source: Source) -> None:
