@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cache_builder.build.settings import HIDDEN, Reopening
+from cache_builder.build.settings import HIDDEN, PRECISION, Reopening
 from cache_builder.console.names import DATA_KINDS
 from cache_builder.console.options import Option
 
@@ -20,7 +20,7 @@ class VerifySettings(Reopening):
         default=None,
         description=f"Data set that the cache was built from: {DATA_KINDS}. Default: not compared.",
     )
-    precision: str | None = None
+    precision: Annotated[str | None, PRECISION] = None
     """Arithmetic of the teacher: auto, fp32, bf16 or fp16. Default: the cache's."""
     workers: Annotated[int | None, HIDDEN] = 0
     """Loader processes: the few samples are read in this one."""
