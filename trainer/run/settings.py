@@ -36,8 +36,9 @@ class SharedSettings(Settings):
     """Whose settings a method's name stands for: imagenet, cifar100, auto (cifar100 up to 64 pixels)."""
     epochs: Annotated[int, OPTIMISER] = Field(default=30, ge=1)
     """Passes over the training images."""
-    batch_size: Annotated[int, OPTIMISER] = Field(default=128, ge=1)
-    """Images of one optimiser step, over all devices and micro-batches."""
+    batch_size: Annotated[int | None, OPTIMISER] = Field(default=None, ge=1)
+    """Images of one optimiser step, over all devices and micro-batches. Default: 128, or all where there are
+    fewer."""
     optimizer: Annotated[Literal["sgd", "adamw"], OPTIMISER] = "sgd"
     """How weights are updated: sgd (Nesterov) or adamw."""
     lr: Annotated[float | None, OPTIMISER] = Field(default=None, gt=0)
