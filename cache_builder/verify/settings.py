@@ -30,5 +30,8 @@ class VerifySettings(Reopening):
     """Do not run the teacher."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of random samples."""
+    repair: bool = False
+    """First make a lost or damaged index of the commits anew, from the commits of the tiles. Damaged tiles
+    are written anew by kdcache build --repair."""
     as_json: Annotated[bool, Option(flag="--json")] = False
     """Print one machine-readable JSON object."""
