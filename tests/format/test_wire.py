@@ -24,6 +24,13 @@ def texts(file: Path) -> list[str]:
     ]
 
 
+def parts(file: Path) -> list[str]:
+    """What stands between the values of a file's f-strings: such strings are made to be sent or shown."""
+    tree = ast.parse(file.read_text())
+    joined = (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr))
+    return [part.value for node in joined for part in node.values if isinstance(part, ast.Constant)]
+
+
 @pytest.mark.parametrize("package", ["logit_server", "trainer", "cache_builder"])
 def test_they_are_written_once(package: str) -> None:
     found = [
@@ -33,6 +40,12 @@ def test_they_are_written_once(package: str) -> None:
         for text in texts(file)
         for word in WORDS
         if word.lower() == text.lower()
+    ]
+    found += [
+        (file.relative_to(ROOT).as_posix(), part)
+        for file in sorted((ROOT / package).rglob("*.py"))
+        for part in parts(file)
+        if any(word.lower() in part.lower() for word in (*WORDS, wire.CACHES_PATH))
     ]
     assert found == []
 
