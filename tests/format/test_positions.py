@@ -22,13 +22,10 @@ from cache_builder.format.positions import (
     position_count,
     ragged_starts,
 )
-from logit_server.served_caches import open_catalog
-from logit_server.settings import Settings
 from tests.caches import synthetic_logits, synthetic_manifest
 from tests.format import third_party_reader
 from tests.format.position_caches import COUNTS_OF_ROWS, GRID, RAGGED, write_positions
 from tests.format.test_golden import GOLDEN
-from trainer import TeacherCache
 
 KINDS: dict[str, tuple[GridPositions | RaggedPositions, tuple[int, ...]]] = {
     "grid": (GRID, (6,) * 5),
@@ -66,17 +63,6 @@ def test_goldens_read_as_then_also_by_the_specification_alone(kind: str) -> None
         np.testing.assert_allclose(ours, logits, rtol=1e-6, atol=1e-6)
         theirs = third_party_reader.read_logits(path, view)
         np.testing.assert_allclose(theirs, logits, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_who_cannot_read_them_says_so(kind: str) -> None:
-    path = str(GOLDEN / f"v3/{kind}.zarr")
-    with pytest.raises(ConfigError, match="several positions a sample"):
-        TeacherCache.open(path)
-    with pytest.raises(ConfigError, match="several positions a sample"):
-        open_catalog(Settings(caches=[path]))
-    with pytest.raises(ConfigError, match="several positions a sample"):
-        open_cache(path).gather(0, [0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
