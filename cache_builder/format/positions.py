@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -40,10 +41,15 @@ def position_count(manifest: Manifest) -> int:
 def require_one_position(manifest: Manifest, where: str, what: str) -> None:
     """Raise :class:`ConfigError` for a cache of several positions a sample, where ``what`` knows only one."""
     if manifest.positions.kind != "one":
-        raise ConfigError(
-            f"{where} has several positions a sample (positions.kind is {manifest.positions.kind!r}), which "
-            f"{what} does not know yet; read it with TeacherCache.open(path or URL).fetch_rows"
-        )
+        raise several_positions(manifest, where, what)
+
+
+def several_positions(manifest: Manifest, where: str, what: str) -> ConfigError:
+    """The error of ``what`` that knows samples of one position alone, for a cache of several."""
+    return ConfigError(
+        f"{where} has several positions a sample (positions.kind is {manifest.positions.kind!r}), which "
+        f"{what} does not know yet; read it with TeacherCache.open(path or URL).fetch_rows"
+    )
 
 
 def ragged_starts(counts: NDArray[np.int64], rows: int, block: int) -> NDArray[np.int64]:
@@ -61,6 +67,20 @@ def ragged_starts(counts: NDArray[np.int64], rows: int, block: int) -> NDArray[n
             )
         starts[first : first + rows] = number * block + ends - counts[first : first + rows]
     return starts
+
+
+@dataclass(frozen=True)
+class PositionSummary:
+    """How many positions some rows have."""
+
+    least: int
+    """Of the row that has fewest."""
+    most: int
+    total: int
+
+    def __str__(self) -> str:
+        each = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+        return f"{each} per sample, {self.total:,} in a view"
 
 
 class Positions:
@@ -93,6 +113,24 @@ class Positions:
     def total(self, rows: range) -> int:
         """How many positions consecutive rows have together."""
         return len(rows) * self._per_row if self._ragged is None else int(self.counts(rows).sum())
+
+    def summary(self, rows: range) -> PositionSummary:
+        """How many positions some rows, one at least, have."""
+        counts = self.counts(rows)
+        return PositionSummary(int(counts.min()), int(counts.max()), int(counts.sum()))
+
+    def problem(self) -> str | None:
+        """What is wrong with where the runs begin, if anything is (FORMAT.md, section 6)."""
+        if self._ragged is None:
+            return None
+        try:
+            expected = ragged_starts(self._ragged[COUNTS], self._rows, self._block)
+        except ConfigError as error:
+            return str(error)
+        wrong = np.flatnonzero(expected != self._ragged[STARTS])
+        return (
+            f"the positions of row {wrong[0]} do not begin where those before it end" if wrong.size else None
+        )
 
     def of(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """The positions of some rows of the cache: those of a row follow each other, rows in their order."""
