@@ -17,7 +17,7 @@ from cache_builder.format.content_digest import content_digest
 from cache_builder.format.wire import COUNT_TYPE, COUNTED, JSON, RECORDS, ROWS, WIDE_ROWS
 from logit_server.run import serving
 from logit_server.settings import Settings
-from tests.format.position_caches import COUNTS_OF_ROWS
+from tests.format.position_caches import COUNTS_OF_ROWS, RAGGED, write_positions
 from tests.format.test_golden import GOLDEN
 
 COUNTS = {"grid": (6,) * 5, "ragged": COUNTS_OF_ROWS}
@@ -156,6 +156,17 @@ def test_an_answer_that_would_hide_the_counts_is_refused(http: httpx2.Client) ->
     response = http.post("/ragged/records", json={"rows": [0]}, headers={"Accept": RECORDS})
     assert response.status_code == 406
     assert COUNTED in response.json()["detail"]
+
+
+def test_a_view_of_rows_without_records(tmp_path: Path) -> None:
+    nothing, basis = np.zeros((2, 0, 12), np.float32), np.eye(12, dtype=np.float32)
+    write_positions(tmp_path / "c.zarr", RAGGED, nothing, (0, 0, 0), fitted_to=basis)
+    with serving(Settings(caches=(str(tmp_path / "c.zarr"),), port=0)) as base:
+        url = f"{base}/v1/caches/ragged"
+        assert httpx2.get(f"{url}/views/1/records").content == bytes(24)
+        body = httpx2.post(f"{url}/records", json={"rows": [2, 0]}, headers={"Accept": JSON}).json()
+    assert body["records"] == []
+    assert body["counts"] == [0, 0]
 
 
 def test_blocks_come_and_go_where_the_budget_holds_one(tmp_path: Path) -> None:
