@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cache_builder.format import wire
@@ -65,3 +66,19 @@ def test_they_are_written_once(package: str) -> None:
 )
 def test_the_path_of_a_cache(name: str, path: str) -> None:
     assert wire.cache_path(name) == path
+
+
+@pytest.mark.parametrize(
+    ("rows", "media_type", "width"),
+    [
+        ([], wire.ROWS, 4),
+        ([0, 7], wire.ROWS, 4),
+        ([2**32 - 1], wire.ROWS, 4),
+        ([0, 2**32], wire.WIDE_ROWS, 8),
+    ],
+)
+def test_rows_are_as_narrow_as_they_can_be(rows: list[int], media_type: str, width: int) -> None:
+    found, body = wire.rows_body(np.array(rows, np.int64))
+    assert found == media_type
+    assert len(body) == width * len(rows)
+    assert np.frombuffer(body, wire.ROW_TYPES[found]).tolist() == rows
