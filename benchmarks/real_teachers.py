@@ -1,7 +1,7 @@
 """What a byte buys on real teachers, and the least that a byte can cost.
 
     python -m benchmarks real_teachers              pictures, networks and logits are made on the first run
-    python -m benchmarks.real_teachers lite0        of some teachers; prints, and writes nothing
+    python -m benchmarks.real_teachers lite0 --only kdcache      some rows; prints, and writes nothing
 
 Every encoding of ``benchmarks.view_encodings`` is fitted to half of the samples, all their views, and
 measured on the other half:
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -44,11 +45,13 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen
 
 TEACHERS = ("lite0", "narrow", "wide")
-SHARES = (0.2, 0.1, 0.05, 0.02)
+SHARES = (0.2, 0.1, 0.05, 0.02, 0.005)
 """Of the variance, at which bounds are told."""
 JOINT_VIEWS = (4, VIEWS, 50)
 _LEAST_SHOWN = 1e-4
-"""Of the variance lost, in the picture."""
+"""Of the variance lost, in the picture: what loses less is drawn there."""
+_LEAST_BOUND = 1.0
+"""Bytes of the bound, below which a ratio to it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,13 @@ class Measured:
     """Of the gradient of each loss."""
 
     @property
-    def ratio(self) -> float:
-        """Bytes over the joint bound; infinite where the bound is nothing."""
-        return self.size / self.bounds[1] if self.bounds[1] else float("inf")
+    def ratio(self) -> float | None:
+        """Bytes over the joint bound; None where that is next to nothing."""
+        return self.size / self.bounds[1] if self.bounds[1] >= _LEAST_BOUND else None
 
     def cells(self) -> list[object]:
         """The row of the table."""
-        sizes = [self.size, self.header_bytes / 1024, self.lost, *self.bounds, self.ratio]
+        sizes = [self.size, self.header_bytes / 1024, self.lost, *self.bounds, _or_dash(self.ratio)]
         name = f"{self.encoding} ({self.settings})" if self.settings else self.encoding
         return [self.teacher, name, *sizes, *self.tv, *self.cosines.values()]
 
@@ -168,17 +171,27 @@ def bound_rows(ground: Ground, rows: list[Measured]) -> list[list[object]]:
         ours = size_at(share, [row for row in rows if row.system == "kdcache"])
         bounds = [ground.jointly(views).bytes_per_view(share) for views in JOINT_VIEWS]
         ratio = None if ours is None else ours / ground.joint.bytes_per_view(share)
-        shown = ["beyond what was measured" if value is None else value for value in (ours, ratio)]
-        found.append([ground.views.name, share, ground.alone.bytes_per_view(share), *bounds, *shown])
+        shown = [share, ground.alone.bytes_per_view(share), *bounds, _or_dash(ours), _or_dash(ratio)]
+        found.append([ground.views.name, *shown])
     return found
 
 
 def size_at(share: float, rows: list[Measured]) -> float | None:
-    """Bytes at which a system loses so much: the logarithms of loss and size between the rows around it."""
-    points = sorted((np.log(row.lost), np.log(row.size)) for row in rows)
-    lost, size = np.array(points).T
+    """Bytes at which a system loses so much, read on logarithms between the rows around it.
+
+    Rows that lose more than a smaller one are left out. None beyond what was measured.
+    """
+    best: list[Measured] = []
+    for row in sorted(rows, key=lambda row: row.size):
+        if not best or row.lost < best[-1].lost:
+            best.append(row)
+    lost, size = np.log([[row.lost, row.size] for row in reversed(best)]).T
     inside = lost[0] <= np.log(share) <= lost[-1]
     return float(np.exp(np.interp(np.log(share), lost, size))) if inside else None
+
+
+def _or_dash(value: float | None) -> float | str:
+    return "-" if value is None else value
 
 
 def main() -> None:
@@ -193,15 +206,15 @@ def main() -> None:
     plot(grounds, rows)
 
 
-def measured(ground: Ground) -> list[Measured]:
-    """Every encoding of a teacher; each is told when it is there."""
+def measured(ground: Ground, encodings: Sequence[Encoding] = ENCODINGS) -> list[Measured]:
+    """Encodings of a teacher; each is told when it is there."""
     rows = []
-    for encoding in ENCODINGS:
+    for encoding in encodings:
         rows.append(ground.measured(encoding))
         row = rows[-1]
         print(
             f"{row.teacher}: {row.encoding}, {row.size:.1f} bytes, {row.lost:.4f} lost, "
-            f"{row.ratio:.2f} x the bound, kd T=4 {row.cosines['kd T=4']:.4f}",
+            f"bound {row.bounds[1]:.1f}, kd T=4 {row.cosines['kd T=4']:.4f}",
             flush=True,
         )
     return rows
@@ -232,7 +245,8 @@ def write(grounds: list[Ground], rows: list[Measured], bounds: list[list[object]
         "half, each view's own mean over the classes taken away. Bound: Gaussian, bytes per view by reverse "
         "water-filling at the same variance lost, each view alone and all views of a sample together; ratio: "
         "bytes over the latter. The last columns are cosines of the student's gradient from decoded and from "
-        f"live logits.\n\nThe least bytes per view at some losses:\n\n{bound_table(bounds)}"
+        f"live logits. In the picture, what loses less than {_LEAST_SHOWN:g} is drawn there.\n\n"
+        f"The least bytes per view at some losses:\n\n{bound_table(bounds)}"
     )
     title = "What a byte buys on real teachers, and the least that it can cost"
     write_results("real_teachers", title, columns(), [row.cells() for row in rows], notes)
@@ -247,7 +261,7 @@ def plot(grounds: list[Ground], rows: list[Measured]) -> None:
     for axis, ground in zip(axes[0], grounds, strict=True):
         draw(axis, ground, [row for row in rows if row.teacher == ground.views.name])
     axes[0, 0].set_ylabel("share of the logits' variance lost, held-out samples")
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8, loc="lower left")
     figure.tight_layout()
     figure.savefig(RESULTS / "real_teachers.png", dpi=100)
     plt.close(figure)
@@ -255,14 +269,14 @@ def plot(grounds: list[Ground], rows: list[Measured]) -> None:
 
 def draw(axis: Axes, ground: Ground, rows: list[Measured]) -> None:
     """The bounds as curves, one line of points for each system."""
-    shares = np.geomspace(0.6, 0.002, 40)
+    shares = np.geomspace(0.6, 2 * _LEAST_SHOWN, 60)
     bounds = {"bound, each view alone": ground.alone, f"bound, {VIEWS} views together": ground.joint}
     for style, (name, bound) in zip(("--", "-"), bounds.items(), strict=True):
         axis.plot([bound.bytes_per_view(s) for s in shares], shares, style, color="black", label=name)
     for system in dict.fromkeys(row.system for row in rows):
         points = sorted((row.size, max(row.lost, _LEAST_SHOWN)) for row in rows if row.system == system)
         axis.plot(*zip(*points, strict=True), marker="o", label=system)
-    axis.set(xscale="log", yscale="log", xlabel="bytes per view on disk", xlim=(8, 3000))
+    axis.set(xscale="log", yscale="log", xlabel="bytes per view on disk", xlim=(2, 3000))
     axis.set_title(f"{ground.views.name}, {ground.views.classes:,} classes")
     axis.grid(alpha=0.3, which="both")
 
@@ -273,11 +287,14 @@ def command() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("teachers", nargs="+", choices=TEACHERS)
-    for teacher in parser.parse_args().teachers:
-        ground = Ground(of_teacher(teacher))
-        rows = measured(ground)
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only encodings that have it in their name"
+    )
+    given = parser.parse_args()
+    chosen = [encoding for encoding in ENCODINGS if given.only in encoding.name]
+    for teacher in given.teachers:
+        rows = measured(Ground(of_teacher(teacher)), chosen)
         print(markdown_table(columns(), [row.cells() for row in rows]))
-        print(bound_table(bound_rows(ground, rows)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 An encoding is fitted to some samples and encodes others. It gets the logits of all views of a sample at once,
 so that one which keeps something per sample can be a row too; those that look at each view alone are wrapped
-by ``each_view``. To add one: a line in ``ENCODINGS``.
+by ``each_view``. To add one: a line in ``ENCODINGS``; the part of its name before the comma is its line in
+the picture.
 """
 
 from __future__ import annotations

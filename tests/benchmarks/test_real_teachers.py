@@ -75,7 +75,7 @@ def measured(size: float, lost: float) -> Measured:
 
 
 def test_sizes_between_two_rows_are_read_on_logarithms() -> None:
-    rows = [measured(100.0, 0.01), measured(10.0, 1.0)]
+    rows = [measured(100.0, 0.01), measured(10.0, 1.0), measured(50.0, 2.0)]
     assert size_at(0.1, rows) == pytest.approx(np.sqrt(1000))
     assert size_at(0.001, rows) is None
 
