@@ -7,14 +7,16 @@ from numpy.typing import NDArray
 
 from cache_builder.calibration.class_sketch import SketchCalibrator
 from cache_builder.calibration.contract import Calibration, Calibrator
+from cache_builder.calibration.joint_sketch import JointSketchCalibrator
 from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.topk_tail import ExactCalibrator, is_exact
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import CodecRequest
+from cache_builder.format.manifest import CodecRequest, Manifest
 
 CALIBRATORS: dict[str, Calibrator] = {
     "topk-tail": ExactCalibrator(),
     "class-sketch": SketchCalibrator(),
+    "joint-sketch": JointSketchCalibrator(),
 }
 """By codec name."""
 
@@ -48,11 +50,21 @@ def unfitted(classes: int, request: CodecRequest, codec: str | None = None) -> C
     return calibrator(codec or usual_codec(classes, request)).unfitted(classes, request)
 
 
-def fit(logits: NDArray[np.float32], request: CodecRequest, codec: str | None = None) -> Calibration:
+def groups(manifest: Manifest, request: CodecRequest, codec: str | None = None) -> list[tuple[int, range]]:
+    """Rows and views whose logits :func:`fit` gets, as many views of each row."""
+    chosen = calibrator(codec or usual_codec(manifest.classes, request))
+    return chosen.groups(manifest)
+
+
+def fit(
+    logits: NDArray[np.float32], request: CodecRequest, codec: str | None = None, views: int = 1
+) -> Calibration:
     """Choose the settings and fit the codec to calibration logits [pairs, C]. Deterministic.
+
+    ``views``: so many consecutive logits are of one sample.
 
     Without a name, few classes are stored one by one, where those that the teacher masks in every view do not
     count.
     """
     name = codec or usual_codec(Masks.of(logits).left_count, request)
-    return calibrator(name).fit(logits, request)
+    return calibrator(name).fit(logits, request, views)

@@ -76,7 +76,7 @@ class SketchCalibrator(Calibrator):
             }
         )
 
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, views: int = 1) -> Calibration:
         """Choose the settings and fit the sketch; masked classes are left out of it all."""
         masks = Masks.of(logits)
         self.check(masks.left_count, request)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.calibration.pairs import calibration_pairs
 from cache_builder.format.codecs import CodecSettings, Ranked
-from cache_builder.format.manifest import CalibrationSection, CodecRequest
+from cache_builder.format.manifest import CalibrationSection, CodecRequest, Manifest
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,18 @@ class Calibrator(ABC):
         """The codec, where nothing has to be fitted to logits without masks; None where something has."""
         return None
 
+    def groups(self, manifest: Manifest) -> list[tuple[int, range]]:
+        """Rows and views of a cache whose logits :meth:`fit` gets, as many views of each row."""
+        views = manifest.views
+        pairs = calibration_pairs(manifest.data.samples, views.count, manifest.classes, views.seed)
+        return [(row, range(view, view + 1)) for view, row in pairs]
+
     @abstractmethod
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
-        """The most faithful codec within the budget, fitted to logits float32 [pairs, C]. Deterministic."""
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, views: int = 1) -> Calibration:
+        """The codec that keeps what was asked for, fitted to logits float32 [pairs, C]. Deterministic.
+
+        ``views``: so many consecutive logits are of one sample.
+        """
 
 
 def missed_budget(taken: float, request: CodecRequest) -> list[str]:

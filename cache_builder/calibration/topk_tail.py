@@ -50,7 +50,7 @@ class ExactCalibrator(Calibrator):
         section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
         return Calibration(codec, section, tuple(missed_budget(float(codec.layout.record_bytes), request)))
 
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, views: int = 1) -> Calibration:
         """As without logits, but classes that these mask throughout are constants of the mean."""
         masks = Masks.of(logits)
         found = self.unfitted(masks.left_count, request)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
 from cache_builder.format.class_names import ClassNames
+from cache_builder.format.coded import uncoded_block
 from cache_builder.format.codecs import Ranked, Stored, open_codec
 from cache_builder.format.commits import (
     REPAIR,
@@ -301,9 +302,24 @@ class Cache:
         for run in self.positions.runs(rows):
             part = records[filled : filled + len(run)]
             for spec, field in zip(specs, self.layout.fields, strict=True):
-                part[field.name] = self._guarded(spec, (view, slice(run.start, run.stop)), of_rows)
+                part[field.name] = self._column(spec, view, run, of_rows)
             filled += len(run)
         return out
+
+    def _column(self, spec: ArraySpec, view: int, run: range, of_rows: list[Tile]) -> NDArray[Any]:
+        """A field of consecutive records of a view."""
+        first = view // self._manifest.tiling.views if spec.shared else view
+        if spec.coded is None:
+            return self._guarded(spec, (first, slice(run.start, run.stop)), of_rows)
+        blocks = [self.blocks.rows(block) for block in self.blocks.meeting(run)]
+        begin, end = blocks[0].start, blocks[-1].stop
+        stored = self._guarded(spec, (first, slice(begin, end)), of_rows)
+        parts = [stored[rows.start - begin : rows.stop - begin] for rows in blocks]
+        try:
+            found = np.concatenate([uncoded_block(self.codec, spec, part) for part in parts])
+        except FormatError as error:
+            raise self._undecodable(spec, of_rows, error) from error
+        return found[run.start - begin : run.stop - begin]
 
     def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read.

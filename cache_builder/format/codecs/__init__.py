@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from cache_builder.format.codecs.class_sketch import ClassSketch
 from cache_builder.format.codecs.contract import Codec, CodecSettings, Ranked, Stored
 from cache_builder.format.codecs.fields import Fields
+from cache_builder.format.codecs.joint_sketch import JointSketch
 from cache_builder.format.codecs.record import RecordLayout
 from cache_builder.format.codecs.topk_tail import TopkTail
 from cache_builder.format.errors import FormatError
@@ -30,6 +31,7 @@ __all__ = [
 CODECS: dict[str, type[Codec[Any]]] = {
     "topk-tail": TopkTail,
     "class-sketch": ClassSketch,
+    "joint-sketch": JointSketch,
 }
 """Every codec by the name that a manifest has."""
 

@@ -12,6 +12,8 @@ class CodecRequest(Frozen):
 
     bytes_per_view: PositiveFloat | None = None
     """The most a record should take on disk."""
+    lose: PositiveFloat | None = None
+    """The most of the logits' variance that a record should lose."""
     top_k: int | None = None
     """K."""
     tail_rank: int | None = None
@@ -37,6 +39,10 @@ class RatePoint(Frozen):
     """The smallest over a few losses, of the gradient that a half-trained student would get."""
     logit_error: float
     """Root-mean-square of decoded minus live logits, in logits."""
+    lost: float | None = None
+    """Share of the logits' variance around their class means that decoded logits lose."""
+    kd_cosines: tuple[float, float] | None = None
+    """Cosines between the gradients of kd from decoded and from live logits, at T = 1 and 4."""
 
 
 class CalibrationSection(Frozen):

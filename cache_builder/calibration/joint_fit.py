@@ -1,0 +1,230 @@
+"""Fitting codec ``joint-sketch`` to logits: the basis, the ranks, the digits, the tables of the entropy coder.
+
+Half of the samples fit the basis, the others say what a step costs and loses; the tables of the entropy coder
+are of those others too, because a basis fits its own samples too well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.calibration.sketch import principal_components
+from cache_builder.format.codecs.digits import WIDE
+from cache_builder.format.codecs.entropy import PLACES, REACH, EntropyCoder, frequencies, places_of
+from cache_builder.format.codecs.joint_sketch import (
+    BASIS_BITS,
+    VALUE_LIMIT,
+    JointSketch,
+    JointSketchSettings,
+    Runs,
+    rounded,
+)
+
+DEAD_ZONE = 0.15
+MOST_RANK = 768
+# An integer is cut off in at most this part of the records.
+_CUT_OFF = 3e-4
+# Room beyond the largest of the calibration's integers, where there are many values anyway.
+_MARGIN = 1.3
+_SMALL = 7
+# Numbers of values that fill a byte well.
+_VALUES = (3, 5, 7, 9, 11, 15, 21, 31, 43, 63, 85, 127, 255, WIDE)
+# A coefficient that is zero in all but this part of the records is left out.
+_NONZERO = 1e-3
+# So many observations of a Laplace distribution are added to those of a table.
+_PRIOR = 8.0
+_LARGEST_BITS = 12
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Logits in a basis: what every step has in common."""
+
+    mean: NDArray[np.float64]
+    """[C]."""
+    basis: NDArray[np.float32]
+    """[r, C], in the steps that the store has."""
+    coef: NDArray[np.float32]
+    """Coefficients [samples, views, r] of samples that fitted nothing."""
+    beyond: float
+    """Mean square of what the basis leaves of a view's logits, summed over classes."""
+    variance: float
+    """Mean square distance of a view's logits from the mean, summed over classes."""
+
+    @classmethod
+    def of(
+        cls, fitting: NDArray[np.float32], held: NDArray[np.float32], most_rank: int | None = None
+    ) -> Spread:
+        """``fitting`` [samples, views, C] fit mean and basis; ``held`` [samples, views, C] are measured."""
+        classes = fitting.shape[2]
+        pairs = fitting.reshape(-1, classes)
+        mean = pairs.mean(axis=0, dtype=np.float64)
+        rank = max(1, min(most_rank or MOST_RANK, classes - 1, len(pairs) - 1))
+        basis = stored_basis(principal_components(pairs - mean, rank))
+        centred = held.reshape(-1, classes) - mean.astype(np.float32)
+        coef = centred @ basis.T
+        variance = float(np.square(centred, dtype=np.float64).sum() / len(centred))
+        left = variance - float(np.square(coef, dtype=np.float64).sum() / len(centred))
+        return cls(mean, basis, coef.reshape(*held.shape[:2], -1), max(0.0, left), variance)
+
+    def first(self, samples: int) -> Spread:
+        """The same of the first samples alone."""
+        coef = self.coef[:samples]
+        used = float(np.square(coef, dtype=np.float64).sum() / (coef.shape[0] * coef.shape[1]))
+        return replace(self, coef=coef, variance=used + self.beyond)
+
+    def quantised(self, step: float, finer: int) -> Quantised:
+        """The integers of these samples at a step."""
+        fine = np.float32(step / 2**finer)
+        views = self.coef.shape[1]
+        common = rounded(self.coef.mean(axis=1), float(fine), DEAD_ZONE) if views > 1 else None
+        left = self.coef if common is None else self.coef - common[:, None] * fine
+        own = rounded(left, step, DEAD_ZONE)
+        error = left - own * np.float32(step)
+        lost = float(np.square(error, dtype=np.float64).sum()) / (self.coef.shape[0] * views)
+        flat = own.reshape(-1, own.shape[2]).astype(np.int64)
+        shared = np.zeros((len(own), 1)) if common is None else common
+        return Quantised(
+            step, finer, views, shared.astype(np.int64), flat, (lost + self.beyond) / self.variance
+        )
+
+
+def stored_basis(components: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A basis in the steps of the store, as floats."""
+    return (np.rint(components * 2**BASIS_BITS) / 2**BASIS_BITS).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The integers of some samples at a step, and what the sketch loses."""
+
+    step: float
+    finer: int
+    views: int
+    shared: NDArray[np.int64]
+    """[samples, r]."""
+    own: NDArray[np.int64]
+    """[samples * views, r]."""
+    lost: float
+    """Of the logits' variance."""
+
+    @cached_property
+    def sample_rank(self) -> int:
+        """How many of the shared coefficients are worth storing; at least one."""
+        return _worthwhile(self.shared)
+
+    @cached_property
+    def view_rank(self) -> int:
+        """How many of a view's own are."""
+        return _worthwhile(self.own)
+
+    @property
+    def sketch_bytes(self) -> float:
+        """What the coefficients of a view take, its part of the shared ones included."""
+        shared = _bytes(self.shared[:, : self.sample_rank]) / self.views
+        return shared + _bytes(self.own[:, : self.view_rank])
+
+
+def _worthwhile(integers: NDArray[np.int64]) -> int:
+    used = np.flatnonzero((integers != 0).mean(axis=0) > _NONZERO)
+    return int(used.max(initial=0)) + 1
+
+
+def _bytes(integers: NDArray[np.int64]) -> float:
+    """Bytes of a row [n, s] by tables of their own."""
+    low, tables = tables_of(integers)
+    return EntropyCoder(tables, low).size(integers) / len(integers)
+
+
+def tables_of(integers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Low bits [s] and tables [s, PLACES] for integers [n, s]: as often as seen, smoothed."""
+    reach = np.quantile(np.abs(integers), 0.999, axis=0, method="higher")
+    low = np.ceil(np.log2(np.maximum(1, reach) / REACH)).clip(0, _LARGEST_BITS).astype(np.uint8)
+    place = places_of(integers, low)
+    columns = integers.shape[1]
+    flat = place + np.arange(columns) * PLACES
+    counts = np.bincount(flat.ravel(), minlength=columns * PLACES).reshape(columns, PLACES).astype(np.float64)
+    return low, frequencies(counts + _PRIOR * _laplace(integers >> low.astype(np.int64)))
+
+
+def _laplace(integers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Discrete Laplace distributions [s, PLACES] as wide as the integers [n, s], with a little escape."""
+    n = len(integers)
+    mean = (np.abs(integers).sum(axis=0) + 0.1) / (n + 1)
+    # E|q| of a two-sided geometric distribution is 2 t / (1 - t^2).
+    ratio = (np.sqrt(1 + mean**2) - 1) / mean
+    places = np.abs(np.arange(-REACH, REACH + 1))
+    found = ratio[:, None] ** places
+    escape = 1e-5 * found.sum(axis=1, keepdims=True)
+    found = np.concatenate([found, escape], axis=1)
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def runs_of(integers: NDArray[np.int64]) -> Runs:
+    """How many values each of s integers [n, s] may take, as runs of equal numbers."""
+    largest = np.quantile(np.abs(integers), 1 - _CUT_OFF, axis=0, method="higher")
+    wanted = np.where(largest <= _SMALL, largest, np.ceil(largest * _MARGIN)) * 2 + 1
+    runs: list[tuple[int, int]] = []
+    for values in wanted.tolist():
+        allowed = next(number for number in _VALUES if number >= values)
+        if runs and runs[-1][1] == allowed:
+            runs[-1] = runs[-1][0] + 1, allowed
+        else:
+            runs.append((1, allowed))
+    return tuple(runs)
+
+
+def codec_of(
+    spread: Spread, quantised: Quantised, held: NDArray[np.float32], top_k: int, value_step: float
+) -> JointSketch:
+    """The codec of a step; ``held`` [samples, views, C] are the logits that were quantised."""
+    sketch = _with_tables(spread, quantised, top_k, value_step)
+    views, classes = held.shape[1:]
+    flat = held.reshape(-1, classes)
+    fields = sketch.encode(flat, views)
+    found = sketch.integers(fields)
+    tail = np.concatenate([found.places, found.residuals], axis=1)
+    return _with_tables(spread, quantised, top_k, value_step, tail)
+
+
+def _with_tables(
+    spread: Spread,
+    quantised: Quantised,
+    top_k: int,
+    value_step: float,
+    tail: NDArray[np.int64] | None = None,
+) -> JointSketch:
+    """The codec, with tables for places and residuals [n, 2 K] where they are known by now."""
+    shared = quantised.shared[:, : quantised.sample_rank]
+    own = quantised.own[:, : quantised.view_rank]
+    known = np.zeros((len(own), 2 * top_k), np.int64) if tail is None else tail
+    view = np.concatenate([np.zeros((len(own), 1), np.int64), own, known], axis=1)
+    classes = len(spread.mean)
+    place_values = 255 if classes <= 128 else WIDE
+    runs = ((1, 3), *runs_of(own), (top_k, place_values), (top_k, 2 * VALUE_LIMIT + 1))
+    rank = max(quantised.sample_rank, quantised.view_rank)
+    settings = JointSketchSettings(
+        top_k=top_k,
+        value_step=value_step,
+        rank=rank,
+        step=quantised.step,
+        finer=quantised.finer,
+        dead_zone=DEAD_ZONE,
+        sample_values=runs_of(shared),
+        view_values=runs,
+    )
+    sample_low, sample_tables = tables_of(shared)
+    view_low, view_tables = tables_of(view)
+    arrays = {
+        "mean": spread.mean.astype(np.float32),
+        "basis": np.rint(spread.basis[:rank] * 2**BASIS_BITS),
+        "sample_tables": sample_tables,
+        "sample_low": sample_low,
+        "view_tables": view_tables,
+        "view_low": view_low,
+    }
+    return JointSketch(settings, classes, arrays)
