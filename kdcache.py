@@ -9,6 +9,7 @@ Each name is imported when it is first used, so that ``import kdcache`` takes mi
 - ``LOSSES``, :class:`Loss`, :class:`StatefulLoss`: the losses by name, and what they are
 - :func:`make_loss`: a loss from its name and fields
 - :func:`build`, :class:`BuildSettings`: the batch job that writes a cache
+- :class:`LogitsWriter`: a cache of logits that you have already, also of several positions a sample
 - :func:`open_cache`: a cache on a disk or an object store, without a server
 
 The packages behind these names are found beside this file, even where the working directory has a module of
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from cache_builder.build.pipeline import build
     from cache_builder.build.settings import BuildSettings
+    from cache_builder.format.logits_writer import LogitsWriter
     from cache_builder.format.reader import open_cache
     from cache_builder.tensors.decode import RecordDecoder
     from cache_builder.tensors.normalise import Normalise
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOSSES",
     "BuildSettings",
+    "LogitsWriter",
     "Loss",
     "Normalise",
     "RecordDecoder",
@@ -59,6 +62,7 @@ __all__ = [
 _HOMES = {
     "BuildSettings": "cache_builder.build.settings",
     "LOSSES": "trainer.losses",
+    "LogitsWriter": "cache_builder.format.logits_writer",
     "Loss": "trainer.losses",
     "Normalise": "cache_builder.tensors.normalise",
     "RecordDecoder": "cache_builder.tensors.decode",

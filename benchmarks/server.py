@@ -33,7 +33,7 @@ from starlette.types import Receive, Scope, Send
 
 from benchmarks.caches import IMAGENET_ROWS, write_large_cache
 from benchmarks.report import alternate, write_results
-from cache_builder.format.wire import RECORDS, ROW_TYPE, ROWS
+from cache_builder.format.wire import RECORDS, ROW_TYPES, ROWS
 from logit_server.run import base_url, bound, server_config
 from logit_server.settings import Settings
 
@@ -108,7 +108,7 @@ def measure_cache(rows: int) -> Iterator[list[object]]:
 def compare(client: Client, ours: Server, name: str, bodies: list[bytes]) -> list[float]:
     """One line of the table from its fourth column on."""
     path = f"/v1/caches/{name}/records?view=0"
-    ids = len(bodies[0]) // ROW_TYPE.itemsize
+    ids = len(bodies[0]) // ROW_TYPES[ROWS].itemsize
     ours.request_seconds.clear()
     with bare(answer_length(ours.base + path, bodies[0])) as theirs:
         answer_length(theirs.base + path, bodies[0])
@@ -129,7 +129,7 @@ def compare(client: Client, ours: Server, name: str, bodies: list[bytes]) -> lis
 def random_rows(rows: int, ids: int) -> list[bytes]:
     """Request bodies of ``ids`` rows each."""
     drawn = np.random.default_rng(ids).integers(0, rows, (REQUESTS, ids), dtype=np.uint32)
-    return [body.astype(ROW_TYPE).tobytes() for body in drawn]
+    return [body.astype(ROW_TYPES[ROWS]).tobytes() for body in drawn]
 
 
 def request_bytes(url: str, body: bytes) -> bytes:

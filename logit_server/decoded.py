@@ -46,6 +46,13 @@ class DecodedRecords(BaseModel):
     records: list[DecodedRecord]
 
 
+class CountedRecords(DecodedRecords):
+    """The same of a cache whose samples have several positions: the records of each, in their order."""
+
+    counts: list[int]
+    """How many of the records each asked sample has."""
+
+
 def decode_records(
     served: ServedCache, view: int, rows: NDArray[np.integer[Any]], records: NDArray[np.uint8]
 ) -> list[DecodedRecord]:

@@ -1,5 +1,7 @@
 """A page: the records of one view in a sparse mapped file that all workers share, filled block by block.
 
+A page knows rows only: one for each position of the view, where a sample has several.
+
 The file begins with an index of 64-bit words, which every worker maps to read and write:
 
 - a count of evictions, the rows of the view, the rows of a block, the bytes of a record;

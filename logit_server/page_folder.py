@@ -65,11 +65,11 @@ class PageFolder:
         Blocks for as long as the load takes, whoever does it. Raises :class:`CorruptCacheError` or
         :class:`StorageError`, after which the next call tries again.
         """
-        rows = served.blocks.rows(block)
+        rows = served.cache.blocks.rows(block)
         with _kept(served, f"view {view}, rows {rows.start}-{rows.stop - 1}"):
             self.folder.mkdir(mode=0o700, exist_ok=True)
             with _locked(page.path.with_name(f"{page.path.stem}-{block % _PARTS:02d}.lock")):
-                kept = page.take_range(rows)
+                kept = page.take_range(served.blocks.rows(block))
                 if kept is not None:
                     return kept
                 records = read_block(served, view, block)

@@ -41,33 +41,32 @@ class Pages:
         self._executor = ThreadPoolExecutor(_LOADERS, thread_name_prefix="block-loader")
 
     def resident(
-        self, served: ServedCache, view: int, rows: NDArray[np.integer[Any]]
+        self, served: ServedCache, view: int, positions: NDArray[np.integer[Any]]
     ) -> NDArray[np.uint8] | None:
-        """The records of ``rows``, uint8 [n, record_bytes], where all of them are in memory already.
+        """The records of ``positions``, uint8 [n, record_bytes], where all of them are in memory already.
 
-        Raises :class:`IndexError` for rows that the cache does not have; where not all others are in memory,
+        Raises :class:`IndexError` for what the cache does not have; where not all others are in memory,
         it may not notice.
         """
         page = self._mapped.get((served.cache_id, view))
-        return None if page is None else page.take(rows)
+        return None if page is None else page.take(positions)
 
     async def gather(
-        self, served: ServedCache, view: int, rows: NDArray[np.integer[Any]]
+        self, served: ServedCache, view: int, positions: NDArray[np.integer[Any]]
     ) -> NDArray[np.uint8]:
-        """The records of ``rows``, uint8 [n, record_bytes]; the blocks that are missing are loaded.
+        """The records of ``positions``, uint8 [n, record_bytes]; the blocks that are missing are loaded.
 
-        Raises :class:`RequestError` for rows that the cache does not have, and what :meth:`PageFolder.load`
-        raises for a block that some of the rows lie in.
+        The cache must have all of them. Raises what :meth:`PageFolder.load` raises for a block that some of
+        them lie in.
         """
-        served.check_rows(rows)
         page = await self._page(served, view)
-        records = page.take(rows)
+        records = page.take(positions)
         if records is not None:
             return records
-        out = np.empty((len(rows), served.record_bytes), np.uint8)
+        out = np.empty((len(positions), served.record_bytes), np.uint8)
 
         async def fill(block: int, places: NDArray[np.intp]) -> None:
-            wanted = rows[places]
+            wanted = positions[places]
             found = page.take(wanted)
             if found is None:
                 # From the block itself: it may be evicted for the next one before this request is answered.
@@ -76,7 +75,7 @@ class Pages:
                 ]
             out[places] = found
 
-        async for _ in _in_order(fill(*part) for part in served.blocks.split(rows)):
+        async for _ in _in_order(fill(*part) for part in served.blocks.split(positions)):
             pass
         return out
 
@@ -84,16 +83,18 @@ class Pages:
         """The records of consecutive rows in pieces, block by block; the next one is loaded meanwhile."""
         page = await self._page(served, view)
 
-        async def piece(block: int) -> NDArray[np.uint8]:
+        async def piece(run: range, block: int) -> NDArray[np.uint8]:
             of_block = served.blocks.rows(block)
-            part = range(max(rows.start, of_block.start), min(rows.stop, of_block.stop))
+            part = range(max(run.start, of_block.start), min(run.stop, of_block.stop))
             found = page.take_range(part)
             if found is None:
                 whole = await self._block(served, view, page, block)
                 found = whole[part.start - of_block.start : part.stop - of_block.start]
             return found
 
-        async for records in _in_order(piece(block) for block in served.blocks.meeting(rows)):
+        runs = served.cache.positions.runs(rows)
+        pieces = (piece(run, block) for run in runs for block in served.blocks.meeting(run))
+        async for records in _in_order(pieces):
             yield records
 
     async def _page(self, served: ServedCache, view: int) -> Page:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
 from cache_builder.format.layout import Blocks
-from cache_builder.format.positions import require_one_position
-from logit_server.errors import RequestError, UnknownCacheError
+from cache_builder.format.wire import records_type
+from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
 from logit_server.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -53,10 +53,20 @@ class ServedCache:
         """Bytes of one packed record."""
         return self.cache.record_bytes
 
+    @cached_property
+    def records_type(self) -> str:
+        """Media type of raw records."""
+        return records_type(self.manifest)
+
+    @cached_property
+    def has_one_position(self) -> bool:
+        """Whether a row has one record in every view, so that its position is its row."""
+        return self.manifest.positions.kind == "one"
+
     @property
     def blocks(self) -> Blocks:
-        """How the rows of a view are cut into what is read, kept and evicted at once."""
-        return self.cache.blocks
+        """How the positions of a view are cut into what is read, kept and evicted at once."""
+        return self.cache.position_blocks
 
     @property
     def block_bytes(self) -> int:
@@ -80,6 +90,24 @@ class ServedCache:
         """Raise :class:`RequestError` for rows that this cache does not have."""
         if rows.size and not (rows.min() >= 0 and rows.max() < self.samples):
             raise self.rows_out_of_range(rows)
+
+    def positions_of(
+        self, rows: NDArray[np.integer], limit: int
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+        """The positions of ``rows``, one after the other, and how many each of them has.
+
+        Raises :class:`RequestError` for rows that this cache does not have, :class:`TooLargeError` for more
+        than ``limit`` positions.
+        """
+        self.check_rows(rows)
+        counts = self.cache.positions.counts(rows)
+        total = int(counts.sum())
+        if total > limit:
+            raise TooLargeError(
+                f"{len(rows):,} row(s) of cache {self.name!r} have {total:,} records, this server answers "
+                f"with at most {limit:,} at once; ask for fewer rows, or raise the server's limit"
+            )
+        return self.cache.positions.of(rows), counts
 
     def rows_out_of_range(self, rows: NDArray[np.integer]) -> RequestError:
         """The error that names the first few of ``rows`` this cache does not have."""
@@ -143,10 +171,9 @@ def open_catalog(settings: Settings) -> Catalog:
 def _open(item: str) -> ServedCache:
     name, location = split_name(item)
     cache = open_cache(location)
-    require_one_position(cache.manifest, location, "the server")
     served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
     # Touched here so that a damaged header array stops the start instead of a request.
-    _ = served.manifest_json, cache.ids, cache.labels, cache.names, cache.codec
+    _ = served.manifest_json, cache.ids, cache.labels, cache.names, cache.codec, cache.positions
     return served
 
 

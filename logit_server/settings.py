@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     """Budget of all records in page files together, e.g. ``8GiB``; the block of a view that was unused for
     longest goes first. A view may be larger: its blocks then come and go."""
     max_ids: int = Field(65_536, ge=1)
-    """Most rows or sample ids in one request."""
+    """Most rows or sample ids in one request, and most records that these may have."""
     max_json_records: int = Field(4_096, ge=1)
     """Most records in one answer of decoded JSON."""
     max_body_bytes: ByteSize = Field(default=ByteSize(16 * 2**20), gt=0)

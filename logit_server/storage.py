@@ -17,13 +17,13 @@ from logit_server.served_caches import ServedCache
 
 
 def read_block(served: ServedCache, view: int, block: int) -> NDArray[np.uint8]:
-    """The records of a block of a view, uint8 [rows of the block, record_bytes].
+    """The records of a block of a view, uint8 [positions of the block, record_bytes].
 
     Raises :class:`CorruptCacheError` (naming the tile), :class:`StorageError` or :class:`ReplacedCacheError`.
     """
     with storage_errors(served, f"view {view}"):
         try:
-            records = served.cache.read_rows(view, served.blocks.rows(block))
+            records = served.cache.read_positions(view, served.blocks.rows(block))
         except CorruptCacheError:
             _check_same(served)  # the records of another cache
             raise

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import unquote_plus
 
 import numpy as np
@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from cache_builder.format.wire import ROW_TYPE, ROWS
+from cache_builder.format.wire import ROW_TYPES, ROWS
 from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError, shorten
 
 # Of an unknown key: what is longer resembles no name.
 _KEY_LENGTH = 60
+_INDEX = np.dtype("<i8")
 
 
 class RecordRequest(BaseModel):
@@ -60,16 +61,24 @@ def _check_size(size: int, limit: int) -> None:
         )
 
 
-def parse_rows(body: bytes, max_ids: int) -> NDArray[np.uint32]:
-    """A body of raw rows as an array [n], a view of the bytes."""
-    if len(body) % ROW_TYPE.itemsize:
+def parse_rows(body: bytes, max_ids: int, body_is: str = ROWS) -> NDArray[np.integer[Any]]:
+    """A body of raw rows, of one of the types of ``ROW_TYPES``, as an array [n], a view of the bytes."""
+    kind = ROW_TYPES[body_is]
+    if len(body) % kind.itemsize:
         raise RequestError(
-            f"a body of type {ROWS} is little-endian uint32, so its length is a multiple of 4; "
-            f"got {len(body)} bytes"
+            f"a body of type {body_is} is little-endian {kind.name}, so its length is a multiple of "
+            f"{kind.itemsize}; got {len(body)} bytes"
         )
-    rows = np.frombuffer(body, ROW_TYPE)
+    rows = np.frombuffer(body, kind)
     check_count(len(rows), max_ids)
-    return rows
+    return rows if kind.itemsize < _INDEX.itemsize else _as_indices(rows)
+
+
+def _as_indices(rows: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """The same bytes as what arrays are indexed with; :class:`RequestError` for what these cannot hold."""
+    if rows.size and rows.max() > np.iinfo(_INDEX).max:
+        raise RequestError(f"row {rows.max()} is out of range: no cache has so many rows")
+    return rows.view(_INDEX)
 
 
 def parse_record_request(body: bytes, max_ids: int) -> RecordRequest:

@@ -20,6 +20,7 @@ from cache_builder.format.commits import (
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
+from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache, read_body, read_manifest
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.format.writer import CacheWriter
@@ -32,12 +33,14 @@ def withdraw_damaged(location: str, check: Callable[[], None], progress: Progres
     """Take the commits of damaged tiles away, and give those tiles; reads every byte of the cache.
 
     What no tile holds is looked at too: :class:`CorruptCacheError` where it is damaged; only a copy mends it.
+    A cache of several positions a sample is refused, as no build can write its tiles anew.
     ``check`` raises where the right to write was lost. Nothing is touched where there is no cache. Raises
     :class:`StorageError` where the store is out of reach: then nothing is known to be damaged.
     """
     manifest = read_manifest(location)
     if manifest is None:
         return []
+    require_one_position(manifest, location, "build --repair")
     body = read_body(location)
     assert body is not None
     damaged = _damaged_tiles(location, manifest, build_digest(body), progress)

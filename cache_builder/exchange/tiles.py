@@ -6,6 +6,7 @@ import numpy as np
 
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, tile_arrays
+from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache
 from cache_builder.format.store import open_store, read_many
 from cache_builder.format.writer import CacheWriter
@@ -34,6 +35,7 @@ def copy_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
 
 def reencode_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
     """Decode the records of a tile and encode them with the writer's codec."""
+    require_one_position(source.manifest, source.location, "--reencode")
     target = writer.codec
     invalid = source.commits[tile.key].invalid_rows
     views = []

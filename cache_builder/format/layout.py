@@ -63,10 +63,13 @@ def tiles(manifest: Manifest) -> Iterator[Tile]:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the rows of a view are cut into blocks: a block is one chunk of every field, decoded together."""
+    """How the rows of a view are cut into blocks: a block is one chunk of every field, decoded together.
+
+    Its positions are cut in the same way, so that the same may be asked of them.
+    """
 
     samples: int
-    """N, the rows of a view."""
+    """N, the rows of a view; P, where these are positions."""
     height: int
     """Rows of a block; the last one may have fewer."""
 
@@ -74,6 +77,11 @@ class Blocks:
     def of(cls, manifest: Manifest) -> Blocks:
         """The blocks of a cache."""
         return cls(manifest.data.samples, manifest.tiling.rows)
+
+    @classmethod
+    def of_positions(cls, manifest: Manifest) -> Blocks:
+        """The same blocks, counted in positions: those at their ends that belong to no row included."""
+        return cls(position_count(manifest), block_positions(manifest))
 
     def __len__(self) -> int:
         return -(-self.samples // self.height)
@@ -86,11 +94,15 @@ class Blocks:
         """The blocks that consecutive rows lie in."""
         return range(rows.start // self.height, -(-rows.stop // self.height)) if len(rows) else range(0)
 
+    def spanned(self, blocks: range) -> range:
+        """The rows of neighbouring blocks."""
+        return range(blocks.start * self.height, min(blocks.stop * self.height, self.samples))
+
     def runs(self, blocks: NDArray[np.integer[Any]]) -> Iterator[range]:
         """Ascending blocks as ranges of rows, as few as there can be: neighbours are read together."""
         for run in np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1):
             if run.size:
-                yield range(self.rows(int(run[0])).start, self.rows(int(run[-1])).stop)
+                yield self.spanned(range(int(run[0]), int(run[-1]) + 1))
 
     def split(self, rows: NDArray[np.integer[Any]]) -> Iterator[tuple[int, NDArray[np.intp]]]:
         """Every block that some of ``rows`` [n] lie in, with the places [m] of those among the n."""

@@ -58,7 +58,7 @@ from cache_builder.format.manifest import (
     parse_manifest,
 )
 from cache_builder.format.manifest.compare import version_3_path
-from cache_builder.format.positions import COUNTS, STARTS, Positions, require_one_position
+from cache_builder.format.positions import Positions
 from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.format.store import object_sizes, open_store, read_bytes
 
@@ -126,6 +126,7 @@ class Cache:
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.layout = self._manifest.codec.layout
         self.blocks = Blocks.of(self._manifest)
+        self.position_blocks = Blocks.of_positions(self._manifest)
 
     @property
     def manifest(self) -> Manifest:
@@ -165,9 +166,7 @@ class Cache:
     @cached_property
     def positions(self) -> Positions:
         """Which positions the rows own."""
-        if self._manifest.positions.kind != "ragged":
-            return Positions(self._manifest)
-        return Positions(self._manifest, {path: self.header_array(path) for path in (STARTS, COUNTS)})
+        return Positions.read(self._manifest, self.header_array)
 
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
@@ -288,23 +287,46 @@ class Cache:
         ``out``: uint8 [n, record_bytes], contiguous, which is filled and returned. Rows of several positions
         give their records one after the other, ``positions.counts(rows)`` each.
         """
+        of_rows = self._readable(view, rows)
+        if out is None:
+            out = np.empty((self.positions.total(rows), self.record_bytes), np.uint8)
+        filled = 0
+        for run in self.positions.runs(rows):
+            self._read_run(view, run, of_rows, out[filled : filled + len(run)])
+            filled += len(run)
+        return out
+
+    def read_positions(
+        self, view: int, positions: range, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """As :meth:`read_rows`, of consecutive positions; those that belong to no row are zeros."""
+        if not 0 <= positions.start <= positions.stop <= self.position_blocks.samples:
+            raise DataError(
+                f"positions {positions.start}-{positions.stop - 1} are out of range: the cache has positions "
+                f"0 to {self.position_blocks.samples - 1}"
+            )
+        of_rows = self._readable(view, self.blocks.spanned(self.position_blocks.meeting(positions)))
+        if out is None:
+            out = np.empty((len(positions), self.record_bytes), np.uint8)
+        self._read_run(view, positions, of_rows, out)
+        return out
+
+    def _readable(self, view: int, rows: range) -> list[Tile]:
+        """The tiles that some rows of a view lie in, which are there."""
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
             )
         of_rows = self._tiles_of(rows, view // self._manifest.tiling.views)
         self._require_commits(of_rows, f"view {view}")
-        specs = output_arrays(self._manifest, LOGITS)
-        self.check_shards(of_rows, specs)
-        if out is None:
-            out = np.empty((int(self.positions.counts(rows).sum()), self.record_bytes), np.uint8)
-        records, filled = out.reshape(-1).view(self.layout.dtype), 0
-        for run in self.positions.runs(rows):
-            part = records[filled : filled + len(run)]
-            for spec, field in zip(specs, self.layout.fields, strict=True):
-                part[field.name] = self._column(spec, view, run, of_rows)
-            filled += len(run)
-        return out
+        self.check_shards(of_rows, output_arrays(self._manifest, LOGITS))
+        return of_rows
+
+    def _read_run(self, view: int, run: range, of_tiles: list[Tile], out: NDArray[np.uint8]) -> None:
+        """Fill ``out`` [n, record_bytes] with the records of n positions that follow each other."""
+        records = out.reshape(-1).view(self.layout.dtype)
+        for spec, field in zip(output_arrays(self._manifest, LOGITS), self.layout.fields, strict=True):
+            records[field.name] = self._column(spec, view, run, of_tiles)
 
     def _column(self, spec: ArraySpec, view: int, run: range, of_rows: list[Tile]) -> NDArray[Any]:
         """A field of consecutive records of a view."""
@@ -324,15 +346,23 @@ class Cache:
     def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read.
 
-        Of a cache with one position a sample: :class:`ConfigError` for another.
+        Rows of several positions give their records one after the other, as :meth:`read_rows` does.
         """
-        require_one_position(self._manifest, self.location, "gather")
-        wanted = np.asarray(rows, np.int64)
+        wanted = self.positions.of(self._known(np.asarray(rows, np.int64)))
         out = np.empty((len(wanted), self.record_bytes), np.uint8)
-        for block, places in self.blocks.split(wanted):
-            rows_of_block = self.blocks.rows(block)
-            out[places] = self.read_rows(view, rows_of_block)[wanted[places] - rows_of_block.start]
+        for block, places in self.position_blocks.split(wanted):
+            of_block = self.position_blocks.rows(block)
+            out[places] = self.read_positions(view, of_block)[wanted[places] - of_block.start]
         return out
+
+    def _known(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows themselves, where the cache has all of them."""
+        last = self._manifest.data.samples - 1
+        if rows.size and not (rows.min() >= 0 and rows.max() <= last):
+            raise DataError(
+                f"rows {rows.min()}-{rows.max()} are out of range: the cache has rows 0 to {last}"
+            )
+        return rows
 
     def read_digests(self, rows: range) -> NDArray[np.uint64]:
         """As :attr:`digests`, of consecutive rows only."""

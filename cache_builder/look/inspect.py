@@ -21,12 +21,13 @@ from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.layout import record_arrays
-from cache_builder.format.manifest import Manifest
+from cache_builder.format.manifest import GridPositions, Manifest, RaggedPositions
+from cache_builder.format.positions import PositionSummary
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import list_keys, object_sizes, open_store
+from cache_builder.look.decoded_sample import SampleView, decode_sample, show_sample
 
-_BAR = 30
 _OWN_SHOWN = 10
 CLASS_FACTS = ("labels", "class names", "pictures", "left out")
 """Keys of the manifest's ``environment``: where labels, names, pictures came from, what was left out."""
@@ -69,30 +70,6 @@ class TeacherQuality:
 
 
 @dataclass(frozen=True)
-class ClassScore:
-    """One class of a decoded sample."""
-
-    class_id: int
-    name: str | None
-    logit: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class SampleView:
-    """One decoded record."""
-
-    sample_id: str
-    row: int
-    view: int
-    label: int | None
-    valid: bool
-    top: list[ClassScore]
-    tail_mass: float
-    """Probability of all classes outside the top K."""
-
-
-@dataclass(frozen=True)
 class Description:
     """Everything ``inspect`` shows."""
 
@@ -106,6 +83,8 @@ class Description:
     """From ``statistics`` where every tile has them, else from the stored records."""
     statistics: TeacherStatistics | None
     """From the live logits, measured when the cache was built."""
+    positions: PositionSummary
+    """Of the rows, in every view."""
     sample: SampleView | None
     order: BetterOrder | None = None
     """Another order of the classes under which the teacher is right on far more stored views."""
@@ -113,6 +92,8 @@ class Description:
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
         body = asdict(self) | {"manifest": self.manifest.model_dump(mode="json")}
+        if self.sample is not None:
+            body["sample"] = self.sample.as_json(self.manifest.positions.kind == "one")
         return body | {"complete": self.committed == self.tiles and self.manifest.cache_id is not None}
 
 
@@ -142,7 +123,8 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
         size=cache_size(location, manifest),
         quality=teacher_quality(cache, tally),
         statistics=cache.statistics(),
-        sample=_decode_sample(cache, row, view),
+        positions=cache.positions.summary(range(manifest.data.samples)),
+        sample=decode_sample(cache, row, view),
         order=tally.better(),
     )
 
@@ -203,7 +185,8 @@ def _stored_quality(
     for view, block in itertools.product(views, blocks):
         rows = cache.blocks.rows(block)
         with contextlib.suppress(IncompleteCacheError):
-            records, labels = cache.read_rows(view, rows), cache.labels[rows.start : rows.stop]
+            records = cache.read_rows(view, rows)
+            labels = np.repeat(cache.labels[rows.start : rows.stop], cache.positions.counts(rows))
             for start in range(0, len(records), at_once):
                 part = slice(start, start + at_once)
                 sums += _count(cache, records[part], labels[part], tally)
@@ -244,31 +227,6 @@ def _count(
     return np.array([(stored_rank == 0).sum(), (rank < 5).sum(), nll.sum(), known.sum()], np.float64)
 
 
-def _decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
-    try:
-        record = cache.read_rows(view, range(row, row + 1))
-    except IncompleteCacheError:
-        return None
-    kept = cache.stored(record)
-    valid = bool(np.isfinite(kept.lse[0]))
-    probabilities = np.exp(kept.values[0] - kept.lse[0])
-    names = cache.class_names
-    label = int(cache.labels[row])
-    top = [
-        ClassScore(int(index), names[index] if names else None, float(value), float(probability))
-        for index, value, probability in zip(kept.classes[0], kept.values[0], probabilities, strict=True)
-    ]
-    return SampleView(
-        sample_id=cache.ids[row],
-        row=row,
-        view=view,
-        label=label if label >= 0 else None,
-        valid=valid,
-        top=top if valid else [],
-        tail_mass=max(0.0, 1.0 - float(probabilities.sum())) if valid else 0.0,
-    )
-
-
 def show(description: Description, console: Console) -> None:
     """Print for people."""
     manifest = description.manifest
@@ -279,20 +237,7 @@ def show(description: Description, console: Console) -> None:
     if manifest.calibration.table:
         console.print(Text("\nwhat a byte buys, on logits that fitted nothing (*: this cache)", "bold"))
         console.print(rate_table(manifest.calibration))
-    sample = description.sample
-    if sample is None:
-        console.print("no view is complete yet, so there is no sample to show")
-        return
-    label = _class_name(description.names.teacher, sample.label) if sample.label is not None else "unknown"
-    title = Text(f"\n{sample.sample_id}", "bold")
-    console.print(title.append(f", view {sample.view}, row {sample.row}, label {label}", "not bold"))
-    if not sample.valid:
-        console.print("this sample could not be read when the cache was built: its record is marked invalid")
-        return
-    console.print(_bars(sample))
-    others = manifest.classes - manifest.codec.kept(manifest.classes)
-    if others:
-        console.print(f"all other {others} classes: {sample.tail_mass:.2%}")
+    show_sample(description.sample, manifest, description.names, console)
 
 
 def _facts(description: Description) -> dict[str, str]:
@@ -311,6 +256,7 @@ def _facts(description: Description) -> dict[str, str]:
         **class_facts(manifest, description.names.own),
         "teacher": f"{teacher.spec}, weights {teacher.weights} (digest {teacher.weights_digest})",
         "input": f"{seen.size} px, {seen.interpolation}, {teacher.precision}",
+        **position_facts(description),
         "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
         "record": _record_fact(manifest),
         "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
@@ -330,6 +276,18 @@ def _facts(description: Description) -> dict[str, str]:
     if description.order:
         facts["order"] = description.order.warning(manifest.data.spec)
     return facts
+
+
+def position_facts(description: Description) -> dict[str, str]:
+    """How many positions the samples have, where that may be another number than one."""
+    positions, found = description.manifest.positions, description.positions
+    match positions:
+        case GridPositions(shape=(height, width)):
+            return {"positions": f"grid of {height} x {width}: {found}"}
+        case RaggedPositions():
+            return {"positions": f"ragged: {found}"}
+        case _:
+            return {}
 
 
 def _record_fact(manifest: Manifest) -> str:
@@ -410,21 +368,3 @@ def histogram(counts: tuple[int, ...]) -> str:
     largest = max(counts)
     # Upwards: what is there is seen, however little it is.
     return "".join(_STEPS[-(-count * len(_STEPS) // largest) - 1] if count else " " for count in counts)
-
-
-def _class_name(names: tuple[str, ...] | None, class_id: int) -> str:
-    return f"{class_id} {names[class_id]}" if names else str(class_id)
-
-
-def _bars(sample: SampleView) -> Table:
-    table = Table(show_header=True, box=None, header_style="dim", pad_edge=False)
-    for title in ("class", "logit", "probability"):
-        table.add_column(title, justify="left" if title == "class" else "right")
-    table.add_column("")
-    for score in sample.top[:20]:
-        style = "green" if score.class_id == sample.label else ""
-        bar = "█" * round(score.probability * _BAR) or "▏"
-        name = f"{score.class_id}" + (f" {score.name}" if score.name else "")
-        cells = (name, f"{score.logit:.3f}", f"{score.probability:.2%}", bar)
-        table.add_row(*(Text(cell, style) for cell in cells))
-    return table

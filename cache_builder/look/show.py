@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cache_builder.datasets import ImageSource, check_recorded, open_source
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.positions import require_one_position
 from cache_builder.format.probabilities import softmax
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.views import ViewParams
@@ -79,6 +80,7 @@ def look(location: str, sample_id: str, view: int, data: str | None) -> tuple[Se
     manifest = cache.manifest
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
+    require_one_position(manifest, location, "inspect --show")
     row = int(cache.rows_for([sample_id])[0])
     if row in manifest.invalid_rows:
         raise DataError(f"sample {sample_id!r} could not be read when the cache was built: nothing to show")

@@ -15,6 +15,7 @@ from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
+from cache_builder.format.positions import several_positions
 from cache_builder.format.reader import Cache
 from cache_builder.verify.data import DataVerifier
 from cache_builder.verify.report import Check, Outcome, Report, skipped
@@ -95,6 +96,8 @@ class Verification:
             yield skipped("teacher", "not wanted")
         elif not data.same_rows:
             yield skipped("teacher", "not asked, because the rows are not the same samples")
+        elif cache.manifest.positions.kind != "one":
+            yield skipped("teacher", str(several_positions(cache.manifest, cache.location, "verify --data")))
         elif failed:
             yield skipped("teacher", "not asked, because the cache is damaged or unfinished")
         else:

@@ -36,12 +36,14 @@ class StatisticsRecount:
         """Whether any commit has statistics, whatever they say."""
         return bool(self._stated or self._problems)
 
-    def add(self, view: int, start: int, logits: NDArray[np.floating], valid: NDArray[np.bool_]) -> None:
-        """Records of a tile, decoded [n, C], from a row on; ``valid`` [n]: those that say something."""
+    def add(
+        self, view: int, rows: NDArray[np.int64], logits: NDArray[np.floating], valid: NDArray[np.bool_]
+    ) -> None:
+        """Records of a tile, decoded [n, C], of ``rows`` [n]; ``valid`` [n]: those that say something."""
         self._records += int(valid.sum())
         if not self._stated or self._recipe is None or self._recipe.mixes(view):
             return
-        labels = self._labels[start : start + len(logits)]
+        labels = self._labels[rows]
         counted = valid & (labels >= 0)
         self._labelled += int(counted.sum())
         self._top1 += int((logits[counted].argmax(axis=1) == labels[counted]).sum())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cache_builder.console.progress import Progress
@@ -71,6 +72,8 @@ class StoreVerifier:
         yield self._manifest(self.cache, body)
         headers = self._headers(self.cache)
         yield headers
+        if not headers.failed and self._parsed.positions.kind != "one":
+            yield self._positions(self.cache)
         yield self._tiles(self.cache, problems)
         shards = self._shards(self.cache)
         yield shards
@@ -136,6 +139,13 @@ class StoreVerifier:
         if problems:
             return _damaged("headers", f"{named(problems)}; restore the files or rebuild the cache")
         return ok("headers", f"{len(paths)} arrays match their digests")
+
+    def _positions(self, cache: Cache) -> Check:
+        """Every row owns the positions that the specification gives it."""
+        if problem := cache.positions.problem():
+            return _damaged("positions", f"{problem}; rebuild the cache")
+        found = cache.positions.summary(range(self._parsed.data.samples))
+        return ok("positions", f"{self._parsed.positions.kind}: {found}", positions=found.total)
 
     def _tiles(self, cache: Cache, problems: dict[str, str]) -> Check:
         if problems:
@@ -203,46 +213,46 @@ class StoreVerifier:
         """Every record decodes to finite logits of known classes, but those that are declared invalid."""
         block = max(1, _LOGITS_AT_ONCE // self._parsed.classes)
         committed = [tile for tile in cache.tiles if tile.key in self._commits]
-        total = sum(tile.count for tile in committed)
+        total = sum(len(tile.views) * cache.positions.total(tile.rows) for tile in committed)
         self._progress.start("decoding", total, unit="records")
         problems: list[str] = []
         decoded = 0
         for tile in committed:
-            invalid = set(self._commits[tile.key].invalid_rows)
+            invalid = self._commits[tile.key].invalid_rows
+            rows = np.repeat(np.array(tile.rows), cache.positions.counts(tile.rows))
             for view in tile.views:
                 try:
                     records = cache.read_rows(view, tile.rows)
                 except (CorruptCacheError, FormatError) as error:
                     return _damaged("records", str(error))
                 for start in range(0, len(records), block):
-                    part = records[start : start + block]
-                    problems += self._odd(cache, view, tile.row_start + start, part, invalid, recount)
+                    part = slice(start, start + block)
+                    problems += self._odd(cache, view, rows[part], records[part], invalid, recount)
                 decoded += len(records)
                 self._progress.update(decoded, f"{len(problems)} damaged", last=decoded == total)
             recount.finish(tile)
         if problems:
             return _damaged("records", f"{len(problems)}: {named(problems, 3)}; rebuild the cache")
-        rows = {row for commit in self._commits.values() for row in commit.invalid_rows}
-        return ok("records", f"{decoded:,} decode to finite logits, {len(rows)} invalid rows as declared")
+        unread = {row for commit in self._commits.values() for row in commit.invalid_rows}
+        return ok("records", f"{decoded:,} decode to finite logits, {len(unread)} invalid rows as declared")
 
     @staticmethod
     def _odd(
-        cache: Cache, view: int, start: int, records: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-        invalid: set[int], recount: StatisticsRecount,
+        cache: Cache, view: int, rows: NDArray[np.int64], records: NDArray[np.uint8],
+        invalid: Sequence[int], recount: StatisticsRecount,
     ) -> list[str]:  # fmt: skip
+        """What is wrong with records, of which ``rows`` says whose each is; a row is named once."""
         try:
             logits = cache.decode(records)
         except FormatError as error:
-            return [f"view {view}, rows {start}-{start + len(records) - 1}: {error}"]
+            return [f"view {view}, rows {rows[0]}-{rows[-1]}: {error}"]
         finite = np.asarray(np.isfinite(logits).all(axis=1))
-        recount.add(view, start, logits, finite)
-        rows = [row for row in invalid if start <= row < start + len(records)]
-        expected = np.ones(len(records), np.bool_)
-        expected[np.array(rows, np.int64) - start] = False
+        recount.add(view, rows, logits, finite)
+        expected = ~np.isin(rows, invalid)
         return [
-            f"view {view}, row {start + int(index)} ({cache.ids[start + int(index)]!r}) is "
-            + ("not finite" if expected[index] else "finite, though its row is declared invalid")
-            for index in np.flatnonzero(finite != expected)
+            f"view {view}, row {row} ({cache.ids[row]!r}) is "
+            + ("finite, though its row is declared invalid" if row in invalid else "not finite")
+            for row in np.unique(rows[finite != expected]).tolist()
         ]
 
 

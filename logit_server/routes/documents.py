@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,7 +32,7 @@ class ErrorDocument(BaseModel):
 
 
 def responses(
-    *statuses: int, content: dict[str, Any] | None = None, model: type[BaseModel] | None = None
+    *statuses: int, content: dict[str, Any] | None = None, model: type[BaseModel] | UnionType | None = None
 ) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route: its errors, and the ``content`` of a success that is no model alone."""
     documented: dict[int | str, dict[str, Any]] = {

@@ -15,8 +15,18 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_builder.format.content_digest import ContentDigest, content_digest
-from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON, RECORDS, ROWS
-from logit_server.decoded import DecodedRecords, decode_records
+from cache_builder.format.wire import (
+    CACHES_PATH,
+    COUNT_TYPE,
+    COUNTED,
+    DIGEST_HEADER,
+    JSON,
+    RECORDS,
+    ROW_TYPES,
+    ROWS,
+    WIDE_ROWS,
+)
+from logit_server.decoded import CountedRecords, DecodedRecords, decode_records
 from logit_server.errors import RequestError
 from logit_server.pages import Pages
 from logit_server.routes.answers import caching_headers, not_modified
@@ -51,7 +61,7 @@ _DIGEST = DIGEST_HEADER.lower().encode()
     response_model=None,
     responses=responses(
         404, 406, 410, 413, 415, 422, 500, 503,
-        content={RECORDS: BINARY}, model=DecodedRecords,
+        content={RECORDS: BINARY, COUNTED: BINARY}, model=DecodedRecords | CountedRecords,
     ),
     openapi_extra={
         "parameters": [
@@ -63,6 +73,7 @@ _DIGEST = DIGEST_HEADER.lower().encode()
             "content": {
                 JSON: {"schema": RecordRequest.model_json_schema()},
                 ROWS: BINARY | {"example": "rows as little-endian uint32"},
+                WIDE_ROWS: BINARY | {"example": "rows as little-endian uint64"},
             },
         },
     },
@@ -70,7 +81,10 @@ _DIGEST = DIGEST_HEADER.lower().encode()
 async def post_records(request: Request) -> ASGIApp:
     """Records of one view, in the order of the request: n times record_bytes packed bytes, or decoded JSON.
 
-    Rows as little-endian uint32 (``application/vnd.kdcache.rows``) are the fast way.
+    Rows as little-endian uint32 (``application/vnd.kdcache.rows``) are the fast way. Where samples have
+    several positions, the records of each row stand one after the other; where their numbers differ, the
+    answer is of type ``application/vnd.kdcache.counted-records``: n numbers of records as little-endian
+    uint64, then the records.
     """
     return RecordsOf(state_of(request), cache_of(request))
 
@@ -96,23 +110,33 @@ class RecordsOf:
         settings, pages = self._state.settings, self._state.running_pages
         body = await read_body(receive, settings.max_body_bytes)
         rows: NDArray[np.integer[Any]]
-        if body_is == ROWS:
-            rows = parse_rows(body, settings.max_ids)
-        else:
+        if body_is == JSON:
             rows = await run_in_threadpool(_rows_of_json, self._served, body, settings.max_ids)
-        records = await gather(pages, self._served, view, rows)
-        if answer == RECORDS:
-            await _send(send, RECORDS, records.reshape(-1).data)
         else:
-            check_count(len(rows), settings.max_json_records)
-            await _send(send, JSON, await run_in_threadpool(_decoded, self._served, view, rows, records))
+            rows = parse_rows(body, settings.max_ids, body_is)
+        counts = None
+        if self._served.has_one_position:
+            records = await gather(pages, self._served, view, rows)
+        else:
+            positions, counts = self._served.positions_of(rows, settings.max_ids)
+            records = await pages.gather(self._served, view, positions)
+        if answer == JSON:
+            check_count(len(records), settings.max_json_records)
+            content: bytes | memoryview = await run_in_threadpool(
+                _decoded, self._served, view, rows, records, counts
+            )
+        else:
+            content = records.reshape(-1).data
+            if answer == COUNTED and counts is not None:
+                content = b"".join((_prefix(counts), content))
+        await _send(send, answer, content)
 
     def _read_terms(
         self, query: bytes, content_type: bytes, encoding: bytes, accept: bytes
     ) -> tuple[int, str, str]:
         """(view, media type of the body, media type of the answer) of a request, checked."""
-        body_is = body_type(content_type, encoding, (ROWS, JSON))
-        answer = answer_type(accept, (RECORDS, JSON))
+        body_is = body_type(content_type, encoding, (*ROW_TYPES, JSON))
+        answer = answer_type(accept, (self._served.records_type, JSON))
         return self._served.check_view(parse_view(query)), body_is, answer
 
 
@@ -129,12 +153,18 @@ async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
 async def gather(
     pages: Pages, served: ServedCache, view: int, rows: NDArray[np.integer[Any]]
 ) -> NDArray[np.uint8]:
-    """The records of ``rows``, uint8 [n, record_bytes]; :class:`RequestError` names rows out of range."""
+    """The records of ``rows`` that have one each, uint8 [n, record_bytes].
+
+    Raises :class:`RequestError` naming rows out of range.
+    """
     try:
         records = pages.resident(served, view, rows)
     except IndexError as error:
         raise served.rows_out_of_range(rows) from error
-    return await pages.gather(served, view, rows) if records is None else records
+    if records is not None:
+        return records
+    served.check_rows(rows)
+    return await pages.gather(served, view, rows)
 
 
 def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
@@ -145,10 +175,23 @@ def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.
 
 
 def _decoded(
-    served: ServedCache, view: int, rows: NDArray[np.integer[Any]], records: NDArray[np.uint8]
+    served: ServedCache,
+    view: int,
+    rows: NDArray[np.integer[Any]],
+    records: NDArray[np.uint8],
+    counts: NDArray[np.int64] | None,
 ) -> bytes:
-    decoded = decode_records(served, view, rows, records)
-    return DecodedRecords(cache_id=served.cache_id, records=decoded).model_dump_json().encode()
+    """Records as JSON: one of each of ``rows``, or ``counts`` of them."""
+    if counts is None:
+        decoded = decode_records(served, view, rows, records)
+        return DecodedRecords(cache_id=served.cache_id, records=decoded).model_dump_json().encode()
+    decoded = decode_records(served, view, np.repeat(rows, counts), records)
+    counted = CountedRecords(cache_id=served.cache_id, records=decoded, counts=counts.tolist())
+    return counted.model_dump_json().encode()
+
+
+def _prefix(counts: NDArray[np.int64]) -> bytes:
+    return counts.astype(COUNT_TYPE).tobytes()
 
 
 class RangeQuery(QueryKeys):
@@ -161,7 +204,7 @@ class RangeQuery(QueryKeys):
 @router.get(
     CACHES_PATH + "/{name}/views/{view}/records",
     response_class=Response,
-    responses=responses(404, 406, 410, 422, 500, 503, content={RECORDS: BINARY}),
+    responses=responses(404, 406, 410, 422, 500, 503, content={RECORDS: BINARY, COUNTED: BINARY}),
 )
 async def read_range(
     request: Request,
@@ -169,9 +212,12 @@ async def read_range(
     view: int,
     asked: Annotated[RangeQuery, Query()],
 ) -> Response:
-    """The records of rows [start, stop) of a view, streamed; without a range the whole view."""
+    """The records of rows [start, stop) of a view, streamed; without a range the whole view.
+
+    The bytes are those that a POST of the same rows gives.
+    """
     served = cache_of(request)
-    check_accepted(request, RECORDS)
+    check_accepted(request, served.records_type)
     served.check_view(view)
     start, end = asked.start, served.samples if asked.stop is None else asked.stop
     if not 0 <= start <= end <= served.samples:
@@ -182,18 +228,23 @@ async def read_range(
     headers = caching_headers(request, served, entity_tag(served.cache_id, view, start, end))
     if fresh := not_modified(request, headers):
         return fresh
-    headers["content-length"] = str((end - start) * served.record_bytes)
     pages, rows = pages_of(request), range(start, end)
+    positions = served.cache.positions
+    prefix = _prefix(positions.counts(rows)) if served.records_type == COUNTED else b""
+    headers["content-length"] = str(len(prefix) + positions.total(rows) * served.record_bytes)
     # The digest comes before the bytes: what does not fit into memory is read once for each.
     digest = ContentDigest()
+    digest.update(prefix)
     async for records in pages.stream(served, view, rows):
         await run_in_threadpool(digest.update, records.reshape(-1).data)
     headers[DIGEST_HEADER] = digest.value()
-    body = () if is_head(request) else _chunks(pages.stream(served, view, rows))
-    return StreamingResponse(body, 200, headers, RECORDS)
+    body = () if is_head(request) else _chunks(prefix, pages.stream(served, view, rows))
+    return StreamingResponse(body, 200, headers, served.records_type)
 
 
-async def _chunks(blocks: AsyncIterator[NDArray[np.uint8]]) -> AsyncIterator[bytes]:
+async def _chunks(prefix: bytes, blocks: AsyncIterator[NDArray[np.uint8]]) -> AsyncIterator[bytes]:
+    if prefix:
+        yield prefix
     async for records in blocks:
         step = max(1, _CHUNK_BYTES // records.shape[1])
         for start in range(0, len(records), step):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
@@ -11,11 +12,12 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from cache_builder.format.wire import CACHES_PATH, JSON
-from logit_server.decoded import DecodedRecord, decode_records
+from logit_server.decoded import CountedRecords, DecodedRecord, decode_records
 from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
-from logit_server.state import cache_of, pages_of
+from logit_server.served_caches import ServedCache
+from logit_server.state import cache_of, pages_of, state_of
 from logit_server.wire import QueryKeys, check_accepted, entity_tag
 
 router = APIRouter(tags=["records"])
@@ -51,7 +53,7 @@ class IdQuery(SampleQuery):
 
 @router.get(
     CACHES_PATH + "/{name}/samples",
-    response_model=DecodedRecord,
+    response_model=DecodedRecord | CountedRecords,
     responses=responses(404, 406, 410, 422, 500, 503),
 )
 async def read_sample_of_id(request: Request, name: str, asked: Annotated[IdQuery, Query()]) -> Response:
@@ -61,7 +63,7 @@ async def read_sample_of_id(request: Request, name: str, asked: Annotated[IdQuer
 
 @router.get(
     CACHES_PATH + "/{name}/samples/{sample_id:anything}",
-    response_model=DecodedRecord,
+    response_model=DecodedRecord | CountedRecords,
     responses=responses(404, 406, 410, 422, 500, 503),
 )
 async def read_sample(
@@ -70,7 +72,7 @@ async def read_sample(
     sample_id: str,
     asked: Annotated[SampleQuery, Query()],
 ) -> Response:
-    """What the teacher said about one sample in one view, with class names."""
+    """What the teacher said about one sample in one view, with class names: at each position, if several."""
     return await _answer(request, sample_id, asked)
 
 
@@ -87,7 +89,16 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     )
     if fresh := not_modified(request, headers):
         return fresh
-    records = await pages_of(request).gather(served, view, rows)
-    (decoded,) = decode_records(served, view, rows, records)
-    shown = decoded.model_copy(update={"top": decoded.top[:top]})
-    return Response(shown.model_dump_json(), 200, headers, JSON)
+    limit = state_of(request).settings.max_json_records
+    positions, counts = served.positions_of(rows, limit)
+    records = await pages_of(request).gather(served, view, positions)
+    decoded = decode_records(served, view, np.repeat(rows, counts), records)
+    shown = [record.model_copy(update={"top": record.top[:top]}) for record in decoded]
+    return Response(_shown(served, shown), 200, headers, JSON)
+
+
+def _shown(served: ServedCache, records: list[DecodedRecord]) -> str:
+    if served.has_one_position:
+        return records[0].model_dump_json()
+    counted = CountedRecords(cache_id=served.cache_id, records=records, counts=[len(records)])
+    return counted.model_dump_json()

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from cache_builder.build.repair import withdraw_damaged
 from cache_builder.cli.app import app
-from cache_builder.format import ConfigError, open_cache
+from cache_builder.console.progress import Silent
+from cache_builder.exchange.tiles import reencode_tile
+from cache_builder.format import ConfigError, DataError, open_cache
 from cache_builder.format.manifest import GridPositions, OnePosition, RaggedPositions
 from cache_builder.format.positions import (
     COUNTS,
@@ -22,13 +25,11 @@ from cache_builder.format.positions import (
     position_count,
     ragged_starts,
 )
-from logit_server.served_caches import open_catalog
-from logit_server.settings import Settings
+from cache_builder.format.writer import CacheWriter
 from tests.caches import synthetic_logits, synthetic_manifest
 from tests.format import third_party_reader
 from tests.format.position_caches import COUNTS_OF_ROWS, GRID, RAGGED, write_positions
 from tests.format.test_golden import GOLDEN
-from trainer import TeacherCache
 
 KINDS: dict[str, tuple[GridPositions | RaggedPositions, tuple[int, ...]]] = {
     "grid": (GRID, (6,) * 5),
@@ -69,19 +70,15 @@ def test_goldens_read_as_then_also_by_the_specification_alone(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_cannot_read_them_says_so(kind: str) -> None:
-    path = str(GOLDEN / f"v3/{kind}.zarr")
-    with pytest.raises(ConfigError, match="several positions a sample"):
-        TeacherCache.open(path)
-    with pytest.raises(ConfigError, match="several positions a sample"):
-        open_catalog(Settings(caches=[path]))
-    with pytest.raises(ConfigError, match="several positions a sample"):
-        open_cache(path).gather(0, [0])
-
-
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "command", ["export --format npz --out o.npz", "extend --views 9", "merge --out o.zarr"]
+    "command",
+    [
+        "export --format npz --out o.npz",
+        "extend --views 9",
+        "merge --out o.zarr",
+        "merge --out o.zarr --reencode",
+        "inspect --show 0.txt",
+    ],
 )
 def test_commands_that_cannot_read_them_say_so(
     kind: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -92,6 +89,51 @@ def test_commands_that_cannot_read_them_say_so(
     ended = CliRunner().invoke(app, [name, str(cache), *options])
     assert ended.exit_code == 2
     assert "several positions a sample" in " ".join(ended.output.split())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_are_neither_repaired_nor_encoded_anew(kind: str, tmp_path: Path) -> None:
+    path = shutil.copytree(GOLDEN / f"v3/{kind}.zarr", tmp_path / "c.zarr")
+    cache = open_cache(path)
+    with pytest.raises(ConfigError, match="several positions a sample"):
+        withdraw_damaged(str(path), lambda: None, Silent())
+    with pytest.raises(ConfigError, match="several positions a sample"):
+        reencode_tile(cache, CacheWriter(path, cache.manifest), cache.tiles[0])
+    assert open_cache(path).manifest.cache_id is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_rows_are_gathered_in_their_order(kind: str) -> None:
+    cache = open_cache(GOLDEN / f"v3/{kind}.zarr")
+    rows = [4, 1, 0, 3, 0]
+    expected = [cache.read_rows(2, range(row, row + 1)) for row in rows]
+    np.testing.assert_array_equal(cache.gather(2, rows), np.concatenate(expected))
+    for wrong in ([0, 5], [-1]):
+        with pytest.raises(DataError, match="out of range: the cache has rows 0 to 4"):
+            cache.gather(2, wrong)
+    for positions in (range(-1, 2), range(28, 31)):
+        with pytest.raises(DataError, match=r"positions .* are out of range"):
+            cache.read_positions(0, positions)
+
+
+def test_what_belongs_to_no_row_is_zeros() -> None:
+    cache = open_cache(GOLDEN / "v3/ragged.zarr")
+    whole = cache.read_positions(1, range(15))
+    owned = cache.positions.of(np.arange(5))
+    np.testing.assert_array_equal(whole[owned], cache.read_page(1))
+    assert not np.delete(whole, owned, axis=0).any()
+
+
+def test_runs_that_begin_elsewhere_are_told() -> None:
+    manifest = open_cache(GOLDEN / "v3/ragged.zarr").manifest
+    counts = np.array(COUNTS_OF_ROWS)
+    starts = ragged_starts(counts, 2, 5)
+    assert Positions(manifest, {STARTS: starts, COUNTS: counts}).problem() is None
+    starts[3] += 1
+    assert "row 3 do not begin" in str(Positions(manifest, {STARTS: starts, COUNTS: counts}).problem())
+    assert "a block of this cache holds 5" in str(
+        Positions(manifest, {STARTS: starts, COUNTS: counts + 3}).problem()
+    )
 
 
 def test_the_geometry_of_each_kind() -> None:

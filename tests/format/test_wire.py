@@ -10,7 +10,16 @@ import pytest
 from cache_builder.format import wire
 
 ROOT = Path(__file__).parents[2]
-WORDS = (wire.ID_HEADER, wire.DIGEST_HEADER, wire.ROWS, wire.RECORDS, wire.NPY, wire.NDJSON)
+WORDS = (
+    wire.ID_HEADER,
+    wire.DIGEST_HEADER,
+    wire.ROWS,
+    wire.WIDE_ROWS,
+    wire.RECORDS,
+    wire.COUNTED,
+    wire.NPY,
+    wire.NDJSON,
+)
 
 
 def texts(file: Path) -> list[str]:

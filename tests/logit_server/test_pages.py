@@ -13,6 +13,7 @@ from logit_server.errors import RequestError
 from logit_server.page import Page
 from logit_server.page_folder import PageFolder
 from logit_server.pages import Pages
+from logit_server.routes.records import gather
 from logit_server.served_caches import ServedCache, open_catalog
 from logit_server.settings import Settings
 from tests.format.damage import changed, flipped
@@ -132,7 +133,7 @@ def test_only_what_is_missing_is_loaded(folder: CountingFolder, served: ServedCa
 def test_rows_out_of_range_load_nothing(folder: CountingFolder, served: ServedCache) -> None:
     async def body(pages: Pages) -> None:
         with pytest.raises(RequestError, match=r"1 row\(s\) are out of range: 100"):
-            await pages.gather(served, 0, np.array([3, 100], np.uint32))
+            await gather(pages, served, 0, np.array([3, 100], np.uint32))
 
     run(folder, body)
     assert folder.loaded == []

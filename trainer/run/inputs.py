@@ -13,6 +13,7 @@ from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, FormatError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.locks.lock import claimed
+from cache_builder.format.positions import require_one_position
 from cache_builder.format.wire import CACHES_PATH
 from trainer.objective.terms import Terms
 from trainer.objective.written import read_objective
@@ -74,7 +75,9 @@ def open_teacher(location: str, stack: ExitStack, patience_s: float = PATIENCE_S
             raise FormatError(
                 f"{location}: there is no cache here (no zarr.json); build one with `kdcache build`"
             )
-    return stack.enter_context(TeacherCache.open(location, patience_s=patience_s))
+    cache = stack.enter_context(TeacherCache.open(location, patience_s=patience_s))
+    require_one_position(cache.manifest, location, "kdtrain")
+    return cache
 
 
 def _check_samples(inputs: Inputs) -> None:

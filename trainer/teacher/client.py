@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,7 @@ from cache_builder.format.codecs import open_codec
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import codec_path
 from cache_builder.format.manifest import LOGITS
-from cache_builder.format.positions import require_one_position
+from cache_builder.format.positions import Positions, require_one_position
 from trainer.teacher.local import StoreSource
 from trainer.teacher.remote import RemoteSource
 
@@ -44,14 +44,35 @@ class Source(Protocol):
     def array(self, path: str) -> NDArray[Any]:
         """An array that is not under ``records/``."""
 
+    def positions(self) -> Positions:
+        """Which positions the rows own."""
+
     def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Packed records [n, record_bytes] of valid rows."""
+        """Packed records [n, record_bytes] of valid rows, those of each row one after the other."""
 
     def page(self, view: int) -> NDArray[np.uint8]:
-        """Packed records [N, record_bytes] of a valid view."""
+        """Packed records [n, record_bytes] of all rows of a valid view, likewise."""
 
     def close(self) -> None:
         """Release what is held."""
+
+
+class RowRecords(NamedTuple):
+    """What a cache says about rows that may have several positions each."""
+
+    records: NDArray[np.uint8]
+    """Packed, uint8 [sum of the counts, record_bytes]: those of the first row, then those of the next."""
+    counts: NDArray[np.int64]
+    """How many records [n] each row has, which may be none."""
+
+
+class RowValues(NamedTuple):
+    """The same, decoded."""
+
+    values: NDArray[np.float32]
+    """Logits [sum of the counts, C]; NaN of a row that could not be read."""
+    counts: NDArray[np.int64]
+    """How many of them [n] each row has."""
 
 
 class TeacherCache:
@@ -78,7 +99,7 @@ class TeacherCache:
         else:
             source = StoreSource(url, patience_s)
         try:
-            require_one_position(source.manifest(), url, "the client of trainers")
+            source.manifest()
         except BaseException:
             source.close()
             raise
@@ -146,21 +167,54 @@ class TeacherCache:
     def fetch(self, view: int, rows: ArrayLike) -> NDArray[np.uint8]:
         """Packed records uint8 [n, record_bytes] of rows [n] in one view, in their order.
 
-        Raises :class:`DataError` for a view or row that the cache does not have.
+        Raises :class:`DataError` for a view or row that the cache does not have, and :class:`ConfigError`
+        where a row may have several records: :meth:`fetch_rows` is for these.
         """
-        wanted = np.asarray(rows, np.int64).reshape(-1)
-        samples = self._source.manifest().data.samples
-        self.check_view(view)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < samples):
-            raise DataError(f"rows must lie in 0 to {samples - 1}, got {wanted.min()} to {wanted.max()}")
-        if not wanted.size:
-            return np.empty((0, self.record_bytes), np.uint8)
-        return self._source.records(view, wanted)
+        self._require_one_position("TeacherCache.fetch")
+        return self._fetched(view, self._checked(rows))
 
     def fetch_page(self, view: int) -> NDArray[np.uint8]:
         """All packed records of one view, uint8 [N, record_bytes]: the same bytes as ``fetch``, in one go."""
+        self._require_one_position("TeacherCache.fetch_page")
         self.check_view(view)
         return self._source.page(view)
+
+    def fetch_rows(self, view: int, rows: ArrayLike | None = None) -> RowRecords:
+        """The packed records of rows [n] in one view, by default of all, with how many each row has.
+
+        Of any cache: where a sample has one position, these are the records of :meth:`fetch`.
+        """
+        if rows is None:
+            self.check_view(view)
+            return RowRecords(self._source.page(view), self.counts(np.arange(self.manifest.data.samples)))
+        wanted = self._checked(rows)
+        return RowRecords(self._fetched(view, wanted), self.counts(wanted))
+
+    def fetch_values(self, view: int, rows: ArrayLike | None = None) -> RowValues:
+        """As :meth:`fetch_rows`, decoded on this processor; ``RecordDecoder`` does it on a device."""
+        records, counts = self.fetch_rows(view, rows)
+        return RowValues(np.asarray(self.codec.decode(self.codec.unpack(records))), counts)
+
+    def counts(self, rows: ArrayLike) -> NDArray[np.int64]:
+        """How many records [n] each of some rows has in every view."""
+        return self._source.positions().counts(self._checked(rows))
+
+    def _checked(self, rows: ArrayLike) -> NDArray[np.int64]:
+        """The rows as they are asked for; :class:`DataError` for any that the cache does not have."""
+        wanted = np.asarray(rows, np.int64).reshape(-1)
+        samples = self._source.manifest().data.samples
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < samples):
+            raise DataError(f"rows must lie in 0 to {samples - 1}, got {wanted.min()} to {wanted.max()}")
+        return wanted
+
+    def _fetched(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        self.check_view(view)
+        if not rows.size:
+            return np.empty((0, self.record_bytes), np.uint8)
+        return self._source.records(view, rows)
+
+    def _require_one_position(self, what: str) -> None:
+        require_one_position(self.manifest, self.location, what)
 
     def close(self) -> None:
         """Drop connections and pages; waiting requests end with an error."""

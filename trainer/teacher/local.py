@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Manifest, StorageError, open_cache
 from cache_builder.format.class_names import ClassNames
+from cache_builder.format.positions import Positions
 from trainer.teacher.patience import Patience
 
 # The view of this epoch and the one that the prefetching thread already needs for the next.
@@ -25,7 +26,7 @@ class _View:
     """The records of a view as far as they were read."""
 
     records: NDArray[np.uint8]
-    """uint8 [N, record_bytes]; anything in the rows of blocks that were not read."""
+    """uint8 [P, record_bytes], by position; anything in those of blocks that were not read."""
     is_read: NDArray[np.bool_]
     """By block."""
 
@@ -41,6 +42,7 @@ class StoreSource:
         self.location = location
         self._patience_s = patience_s
         self._cache = open_cache(location)
+        self._blocks = self._cache.position_blocks
         self._views: dict[int, _View] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -59,13 +61,20 @@ class StoreSource:
             return self._patiently(lambda: self._cache.digests)
         return self._patiently(lambda: self._cache.header_array(path))
 
+    def positions(self) -> Positions:
+        """Which positions the rows own."""
+        return self._patiently(lambda: self._cache.positions)
+
     def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Records of the given rows; of the store, only blocks that hold some of them are read, once."""
-        return self._view(view, np.unique(rows // self._cache.blocks.height)).records[rows]
+        wanted = self.positions().of(rows)
+        return self._view(view, np.unique(wanted // self._blocks.height)).records[wanted]
 
     def page(self, view: int) -> NDArray[np.uint8]:
         """All records of a view; the views used last are kept."""
-        return self._view(view, np.arange(len(self._cache.blocks))).records
+        if self.positions().is_padded:
+            return self.records(view, np.arange(self._cache.blocks.samples))
+        return self._view(view, np.arange(len(self._blocks))).records
 
     def _view(self, view: int, blocks: NDArray[np.int64]) -> _View:
         """A view of which at least these blocks, ascending, are there."""
@@ -74,20 +83,19 @@ class StoreSource:
             self._views[view] = kept
             while len(self._views) > _VIEWS_KEPT:
                 self._views.pop(next(iter(self._views)))
-            for rows in self._cache.blocks.runs(blocks[~kept.is_read[blocks]]):
-                self._read_into(kept, view, rows)
+            for run in self._blocks.runs(blocks[~kept.is_read[blocks]]):
+                self._read_into(kept, view, run)
             return kept
 
     def _empty_view(self) -> _View:
-        blocks = self._cache.blocks
         # Memory that nobody has written to takes none, so a view of which few rows are asked for is small.
-        records = np.empty((blocks.samples, self._cache.record_bytes), np.uint8)
-        return _View(records, np.zeros(len(blocks), np.bool_))
+        records = np.empty((self._blocks.samples, self._cache.record_bytes), np.uint8)
+        return _View(records, np.zeros(len(self._blocks), np.bool_))
 
-    def _read_into(self, kept: _View, view: int, rows: range) -> None:
-        out = kept.records[rows.start : rows.stop]
-        self._patiently(lambda: self._cache.read_rows(view, rows, out))
-        met = self._cache.blocks.meeting(rows)
+    def _read_into(self, kept: _View, view: int, run: range) -> None:
+        out = kept.records[run.start : run.stop]
+        self._patiently(lambda: self._cache.read_positions(view, run, out))
+        met = self._blocks.meeting(run)
         kept.is_read[met.start : met.stop] = True
 
     def close(self) -> None:

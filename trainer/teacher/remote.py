@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +18,20 @@ from cache_builder.format import ConfigError, CorruptCacheError, Manifest, Serve
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.content_digest import matches
 from cache_builder.format.manifest import array_digest, parse_manifest
-from cache_builder.format.wire import DIGEST_HEADER, EXAMPLE_URL, ID_HEADER, RECORDS, ROW_TYPE, ROWS
+from cache_builder.format.positions import Positions
+from cache_builder.format.wire import (
+    COUNT_TYPE,
+    COUNTED,
+    DIGEST_HEADER,
+    EXAMPLE_URL,
+    ID_HEADER,
+    records_type,
+    rows_body,
+)
 from trainer.teacher.patience import Patience
 
-ROWS_PER_REQUEST = 16_384
-"""Rows asked for at once: one request stays small enough to be repeated without regret."""
+RECORDS_PER_REQUEST = 16_384
+"""Records asked for at once: one request stays small enough to be repeated without regret."""
 _TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 # What a server that starts, drains, is overloaded or has lost its disk for a moment may answer.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -47,6 +57,7 @@ class RemoteSource:
         is_here = is_loopback(urlsplit(self.location).hostname or "")
         self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, trust_env=not is_here)
         self._manifest: Manifest | None = None
+        self._positions: Positions | None = None
         self._body: dict[str, Any] = {}
 
     def manifest(self) -> Manifest:
@@ -80,22 +91,28 @@ class RemoteSource:
 
     def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Records of the given rows, in their order."""
-        parts = [
-            self._records(view, rows[start : start + ROWS_PER_REQUEST])
-            for start in range(0, len(rows), ROWS_PER_REQUEST)
-        ]
+        counts = self.positions().counts(rows)
+        parts = [self._records(view, rows[part], counts[part]) for part in _requests(counts)]
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def page(self, view: int) -> NDArray[np.uint8]:
         """All records of a view, asked for in slices: what has arrived is not asked for again."""
-        samples = self.manifest().data.samples
-        page = np.empty((samples, self._record_bytes), np.uint8)
-        for start in range(0, samples, ROWS_PER_REQUEST):
-            stop = min(start + ROWS_PER_REQUEST, samples)
-            params = {"start": start, "stop": stop}
+        counts = self.positions().counts(range(self.manifest().data.samples))
+        page = np.empty((int(counts.sum()), self._record_bytes), np.uint8)
+        filled = 0
+        for part in _requests(counts):
+            params = {"start": part.start, "stop": part.stop}
             response = self._request("GET", f"/views/{view}/records", params=params)
-            page[start:stop] = self._as_records(response, stop - start)
+            records = self._as_records(response, counts[part])
+            page[filled : filled + len(records)] = records
+            filled += len(records)
         return page
+
+    def positions(self) -> Positions:
+        """Which positions the rows own."""
+        if self._positions is None:
+            self._positions = Positions.read(self.manifest(), self.array)
+        return self._positions
 
     def close(self) -> None:
         """End waiting requests and drop the connections."""
@@ -106,25 +123,32 @@ class RemoteSource:
     def _record_bytes(self) -> int:
         return self.manifest().codec.layout.record_bytes
 
-    def _records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _records(self, view: int, rows: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+        media_type, body = rows_body(rows)
         response = self._request(
             "POST",
             "/records",
             params={"view": view},
-            content=rows.astype(ROW_TYPE).tobytes(),
-            headers={"Content-Type": ROWS, "Accept": RECORDS},
+            content=body,
+            headers={"Content-Type": media_type, "Accept": records_type(self.manifest())},
         )
-        return self._as_records(response, len(rows))
+        return self._as_records(response, counts)
 
-    def _as_records(self, response: httpx2.Response, count: int) -> NDArray[np.uint8]:
-        content = response.content
-        if len(content) != count * self._record_bytes:
+    def _as_records(self, response: httpx2.Response, counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The records of rows that have so many each."""
+        content, count = response.content, int(counts.sum())
+        is_counted = records_type(self.manifest()) == COUNTED
+        prefix = counts.astype(COUNT_TYPE).tobytes() if is_counted else b""
+        expected = len(prefix) + count * self._record_bytes
+        if len(content) != expected or not content.startswith(prefix):
             raise ServerError(
-                f"{response.url} answered {len(content)} bytes for {count} records of {self._record_bytes} "
-                "bytes: does a proxy change the answers?"
+                f"{response.url} answered {len(content)} bytes, expected {expected} of {count} records of "
+                f"{self._record_bytes} bytes{' after their counts' * is_counted}: does a proxy change the "
+                "answers?"
             )
         # A bytearray makes the array writable: torch warns about others.
-        return np.frombuffer(bytearray(content), np.uint8).reshape(count, self._record_bytes)
+        records = np.frombuffer(bytearray(content), np.uint8, offset=len(prefix))
+        return records.reshape(count, self._record_bytes)
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         """Send until there is an answer worth having; raise what waiting cannot mend."""
@@ -185,6 +209,18 @@ class RemoteSource:
         if response.status_code == HTTPStatus.NOT_FOUND and self._cache_id is None:
             problem += f"; the URL should look like {EXAMPLE_URL}"
         raise ServerError(f"{response.url}: {problem}{self._way()}")
+
+
+def _requests(counts: NDArray[np.int64]) -> Iterator[slice]:
+    """Rows of so many records each as slices of as many as one request asks for, of one row at least."""
+    # A row without a record is a row of a request all the same.
+    ends = np.cumsum(np.maximum(counts, 1))
+    start = 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + RECORDS_PER_REQUEST, side="right")))
+        yield slice(start, stop)
+        start = stop
 
 
 def _sendable(token: str) -> str:

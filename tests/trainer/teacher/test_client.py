@@ -83,7 +83,7 @@ def test_rows_come_in_their_order_repeats_included(cache, store):
 
 
 def test_a_whole_view_gives_the_same_bytes(cache, monkeypatch):
-    monkeypatch.setattr(remote, "ROWS_PER_REQUEST", 33)
+    monkeypatch.setattr(remote, "RECORDS_PER_REQUEST", 33)
     for view in range(VIEWS):
         page = cache.fetch_page(view)
         np.testing.assert_array_equal(page, cache.fetch(view, np.arange(ROWS)))
