@@ -31,6 +31,8 @@ def loaded_by(statement: str) -> set[str]:
         "import logit_server.__main__",
         "import cache_builder.cli.app",
         "import trainer.cli.app",
+        "import trainer.run.inputs",
+        "import trainer.run.evaluation_inputs",
         "import kdcache; kdcache.commands()",
         "import cache_builder.views.recipes",
     ],

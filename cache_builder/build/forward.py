@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cache_builder.console.memory import is_exhausted
+from cache_builder.console.names import Precision
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.teachers.ensemble import Ensemble
 from cache_builder.teachers.outputs import LOGITS, logits_of
-from cache_builder.tensors.device import Precision
 from cache_builder.tensors.normalise import normalise
 
 # What a model raises for an input it was not made for.

@@ -11,8 +11,9 @@ import torch
 
 from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
 from cache_builder.build.forward import TeacherForward
+from cache_builder.build.names import check_codec_name
 from cache_builder.build.output import check_name
-from cache_builder.build.preflight import check_codec_name, opened_source
+from cache_builder.build.preflight import opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
@@ -83,7 +84,8 @@ def make_plan(
     data set, where it is open already.
     """
     check_name(settings.cache_name)
-    check_codec_name(settings.codec)
+    if settings.codec is not None:
+        check_codec_name(settings.codec)
     recipe = parse_recipe(settings.recipe) if settings.recipe else None
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)

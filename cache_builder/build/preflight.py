@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache_builder.build.classes import fit_labels
+from cache_builder.build.names import check_codec_name
 from cache_builder.build.output import check_name, check_output
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.libraries import folder_of
-from cache_builder.console.names import unknown_name
 from cache_builder.datasets import ImageSource, LimitedSource, check_there, imagenet_names, open_source
 from cache_builder.datasets.pixels import NEWEST
-from cache_builder.format.codecs import CODECS
-from cache_builder.format.errors import ConfigError, FormatError
+from cache_builder.format.errors import FormatError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.teachers.known import ALIASES, TIMM, check_teacher_name
 from cache_builder.teachers.weight_places import named_classes, split_entry, weights_file
@@ -39,18 +38,13 @@ def check_build(settings: BuildSettings, *, is_first: bool = True) -> ImageSourc
     if is_first:
         check_output(settings.out)
     check_name(settings.cache_name)
-    check_codec_name(settings.codec)
+    if settings.codec is not None:
+        check_codec_name(settings.codec)
     for name, weights in settings.members:
         check_teacher(name, weights)
     source = opened_source(settings)
     _check_classes(settings, source)
     return source
-
-
-def check_codec_name(name: str | None) -> None:
-    """Raise :class:`ConfigError` for a codec that there is not; None = left to calibration."""
-    if name is not None and name not in CODECS:
-        raise ConfigError(unknown_name("codec", name, CODECS))
 
 
 def check_teacher(name: str, weights: str) -> None:

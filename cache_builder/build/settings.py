@@ -7,18 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cache_builder.console.names import DATA_KINDS
+from cache_builder.build.names import check_codec_name, check_recipe, check_teacher_name
+from cache_builder.console.names import DATA_KINDS, check_device_name, check_precision_name
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Decoding
 
 HIDDEN = Option(is_hidden=True)
+DEVICE, PRECISION = Option(check=check_device_name), Option(check=check_precision_name)
 
 
 class BuildSettings(Settings):
     """Settings of ``kdcache build``; each field is the flag of the same name."""
 
-    teacher: Annotated[Names, Field(min_length=1)]
+    teacher: Annotated[Names, Field(min_length=1), Option(check=check_teacher_name)]
     """Name of the teacher: vit_l, vit_b, resnet50, any torchvision classifier, timm:NAME, or
     package.module:factory. Given several times, an ensemble: the mean of the softmax outputs is stored, as
     its log. Its members see the same picture, each normalised its own way, and must have the same classes."""
@@ -27,7 +29,7 @@ class BuildSettings(Settings):
     """Folder of the cache, usually NAME.zarr, or a URL such as s3://bucket/NAME.zarr."""
     views: int = Field(default=8, ge=1)
     """Recorded augmented views of each sample."""
-    recipe: str | None = None
+    recipe: Annotated[str | None, Option(check=check_recipe)] = None
     """How views are drawn: rrc-flip, pad-crop-flip or plain, with parameters as in rrc-flip:min_area=0.25;
     with strong views randaugment, trivialaugment, color-jitter, rrc-erase, mixup, cutmix or augment, as in
     mixup:alpha=0.2,base=pad-crop-flip,erase.probability=0.25; or a FILE.toml. View 0 is always crop and flip
@@ -40,7 +42,7 @@ class BuildSettings(Settings):
     bytes_per_view: float = Field(default=64.0, ge=1)
     """The most bytes that a record should take on disk. Calibration on some teacher outputs takes the most
     faithful setting below it; the table is shown by inspect."""
-    codec: str | None = None
+    codec: Annotated[str | None, Option(check=check_codec_name)] = None
     """How logits become records: topk-tail (every class one by one) or class-sketch (some classes one by one,
     the others rebuilt from a few coefficients). Default: topk-tail for up to 32 classes."""
     top_k: int | None = Field(default=None, ge=1)
@@ -55,9 +57,9 @@ class BuildSettings(Settings):
     """Images per forward pass of the teacher."""
     workers: int | None = Field(default=None, ge=0)
     """Loader processes; their number never changes the result. Default: by device and cores."""
-    device: str = "auto"
+    device: Annotated[str, DEVICE] = "auto"
     """Device that the teacher runs on: auto, cpu, cuda or cuda:N."""
-    precision: str = "auto"
+    precision: Annotated[str, PRECISION] = "auto"
     """Arithmetic of the teacher: auto, fp32, bf16 or fp16."""
     compile: bool = False
     """Have torch.compile translate the teacher first: a minute or more at the start, faster batches after.
@@ -124,13 +126,13 @@ class Reopening(Settings):
     data: str | None = Field(
         default=None, description=f"Data set of the cache, where that has moved: {DATA_KINDS}."
     )
-    teacher: Names = ()
+    teacher: Annotated[Names, Option(check=check_teacher_name)] = ()
     """Name of the teacher, as for build. Default: the one the manifest names."""
     weights: Names = ()
     """Weights of the teacher, as for build. Default: those the manifest names."""
     batch_size: int = Field(default=64, ge=1)
     """Images per forward pass of the teacher."""
-    device: str = "auto"
+    device: Annotated[str, DEVICE] = "auto"
     """Device that the teacher runs on: auto, cpu, cuda or cuda:N."""
     precision: Annotated[str | None, HIDDEN] = None
     """Arithmetic of the teacher: auto, fp32, bf16 or fp16. Default: the cache's."""

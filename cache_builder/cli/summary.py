@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from shlex import quote
 
-from cache_builder.build.pipeline import BuildResult
+from cache_builder.build.finished import BuildResult
 from cache_builder.build.settings import BuildSettings
 from cache_builder.look.inspect import cache_size, class_facts, over_budget, statistics_lines
 

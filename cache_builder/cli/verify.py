@@ -18,6 +18,9 @@ _EXAMPLES = """
 labels, source files and rendered pictures with the data set, and what is stored with what the teacher says
 now: "faithful" tells whether the records are those of its live logits, "codec" what compression loses.
 
+`kdcache verify vit_l.zarr --repair` makes a lost or damaged index of the commits anew; other damage is mended
+by `kdcache build --repair`, or by restoring the file.
+
 **Exit codes**: 0 all is well; 3 the store is damaged; 4 it is whole, but of another data set or teacher; 5
 the build has not ended; 1 and 2 it could not be looked at. What was not checked is named, and no failure.
 """
@@ -33,7 +36,11 @@ def verify(settings: VerifySettings) -> None:
 
     check_cache(settings.cache)
     check_reopening(settings.data, settings.teacher, settings.weights)
+    from cache_builder.verify.repair import remake_index
     from cache_builder.verify.run import run_verify
+
+    if settings.repair:
+        typer.echo(remake_index(settings.cache), err=settings.as_json)
 
     code = run_verify(settings)
     raise typer.Exit(code)

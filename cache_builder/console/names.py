@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 from cache_builder.format.errors import ConfigError
 
@@ -19,6 +20,9 @@ DATA_KINDS = (
 # question marks too.
 OPTIONS = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
 _DIGITS = re.compile(r"(\d+)")
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 SMALL_STUDENTS = ("cnn3", "resnet20")
 """kdtrain's own students, whose trained files are teachers again: ``trainer.students`` makes them."""
@@ -38,6 +42,13 @@ def check_device_name(name: str) -> str:
     """The same name; :class:`ConfigError` for one that is no device's."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ConfigError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
+    return name
+
+
+def check_precision_name(name: str) -> str:
+    """The same name; :class:`ConfigError` for one that is no arithmetic of ours."""
+    if name not in ("auto", *PRECISIONS):
+        raise ConfigError(f"precision {name!r} is not one of auto, {', '.join(PRECISIONS)}")
     return name
 
 

@@ -11,7 +11,7 @@ import functools
 import inspect
 import shlex
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,9 @@ from pydantic.fields import FieldInfo
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Frozen
+
+REQUIRED = "Required."
+"""How the help of an option ends that must be given."""
 
 # A bound that says how many bits there are would only make the help harder to read.
 _LARGEST_BOUND = 10**6
@@ -45,6 +48,9 @@ class Option:
     """Whether the value is given by its place instead of by a flag."""
     is_hidden: bool = False
     """Whether the command line does not have it: a program sets it."""
+    check: Callable[[str], object] | None = None
+    """Raises :class:`ConfigError` for a name that nothing has. The command line looks at all names at once;
+    settings that a program makes are looked at where the name is used."""
 
 
 def three_numbers(value: object) -> object:
@@ -80,7 +86,7 @@ def takes_settings(ending: Callable[[], AbstractContextManager[None]]) -> Callab
 
     Other parameters are typer's. ``ending``: the context in which the options are checked and the function
     runs. The function of a group, which takes a ``typer.Context``, does not run where one of the group's
-    commands does; options that it requires are therefore missed by us, not by typer.
+    commands does. Options that are required are missed by us, not by typer, which names the first one only.
     """
 
     import typer  # Who only wants settings, such as ``kdcache.BuildSettings``, does without.
@@ -92,7 +98,7 @@ def takes_settings(ending: Callable[[], AbstractContextManager[None]]) -> Callab
         parameters: list[inspect.Parameter] = []
         for name, parameter in inspect.signature(function).parameters.items():
             if name in taken:
-                parameters += parameters_of(taken[name], is_late=bool(contexts))
+                parameters += parameters_of(taken[name])
             else:
                 parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
 
@@ -112,20 +118,24 @@ def takes_settings(ending: Callable[[], AbstractContextManager[None]]) -> Callab
     return decorate
 
 
-def parameters_of(model: type[Settings], *, is_late: bool = False) -> Iterable[inspect.Parameter]:
-    """For typer, in the order of the fields. ``is_late``: typer does not look whether one is missing."""
+def parameters_of(model: type[Settings]) -> Iterable[inspect.Parameter]:
+    """For typer, in the order of the fields."""
     for name, info in model.model_fields.items():
         option = _option(info)
         if not option.is_hidden:
-            yield _parameter(name, info, option, is_required=info.is_required() and not is_late)
+            yield _parameter(name, info, option)
 
 
 def checked(model: type[S], values: Mapping[str, Any]) -> S:
     """The settings; raises :class:`ConfigError` that names every flag which is wrong."""
+    wrong = _unknown_names(model, values)
     try:
-        return model.model_validate({name: _choice(model, name, value) for name, value in values.items()})
+        made = model.model_validate({name: _choice(model, name, value) for name, value in values.items()})
     except ValidationError as error:
-        raise ConfigError(_problems(model, error)) from error
+        raise ConfigError("\n".join([*_problems(model, error), *wrong])) from error
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return made
 
 
 def _is_settings(hint: Any) -> bool:
@@ -137,17 +147,18 @@ def _of(model: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in model.model_fields if given.get(name) not in (None, [], ())}
 
 
-def _parameter(name: str, info: FieldInfo, option: Option, is_required: bool) -> inspect.Parameter:
+def _parameter(name: str, info: FieldInfo, option: Option) -> inspect.Parameter:
     """One parameter of a command. Numbers stay text: the model's message then shows what was typed."""
     import typer
 
     kind = _bare(info.annotation)
+    is_late = info.is_required() and not option.is_argument
     shown: dict[str, Any] = {
-        "help": " ".join((info.description or "").split()),
+        "help": " ".join([*(info.description or "").split(), *([REQUIRED] if is_late else [])]),
         "metavar": option.metavar or _metavar(kind, info),
         "rich_help_panel": option.panel,
     }
-    default = inspect.Parameter.empty if is_required else _default(info)
+    default = inspect.Parameter.empty if info.is_required() and option.is_argument else _default(info)
     typed: Any = list[str] if _is_repeated(kind) else kind if kind in (bool, Path) else str
     if default is None:
         typed = typed | None
@@ -224,17 +235,49 @@ def _flag(name: str, option: Option) -> str:
     return option.flag or f"--{name.replace('_', '-')}"
 
 
-def _problems(model: type[Settings], error: ValidationError) -> str:
-    """The first thing that is wrong with each option, one a line."""
+def _named(name: str, option: Option) -> str:
+    """What a message calls an option: one of its flags, or what stands for it in ``--help``."""
+    return option.metavar or name.upper() if option.is_argument else _flag(name, option).partition("/")[0]
+
+
+def _problems(model: type[Settings], error: ValidationError) -> Iterable[str]:
+    """What is missing, and the first thing that is wrong with each option, one a line."""
+    missing: list[str] = []
     said: dict[str, str] = {}
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else ""
         info = model.model_fields.get(name)
-        option = Option(flag=name) if info is None else _option(info)
-        flag = option.metavar or name.upper() if option.is_argument else _flag(name, option).partition("/")[0]
+        flag = _named(name, Option(flag=name) if info is None else _option(info))
         if problem["type"] == "missing":
-            said.setdefault(flag, f"{flag} is missing; --help shows examples")
+            missing.append(flag)
         else:
             found, reason = problem["input"], problem.get("ctx", {}).get("error", problem["msg"])
             said.setdefault(flag, f"{flag} {shlex.quote(str(found))}: {reason}")
-    return "\n".join(said.values())
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        yield f"{_listed(missing)} {verb} missing; --help shows examples"
+    yield from said.values()
+
+
+def _listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _unknown_names(model: type[Settings], values: Mapping[str, Any]) -> list[str]:
+    """What there is to say of names that nothing has, one a line."""
+    said: list[str] = []
+    for name, value in values.items():
+        info = model.model_fields.get(name)
+        check = None if info is None else _option(info).check
+        if check is not None:
+            said += _refused(check, (value,) if isinstance(value, str) else value)
+    return said
+
+
+def _refused(check: Callable[[str], object], names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        try:
+            check(name)
+        except ConfigError as error:
+            yield str(error)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cache_builder.build.parts import copy_begun
-from cache_builder.build.pipeline import TileRunner
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import check_samples, check_teacher, reopened
+from cache_builder.build.tile_runner import TileRunner
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSample, ImageSource

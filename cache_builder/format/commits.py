@@ -22,8 +22,8 @@ REPAIR = "restore the file, or run the same `kdcache build` command with --repai
 INDEX_KEY = "commits/index"
 """Store key of the object that holds all commits of a sealed cache."""
 REPAIR_INDEX = (
-    "restore the file, or run the same `kdcache build` command with --repair: it makes the index anew from "
-    "the commits of the tiles"
+    "restore the file, or run `kdcache verify CACHE` with --repair: it makes the index anew from the commits "
+    "of the tiles"
 )
 
 _Bytes = bytes  # by another name, where a field has this one

@@ -101,14 +101,27 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
     cache, :class:`IncompleteCacheError` when tiles are missing (unless ``allow_partial``) and
     :class:`CorruptCacheError` when the manifest and the commits do not give the cache_id.
     """
+    body = _body_there(location)
+    cache = Cache(location, body)
+    try:
+        cache.check_complete(allow_partial)
+    except CorruptCacheError:
+        # Somebody may have unsealed or sealed it between the manifest and the commits.
+        now = _body_there(location)
+        if now == body:
+            raise
+        cache = Cache(location, now)
+        cache.check_complete(allow_partial)
+    return cache
+
+
+def _body_there(location: str | Path) -> dict[str, Any]:
     body = read_body(location)
     if body is None:
         raise FormatError(
             f"{location}: there is no cache here (no zarr.json); build one with `kdcache build`"
         )
-    cache = Cache(location, body)
-    cache.check_complete(allow_partial)
-    return cache
+    return body
 
 
 class Cache:
@@ -233,11 +246,10 @@ class Cache:
                     f"a file was edited or damaged; {remedy}rebuild the cache"
                 )
         elif not allow_partial:
-            what = (
-                f"{len(missing)} of {len(self.tiles)} tiles are missing" if missing else "it was never sealed"
-            )
+            what = f"{len(missing)} of {len(self.tiles)} tiles are missing" if missing else "it is not sealed"
             raise IncompleteCacheError(
-                f"{self.location} is incomplete: {what}; run the same `kdcache build` command again"
+                f"{self.location} is incomplete: {what}; where a build or a repair is at work, wait until it "
+                "ends, else run the same `kdcache build` command again"
             )
 
     def header_array(self, path: str) -> NDArray[Any]:
@@ -406,6 +418,7 @@ class Cache:
         for (tile, key, shard), size in zip(wanted, sizes, strict=True):
             if size != shard.bytes:
                 self.check_reachable()
+                self.check_unchanged()
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise CorruptCacheError(
                     f"{self.location}: shard {key} ({tile}) {found}, its commit says {shard.bytes} bytes; "
@@ -418,6 +431,17 @@ class Cache:
             raise StorageError(
                 f"{self.location} is out of reach: nothing is there any more. Was it unmounted, renamed or "
                 "removed? Bring it back; what was opened before goes on with it"
+            )
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`IncompleteCacheError` where a sealed cache was opened, and it is not that any more.
+
+        What a build or a repair writes meanwhile does not fit the commits that were read, and is not damaged.
+        """
+        if self._manifest.cache_id is not None and read_body(self.location) != self.body:
+            raise IncompleteCacheError(
+                f"{self.location} was changed since it was opened: a build, a repair or an extension writes "
+                "it anew. Wait until that ends, then open it again"
             )
 
     def _committed_shards(
@@ -451,6 +475,7 @@ class Cache:
     def _undecodable(self, spec: ArraySpec, of_tiles: list[Tile], error: Exception) -> KDCacheError:
         """What it means that bytes did not decode: each shard is read once more and compared."""
         self.check_reachable()
+        self.check_unchanged()
         shards = list(self._committed_shards(of_tiles, [spec]))
         damaged = [(tile, key) for tile, key, shard in shards if not self._is_intact(key, shard)]
         if shards and not damaged:

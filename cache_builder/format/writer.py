@@ -28,6 +28,7 @@ from cache_builder.format.commits import (
     identity_bytes,
     index_bytes,
     make_commit,
+    read_commit_bytes,
 )
 from cache_builder.format.creation import create as create
 from cache_builder.format.creation import header_digests as header_digests
@@ -41,6 +42,7 @@ from cache_builder.format.layout import (
     record_arrays,
     record_path,
     tile_arrays,
+    tiles,
 )
 from cache_builder.format.locations import followed
 from cache_builder.format.manifest import (
@@ -301,6 +303,26 @@ class CacheWriter:
         self._replace_manifest()
         return self.manifest
 
+    def remake_index(self) -> bool:
+        """Write the index of a sealed cache where it is not what the tiles' commits say; whether it was not.
+
+        Raises :class:`CorruptCacheError` where these commits do not give the cache_id.
+        """
+        if not has_index(self.manifest):
+            return False
+        self._check()
+        found = read_commit_bytes(self._store, list(tiles(self.manifest)))
+        if cache_digest(self._body, _identities(found.values())) != self.manifest.cache_id:
+            raise CorruptCacheError(
+                f"{self.location}: the commits of the tiles do not give cache_id {self.manifest.cache_id}, "
+                "so that no index can be made of them: restore them, or rebuild the cache"
+            )
+        index = index_bytes(found.values())
+        is_whole = read_bytes(self._store, INDEX_KEY) == index
+        if not is_whole:
+            write_durably(self._store, INDEX_KEY, index)
+        return not is_whole
+
     def unseal(self) -> None:
         """A finished cache that is repaired has no cache_id, and no index, until it is finished again."""
         if self.manifest.cache_id is not None:
@@ -327,6 +349,17 @@ class CacheWriter:
                 path.unlink(missing_ok=True)
         for folder in creations_beside(followed(root)):
             removed(folder)
+
+
+def _identities(commits: Iterable[bytes]) -> list[bytes]:
+    """What the cache_id takes of commit objects; of one that is damaged, its bytes, which never give it."""
+    found = []
+    for commit in commits:
+        try:
+            found.append(identity_bytes(commit))
+        except (ValueError, TypeError):
+            found.append(commit)
+    return found
 
 
 def _settled(manifest: Manifest) -> dict[str, Any]:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-from cache_builder.console.names import check_device_name
+from cache_builder.console.names import PRECISIONS, Precision, check_device_name, check_precision_name
 from cache_builder.format.errors import ConfigError
-
-Precision = Literal["fp32", "bf16", "fp16"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -27,7 +22,5 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     """``auto`` is bf16 on a GPU that has it, float32 elsewhere; :class:`ConfigError` for an unknown name."""
     if name == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    found = next((precision for precision in PRECISIONS if precision == name), None)
-    if found is None:
-        raise ConfigError(f"precision {name!r} is not one of auto, {', '.join(PRECISIONS)}")
-    return found
+    checked = check_precision_name(name)
+    return next(precision for precision in PRECISIONS if precision == checked)

@@ -65,7 +65,9 @@ class DataVerifier:
         found = agreement(cached, known, labels, self.source.class_names or ())
         differing = np.flatnonzero((cached != found.labels) & (cached >= 0))
         if not differing.size:
-            return ok("labels", f"all {len(cached):,} agree, {found.how}")
+            # What the build says, as inspect does: here the names of classes may be those that it took over.
+            how = self._cache.manifest.environment.get("labels", found.how)
+            return ok("labels", f"all {len(cached):,} agree: {how}")
         row = int(differing[0])
         return _differs(
             "labels",

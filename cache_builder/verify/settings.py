@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cache_builder.build.settings import HIDDEN, Reopening
+from cache_builder.build.settings import HIDDEN, PRECISION, Reopening
 from cache_builder.console.names import DATA_KINDS
 from cache_builder.console.options import Option
 
@@ -20,7 +20,7 @@ class VerifySettings(Reopening):
         default=None,
         description=f"Data set that the cache was built from: {DATA_KINDS}. Default: not compared.",
     )
-    precision: str | None = None
+    precision: Annotated[str | None, PRECISION] = None
     """Arithmetic of the teacher: auto, fp32, bf16 or fp16. Default: the cache's."""
     workers: Annotated[int | None, HIDDEN] = 0
     """Loader processes: the few samples are read in this one."""
@@ -30,5 +30,8 @@ class VerifySettings(Reopening):
     """Do not run the teacher."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of random samples."""
+    repair: bool = False
+    """First make a lost or damaged index of the commits anew, from the commits of the tiles. Damaged tiles
+    are written anew by kdcache build --repair."""
     as_json: Annotated[bool, Option(flag="--json")] = False
     """Print one machine-readable JSON object."""

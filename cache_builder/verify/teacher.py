@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from cache_builder.build.forward import TeacherForward
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, render_batches
+from cache_builder.console.names import PRECISIONS, Precision
 from cache_builder.console.progress import Progress
 from cache_builder.datasets import ImageSource
 from cache_builder.format.probabilities import total_variation
 from cache_builder.format.reader import Cache
-from cache_builder.tensors.device import PRECISIONS, Precision
 from cache_builder.tensors.encode import RecordEncoder
 from cache_builder.verify.faithful import (
     TEMPERATURES,

@@ -64,6 +64,10 @@ class Recipe(Frozen):
         """Whether samples of a view are mixed with a partner."""
         return False
 
+    def mixes_any(self, views: int) -> bool:
+        """Whether any of the first views mixes."""
+        return any(self.mixes(view) for view in range(views))
+
     def min_views(self) -> int:
         """How many views a cache needs so that what the recipe is for happens in one of them."""
         return 1

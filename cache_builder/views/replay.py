@@ -56,7 +56,7 @@ class Replay:
     @property
     def mixes(self) -> bool:
         """Whether samples are mixed with each other in any of the views."""
-        return any(self.recipe.mixes(view) for view in range(self.count))
+        return self.recipe.mixes_any(self.count)
 
     def batch(self, pairs: Sequence[tuple[int, int]], read: ReadImage) -> list[Rendered]:
         """Render (row, view) pairs, in their order.

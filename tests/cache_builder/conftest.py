@@ -10,7 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from cache_builder.build.pipeline import BuildResult, build
+from cache_builder.build.finished import BuildResult
+from cache_builder.build.pipeline import build
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.progress import BuildProgress
 from tests.cache_builder.command import arguments, run

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cache_builder.build import pipeline
+from cache_builder.build.recorder import BatchRecorder
+from cache_builder.build.tile_runner import TileRunner
 from cache_builder.format.reader import open_cache, read_manifest
 from tests.cache_builder.cli.test_app import invoke
 from tests.cache_builder.command import arguments
@@ -81,19 +82,26 @@ def test_a_full_disk_is_told_before_the_next_tile_is_through(
 ) -> None:
     """A tile of a large teacher takes hours: nobody should compute one for a disk that is full."""
     encoded = 0
-    encode = pipeline.TileRunner._encode
+    record, run_tile = BatchRecorder.record, TileRunner._run_tile
+    runners: list[TileRunner] = []
 
-    def counted(self: pipeline.TileRunner, *arguments: object) -> object:
+    def noted(self: TileRunner, *arguments: object) -> object:
+        runners.append(self)
+        return run_tile(self, *arguments)  # type: ignore[arg-type]
+
+    def counted(self: BatchRecorder, *arguments: object) -> object:
         nonlocal encoded
         encoded += 1
         if encoded == 3:
             fill(disk, 0)
         if encoded == 11:
-            assert self._pending is not None
-            assert isinstance(self._pending.exception(), OSError)
-        return encode(self, *arguments)  # type: ignore[arg-type]
+            pending = runners[-1]._pending
+            assert pending is not None
+            assert isinstance(pending.exception(), OSError)
+        return record(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline.TileRunner, "_encode", counted)
+    monkeypatch.setattr(TileRunner, "_run_tile", noted)
+    monkeypatch.setattr(BatchRecorder, "record", counted)
     # Tiles of 40 rows, batches of five rows (15 images): eight batches a tile.
     with pytest.raises(OSError, match="No space left"):
         run_build(out=disk / "cache.zarr", tile_rows=40, batch_size=15, top_k=40, views=3)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cache_builder.build.pipeline import BuildResult, build
+from cache_builder.build.finished import BuildResult
+from cache_builder.build.pipeline import build
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.progress import BuildProgress
 from cache_builder.exchange.extend import ExtendSettings, extend

@@ -146,7 +146,7 @@ class TestOpening:
 
     def test_a_cache_that_was_never_sealed(self, tmp_path: Path) -> None:
         write_synthetic_cache(tmp_path / "c.zarr", synthetic_logits(3, 100, 40), commit=8)
-        with pytest.raises(IncompleteCacheError, match="never sealed"):
+        with pytest.raises(IncompleteCacheError, match="it is not sealed"):
             open_cache(tmp_path / "c.zarr")
         assert open_cache(tmp_path / "c.zarr", allow_partial=True).read_page(2).shape[0] == 100
 

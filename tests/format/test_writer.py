@@ -21,6 +21,7 @@ from cache_builder.format import (
     IncompleteCacheError,
     Manifest,
     open_cache,
+    reader,
     writer,
 )
 from cache_builder.format.codecs import Fields
@@ -150,10 +151,39 @@ class TestTiles:
         manifest = open_cache(tail_cache.path).manifest
         out = writer.CacheWriter(tail_cache.path, manifest)
         rewrite(tail_cache, out, next(tiles(manifest)))
-        with pytest.raises(IncompleteCacheError, match="never sealed"):
+        with pytest.raises(IncompleteCacheError, match="it is not sealed"):
             open_cache(tail_cache.path)
         out.finish()
         assert open_cache(tail_cache.path).manifest.cache_id == manifest.cache_id
+
+    def test_a_reader_is_told_of_what_happens_to_its_cache(self, tail_cache: Written) -> None:
+        cache = open_cache(tail_cache.path)
+        out = writer.CacheWriter(tail_cache.path, cache.manifest)
+        tile = next(tiles(cache.manifest))
+        out.withdraw(tile)
+        (tail_cache.path / "records/logits/lse/c/0/0").write_bytes(b"half")
+        with pytest.raises(IncompleteCacheError, match="was changed since it was opened"):
+            cache.read_page(0)
+        rewrite(tail_cache, out, tile)
+        out.finish()
+        assert open_cache(tail_cache.path).read_page(0).tobytes() == cache.read_page(0).tobytes()
+
+    def test_a_cache_that_is_unsealed_while_it_is_opened_is_not_called_damaged(
+        self, tail_cache: Written, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        manifest = open_cache(tail_cache.path).manifest
+        out = writer.CacheWriter(tail_cache.path, manifest)
+        read_index = reader.read_index
+
+        def unsealed_first(*arguments: object) -> object:
+            out.unseal()
+            return read_index(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(reader, "read_index", unsealed_first)
+        with pytest.raises(
+            IncompleteCacheError, match="it is not sealed; where a build or a repair is at work"
+        ):
+            open_cache(tail_cache.path)
 
     def test_a_damaged_tile_is_repaired_by_deleting_its_commit(self, tail_cache: Written) -> None:
         before = contents(tail_cache.path)
@@ -164,7 +194,7 @@ class TestTiles:
         out = writer.CacheWriter(tail_cache.path, manifest)
         assert not out.is_committed(tile)
         rewrite(tail_cache, out, tile)
-        with pytest.raises(IncompleteCacheError, match="never sealed"):
+        with pytest.raises(IncompleteCacheError, match="it is not sealed"):
             open_cache(tail_cache.path)
         out.finish()
         assert contents(tail_cache.path) == before

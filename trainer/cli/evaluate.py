@@ -12,6 +12,7 @@ import typer
 from pydantic import Field
 
 from cache_builder.console.lazy import STYLE
+from cache_builder.console.names import check_device_name
 from cache_builder.console.options import Option, Settings, takes_settings
 from trainer.cli.ending import reported
 
@@ -33,7 +34,7 @@ class EvalSettings(Settings):
     """The cache's view to compare in, counted from 0."""
     limit: int | None = Field(default=None, ge=1)
     """With --cache: only the first N images of --data."""
-    device: str = "auto"
+    device: Annotated[str, Option(check=check_device_name)] = "auto"
     """Device that the student runs on: auto, cpu, cuda or cuda:N."""
     as_json: Annotated[bool, Option(flag="--json")] = False
     """Print one machine-readable JSON object."""

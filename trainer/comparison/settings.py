@@ -7,8 +7,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cache_builder.console.options import Names
+from cache_builder.console.options import Names, Option
 from trainer.run.settings import DATA, MACHINE, STUDENT, SharedSettings, TrainSettings
+
+
+def check_losses(text: str) -> None:
+    """Raise :class:`ConfigError` for methods that nobody has."""
+    from trainer.comparison.methods import check_methods
+
+    check_methods(text)
 
 
 class CompareSettings(SharedSettings):
@@ -21,7 +28,7 @@ class CompareSettings(SharedSettings):
     as in kdtrain."""
     val_data: Annotated[str, DATA]
     """Held-out images, on which methods are compared."""
-    losses: Annotated[str, STUDENT]
+    losses: Annotated[str, STUDENT, Option(check=check_losses)]
     """Methods between commas: names (their published objectives), objectives as in 'kd,ce*0.1 +
     kd(temperature=2)*0.9', or all. Hard labels always take part."""
     seeds: Annotated[int, STUDENT] = Field(default=3, ge=1)

@@ -52,8 +52,7 @@ def check_partners(cache: TeacherCache, source: ImageSource, rows: NDArray[np.in
     ``rows``: the usable ones that it has.
     """
     manifest = cache.manifest
-    recipe = recipe_from(manifest.views.recipe)
-    if not any(recipe.mixes(view) for view in range(manifest.views.count)):
+    if not recipe_from(manifest.views.recipe).mixes_any(manifest.views.count):
         return
     missing = np.setdiff1d(np.arange(manifest.data.samples), [*rows, *manifest.invalid_rows])
     if missing.size:

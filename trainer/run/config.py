@@ -22,6 +22,8 @@ class DecidedSettings(TrainSettings):
 
     image_size: int = Field(ge=1)
     """Side in pixels the student sees."""
+    batch_size: int = Field(ge=1)
+    """Images of one optimiser step."""
     lr: float = Field(gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(ge=0)

@@ -26,6 +26,7 @@ from trainer.teacher.client import TeacherCache
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 _SMALL_IMAGE = 64
+_BATCH_SIZE = 128
 
 
 def resolve(
@@ -46,6 +47,9 @@ def resolve(
         terms = for_two_heads(terms)
     objective = Objective(terms)
     set_aside = count_set_aside(dataset.labelled) if objective.held_out_losses else 0
+    samples = len(dataset) - set_aside
+    batch_size = settings.batch_size or usual_batch_size(samples, settings.accumulation)
+    settings = settings.model_copy(update={"batch_size": batch_size})
     needs_second = classes.choice == "both" and objective.needs_aux_head
     return RunConfig(
         product_version=version("kdcache"),
@@ -59,7 +63,7 @@ def resolve(
         columns=classes.columns,
         teacher_classes=classes.teacher_classes,
         label_names=dict(classes.label_names),
-        samples=len(dataset) - set_aside,
+        samples=samples,
         set_aside=set_aside,
         labelled=dataset.labelled,
         view_count=dataset.views.count,
@@ -72,6 +76,11 @@ def resolve(
     )
 
 
+def usual_batch_size(samples: int, accumulation: int) -> int:
+    """Images of a step where nobody said: 128, or what there is of whole micro-batches."""
+    return max(1, min(_BATCH_SIZE, samples) // accumulation) * accumulation
+
+
 def _decided(
     settings: TrainSettings,
     caches: Sequence[TeacherCache],
@@ -82,8 +91,11 @@ def _decided(
     choice: ClassChoice,
     needs_second: bool,
 ) -> DecidedSettings:
-    """The settings with every None and auto replaced; ``needs_second``: a head of its own is for the
-    teacher's classes."""
+    """The settings, whose batch size is decided, with every None and auto replaced.
+
+    ``needs_second``: a head of its own is for the teacher's classes.
+    """
+    assert settings.batch_size is not None
     seen = caches[0].manifest.input if caches else None
     sgd = settings.optimizer == "sgd"
     small = dataset.image_size <= _SMALL_IMAGE

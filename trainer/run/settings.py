@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from cache_builder.console.names import DATA_KINDS, check_device_name
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
 from cache_builder.format.locations import local_output
+from trainer.run.names import check_objective, check_recipe, check_student
 
 # Headings of --help.
 DATA, STUDENT = Option(panel="Data and teacher"), Option(panel="Student and objective")
@@ -28,15 +29,16 @@ class SharedSettings(Settings):
     built from the same data with the same views. Default: no teacher, views are drawn here."""
     val_data: Annotated[str | None, DATA] = None
     """Held-out images, evaluated on centre crops. Default: no evaluation."""
-    student: Annotated[str, STUDENT] = "resnet18"
+    student: Annotated[str, STUDENT, Option(check=check_student)] = "resnet18"
     """Model that is trained: any torchvision classifier, cnn3, resnet20, with arguments as in cnn3(width=8),
     or package.module:factory."""
     published: Annotated[Literal["auto", "imagenet", "cifar100"], STUDENT] = "auto"
     """Whose settings a method's name stands for: imagenet, cifar100, auto (cifar100 up to 64 pixels)."""
     epochs: Annotated[int, OPTIMISER] = Field(default=30, ge=1)
     """Passes over the training images."""
-    batch_size: Annotated[int, OPTIMISER] = Field(default=128, ge=1)
-    """Images of one optimiser step, over all devices and micro-batches."""
+    batch_size: Annotated[int | None, OPTIMISER] = Field(default=None, ge=1)
+    """Images of one optimiser step, over all devices and micro-batches. Default: 128, or all where there are
+    fewer."""
     optimizer: Annotated[Literal["sgd", "adamw"], OPTIMISER] = "sgd"
     """How weights are updated: sgd (Nesterov) or adamw."""
     lr: Annotated[float | None, OPTIMISER] = Field(default=None, gt=0)
@@ -50,7 +52,7 @@ class SharedSettings(Settings):
     """Only the first N images are used, as in kdcache build --limit."""
     out: Annotated[Path, MACHINE]
     """Folder of the run."""
-    device: Annotated[str, MACHINE] = "auto"
+    device: Annotated[str, MACHINE, Option(check=check_device_name)] = "auto"
     """Device that the student is trained on: auto, cpu, cuda or cuda:N."""
     workers: Annotated[int | None, MACHINE] = Field(default=None, ge=0)
     """Loader processes per device; their number never changes the result. Default: by cores and size of the
@@ -64,17 +66,11 @@ class SharedSettings(Settings):
         """``--out`` is a folder: a URL would be taken for the name of one."""
         return local_output(value)
 
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        """Whether this machine has it is known only when torch is there."""
-        return check_device_name(value)
-
 
 class TrainSettings(SharedSettings):
     """Settings of one run; each field is the flag of the same name. None = decided when the run starts."""
 
-    loss: Annotated[str, STUDENT] = "kd"
+    loss: Annotated[str, STUDENT, Option(check=check_objective)] = "kd"
     """What is minimised: a method's name (its published objective), a weighted sum, or a .json or .toml file;
     see kdtrain losses. package.module:Name is a loss of your own."""
     aux_head: Annotated[str | None, STUDENT] = None
@@ -104,7 +100,7 @@ class TrainSettings(SharedSettings):
     eval_crop: Annotated[float | None, DATA] = Field(default=None, gt=0, le=1)
     """Centre crop of held-out images, as a part of the shorter side. Default: 1 up to 64 pixels, else
     0.875."""
-    recipe: Annotated[str | None, DATA] = None
+    recipe: Annotated[str | None, DATA, Option(check=check_recipe)] = None
     """How views are drawn without a cache: pad-crop-flip, rrc-flip or plain, as in rrc-flip:flip=0, or with
     strong views randaugment, trivialaugment, color-jitter or rrc-erase; see kdcache build --help."""
     views: Annotated[int | None, DATA] = Field(default=None, ge=1)

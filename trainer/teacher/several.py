@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cache_builder.format import ConfigError
 from cache_builder.format.same_samples import contradictions, first_difference, same_ids
-from cache_builder.views.replay import Replay
+from cache_builder.views import recipe_from
 from trainer.teacher.client import TeacherCache
 
 
@@ -50,7 +50,8 @@ def _differences(first: TeacherCache, other: TeacherCache) -> Iterator[str]:
     if not same_ids(first.manifest, other.manifest):
         yield f"their sample ids differ ({_told_difference(first.ids, other.ids)})"
     invalid = first.manifest.invalid_rows, other.manifest.invalid_rows
-    if invalid[0] != invalid[1] and Replay.of(first.manifest).mixes:
+    views = first.manifest.views
+    if invalid[0] != invalid[1] and recipe_from(views.recipe).mixes_any(views.count):
         yield "their unreadable samples differ, and their recipe mixes samples with each other"
     labels = contradictions(first.labels, other.labels)
     digests = first.digests != other.digests

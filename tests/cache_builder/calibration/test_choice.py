@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from cache_builder.build.preflight import check_codec_name
+from cache_builder.build.names import check_codec_name
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.calibrate import CALIBRATORS
 from cache_builder.format import CODECS, ConfigError
@@ -83,7 +83,7 @@ def test_an_unknown_name_is_told_with_the_near_ones() -> None:
 
 def test_it_is_told_before_torch_is_imported() -> None:
     code = (
-        "import sys\nfrom cache_builder.build.preflight import check_codec_name\n"
+        "import sys\nfrom cache_builder.build.names import check_codec_name\n"
         "from cache_builder.format.errors import ConfigError\n"
         "try:\n    check_codec_name('none')\nexcept ConfigError:\n    sys.exit('torch' in sys.modules)"
     )

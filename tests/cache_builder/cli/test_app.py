@@ -156,7 +156,17 @@ class TestBuild:
     def test_required_flags(self) -> None:
         ended = invoke("build", "--teacher", "resnet18")
         assert ended.exit_code == 2
-        assert "Missing option" in ended.output
+        assert ended.stderr == "error: --data and --out are missing; --help shows examples\n"
+        ended = invoke("build")
+        assert ended.stderr == "error: --teacher, --data and --out are missing; --help shows examples\n"
+
+    def test_every_wrong_name_is_told_at_once(self) -> None:
+        names = "--teacher resnet17 --codec topk --recipe rcc-flip --device gpu --precision fp8 --views 0"
+        ended = invoke("build", "--data", "digits", *names.split())
+        said = ["--out is missing", "--views 0: ", "did you mean 'resnet1", "unknown codec 'topk'"]
+        said += ["did you mean 'rrc-flip'", "device 'gpu' is not one of", "precision 'fp8' is not one of"]
+        assert (ended.exit_code, [text for text in said if text not in ended.stderr]) == (2, [])
+        assert len(ended.stderr.splitlines()) == 7
 
     def test_an_unreadable_image(self, own_photos: Path, tmp_path: Path) -> None:
         bad = own_photos / "class_03" / "img_0.jpg"

@@ -10,6 +10,7 @@ import typer
 import typer.main
 
 from cache_builder.cli.app import app as builder
+from cache_builder.console.options import REQUIRED
 from trainer.cli.app import app as trainer
 
 PROGRAMS = {"kdcache": builder, "kdtrain": trainer}
@@ -38,7 +39,7 @@ def described(option: Any) -> str:
     default = None if option.default in ((), []) else option.default
     facts = [
         f"default {default}",
-        "required" if option.required else "",
+        "required" if option.required or (option.help or "").endswith(REQUIRED) else "",
         "several" if option.multiple or option.nargs < 0 else "",
         "switch" if getattr(option, "is_flag", False) else "",
         f"panel {panel}" if (panel := getattr(option, "rich_help_panel", None)) else "",

@@ -140,6 +140,35 @@ def test_what_is_wrong_is_named_as_its_flag(values: dict[str, Any], said: str) -
     assert said in str(caught.value)
 
 
+def known_grain(name: str) -> None:
+    """Rye and wheat are grains."""
+    if name not in ("rye", "wheat"):
+        raise ConfigError(f"unknown grain {name!r}")
+
+
+class Milling(Settings):
+    """Settings with names that are looked up."""
+
+    grain: Annotated[Names, Option(check=known_grain)]
+    """What is ground."""
+    sacks: int
+    """How many there are."""
+    mill: Annotated[str, Option(check=known_grain)] = "none"
+    """A default is not looked up."""
+
+
+def test_wrong_names_are_said_beside_everything_else() -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked(Milling, {"grain": ["rye", "rice", "corn"], "mill": "sand"})
+    assert str(caught.value).splitlines() == [
+        "--sacks is missing; --help shows examples",
+        "unknown grain 'rice'",
+        "unknown grain 'corn'",
+        "unknown grain 'sand'",
+    ]
+    assert checked(Milling, {"grain": ("rye", "wheat"), "sacks": 3}).grain == ("rye", "wheat")
+
+
 class Journey(Settings):
     """Of a group: its required option must not stand in the way of a command."""
 

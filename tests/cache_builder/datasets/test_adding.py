@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_builder.build.pipeline import BuildResult
+from cache_builder.build.finished import BuildResult
 from cache_builder.datasets import DATASETS, open_source
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.reader import open_cache

@@ -20,7 +20,7 @@ from cache_builder.format.commits import INDEX_KEY
 from cache_builder.format.errors import FormatError
 from cache_builder.format.layout import record_arrays, tiles
 from cache_builder.format.manifest import RequestSection, canonical_json
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.reader import open_cache, read_manifest
 from cache_builder.format.statistics import StatisticSums, TileStatistics
 from cache_builder.verify.report import Outcome, Report
 from cache_builder.verify.run import run_verify, verify
@@ -108,6 +108,8 @@ class TestGood:
             "faithful",
             "codec",
         ]
+        said = {check.name: check.said for check in report.checks}
+        assert said["labels"].endswith(f"agree: {open_cache(whole).manifest.environment['labels']}")
         figures = {check.name: check.figures for check in report.checks}
         assert figures["faithful"]["records"] == 80
         # How many are equal to the last bit hangs on the processor: 44 to 80 of these were seen.
@@ -298,8 +300,6 @@ class TestOtherData:
             def __len__(self) -> int:
                 return len(self.ids)
 
-        from cache_builder.format.reader import open_cache
-
         with BuildProgress(Console(file=io.StringIO())) as progress:
             verifier = DataVerifier(open_cache(whole), Swapped(), np.arange(80), progress)  # type: ignore[arg-type]
             check = next(verifier.checks())
@@ -360,7 +360,6 @@ class TestOtherTeacher:
 
     def test_shuffled_records(self, own: Path, photos: Path) -> None:
         """A store that is whole in itself, with the records of one page permuted before it was written."""
-        from cache_builder.format.reader import open_cache
         from cache_builder.format.writer import CacheWriter
 
         cache = open_cache(own)

@@ -140,7 +140,7 @@ def test_refusals_that_need_a_cache(cache, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "--data is missing"),
+        ([], 2, "--data and --out are missing"),
         (["--data", "digits"], 2, "--out is missing"),
         ([*TINY, "--out", "x", "--optimizer", "lion"], 2, "--optimizer lion: Input should be 'sgd'"),
         ([*TINY, "--out", "x", "--mean", "1,2"], 2, "--mean 1,2: expected three numbers such as"),

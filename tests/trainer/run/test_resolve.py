@@ -8,6 +8,7 @@ import pytest
 
 from tests.trainer.runs import config, write_digits_cache
 from trainer.run.assemble import assemble
+from trainer.run.resolve import usual_batch_size
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,19 @@ def test_the_rate_follows_the_batch_for_sgd_only(tmp_path, cache):
     adamw = resolved(tmp_path, cache, optimizer="adamw", batch_size=64).settings
     assert (adamw.lr, adamw.weight_decay) == (1e-3, 0.05)
     assert resolved(tmp_path, cache, lr=0.7).settings.lr == 0.7
+
+
+@pytest.mark.parametrize(
+    ("images", "accumulation", "expected"),
+    [(1000, 1, 128), (1000, 3, 126), (90, 1, 90), (90, 4, 88), (2, 4, 4)],
+)
+def test_a_batch_is_128_images_or_what_there_is(images, accumulation, expected):
+    assert usual_batch_size(images, accumulation) == expected
+
+
+def test_a_run_on_few_images_has_smaller_batches(tmp_path, cache):
+    few = resolved(tmp_path, cache, batch_size=None, limit=90).settings
+    assert (few.batch_size, few.lr) == (90, pytest.approx(0.1 * 90 / 256) if few.optimizer == "sgd" else 1e-3)
 
 
 def test_the_teacher_says_size_and_normalisation(tmp_path, cache):

@@ -1,0 +1,85 @@
+"""What an earlier run left: a cache of the same settings, and whether anything has to be done still."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cache_builder.build.parts import part_tiles
+from cache_builder.build.plan import Plan, check_settings, refuse_other
+from cache_builder.console.progress import BuildStats
+from cache_builder.datasets.orders import BetterOrder
+from cache_builder.format.class_names import NO_NAMES, ClassNames
+from cache_builder.format.commits import read_commit_bytes
+from cache_builder.format.creation import check_unclaimed
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.layout import tiles
+from cache_builder.format.locations import is_remote
+from cache_builder.format.manifest import Manifest, differing_names
+from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.same_samples import differing_array
+from cache_builder.format.statistics import TeacherStatistics
+from cache_builder.format.store import open_store
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished cache."""
+
+    manifest: Manifest
+    stats: BuildStats
+    """Of this run."""
+    was_finished: bool
+    """The cache was complete before: nothing had to be done."""
+    statistics: TeacherStatistics | None
+    """What the teacher did on all views of the cache, also those of earlier runs."""
+    names: ClassNames = NO_NAMES
+    """What the classes are called."""
+    order: BetterOrder | None = None
+    """Another order of the classes under which the teacher is far better, on the views of this run."""
+
+
+def resumed(plan: Plan) -> Manifest | None:
+    """The manifest of a cache of the same settings that is there already."""
+    out = plan.settings.out
+    stored = read_manifest(out)
+    if stored is None:
+        if is_remote(out):
+            check_unclaimed(out, plan.manifest)
+        return None
+    check_settings(plan, stored)
+    cache = open_cache(out, allow_partial=True)
+    refuse_other(plan, stored, differing_names(cache.class_names, plan.table.names.teacher))
+    if differing_array(cache, plan.table) is not None:
+        raise ConfigError(
+            f"{out} was begun over other sample ids or labels than {plan.settings.data} has now: "
+            "restore the data set, or use another --out"
+        )
+    return cache.manifest
+
+
+def finished_by_these_settings(plan: Plan) -> BuildResult | None:
+    """What there is, where that is of these settings and whole."""
+    with suppress(ConfigError):
+        return finished(plan)
+    return None
+
+
+def finished(plan: Plan) -> BuildResult | None:
+    """What there is, where nothing has to be done."""
+    stored = resumed(plan)
+    if stored is None:
+        return None
+    part = part_tiles(stored, plan.settings.rows)
+    is_part = len(part) < len(list(tiles(stored)))
+    # A tile whose commit was deleted because its shards were damaged is built again, also of a sealed cache.
+    commits = read_commit_bytes(open_store(plan.settings.out, read_only=True), part)
+    if (stored.cache_id is None and not is_part) or len(commits) < len(part):
+        return None
+    return result_of(plan, stored, BuildStats(), was_finished=True)
+
+
+def result_of(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: bool) -> BuildResult:
+    """What this run did, and what the teacher did on all views of the cache."""
+    cache = open_cache(plan.settings.out, allow_partial=plan.settings.rows is not None)
+    return BuildResult(manifest, stats, was_finished, cache.statistics(), cache.names)

@@ -1,0 +1,121 @@
+"""Tile by tile: render, record, check, write; a tile is written while the next one is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache_builder.build.launch import ALONE, Launch
+from cache_builder.build.parts import part_tiles
+from cache_builder.build.plan import Plan
+from cache_builder.build.recorder import BatchRecorder
+from cache_builder.build.rendering import RenderedBatch, RenderTask, chunks, in_pairs
+from cache_builder.build.running import rendered
+from cache_builder.build.same_images import SameImages
+from cache_builder.console.progress import BuildStats, Progress
+from cache_builder.datasets.orders import OrderTally
+from cache_builder.format.layout import Tile
+from cache_builder.format.manifest import Manifest
+from cache_builder.format.statistics import TileStatistics
+from cache_builder.format.writer import CacheWriter
+
+
+class TileRunner:
+    """Runs the uncommitted tiles of a cache, one writer thread behind the teacher."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        manifest: Manifest,
+        writer: CacheWriter,
+        progress: Progress,
+        launch: Launch = ALONE,
+    ) -> None:
+        self._plan = plan
+        self._launch = launch
+        self._manifest = manifest
+        self._writer = writer
+        self._progress = progress
+        self._stats = BuildStats()
+        self._recorder = BatchRecorder(plan, manifest, writer.codec, self._stats)
+        self._same_images = SameImages(plan, manifest, writer)
+        self._pending: Future[None] | None = None
+
+    @property
+    def order(self) -> OrderTally:
+        """Whether another order of the classes suits the teacher better."""
+        return self._recorder.order
+
+    def run(self) -> BuildStats:
+        """Run and commit every missing tile of this process."""
+        everything = self._launch.share(part_tiles(self._manifest, self._plan.settings.rows))
+        todo = [tile for tile in everything if not self._writer.is_committed(tile)]
+        total = sum(tile.count for tile in everything)
+        before = total - sum(tile.count for tile in todo)
+        self._progress.start("building", total, before)
+        batches = rendered(self._plan, chain.from_iterable(self.batches(self._plan, tile) for tile in todo))
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer") as pool:
+            for tile in todo:
+                finished = self._run_tile(tile, batches, before)
+                self._written()
+                self._same_images.check_tile(finished.tile, finished.digests)
+                self._pending = pool.submit(self._write, finished)
+            self._written()
+        self._progress.update(before + self._stats.done, self._stats.describe(), last=True)
+        return self._stats
+
+    def _written(self) -> None:
+        """Wait for the tile that is being written; raises what its writer raised."""
+        if self._pending is not None:
+            self._pending.result()
+
+    @staticmethod
+    def batches(plan: Plan, tile: Tile) -> Iterator[list[RenderTask]]:
+        """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
+        per_batch = max(1, plan.settings.batch_size // len(tile.views))
+        rows = in_pairs(plan.replay, tile)
+        return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in rows], per_batch)
+
+    def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
+        height, width = len(tile.views), len(tile.rows)
+        records = np.empty((height, width, self._writer.codec.layout.record_bytes), np.uint8)
+        digests = np.zeros(width, np.uint64)
+        invalid: list[int] = []
+        filled = 0
+        while filled < width:
+            if self._pending is not None and self._pending.done():
+                self._pending.result()  # a full disk is told now, not after hours of computing
+            batch = next(batches)
+            self._same_images.check_batch(batch)
+            places = np.array(batch.rows) - tile.row_start
+            records[:, places] = self._recorder.record(batch, tile)
+            digests[places] = batch.digests
+            invalid += [row for row, error in zip(batch.rows, batch.errors, strict=True) if error]
+            filled += len(batch.rows)
+            self._stats.done += len(batch.rows) * height
+            self._progress.update(before + self._stats.done, self._stats.describe())
+        return FinishedTile(tile, records, digests, sorted(invalid), self._recorder.meter.take())
+
+    def _write(self, finished: FinishedTile) -> None:
+        written = self._writer.write_records(
+            finished.tile, finished.records, finished.digests, finished.invalid, finished.statistics
+        )
+        self._stats.bytes_written += written
+        self._stats.records_committed += finished.tile.count
+
+
+@dataclass(frozen=True)
+class FinishedTile:
+    """A tile in memory, ready to be written."""
+
+    tile: Tile
+    records: NDArray[np.uint8]
+    """uint8 [views, rows, record_bytes]."""
+    digests: NDArray[np.uint64]
+    invalid: list[int]
+    statistics: TileStatistics
