@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 
 import torch
+from torch import Tensor
 
 from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
 from cache_builder.build.forward import TeacherForward
@@ -63,6 +64,8 @@ class Plan:
     workers: int
     data_names: tuple[str, ...] | None = None
     """Class names of the data where its labels are the teacher's by their position alone."""
+    remembered: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
+    """Live logits that calibration computed in the build's own batches, by first view and rows of a batch."""
 
     @cached_property
     def replay(self) -> Replay:
@@ -231,8 +234,13 @@ def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
     """What the codec's calibrator is asked for."""
     if settings.tail_rank and settings.tail_rank >= classes:
         raise ConfigError(f"--tail-rank {settings.tail_rank}: the teacher has {classes} classes; use fewer")
+    if settings.lose is not None and settings.bytes_per_view is not None:
+        raise ConfigError(
+            "--lose says what a record may lose and --bytes-per-view what it may take: give one of them"
+        )
     top_k = None if settings.top_k is None else min(settings.top_k, classes)
     request = CodecRequest(
+        lose=settings.lose,
         bytes_per_view=settings.bytes_per_view,
         top_k=top_k,
         tail_rank=settings.tail_rank,

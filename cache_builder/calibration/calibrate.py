@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.calibration.class_sketch import SketchCalibrator
-from cache_builder.calibration.contract import Calibration, Calibrator
+from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope
 from cache_builder.calibration.joint_sketch import JointSketchCalibrator
 from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.topk_tail import ExactCalibrator, is_exact
+from cache_builder.format.codecs.joint_sketch import MOST_CLASSES
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CodecRequest, Manifest
 
@@ -32,7 +33,9 @@ def calibrator(name: str) -> Calibrator:
 
 def usual_codec(classes: int, request: CodecRequest) -> str:
     """The codec where the user names none: every class one by one where they are few, else a sketch."""
-    return "topk-tail" if is_exact(classes, request) else "class-sketch"
+    if is_exact(classes, request):
+        return "topk-tail"
+    return "joint-sketch" if classes <= MOST_CLASSES else "class-sketch"
 
 
 def checked_request(classes: int, request: CodecRequest, codec: str | None) -> CodecRequest:
@@ -50,21 +53,19 @@ def unfitted(classes: int, request: CodecRequest, codec: str | None = None) -> C
     return calibrator(codec or usual_codec(classes, request)).unfitted(classes, request)
 
 
-def groups(manifest: Manifest, request: CodecRequest, codec: str | None = None) -> list[tuple[int, range]]:
+def groups(manifest: Manifest, codec: str | None = None) -> list[tuple[int, range]]:
     """Rows and views whose logits :func:`fit` gets, as many views of each row."""
-    chosen = calibrator(codec or usual_codec(manifest.classes, request))
+    chosen = calibrator(codec or usual_codec(manifest.classes, manifest.requested.codec))
     return chosen.groups(manifest)
 
 
 def fit(
-    logits: NDArray[np.float32], request: CodecRequest, codec: str | None = None, views: int = 1
+    logits: NDArray[np.float32], request: CodecRequest, codec: str | None = None, scope: Scope = ALONE
 ) -> Calibration:
     """Choose the settings and fit the codec to calibration logits [pairs, C]. Deterministic.
 
-    ``views``: so many consecutive logits are of one sample.
-
-    Without a name, few classes are stored one by one, where those that the teacher masks in every view do not
-    count.
+    ``scope``: which views of what cache the logits are. Without a name, few classes are stored one by one,
+    where those that the teacher masks in every view do not count.
     """
     name = codec or usual_codec(Masks.of(logits).left_count, request)
-    return calibrator(name).fit(logits, request, views)
+    return calibrator(name).fit(logits, request, scope)

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.contract import Calibration, Calibrator, missed_budget
+from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope, missed_budget
 from cache_builder.calibration.fidelity import Held, measure
 from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.pairs import MAX_PAIRS, MIN_PAIRS
@@ -56,6 +56,10 @@ class SketchCalibrator(Calibrator):
                 f"--codec class-sketch stores some classes one by one and sketches the others, and --top-k "
                 f"{request.top_k} leaves none of {classes}: use a smaller --top-k, or --codec topk-tail"
             )
+        if request.lose is not None:
+            raise ConfigError(
+                "--codec class-sketch is chosen by its size: use --bytes-per-view instead of --lose"
+            )
 
     def asked(self, classes: int, request: CodecRequest) -> CodecRequest:
         """All of it."""
@@ -76,7 +80,7 @@ class SketchCalibrator(Calibrator):
             }
         )
 
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest, views: int = 1) -> Calibration:
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
         """Choose the settings and fit the sketch; masked classes are left out of it all."""
         masks = Masks.of(logits)
         self.check(masks.left_count, request)

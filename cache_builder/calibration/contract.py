@@ -25,6 +25,21 @@ class Calibration:
     """Sentences for people: masked classes, a budget that is missed, too few pairs."""
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What calibration logits are of the cache that they are of."""
+
+    views: int = 1
+    """So many consecutive logits are of one sample."""
+    records: int | None = None
+    """Records of the cache; None where nobody knows."""
+    is_whole: bool = False
+    """Whether the logits are all that the cache will hold: then what they lose is what it loses."""
+
+
+ALONE = Scope()
+
+
 class Calibrator(ABC):
     """Of one codec. ``classes`` is C; ``request`` is what the user asked for, its ``top_k`` at most C."""
 
@@ -50,11 +65,8 @@ class Calibrator(ABC):
         return [(row, range(view, view + 1)) for view, row in pairs]
 
     @abstractmethod
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest, views: int = 1) -> Calibration:
-        """The codec that keeps what was asked for, fitted to logits float32 [pairs, C]. Deterministic.
-
-        ``views``: so many consecutive logits are of one sample.
-        """
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
+        """The codec that keeps what was asked for, fitted to logits float32 [pairs, C]. Deterministic."""
 
 
 def missed_budget(taken: float, request: CodecRequest) -> list[str]:

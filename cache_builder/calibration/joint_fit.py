@@ -1,4 +1,4 @@
-"""Fitting codec ``joint-sketch`` to logits: the basis, the ranks, the digits, the tables of the entropy coder.
+"""Fitting codec ``joint-sketch`` to logits: basis, ranks, digits, and the tables of the entropy coder.
 
 Half of the samples fit the basis, the others say what a step costs and loses; the tables of the entropy coder
 are of those others too, because a basis fits its own samples too well.
@@ -71,11 +71,17 @@ class Spread:
         left = variance - float(np.square(coef, dtype=np.float64).sum() / len(centred))
         return cls(mean, basis, coef.reshape(*held.shape[:2], -1), max(0.0, left), variance)
 
-    def first(self, samples: int) -> Spread:
-        """The same of the first samples alone."""
-        coef = self.coef[:samples]
+    def some(self, samples: int) -> Spread:
+        """The same of about so many of the samples, spread over them all."""
+        coef = self.coef[:: max(1, len(self.coef) // samples)]
         used = float(np.square(coef, dtype=np.float64).sum() / (coef.shape[0] * coef.shape[1]))
         return replace(self, coef=coef, variance=used + self.beyond)
+
+    def truncated(self, rank: int) -> Spread:
+        """The same with the first rows of the basis alone."""
+        beyond = self.coef[..., rank:]
+        lost = float(np.square(beyond, dtype=np.float64).sum() / (beyond.shape[0] * beyond.shape[1]))
+        return replace(self, basis=self.basis[:rank], coef=self.coef[..., :rank], beyond=self.beyond + lost)
 
     def quantised(self, step: float, finer: int) -> Quantised:
         """The integers of these samples at a step."""
@@ -95,7 +101,7 @@ class Spread:
 
 def stored_basis(components: NDArray[np.float64]) -> NDArray[np.float32]:
     """A basis in the steps of the store, as floats."""
-    return (np.rint(components * 2**BASIS_BITS) / 2**BASIS_BITS).astype(np.float32)
+    return np.asarray(np.rint(components * 2**BASIS_BITS) / 2**BASIS_BITS, np.float32)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ def _laplace(integers: NDArray[np.int64]) -> NDArray[np.float64]:
     found = ratio[:, None] ** places
     escape = 1e-5 * found.sum(axis=1, keepdims=True)
     found = np.concatenate([found, escape], axis=1)
-    return found / found.sum(axis=1, keepdims=True)
+    return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
 def runs_of(integers: NDArray[np.int64]) -> Runs:

@@ -1,7 +1,7 @@
 """Calibrator of codec ``joint-sketch``: the step, which says what is stored, how finely, and what is lost.
 
-What a step loses and costs is known from the integers that it gives, without encoding a record, so that a step
-is found by bisection. A few steps around it, by what they lose, are the table that people see.
+What a step loses and costs is known from the integers that it gives, without encoding a record, so that a
+step is found by bisection. A few steps around it, by what they lose, are the table that people see.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.contract import Calibration, Calibrator, missed_budget
+from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope, missed_budget
 from cache_builder.calibration.fidelity import Held, measured_point
 from cache_builder.calibration.joint_fit import (
-    BASIS_BITS,
     Quantised,
     Spread,
     codec_of,
@@ -26,7 +25,12 @@ from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.pairs import group_rows
 from cache_builder.calibration.sketch import principal_components
 from cache_builder.format.codecs import CodecSettings
-from cache_builder.format.codecs.joint_sketch import MOST_CLASSES, JointSketch, JointSketchSettings
+from cache_builder.format.codecs.joint_sketch import (
+    BASIS_BITS,
+    MOST_CLASSES,
+    JointSketch,
+    JointSketchSettings,
+)
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CalibrationSection, CodecRequest, Manifest, RatePoint
 
@@ -39,8 +43,18 @@ _FEW, _MANY, _MANY_BELOW = 5, 10, 0.03
 _TOP_BYTES = 1.1
 _VALUE_STEP, _VALUE_PART = 0.08, 0.08
 _STEPS, _SMALLEST = 180, 1e-4
-# Samples that the search for a step looks at.
-_SEARCHED = 96
+_TRIES, _NEAR = 4, 0.97
+# An entry of the basis on disk, and what of a record it may take without being looked at.
+_ENTRY_BYTES, _NEGLIGIBLE = 1.3, 0.5
+_RANKS = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 4, 2, 1)
+# Multiples of the golden ratio lie evenly between whole numbers.
+_GOLDEN = (5**0.5 - 1) / 2
+# What a row of the table may lose more than it is named for before there is no finer one.
+_MISSED = 1.1
+# Samples that are measured, and those of them that the search for a step looks at.
+_MEASURED, _SEARCHED = 384, 96
+# Samples whose places and residuals make the tables of these.
+_TAIL_SAMPLES = 160
 
 
 class JointSketchCalibrator(Calibrator):
@@ -55,8 +69,8 @@ class JointSketchCalibrator(Calibrator):
             )
         if classes > MOST_CLASSES:
             raise ConfigError(
-                f"--codec joint-sketch is for up to {MOST_CLASSES} classes, and the teacher has {classes}: use "
-                "--codec class-sketch"
+                f"--codec joint-sketch is for up to {MOST_CLASSES} classes, and the teacher has {classes}: "
+                "use --codec class-sketch"
             )
 
     def asked(self, classes: int, request: CodecRequest) -> CodecRequest:
@@ -83,12 +97,22 @@ class JointSketchCalibrator(Calibrator):
             view_values=((2 + 2 * top_k, 3),),
         )
 
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest, views: int = 1) -> Calibration:
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
         """Choose the step and fit the sketch; masked classes are left out of it all."""
         masks = Masks.of(logits)
         self.check(masks.left_count, request)
         left = masks.left(logits)
-        return masks.widened(_Search(left.reshape(-1, views, left.shape[1]), request).calibration())
+        grouped = left.reshape(-1, scope.views, left.shape[1])
+        return masks.widened(_Search(grouped, request, scope).calibration())
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A step for both parts, in a basis of some rank."""
+
+    rank: int
+    finer: int
+    quantised: Quantised
 
 
 @dataclass(frozen=True)
@@ -97,27 +121,38 @@ class _Search:
 
     logits: NDArray[np.float32]
     request: CodecRequest
-    _found: dict[tuple[int, int], Quantised] = field(default_factory=dict)
+    scope: Scope
+    _found: dict[tuple[int, int, int], Quantised] = field(default_factory=dict)
+    _parts: dict[tuple[int, bool], Spread] = field(default_factory=dict)
 
     @cached_property
     def _is_fitting(self) -> NDArray[np.bool_]:
-        fitting = np.arange(len(self.logits)) % 2 == 0
-        return fitting if len(self.logits) > 1 else np.ones(1, bool)
+        """Every second sample; all of them where there is nothing else that the cache will hold."""
+        index = np.arange(len(self.logits))
+        return np.ones(len(index), bool) if self._is_whole else index % 2 == 0
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.scope.is_whole or len(self.logits) < 2
 
     @cached_property
     def held(self) -> NDArray[np.float32]:
-        """Samples that fit no basis; of a single sample, itself."""
-        held = self.logits[~self._is_fitting]
-        return held if len(held) else self.logits
+        """Samples that are measured: those that fit no basis, or all; any first ones are spread over them."""
+        held = self.logits if self._is_whole else self.logits[~self._is_fitting]
+        order = np.argsort(np.arange(len(held)) * _GOLDEN % 1, kind="stable")
+        return held[order[:_MEASURED]]
 
     @cached_property
     def spread(self) -> Spread:
         """Of the held samples, in the basis of the others."""
         return Spread.of(self.logits[self._is_fitting], self.held, self.request.tail_rank)
 
-    @cached_property
-    def _searched(self) -> Spread:
-        return self.spread.first(_SEARCHED)
+    def _spread(self, rank: int, is_searched: bool = False) -> Spread:
+        """The spread in a part of the basis; of some of the samples where a step is searched for."""
+        if (rank, is_searched) not in self._parts:
+            whole = self.spread.some(_SEARCHED) if is_searched else self.spread
+            self._parts[rank, is_searched] = whole.truncated(rank)
+        return self._parts[rank, is_searched]
 
     @cached_property
     def std(self) -> float:
@@ -129,55 +164,94 @@ class _Search:
         chosen = self._chosen()
         point = self._point(chosen)
         points = {point, *map(self._point, self._table(chosen))}
-        table = tuple(sorted(points, key=lambda row: row.bytes_per_view))
+        table = tuple(sorted(_monotone(points, point), key=lambda row: row.bytes_per_view))
         codec = self._final(chosen)
-        lost = self.spread.variance * chosen.lost / self.logits.shape[2]
         section = CalibrationSection(
             pairs=self.logits.shape[0] * self.logits.shape[1],
             logit_std=self.std,
-            tail_error=float(np.sqrt(lost)),
+            tail_error=point.logit_error,
             table=table,
             chosen=table.index(point),
         )
         return Calibration(codec, section, tuple(missed_budget(point.bytes_per_view, self.request)))
 
-    def _chosen(self) -> Quantised:
+    def _chosen(self) -> _Choice:
         """What was asked for."""
         if self.request.tail_step is not None:
-            return self.spread.quantised(self.request.tail_step, self._finer[-1])
+            rank, finer = len(self.spread.basis), self._finer[-1]
+            return _Choice(rank, finer, self._spread(rank).quantised(self.request.tail_step, finer))
         if self.request.lose is None and self.request.bytes_per_view is not None:
-            budget = self.request.bytes_per_view
-            within = [
-                self._limit(finer, lambda found: self._bytes(found) > budget)[1] for finer in self._finer
-            ]
-            return min(within, key=lambda found: found.lost)
+            return self._within(self.request.bytes_per_view)
         return self._losing(self.request.lose or DEFAULT_LOSE)
 
-    def _losing(self, lose: float) -> Quantised:
-        """The fewest bytes that lose no more than this."""
-        found = [self._limit(finer, lambda found: found.lost <= lose)[0] for finer in self._finer]
-        return min(found, key=self._bytes)
+    def _within(self, budget: float) -> _Choice:
+        """The least loss within a budget. What places and residuals take is only known of a whole record."""
+        top_bytes = _TOP_BYTES
+        for _ in range(_TRIES):
+            chosen = self._least(budget, top_bytes)
+            taken = self._point(chosen).bytes_per_view
+            top_bytes += (taken - self._bytes(chosen.quantised, top_bytes)) / self._top_k(chosen.quantised)
+            if budget * _NEAR <= taken <= budget:
+                break
+        return chosen
 
-    def _limit(self, finer: int, holds: Callable[[Quantised], bool]) -> tuple[Quantised, Quantised]:
-        """The largest step of which something holds that holds of all smaller ones, and the next larger one."""
+    def _least(self, budget: float, top_bytes: float) -> _Choice:
+        """The least loss of records that take no more, where each of the K classes takes so many bytes."""
+        found = [
+            self._choice(
+                self._ranks[0], finer, lambda seen: self._bytes(seen, top_bytes) <= budget, smallest=True
+            )
+            for finer in self._finer
+        ]
+        return min(found, key=lambda choice: choice.quantised.lost)
+
+    def _losing(self, lose: float) -> _Choice:
+        """The fewest bytes that lose no more than this, a cache's part of the basis included."""
+        best: _Choice | None = None
+        for rank in self._ranks:
+            found = [self._choice(rank, finer, lambda seen: seen.lost <= lose) for finer in self._finer]
+            choice = min(found, key=self._whole_bytes)
+            if best is not None and (
+                choice.quantised.lost > lose or self._whole_bytes(choice) >= self._whole_bytes(best)
+            ):
+                break
+            best = choice
+        assert best is not None
+        return best
+
+    def _choice(
+        self, rank: int, finer: int, holds: Callable[[Quantised], bool], smallest: bool = False
+    ) -> _Choice:
+        """The largest step of which something holds that holds of all smaller ones; or the other way."""
         low, high = 0, _STEPS - 1
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if holds(self._seen(middle, finer)) else (low, middle)
-        return self.spread.quantised(self._steps[low], finer), self.spread.quantised(self._steps[high], finer)
+            low, high = (
+                (low, middle) if holds(self._seen(middle, rank, finer)) == smallest else (middle, high)
+            )
+        index, direction = (high, 1) if smallest else (low, -1)
+        found = self._spread(rank).quantised(self._steps[index], finer)
+        # Some of the samples were searched; of all of them it may hold a little later.
+        for _ in range(_TRIES):
+            if holds(found) or not 0 < index < _STEPS - 1:
+                break
+            index += direction
+            found = self._spread(rank).quantised(self._steps[index], finer)
+        return _Choice(rank, finer, found)
 
-    def _seen(self, index: int, finer: int) -> Quantised:
-        if (index, finer) not in self._found:
-            self._found[index, finer] = self._searched.quantised(self._steps[index], finer)
-        return self._found[index, finer]
+    def _seen(self, index: int, rank: int, finer: int) -> Quantised:
+        key = index, rank, finer
+        if key not in self._found:
+            self._found[key] = self._spread(rank, is_searched=True).quantised(self._steps[index], finer)
+        return self._found[key]
 
-    def _table(self, chosen: Quantised) -> list[Quantised]:
+    def _table(self, chosen: _Choice) -> list[_Choice]:
         """Steps that lose round numbers, up to four times the bytes of the chosen one."""
-        most = 4 * self._bytes(chosen) + 64
-        rows = []
+        most = 4 * self._bytes(chosen.quantised) + 64
+        rows: list[_Choice] = []
         for lose in _TABLE:
             rows.append(self._losing(lose))
-            if self._bytes(rows[-1]) > most:
+            if self._bytes(rows[-1].quantised) > most or rows[-1].quantised.lost > _MISSED * lose:
                 break
         return rows
 
@@ -196,8 +270,26 @@ class _Search:
         usual = round(float(np.log2(views)) / 2)
         return tuple(sorted({max(0, usual - 1), usual}))
 
-    def _bytes(self, found: Quantised) -> float:
-        return found.sketch_bytes + _TOP_BYTES * self._top_k(found)
+    @cached_property
+    def _ranks(self) -> list[int]:
+        """Ranks worth trying, the largest first; only that one where the basis costs a record nothing."""
+        most = len(self.spread.basis)
+        if self.request.tail_rank or self._basis_bytes(most) < _NEGLIGIBLE:
+            return [most]
+        return [most, *(rank for rank in _RANKS if rank < most)]
+
+    def _basis_bytes(self, rank: int) -> float:
+        """A record's part of the basis."""
+        if self.scope.records is None:
+            return 0.0
+        return _ENTRY_BYTES * rank * int(self.logits.shape[2]) / self.scope.records
+
+    def _whole_bytes(self, choice: _Choice) -> float:
+        found = choice.quantised
+        return self._bytes(found) + self._basis_bytes(max(found.sample_rank, found.view_rank))
+
+    def _bytes(self, found: Quantised, top_bytes: float = _TOP_BYTES) -> float:
+        return found.sketch_bytes + top_bytes * self._top_k(found)
 
     def _top_k(self, found: Quantised) -> int:
         few = _FEW if found.lost > _MANY_BELOW else _MANY
@@ -207,22 +299,26 @@ class _Search:
     def _value_step(self) -> float:
         return self.request.value_step or float(f"{min(_VALUE_STEP, _VALUE_PART * self.std):.3g}")
 
-    def _codec(self, found: Quantised) -> JointSketch:
-        return codec_of(self.spread, found, self.held, self._top_k(found), self._value_step)
+    def _codec(self, choice: _Choice) -> JointSketch:
+        found = choice.quantised
+        some = self.held[:_TAIL_SAMPLES]
+        return codec_of(self._spread(choice.rank), found, some, self._top_k(found), self._value_step)
 
-    def _point(self, found: Quantised) -> RatePoint:
-        codec = self._codec(found)
+    def _point(self, choice: _Choice) -> RatePoint:
+        codec = self._codec(choice)
         settings = codec.settings
         setting = settings.top_k, settings.rank, settings.step, settings.value_step
-        return measured_point(codec, self._measured, setting, found.views)
+        return measured_point(codec, self._measured, setting, self.logits.shape[1])
 
     @cached_property
     def _measured(self) -> Held:
         return Held.of(self.held.reshape(-1, self.held.shape[2]), self.held.shape[1])
 
-    def _final(self, found: Quantised) -> JointSketch:
+    def _final(self, choice: _Choice) -> JointSketch:
         """The codec with mean and basis of all samples."""
-        codec = self._codec(found)
+        codec = self._codec(choice)
+        if self._is_whole:
+            return codec
         pairs = self.logits.reshape(-1, self.logits.shape[2])
         mean = pairs.mean(axis=0, dtype=np.float64)
         basis = stored_basis(principal_components(pairs - mean, codec.settings.rank))
@@ -232,3 +328,12 @@ class _Search:
             "basis": np.rint(basis * 2**BASIS_BITS).astype(np.int16),
         }
         return JointSketch(codec.settings, codec.width, arrays)
+
+
+def _monotone(points: set[RatePoint], chosen: RatePoint) -> list[RatePoint]:
+    """The rows that no smaller row loses less than, and the chosen one."""
+    kept: list[RatePoint] = []
+    for point in sorted(points, key=lambda row: (row.bytes_per_view, row.lost or 0)):
+        if point == chosen or not kept or (point.lost or 0) < min(row.lost or 0 for row in kept):
+            kept.append(point)
+    return kept

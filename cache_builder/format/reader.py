@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
 from cache_builder.format.class_names import ClassNames
-from cache_builder.format.coded import uncoded_block
 from cache_builder.format.codecs import Ranked, Stored, open_codec
+from cache_builder.format.coded import uncoded_block
 from cache_builder.format.commits import (
     REPAIR,
     REPAIR_INDEX,

@@ -18,8 +18,8 @@ from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
 from cache_builder.format.class_names import NO_NAMES, ClassNames
-from cache_builder.format.coded import coded_blocks
 from cache_builder.format.codecs import Codec, Fields, Ranked
+from cache_builder.format.coded import coded_blocks
 from cache_builder.format.commits import (
     INDEX_KEY,
     Commit,
@@ -180,6 +180,10 @@ class CacheWriter:
     def is_committed(self, tile: Tile) -> bool:
         """Whether the tile's commit object exists."""
         return read_bytes(self._store, tile.key) is not None
+
+    def shared_fields(self, tile: Tile) -> Fields | None:
+        """The fields [rows, ...] that the tile's views share, where older views have settled them."""
+        return None
 
     def write_tile(
         self,

@@ -44,8 +44,8 @@ class RecordEncoder(nn.Module):
     def forward(self, logits: Tensor, views: int = 1, shared: Mapping[str, Tensor] | None = None) -> Tensor:
         """Encode; see the class.
 
-        ``views``: so many consecutive logits are of one sample, in the views of one tile. ``shared``: the bytes
-        of the fields that views share, by name, uint8 [n, nbytes], where they are stored already.
+        ``views``: so many consecutive logits are of one sample, in the views of one tile. ``shared``: the
+        bytes of the fields that views share, by name, uint8 [n, nbytes], where they are stored already.
         """
         if any(field.shared for field in self.layout.fields):
             columns = self.twin(logits.float(), views, shared)

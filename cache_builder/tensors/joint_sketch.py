@@ -15,7 +15,7 @@ from cache_builder.format.codecs.class_sketch import ORDER_GAP
 from cache_builder.format.codecs.digits import BYTE, Digits
 from cache_builder.format.codecs.joint_sketch import SAMPLE, VALUE_LIMIT, VIEW, JointSketch
 from cache_builder.tensors.float32 import full_float32
-from cache_builder.tensors.sketched import SketchedEncoder, largest
+from cache_builder.tensors.sketched import largest, settled
 
 
 class DigitsTwin(nn.Module):
@@ -107,14 +107,12 @@ class JointSketchEncoder(JointSketchTwin):
         self.masks, self.dead_zone = codec.settings.masks, codec.settings.dead_zone
         self._keep("basis", codec.basis)
 
-    settled = SketchedEncoder.settled
-
     def forward(self, logits: Tensor, views: int, shared: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Logits float32 [n, C], of a sample so many consecutive ones, to the bytes of each field.
 
         ``shared``: the bytes of the field that the views of a sample share, where it is stored already.
         """
-        logits = self.settled(logits)
+        logits = settled(logits, self.masks, self.mean)
         is_bad = ~logits.isfinite().all(dim=1)
         logits = logits.masked_fill(is_bad[:, None], 0.0)
         coef = self._coefficients(logits)
@@ -173,7 +171,7 @@ class JointSketchDecoder(JointSketchTwin):
     def forward(self, fields: dict[str, Tensor]) -> Tensor:
         """Columns [n, count] to dense logits float32 [n, C]."""
         common, found = self.sample.unpack(fields[SAMPLE]), self.view.unpack(fields[VIEW])
-        valid, own, places, residuals = found.split([1, self.view_rank, self.top_k, self.top_k], dim=1)
+        valid, own, places, residuals = torch.split(found, [1, self.view_rank, self.top_k, self.top_k], dim=1)
         sketched = self.sketched(common, own)
         index = self._at_places(sketched, places)
         dense = torch.where(self.constant, self.mean, self.in_logits(sketched))

@@ -23,9 +23,9 @@ BYTE, WIDE = 256, 65535
 class Digits:
     """How integers around 0 are packed, by the number of values that each may take.
 
-    Greedy, from the first to the last: an integer of m values, which is -(m - 1) / 2 to (m - 1) / 2, joins the
-    byte before it where the product of the values of that byte, times m, is at most 256. The first digit of a
-    byte is the least significant one. One of 65,535 values takes two bytes, the lower one first.
+    Greedy, from the first to the last: an integer of m values, which is -(m - 1) / 2 to (m - 1) / 2, joins
+    the byte before it where the product of the values of that byte, times m, is at most 256. The first digit
+    of a byte is the least significant one. One of 65,535 values takes two bytes, the lower one first.
     """
 
     values: tuple[int, ...]

@@ -43,7 +43,7 @@ class EntropyCoder:
     """Codes blocks of integers [n, s], every column by a table of its own."""
 
     tables: NDArray[np.uint16]
-    """[s, PLACES]: how often each value of ``integer >> low`` is expected, of 2**14; the last is the escape."""
+    """[s, PLACES]: how often each ``integer >> low`` is expected, of 2**14; the last is the escape."""
     low: NDArray[np.uint8]
     """[s]: this many lower bits of an integer are stored as they are, because all are equally frequent."""
 
@@ -200,4 +200,5 @@ def frequencies(counts: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
     found = np.maximum(1, np.rint(share * (total - PLACES))).astype(np.int64)
     largest = found.argmax(axis=1)
     found[np.arange(len(found)), largest] += total - found.sum(axis=1)
-    return found.astype(np.uint16)
+    tables: NDArray[np.uint16] = found.astype(np.uint16)
+    return tables

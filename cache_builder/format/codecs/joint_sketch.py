@@ -1,9 +1,10 @@
 """Codec ``joint-sketch``: format version 3. FORMAT.md states the same in prose.
 
 What the views of a sample have in common is stored once; a view adds what it has of its own. Both are small
-integers in one basis, and the classes that are put right one by one are named by their place in the order that
-the sketch gives, which is mostly the right one. All of it goes through an entropy coder whose tables the cache
-keeps once. Two thirds of an ImageNet teacher's variance is common to the views (``benchmarks/real_teachers.py``).
+integers in one basis, and the classes that are put right one by one are named by their place in the order
+that the sketch gives, which is mostly the right one. All of it goes through an entropy coder whose tables the
+cache keeps once. Three quarters of an ImageNet teacher's variance is common to eight views
+(``benchmarks/real_teachers.py``).
 """
 
 from __future__ import annotations
@@ -259,7 +260,7 @@ class JointSketch(Ranked[JointSketchSettings]):
             before = sketch[:, k - 1] + step * codes[:, k - 1]
             most = np.floor((before - gap - sketch[:, k]) / step)
             codes[:, k] = np.minimum(codes[:, k], most).clip(-VALUE_LIMIT, VALUE_LIMIT)
-        return codes.astype(np.int64)
+        return cast("NDArray[np.int64]", codes.astype(np.int64))
 
     def in_logits(self, units: NDArray[np.int64]) -> NDArray[np.float32]:
         """Units as logits."""
@@ -302,7 +303,8 @@ class JointSketch(Ranked[JointSketchSettings]):
 
     def usable(self, fields: Fields) -> NDArray[np.bool_]:
         """Records that are not marked as invalid."""
-        return self.digits[VIEW].unpack(fields[VIEW])[:, 0] == 0
+        usable: NDArray[np.bool_] = self.digits[VIEW].unpack(fields[VIEW])[:, 0] == 0
+        return usable
 
     def _invalidate(self, columns: NDArray[Any]) -> None:
         integers = np.zeros((1, len(self.digits[VIEW].values)), np.int64)
@@ -324,7 +326,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         return slice(None) if name == SAMPLE else slice(1, 1 + self.settings.view_rank)
 
     def coded(self, name: str, column: NDArray[np.uint8]) -> bytes:
-        """A block of a field [rows, bytes] as the store keeps it: as it is where coding would not shorten it."""
+        """A block of a field [rows, bytes] as the store keeps it, not coded where that shortens nothing."""
         stream = self.coders[name].encode(self.digits[name].unpack(column))
         return _CODED + stream if len(stream) < column.nbytes else _AS_IT_IS + column.tobytes()
 
@@ -369,7 +371,8 @@ def rounded(values: NDArray[np.float32], step: float, dead_zone: float) -> NDArr
 def _order_keys(sketched: NDArray[np.int64]) -> NDArray[np.int64]:
     """Integers [n, C] that are all different in a row: falling by the sketch, equal ones by class id."""
     classes = sketched.shape[1]
-    return np.arange(classes) - sketched * classes
+    keys: NDArray[np.int64] = np.arange(classes) - sketched * classes
+    return keys
 
 
 def _places(sketched: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
