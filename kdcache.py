@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cache_builder.tensors.decode import RecordDecoder
     from cache_builder.tensors.normalise import Normalise
     from trainer.losses import LOSSES, Loss, StatefulLoss, make_loss
-    from trainer.replay.data import ReplayDataset
+    from trainer.replay.view_dataset import ReplayDataset
     from trainer.teacher.client import TeacherCache
 
     __version__: str
@@ -66,7 +66,7 @@ _HOMES = {
     "Loss": "trainer.losses",
     "Normalise": "cache_builder.tensors.normalise",
     "RecordDecoder": "cache_builder.tensors.decode",
-    "ReplayDataset": "trainer.replay.data",
+    "ReplayDataset": "trainer.replay.view_dataset",
     "StatefulLoss": "trainer.losses",
     "TeacherCache": "trainer.teacher.client",
     "build": "cache_builder.build.pipeline",

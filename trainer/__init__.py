@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cache_builder.tensors.decode import RecordDecoder
     from trainer.losses import LOSSES
-    from trainer.replay.data import ReplayDataset
+    from trainer.replay.view_dataset import ReplayDataset
     from trainer.teacher.client import TeacherCache
 
 __all__ = ["LOSSES", "RecordDecoder", "ReplayDataset", "TeacherCache"]
@@ -23,7 +23,7 @@ __all__ = ["LOSSES", "RecordDecoder", "ReplayDataset", "TeacherCache"]
 _HOMES = {
     "LOSSES": "trainer.losses",
     "RecordDecoder": "cache_builder.tensors.decode",
-    "ReplayDataset": "trainer.replay.data",
+    "ReplayDataset": "trainer.replay.view_dataset",
     "TeacherCache": "trainer.teacher.client",
 }
 

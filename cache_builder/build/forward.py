@@ -77,11 +77,6 @@ class TeacherForward:
             reason = getattr(error, "inner_exception", error)
             raise CompilerError(f"{type(reason).__name__}: {_first_line(reason)}") from error
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether :meth:`compile` was called and worked."""
-        return self._compiled is not None
-
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 [B, 3, S, S] to outputs [B, width] by name, in the precision of the last layer.

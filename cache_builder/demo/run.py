@@ -28,6 +28,7 @@ from rich.console import Console
 from cache_builder.demo.report import Outcome, StudentRun, print_outcome, read_run, write_report
 from cache_builder.format.errors import ConfigError, KDCacheError, ServerError
 from cache_builder.format.locations import followed, local_output
+from cache_builder.format.wire import cache_path
 
 _MARK = ".kdcache-demo"
 _MADE = r"\.kdcache-demo|logs|teacher|runs|digits\.zarr|report\.md|curves\.png|\.(digits\.zarr|teacher)[-.].*"
@@ -96,7 +97,7 @@ class Demo:
             )
             try:
                 _wait_until_ready(process, port, self.folder / "logs" / "server.log")
-                yield f"http://127.0.0.1:{port}/v1/caches/{cache.stem}"
+                yield f"http://127.0.0.1:{port}{cache_path(cache.stem)}"
             finally:
                 process.terminate()
                 process.wait()

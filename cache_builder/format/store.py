@@ -13,7 +13,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from cache_builder.format.durable import fsync_file, fsync_folder, write_file
+from cache_builder.format.durable import fsync_folder, write_file
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.remote import RemoteStore, storage_error, storage_failures
@@ -162,11 +162,3 @@ def _make_folders(root: Path, folder: Path) -> None:
     _make_folders(root, folder.parent)
     folder.mkdir(exist_ok=True)
     fsync_folder(folder.parent)
-
-
-def fsync_object(store: Store, key: str) -> None:
-    """Force an object that Zarr wrote to the disk (Zarr renames, but does not fsync)."""
-    root = local_root(store)
-    if root is not None:
-        fsync_file(root / key)
-        fsync_folder((root / key).parent)

@@ -98,11 +98,6 @@ def run_import(settings: ImportSettings) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def import_dump(settings: ImportSettings, progress: Progress) -> Manifest:
-    """As :func:`import_and_measure`; gives the manifest alone."""
-    return import_and_measure(settings, progress).manifest
-
-
 def import_and_measure(settings: ImportSettings, progress: Progress) -> Imported:
     """Write the cache, which appears when it is whole, and compare what it holds with the labels.
 

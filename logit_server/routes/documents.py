@@ -11,7 +11,7 @@ _MEANINGS = {
     404: "No such cache, array or sample id; the first few unknown ids are named.",
     406: "The client takes none of the types this path answers with.",
     410: "Another cache lies by now where the served one was.",
-    413: "More ids or bytes than this server takes in one request.",
+    413: "More ids, records or bytes than this server takes in one request.",
     415: "The body is of a type this path does not read.",
     422: "A row, view or range is out of range, or the request is malformed.",
     500: "Stored bytes fail their checksum; the tile is named. Never a wrong number.",

@@ -54,7 +54,7 @@ class IdQuery(SampleQuery):
 @router.get(
     CACHES_PATH + "/{name}/samples",
     response_model=DecodedRecord | CountedRecords,
-    responses=responses(404, 406, 410, 422, 500, 503),
+    responses=responses(404, 406, 410, 413, 422, 500, 503),
 )
 async def read_sample_of_id(request: Request, name: str, asked: Annotated[IdQuery, Query()]) -> Response:
     """As with the id in the path: for ids such as ``..``, that clients and proxies would tidy away there."""
@@ -64,7 +64,7 @@ async def read_sample_of_id(request: Request, name: str, asked: Annotated[IdQuer
 @router.get(
     CACHES_PATH + "/{name}/samples/{sample_id:anything}",
     response_model=DecodedRecord | CountedRecords,
-    responses=responses(404, 406, 410, 422, 500, 503),
+    responses=responses(404, 406, 410, 413, 422, 500, 503),
 )
 async def read_sample(
     request: Request,

@@ -163,6 +163,7 @@ def test_a_folder_that_a_console_made_is_empty(s3: Any, prefix: str) -> None:
 def test_neighbours_whose_names_begin_alike_are_no_obstacle(s3: Any, prefix: str) -> None:
     place(s3, f"{prefix}-2/x")
     create(f"s3://bucket/{prefix}", *parts())
+    assert read_manifest(f"s3://bucket/{prefix}") == parts()[0]
 
 
 def begun(out: str, **settings: Any) -> None:
@@ -216,6 +217,7 @@ def test_a_claim_that_says_nothing_is_refused(s3: Any, prefix: str, claim: bytes
 def test_the_lease_of_who_builds_is_no_obstacle(s3: Any, prefix: str) -> None:
     place(s3, f"{prefix}/{LEASE_KEY}")
     create(f"s3://bucket/{prefix}", *parts())
+    assert read_manifest(f"s3://bucket/{prefix}") == parts()[0]
 
 
 def test_deleting_a_key_deletes_no_pattern(s3: Any, prefix: str) -> None:

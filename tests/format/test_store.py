@@ -11,7 +11,6 @@ from zarr.abc.store import Store
 from cache_builder.format import ConfigError, KDCacheError
 from cache_builder.format.store import (
     delete_object,
-    fsync_object,
     list_keys,
     local_root,
     object_sizes,
@@ -34,7 +33,6 @@ def test_what_was_written_is_read(store: Store) -> None:
     write_durably(store, "commits/a.json", b"two")
     assert read_bytes(store, "commits/a.json") == b"two"
     assert list_keys(store, "commits/") == ["commits/a.json"]
-    fsync_object(store, "commits/a.json")
 
 
 def test_what_is_not_there_is_none(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cache_builder.format import wire
@@ -33,6 +34,13 @@ def texts(file: Path) -> list[str]:
     ]
 
 
+def parts(file: Path) -> list[str]:
+    """What stands between the values of a file's f-strings: such strings are made to be sent or shown."""
+    tree = ast.parse(file.read_text())
+    joined = (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr))
+    return [part.value for node in joined for part in node.values if isinstance(part, ast.Constant)]
+
+
 @pytest.mark.parametrize("package", ["logit_server", "trainer", "cache_builder"])
 def test_they_are_written_once(package: str) -> None:
     found = [
@@ -43,6 +51,12 @@ def test_they_are_written_once(package: str) -> None:
         for word in WORDS
         if word.lower() == text.lower()
     ]
+    found += [
+        (file.relative_to(ROOT).as_posix(), part)
+        for file in sorted((ROOT / package).rglob("*.py"))
+        for part in parts(file)
+        if any(word.lower() in part.lower() for word in (*WORDS, wire.CACHES_PATH))
+    ]
     assert found == []
 
 
@@ -52,3 +66,19 @@ def test_they_are_written_once(package: str) -> None:
 )
 def test_the_path_of_a_cache(name: str, path: str) -> None:
     assert wire.cache_path(name) == path
+
+
+@pytest.mark.parametrize(
+    ("rows", "media_type", "width"),
+    [
+        ([], wire.ROWS, 4),
+        ([0, 7], wire.ROWS, 4),
+        ([2**32 - 1], wire.ROWS, 4),
+        ([0, 2**32], wire.WIDE_ROWS, 8),
+    ],
+)
+def test_rows_are_as_narrow_as_they_can_be(rows: list[int], media_type: str, width: int) -> None:
+    found, body = wire.rows_body(np.array(rows, np.int64))
+    assert found == media_type
+    assert len(body) == width * len(rows)
+    assert np.frombuffer(body, wire.ROW_TYPES[found]).tolist() == rows

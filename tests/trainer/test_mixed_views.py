@@ -22,8 +22,8 @@ from tests.cache_builder.views import by_hand
 from tests.trainer.replay.test_data import Counting, spec, write_images
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import SAMPLES, assembled, assert_same_weights, config, next_batches
-from trainer.replay.data import ReplayDataset, ViewDataset
 from trainer.replay.order import BatchPlan
+from trainer.replay.view_dataset import ReplayDataset, ViewDataset
 from trainer.run.loop import train
 from trainer.teacher.client import TeacherCache
 

@@ -40,7 +40,7 @@ def run_losses(settings: LossesSettings) -> None:
     """List the losses, explain one, or measure all of them."""
     from rich.console import Console
 
-    from trainer.objective.catalogue import explain_loss, losses_table, markdown_table
+    from trainer.objective.losses_explained import explain_loss, losses_table, markdown_table
 
     if settings.selftest:
         _selftest()

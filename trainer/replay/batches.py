@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cache_builder.format import DataError
-from trainer.replay.data import Position, Replayed, ViewDataset
 from trainer.replay.order import BatchPlan
 from trainer.replay.prefetch import Fetch, RecordFeed, Request, whole_view_fetch
+from trainer.replay.view_dataset import Position, Replayed, ViewDataset
 from trainer.teacher.client import TeacherCache
 
 # Pages up to here are taken whole: a view of ImageNet at 70 bytes a record is 90 MB.

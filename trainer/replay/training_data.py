@@ -14,11 +14,11 @@ from torch import Tensor
 from cache_builder.datasets import ImageSource
 from cache_builder.format import ConfigError
 from cache_builder.views.replay import Replay
-from trainer.replay.data import ReplayDataset, ViewDataset, natural_size
 from trainer.replay.matching import usable_labels
 from trainer.replay.order import epoch_order
 from trainer.replay.same_data import check_against_cache
 from trainer.replay.sources import check_views_asked, own_views
+from trainer.replay.view_dataset import ReplayDataset, ViewDataset, natural_size
 from trainer.run.classes import ClassChoice
 from trainer.run.run_folder import DRIFT
 from trainer.run.settings import TrainSettings

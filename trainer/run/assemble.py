@@ -19,9 +19,9 @@ from cache_builder.tensors.normalise import Normalise
 from cache_builder.views.recipes import Plain
 from cache_builder.views.replay import Replay
 from trainer.objective.objective import Objective
-from trainer.replay.data import ViewDataset, require_labels
 from trainer.replay.order import BatchPlan
 from trainer.replay.training_data import class_counts, split, training_data
+from trainer.replay.view_dataset import ViewDataset, require_labels
 from trainer.run.classes import held_out_labels, plan_classes
 from trainer.run.config import RunConfig
 from trainer.run.device import make_accelerator, resolve_device, resolve_precision

@@ -20,8 +20,8 @@ from torch.utils.data import default_collate
 
 from cache_builder.format import ConfigError
 from trainer.replay.batches import in_views
-from trainer.replay.data import Replayed
 from trainer.replay.order import epoch_order
+from trainer.replay.view_dataset import Replayed
 from trainer.run.forward import DeviceBatch, answer_of, both_heads, outcome_of, per_image
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.tensors.decode import RecordDecoder, Restricted
 from cache_builder.tensors.normalise import Normalise
 from trainer.replay.batches import make_loader
-from trainer.replay.data import ReplayDataset
+from trainer.replay.view_dataset import ReplayDataset
 from trainer.run.assemble import evaluation_data
 from trainer.run.checkpoint import load_weights
 from trainer.run.device import default_workers, make_accelerator, resolve_device, resolve_precision

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from cache_builder.datasets.orders import OrderTally
 from trainer.replay.batches import make_loader
-from trainer.replay.data import Replayed, ViewDataset
+from trainer.replay.view_dataset import Replayed, ViewDataset
 
 # Held-out pictures are the same every time: a small set is rendered once and kept.
 _KEPT_BYTES = 256 * 2**20

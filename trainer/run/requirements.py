@@ -7,7 +7,7 @@ import torch
 from cache_builder.format import ConfigError
 from cache_builder.views import named
 from trainer.objective.objective import Objective
-from trainer.replay.data import ViewDataset, require_labels
+from trainer.replay.view_dataset import ViewDataset, require_labels
 from trainer.run.config import RunConfig
 from trainer.students.heads import parse_head
 

@@ -15,8 +15,8 @@ from trainer.objective.objective import Objective
 from trainer.objective.published import Benchmark, Published
 from trainer.objective.terms import Term, Terms, with_label_smoothing
 from trainer.objective.written import benchmark_for, parse_objective, published
-from trainer.replay.data import ViewDataset
 from trainer.replay.training_data import count_set_aside
+from trainer.replay.view_dataset import ViewDataset
 from trainer.run.classes import ClassChoice, ClassPlan
 from trainer.run.config import CacheFacts, DecidedSettings, Precision, RunConfig
 from trainer.run.device import default_workers

@@ -139,12 +139,10 @@ class RemoteSource:
         content, count = response.content, int(counts.sum())
         is_counted = records_type(self.manifest()) == COUNTED
         prefix = counts.astype(COUNT_TYPE).tobytes() if is_counted else b""
-        expected = len(prefix) + count * self._record_bytes
-        if len(content) != expected or not content.startswith(prefix):
+        if len(content) != len(prefix) + count * self._record_bytes or not content.startswith(prefix):
             raise ServerError(
-                f"{response.url} answered {len(content)} bytes, expected {expected} of {count} records of "
-                f"{self._record_bytes} bytes{' after their counts' * is_counted}: does a proxy change the "
-                "answers?"
+                f"{response.url} answered {len(content)} bytes for {count} records of {self._record_bytes} "
+                f"bytes{' after their counts' if is_counted else ''}: does a proxy change the answers?"
             )
         # A bytearray makes the array writable: torch warns about others.
         records = np.frombuffer(bytearray(content), np.uint8, offset=len(prefix))

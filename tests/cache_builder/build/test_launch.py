@@ -131,6 +131,7 @@ class TestJoining:
 
     def test_nobody_waits_for_what_is_finished(self, tmp_path: Path) -> None:
         JoinedHold(str(tmp_path / "a.zarr"), "one").wait(lambda: True)
+        assert list(tmp_path.iterdir()) == []
 
     def test_rank_0_says_when_and_its_end_is_seen(self, tmp_path: Path) -> None:
         out = str(tmp_path / "a.zarr")

@@ -17,7 +17,7 @@ from cache_builder.format.reader import open_cache
 from cache_builder.format.store import delete_object, open_store
 from cache_builder.format.writer import CacheWriter
 from cache_builder.interchange import importing
-from cache_builder.interchange.importing import import_dump, run_import
+from cache_builder.interchange.importing import import_and_measure, run_import
 from cache_builder.interchange.settings import ExportSettings, ImportSettings
 from cache_builder.views import recipe_from
 from tests.cache_builder.interchange.dumps import softmax, write_fkd, write_tinyvit
@@ -33,7 +33,7 @@ def imported(tmp_path: Path, source: Path, form: str, **changes: object) -> Path
     out = tmp_path / "out.zarr"
     settings = ImportSettings.model_validate({"source": source, "form": form, "out": str(out)} | changes)
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        import_dump(settings, progress)
+        import_and_measure(settings, progress)
     return out
 
 
@@ -368,7 +368,7 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_remote_cache(tmp_path: Path) -> None:
     settings = ImportSettings(source=saved(tmp_path), form="dense", out="memory://import/o.zarr")
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        manifest: Manifest = import_dump(settings, progress)
+        manifest: Manifest = import_and_measure(settings, progress).manifest
     assert open_cache("memory://import/o.zarr").manifest.cache_id == manifest.cache_id
 
 
@@ -383,18 +383,20 @@ def test_a_remote_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: py
     with BuildProgress(Console(file=io.StringIO())) as progress:
         monkeypatch.setattr(CacheWriter, "finish", die)
         with pytest.raises(KeyboardInterrupt):
-            import_dump(settings, progress)
+            import_and_measure(settings, progress)
         begun = open_cache(out, allow_partial=True)
         (tile, *_) = begun.tiles
         delete_object(open_store(out, read_only=False), tile.key)
         monkeypatch.setattr(CacheWriter, "finish", seal)
         with pytest.raises(ConfigError, match="another import or build began"):
-            import_dump(settings.model_copy(update={"teacher": "other"}), progress)
-        manifest = import_dump(settings, progress)
-        whole = import_dump(settings.model_copy(update={"out": str(tmp_path / "o.zarr")}), progress)
+            import_and_measure(settings.model_copy(update={"teacher": "other"}), progress)
+        manifest = import_and_measure(settings, progress).manifest
+        whole = import_and_measure(
+            settings.model_copy(update={"out": str(tmp_path / "o.zarr")}), progress
+        ).manifest
         assert manifest.cache_id == whole.cache_id == open_cache(out).manifest.cache_id
         with pytest.raises(ConfigError, match="exists already"):
-            import_dump(settings, progress)
+            import_and_measure(settings, progress)
 
 
 @pytest.mark.parametrize("mask", [-1e4, -1e9, -np.inf])

@@ -16,7 +16,7 @@ from tests.trainer.runs import config, write_digits_cache
 from trainer.cli.losses import LossesSettings, run_losses
 from trainer.comparison.methods import parse_methods
 from trainer.losses import LOSSES, Loss, selftest
-from trainer.objective.catalogue import loss_rows, markdown_table
+from trainer.objective.losses_explained import loss_rows, markdown_table
 from trainer.objective.objective import Objective
 from trainer.objective.terms import Term
 from trainer.run.loop import train

@@ -19,7 +19,7 @@ from cache_builder.format.errors import ConfigError, DataError
 from tests.trainer.losses.cases import batch, batch_for, every_loss, make, reference_value
 from tests.trainer.losses.reference import REFERENCES
 from trainer.losses import LOSSES, RECIPES, DivergedError, Loss, StatefulLoss, make_loss
-from trainer.objective.catalogue import markdown_table
+from trainer.objective.losses_explained import markdown_table
 
 # Laws that a loss breaks by what it is.
 SEES_THE_LEVEL = {

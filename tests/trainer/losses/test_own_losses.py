@@ -10,7 +10,7 @@ import pytest
 from cache_builder.format import ConfigError
 from tests.trainer.runs import config, write_digits_cache
 from trainer.losses import make_loss
-from trainer.objective.catalogue import explain_loss
+from trainer.objective.losses_explained import explain_loss
 from trainer.objective.written import parse_objective
 from trainer.run.loop import train
 

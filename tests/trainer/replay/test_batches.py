@@ -12,8 +12,8 @@ from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import write_digits_cache
 from trainer.replay import batches as stream
 from trainer.replay.batches import TrainingStream, choose_fetch, without_worker_traceback
-from trainer.replay.data import ReplayDataset
 from trainer.replay.order import BatchPlan
+from trainer.replay.view_dataset import ReplayDataset
 from trainer.teacher.client import TeacherCache
 
 

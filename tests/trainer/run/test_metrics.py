@@ -10,7 +10,7 @@ from cache_builder.datasets.orders import OrderTally
 from cache_builder.tensors.normalise import Normalise
 from cache_builder.views.recipes import Plain
 from cache_builder.views.replay import Replay
-from trainer.replay.data import ViewDataset
+from trainer.replay.view_dataset import ViewDataset
 from trainer.run.device import make_accelerator
 from trainer.run.metrics import Evaluator, TrainMeter
 

@@ -8,12 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx2
 import numpy as np
 import pytest
 
 from cache_builder.format import ConfigError, ServerError
 from cache_builder.format.content_digest import content_digest
 from tests.caches import synthetic_manifest
+from tests.format.test_golden import GOLDEN
+from tests.trainer.servers import server
+from trainer.teacher import remote as remote_module
 from trainer.teacher.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
 from trainer.teacher.remote import ID_HEADER, RemoteSource
 
@@ -246,3 +250,37 @@ def test_a_token_that_no_header_takes_is_refused_without_showing_it(token):
     with pytest.raises(ConfigError, match="visible ASCII") as caught, source("http://127.0.0.1:9/c", token):
         pass
     assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "lengths"),
+    [
+        ([], []),
+        ([1] * 10, [4, 4, 2]),
+        ([0] * 9, [4, 4, 1]),  # a row without a record is a row of a request all the same
+        ([2, 2, 2], [2, 1]),
+        ([9, 1, 9, 0, 3], [1, 1, 1, 2]),
+    ],
+)
+def test_requests_ask_for_so_many_records_and_one_row_at_least(counts, lengths, monkeypatch):
+    monkeypatch.setattr(remote_module, "RECORDS_PER_REQUEST", 4)
+    parts = list(remote_module._requests(np.array(counts, np.int64)))
+    assert [part.stop - part.start for part in parts] == lengths
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(len(counts)))
+
+
+@pytest.mark.parametrize("spoil", [lambda body: body[:-1], lambda body: b"\1" + body[1:]])
+def test_counts_that_are_not_those_of_the_cache_are_refused(spoil):
+    with server(GOLDEN / "v3/ragged.zarr") as url:
+
+        def answer(request, _):
+            true = httpx2.get(url + request.path.removeprefix("/v1/caches/c"))
+            body = spoil(true.content) if "/views/" in request.path else true.content
+            return 200, {ID_HEADER: true.headers[ID_HEADER]}, body
+
+        with (
+            canned(answer) as between,
+            source(between) as remote,
+            pytest.raises(ServerError, match=r"for 10 records of \d+ bytes after their counts"),
+        ):
+            remote.page(0)

@@ -12,7 +12,7 @@ from rich.console import Console
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.reader import open_cache
-from cache_builder.interchange.importing import import_dump
+from cache_builder.interchange.importing import import_and_measure
 from cache_builder.interchange.settings import ImportSettings
 from tests.cache_builder.toys import Counted
 
@@ -24,7 +24,7 @@ def settings(tmp_path: Path, form: str) -> ImportSettings:
 def test_it_is_imported(tmp_path: Path) -> None:
     wanted = settings(tmp_path, "tests.cache_builder.toys:Counted")
     with BuildProgress(Console(file=io.StringIO())) as progress:
-        import_dump(wanted, progress)
+        import_and_measure(wanted, progress)
     cache = open_cache(tmp_path / "out.zarr")
     expected = Counted(wanted).block(range(2), np.arange(20))
     for view in range(2):
@@ -41,4 +41,4 @@ def test_it_is_imported(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_told(tmp_path: Path, form: str, said: str) -> None:
     with BuildProgress(Console(file=io.StringIO())) as progress, pytest.raises(ConfigError, match=said):
-        import_dump(settings(tmp_path, form), progress)
+        import_and_measure(settings(tmp_path, form), progress)

@@ -20,9 +20,9 @@ from cache_builder.views import recipe_from
 from cache_builder.views.apply import render
 from cache_builder.views.replay import Replay
 from tests.trainer.replay_caches import PAD_CROP, write_replay_cache
-from trainer.replay.data import ReplayDataset, ViewDataset, natural_size
 from trainer.replay.order import BatchPlan
 from trainer.replay.same_data import RenderDriftError
+from trainer.replay.view_dataset import ReplayDataset, ViewDataset, natural_size
 from trainer.teacher.client import TeacherCache
 
 VIEWS = 3

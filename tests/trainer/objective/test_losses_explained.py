@@ -8,7 +8,13 @@ from rich.console import Console
 
 from cache_builder.format.errors import ConfigError
 from trainer.losses import LOSSES, RECIPES
-from trainer.objective.catalogue import explain_loss, field_documents, loss_rows, losses_table, markdown_table
+from trainer.objective.losses_explained import (
+    explain_loss,
+    field_documents,
+    loss_rows,
+    losses_table,
+    markdown_table,
+)
 
 
 def test_the_table_has_a_row_per_loss_with_its_fields_needs_and_paper():
