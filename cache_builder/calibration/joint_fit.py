@@ -207,8 +207,8 @@ def _with_tables(
     """The codec, with tables for places and residuals [n, 2 K] where they are known by now."""
     shared = quantised.shared[:, : quantised.sample_rank]
     own = quantised.own[:, : quantised.view_rank]
-    known = np.zeros((len(own), 2 * top_k), np.int64) if tail is None else tail
-    view = np.concatenate([np.zeros((len(own), 1), np.int64), own, known], axis=1)
+    known = np.zeros((1, 2 * top_k), np.int64) if tail is None else tail
+    validity = np.zeros((len(own), 1), np.int64)
     classes = len(spread.mean)
     place_values = 255 if classes <= 128 else WIDE
     runs = ((1, 3), *runs_of(own), (top_k, place_values), (top_k, 2 * VALUE_LIMIT + 1))
@@ -224,13 +224,13 @@ def _with_tables(
         view_values=runs,
     )
     sample_low, sample_tables = tables_of(shared)
-    view_low, view_tables = tables_of(view)
+    view_tables = [tables_of(part) for part in (validity, own, known)]
     arrays = {
         "mean": spread.mean.astype(np.float32),
         "basis": np.rint(spread.basis[:rank] * 2**BASIS_BITS),
         "sample_tables": sample_tables,
         "sample_low": sample_low,
-        "view_tables": view_tables,
-        "view_low": view_low,
+        "view_tables": np.concatenate([tables for _, tables in view_tables]),
+        "view_low": np.concatenate([low for low, _ in view_tables]),
     }
     return JointSketch(settings, classes, arrays)
