@@ -228,8 +228,8 @@ def _report(done: dict[str, dict[str, Any]]) -> None:
                 rows.append([loss, teaching.name, round(found[0]["bytes"], 1), *_figures(found, loss, done)])
     columns = ["loss", "student learns from", "bytes a view", "seeds", "top-1 %", "to dense", "95 % interval"]
     notes = (
-        f"Wide glyph teacher, 482 classes; {SAMPLES:,} training pictures x {VIEWS} views, {EPOCHS} epochs, .9 "
-        "of the loss + .1 cross-entropy (mse divided by the logits' variance); top-1 on "
+        f"Wide glyph teacher, 482 classes; {SAMPLES:,} training pictures x {VIEWS} views, {EPOCHS} epochs, "
+        ".9 of the loss + .1 cross-entropy (mse divided by the logits' variance); top-1 on "
         f"{HELD_OUT:,} pictures of other fonts. Differences are paired by seed."
     )
     write_results("accuracy", "What a record costs a student", columns, rows, notes)
