@@ -11,6 +11,7 @@ import gzip
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numcodecs import Zstd
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.fidelity import stored_bytes
+from cache_builder.format.codecs import RecordLayout
 from cache_builder.format.codecs.fields import log_sum_exp, stored_first
 from cache_builder.format.manifest import CodecRequest
 
 Floats = NDArray[np.float32]
+D = TypeVar("D", bound=np.generic)
 CHUNK = 4096
 _VIEWS_PER_FILE = 8
 """ml-dr keeps all views of an image in one file: more of them compress a little better."""
@@ -35,6 +38,10 @@ class Encoded:
     bytes_per_view: float
     decoded: Floats
     """Logits [n, C]."""
+    header_bytes: int = 0
+    """What is kept once per cache, before compression."""
+    settings: str = ""
+    """What a record holds, in a few words, where its name does not say so."""
 
 
 def top_log_probs(logits: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
@@ -122,12 +129,22 @@ def dense_bf16(logits: Floats) -> Encoded:
 
 
 def kdcache(fit: Floats, logits: Floats, budget: float) -> Encoded:
-    """Ours, calibrated on ``fit`` for a budget; bytes of these records in chunks of 4,096."""
-    found = calibrate.fit(fit, CodecRequest(bytes_per_view=budget))
-    packed = found.codec.pack(found.codec.encode(logits))
-    sizes = [len(part) * stored_bytes(part, found.codec.layout) for part in _chunks(packed)]
-    decoded = found.codec.decode(found.codec.unpack(packed))
-    return Encoded(f"kdcache, {budget:g} bytes", sum(sizes) / len(logits), decoded)
+    """Ours, calibrated on ``fit`` for a budget."""
+    return calibrated(f"kdcache, {budget:g} bytes", fit, logits, CodecRequest(bytes_per_view=budget))
+
+
+def calibrated(name: str, fit: Floats, logits: Floats, request: CodecRequest) -> Encoded:
+    """Ours, calibrated on ``fit`` for what is asked for; bytes of these records in chunks of 4,096."""
+    codec = calibrate.fit(fit, request).codec
+    packed = codec.pack(codec.encode(logits))
+    header = sum(array.nbytes for array in codec.arrays.values())
+    said = codec.settings.described(logits.shape[1])
+    return Encoded(name, on_disk(packed, codec.layout), codec.decode(codec.unpack(packed)), header, said)
+
+
+def on_disk(packed: NDArray[np.uint8], layout: RecordLayout) -> float:
+    """Bytes of a record of these [n, record_bytes] as a store's columns hold them."""
+    return sum(len(part) * stored_bytes(part, layout) for part in _chunks(packed)) / len(packed)
 
 
 def everyone(fit: Floats, logits: Floats) -> Iterator[Encoded]:
@@ -145,7 +162,7 @@ def everyone(fit: Floats, logits: Floats) -> Iterator[Encoded]:
     return (make() for make in makers)
 
 
-def _chunks(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
+def _chunks(array: NDArray[D]) -> Iterator[NDArray[D]]:
     return (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
 
 

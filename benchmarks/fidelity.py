@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ SHORT_COLUMNS = [
 def main() -> None:
     """Measure, print and keep the table and the plot."""
     folder = Path(os.environ.get("KDCACHE_GLYPHS", "~/.cache/kdcache/glyphs")).expanduser()
-    prepare(folder)
+    prepare(folder, tuple(glyph_teacher.SHAPES))
     images, labels = glyph_teacher.load_pictures(folder / "train")
     order = np.random.default_rng(0).permutation(len(images))
     fitted, shown = order[-FITTED // 2 :], order[:MEASURED]
@@ -72,12 +73,12 @@ def main() -> None:
     plot(rows, RESULTS / "fidelity.png")
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, networks: Sequence[str]) -> None:
     """Pictures and networks, where they are not there yet."""
     if not (folder / "train").is_dir():
         print("rendering characters", flush=True)
-        glyphs.write(folder, 32, 70, 30)
-    missing = [name for name in glyph_teacher.SHAPES if not (folder / f"{name}.safetensors").is_file()]
+        glyphs.write(folder, 32, 70, 29)
+    missing = [name for name in networks if not (folder / f"{name}.safetensors").is_file()]
     if missing:
         glyph_teacher.train_all(folder, missing)
 

@@ -36,8 +36,9 @@ def losses(classes: int, labels: NDArray[np.int64]) -> dict[str, Loss]:
 class Gradients:
     """The student's gradients from live logits, computed once, to compare those from decoded ones with."""
 
-    def __init__(self, batches: Batches) -> None:
-        self.losses = losses(batches.live.shape[2], batches.labels)
+    def __init__(self, batches: Batches, chosen: dict[str, Loss] | None = None) -> None:
+        """``chosen``: losses by a name for each; every loss where there is none."""
+        self.losses = chosen or losses(batches.live.shape[2], batches.labels)
         samples = batches.labels.size // BATCH * BATCH
         self._parts = [slice(start, start + BATCH) for start in range(0, samples, BATCH)]
         self._batches = batches

@@ -1,0 +1,22 @@
+"""The record of published caches, stored as ours are: the K largest probabilities, the rest spread evenly.
+
+Class ids and log-probabilities at T = 1 in half precision, as columns of a store, so that what differs from
+our records is what is kept and not how it is compressed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.encodings import Encoded, Floats, even_tail, on_disk, top_log_probs
+from cache_builder.format.codecs.record import Column, record_layout
+
+
+def top_k_even_tail(logits: Floats, k: int) -> Encoded:
+    """``logits`` [n, C] by their K largest probabilities."""
+    index, values = top_log_probs(logits, k)
+    layout = record_layout((Column("index", "<u2", k), Column("log_prob", "<f2", k)))
+    half = values.astype(np.float16)
+    size = on_disk(layout.pack({"index": index.astype("<u2"), "log_prob": half}), layout)
+    decoded = even_tail(index, half.astype(np.float32), logits.shape[1])
+    return Encoded(f"top {k}, even tail", size, decoded)
