@@ -18,6 +18,8 @@ from cache_builder.format.probabilities import softmax
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 # Pairs that bytes are measured on, and the first of them for distortion.
 _STORED, _MEASURED = 2048, 768
+_MOST_VALUES = 2**23
+"""Logits that distortion is measured on at most: there are many copies of them."""
 _CHUNK_ROWS = 4096
 # A student half-way between knowing nothing and the teacher.
 _LEARNED = 0.5
@@ -44,7 +46,8 @@ class Held:
     @classmethod
     def of(cls, logits: NDArray[np.float32], views: int = 1) -> Held:
         """Prepare held-out logits [pairs, C], so many consecutive ones of a sample."""
-        live = logits[: _MEASURED // views * views or views]
+        count = min(_MEASURED, _MOST_VALUES // logits.shape[1])
+        live = logits[: count // views * views or views]
         mean = logits.mean(axis=0, dtype=np.float64).astype(np.float32)
         student = mean + np.float32(_LEARNED) * (live - mean)
         probabilities = tuple(softmax(live / np.float32(t)) for t in TEMPERATURES)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.sketch import principal_components
+from cache_builder.calibration.components import blocks, principal_axes
 from cache_builder.format.codecs.digits import WIDE
 from cache_builder.format.codecs.entropy import PLACES, REACH, EntropyCoder, frequencies, places_of
 from cache_builder.format.codecs.joint_sketch import (
@@ -64,11 +64,14 @@ class Spread:
         pairs = fitting.reshape(-1, classes)
         mean = pairs.mean(axis=0, dtype=np.float64)
         rank = max(1, min(most_rank or MOST_RANK, classes - 1, len(pairs) - 1))
-        basis = stored_basis(principal_components(pairs - mean, rank))
-        centred = held.reshape(-1, classes) - mean.astype(np.float32)
-        coef = centred @ basis.T
-        variance = float(np.square(centred, dtype=np.float64).sum() / len(centred))
-        left = variance - float(np.square(coef, dtype=np.float64).sum() / len(centred))
+        basis = stored_basis(principal_axes(pairs, mean, rank))
+        parts, variance = [], 0.0
+        for block in blocks(held.reshape(-1, classes), mean):
+            parts.append(block.astype(np.float32) @ basis.T)
+            variance += float(np.square(block).sum())
+        coef = np.concatenate(parts)
+        variance /= len(coef)
+        left = variance - float(np.square(coef, dtype=np.float64).sum() / len(coef))
         return cls(mean, basis, coef.reshape(*held.shape[:2], -1), max(0.0, left), variance)
 
     def some(self, samples: int) -> Spread:

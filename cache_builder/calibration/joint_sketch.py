@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.calibration.components import principal_axes
 from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope, missed_budget
 from cache_builder.calibration.fidelity import Held, measured_point
 from cache_builder.calibration.joint_fit import (
@@ -23,7 +24,6 @@ from cache_builder.calibration.joint_fit import (
 )
 from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.pairs import group_rows
-from cache_builder.calibration.sketch import principal_components
 from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.codecs.joint_sketch import (
     BASIS_BITS,
@@ -321,7 +321,7 @@ class _Search:
             return codec
         pairs = self.logits.reshape(-1, self.logits.shape[2])
         mean = pairs.mean(axis=0, dtype=np.float64)
-        basis = stored_basis(principal_components(pairs - mean, codec.settings.rank))
+        basis = stored_basis(principal_axes(pairs, mean, codec.settings.rank))
         arrays = {
             **codec.arrays,
             "mean": mean.astype(np.float32),

@@ -33,6 +33,7 @@ MOST_CLASSES = 32768
 """A place in their order fits a digit of two bytes."""
 VALUE_LIMIT = 127
 """The largest residual, in value steps."""
+_BLOCK_VALUES = 2**22
 _CODED, _AS_IT_IS = b"\x00", b"\x01"
 Runs = tuple[tuple[int, int], ...]
 
@@ -202,6 +203,15 @@ class JointSketch(Ranked[JointSketchSettings]):
         return self._encode_views(values, 1, None)
 
     def _encode_views(self, values: NDArray[np.float32], views: int, shared: Fields | None) -> Fields:
+        # Some samples at a time: dense integers of many classes are large.
+        rows = max(1, _BLOCK_VALUES // (self.width * views)) * views
+        parts = [
+            self._encode_some(values[part], views, shared and {SAMPLE: shared[SAMPLE][part]})
+            for part in _parts(len(values), rows)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in (SAMPLE, VIEW)}
+
+    def _encode_some(self, values: NDArray[np.float32], views: int, shared: Fields | None) -> Fields:
         coef = self.coefficients(values)
         if shared is None:
             packed = self.digits[SAMPLE].pack(self._common(coef, views))
@@ -283,6 +293,11 @@ class JointSketch(Ranked[JointSketchSettings]):
 
     def _decoded(self, fields: Fields) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Dense logits [n, C], and the K classes [n, K]."""
+        slices = _parts(len(fields[VIEW]), max(1, _BLOCK_VALUES // self.width))
+        parts = [self._decoded_some({name: fields[name][part] for name in (SAMPLE, VIEW)}) for part in slices]
+        return np.concatenate([dense for dense, _ in parts]), np.concatenate([index for _, index in parts])
+
+    def _decoded_some(self, fields: Fields) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         found = self.integers(fields)
         sketched = self.sketched(found.shared, found.own)
         index = _at_places(sketched, found.places)
@@ -360,6 +375,11 @@ class JointSketch(Ranked[JointSketchSettings]):
         mean[left], basis[:, left] = self.mean, self.arrays["basis"]
         arrays = {**self.arrays, "mean": mean, "basis": basis}
         return type(self)(self.settings.model_copy(update=dict(changes)), len(left), arrays)
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    """Slices of at most so many of ``count`` rows; one of no rows where there are none."""
+    return [slice(start, start + size) for start in range(0, count, size)] or [slice(0, 0)]
 
 
 def rounded(values: NDArray[np.float32], step: float, dead_zone: float) -> NDArray[np.float32]:
