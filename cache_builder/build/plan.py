@@ -17,6 +17,7 @@ from cache_builder.build.output import check_name
 from cache_builder.build.preflight import opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
+from cache_builder.console.names import Precision
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import ConfigError
@@ -101,7 +102,8 @@ def make_plan(
     forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision, teacher.outputs)
     classes = forward.classes(wanted.input_size)
     fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
-    request = _codec_request(settings, classes)
+    settings = settings.model_copy(update={"codec": _codec_name(settings)})
+    request = _codec_request(settings, classes, precision)
     name = settings.codec or calibrate.usual_codec(classes, request)
     manifest = Manifest(
         product_version=version("kdcache"),
@@ -230,7 +232,14 @@ def _check_views(views: int, recipe: Recipe) -> None:
         )
 
 
-def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
+def _codec_name(settings: BuildSettings) -> str | None:
+    """The codec that the user named, also by --exact."""
+    if settings.exact and settings.codec not in (None, "all-logits"):
+        raise ConfigError(f"--exact is the codec all-logits, and --codec {settings.codec} another: give one")
+    return "all-logits" if settings.exact else settings.codec
+
+
+def _codec_request(settings: BuildSettings, classes: int, precision: Precision) -> CodecRequest:
     """What the codec's calibrator is asked for."""
     if settings.tail_rank and settings.tail_rank >= classes:
         raise ConfigError(f"--tail-rank {settings.tail_rank}: the teacher has {classes} classes; use fewer")
@@ -246,6 +255,7 @@ def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
         tail_rank=settings.tail_rank,
         tail_step=settings.tail_step,
         value_step=settings.value_step,
+        values="bfloat16" if precision == "bf16" else "float16",
     )
     return calibrate.checked_request(classes, request, settings.codec)
 

@@ -46,6 +46,9 @@ class BuildSettings(Settings):
     bytes_per_view: float | None = Field(default=None, ge=1)
     """The most bytes that a record should take on disk, instead of --lose. Calibration takes the most
     faithful record below it."""
+    exact: bool = False
+    """Store every logit in 16 bits: float16, or bfloat16 where the teacher computes in it. Nothing is lost
+    but rounding; a record takes some 1.8 bytes a class."""
     codec: Annotated[str | None, Option(check=check_codec_name)] = None
     """How logits become records: topk-tail (every class one by one), joint-sketch (a sketch of all classes
     that the views of a sample share, one of each view's own, and some classes put right one by one) or

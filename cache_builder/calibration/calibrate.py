@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.calibration.all_logits import AllLogitsCalibrator
 from cache_builder.calibration.class_sketch import SketchCalibrator
 from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope
 from cache_builder.calibration.joint_sketch import JointSketchCalibrator
@@ -18,8 +21,11 @@ CALIBRATORS: dict[str, Calibrator] = {
     "topk-tail": ExactCalibrator(),
     "class-sketch": SketchCalibrator(),
     "joint-sketch": JointSketchCalibrator(),
+    "all-logits": AllLogitsCalibrator(),
 }
 """By codec name."""
+# What compression leaves of a header, and of logits in 16 bits.
+_HEADER_SHRINKS, _HALVES_SHRINK = 0.65, 0.9
 
 
 def calibrator(name: str) -> Calibrator:
@@ -68,4 +74,23 @@ def fit(
     where those that the teacher masks in every view do not count.
     """
     name = codec or usual_codec(Masks.of(logits).left_count, request)
-    return calibrator(name).fit(logits, request, scope)
+    found = calibrator(name).fit(logits, request, scope)
+    return found if codec else _smaller(found, request, scope)
+
+
+def _smaller(found: Calibration, request: CodecRequest, scope: Scope) -> Calibration:
+    """All logits, where a cache has so few records that the sketch's header makes it the larger one."""
+    classes, table = found.codec.width, found.section.table
+    if found.section.chosen is None or scope.records is None:
+        return found
+    header = sum(array.nbytes for array in found.codec.arrays.values()) * _HEADER_SHRINKS
+    sketched = table[found.section.chosen].bytes_per_view + header / scope.records
+    dense = 2 * _HALVES_SHRINK * classes
+    if sketched <= dense:
+        return found
+    said = (
+        f"all {classes} logits are stored in 16 bits, some {dense:.0f} bytes a view: a sketch would take "
+        f"{sketched:.0f}, most of it the basis, which {scope.records:,} records are too few for"
+    )
+    exact = CodecRequest(values=request.values, bytes_per_view=request.bytes_per_view)
+    return replace(CALIBRATORS["all-logits"].fit(np.zeros((0, classes), np.float32), exact), told=(said,))

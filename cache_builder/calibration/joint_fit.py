@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,10 +96,10 @@ class Spread:
         own = rounded(left, step, DEAD_ZONE)
         error = left - own * np.float32(step)
         lost = float(np.square(error, dtype=np.float64).sum()) / (self.coef.shape[0] * views)
-        flat = own.reshape(-1, own.shape[2]).astype(np.int64)
+        flat = own.reshape(-1, own.shape[2]).astype(np.int32)
         shared = np.zeros((len(own), 1)) if common is None else common
         return Quantised(
-            step, finer, views, shared.astype(np.int64), flat, (lost + self.beyond) / self.variance
+            step, finer, views, shared.astype(np.int32), flat, (lost + self.beyond) / self.variance
         )
 
 
@@ -114,9 +115,9 @@ class Quantised:
     step: float
     finer: int
     views: int
-    shared: NDArray[np.int64]
+    shared: NDArray[np.int32]
     """[samples, r]."""
-    own: NDArray[np.int64]
+    own: NDArray[np.int32]
     """[samples * views, r]."""
     lost: float
     """Of the logits' variance."""
@@ -138,29 +139,29 @@ class Quantised:
         return shared + _bytes(self.own[:, : self.view_rank])
 
 
-def _worthwhile(integers: NDArray[np.int64]) -> int:
+def _worthwhile(integers: NDArray[np.int32]) -> int:
     used = np.flatnonzero((integers != 0).mean(axis=0) > _NONZERO)
     return int(used.max(initial=0)) + 1
 
 
-def _bytes(integers: NDArray[np.int64]) -> float:
+def _bytes(integers: NDArray[np.integer[Any]]) -> float:
     """Bytes of a row [n, s] by tables of their own."""
     low, tables = tables_of(integers)
     return EntropyCoder(tables, low).size(integers) / len(integers)
 
 
-def tables_of(integers: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+def tables_of(integers: NDArray[np.integer[Any]]) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Low bits [s] and tables [s, PLACES] for integers [n, s]: as often as seen, smoothed."""
     reach = np.quantile(np.abs(integers), 0.999, axis=0, method="higher")
     low = np.ceil(np.log2(np.maximum(1, reach) / REACH)).clip(0, _LARGEST_BITS).astype(np.uint8)
-    place = places_of(integers, low)
+    place = places_of(integers.astype(np.int64), low)
     columns = integers.shape[1]
     flat = place + np.arange(columns) * PLACES
     counts = np.bincount(flat.ravel(), minlength=columns * PLACES).reshape(columns, PLACES).astype(np.float64)
-    return low, frequencies(counts + _PRIOR * _laplace(integers >> low.astype(np.int64)))
+    return low, frequencies(counts + _PRIOR * _laplace(integers >> low.astype(np.int32)))
 
 
-def _laplace(integers: NDArray[np.int64]) -> NDArray[np.float64]:
+def _laplace(integers: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Discrete Laplace distributions [s, PLACES] as wide as the integers [n, s], with a little escape."""
     n = len(integers)
     mean = (np.abs(integers).sum(axis=0) + 0.1) / (n + 1)
@@ -173,7 +174,7 @@ def _laplace(integers: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
-def runs_of(integers: NDArray[np.int64]) -> Runs:
+def runs_of(integers: NDArray[np.integer[Any]]) -> Runs:
     """How many values each of s integers [n, s] may take, as runs of equal numbers."""
     largest = np.quantile(np.abs(integers), 1 - _CUT_OFF, axis=0, method="higher")
     wanted = np.where(largest <= _SMALL, largest, np.ceil(largest * _MARGIN)) * 2 + 1

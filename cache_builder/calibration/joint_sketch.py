@@ -44,6 +44,8 @@ _TOP_BYTES = 1.1
 _VALUE_STEP, _VALUE_PART = 0.08, 0.08
 _STEPS, _SMALLEST = 180, 1e-4
 _TRIES, _NEAR = 4, 0.97
+# Steps that are remembered while one is searched for: their integers are large.
+_REMEMBERED = 24
 # An entry of the basis on disk, and what of a record it may take without being looked at.
 _ENTRY_BYTES, _NEGLIGIBLE = 1.3, 0.5
 _RANKS = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 4, 2, 1)
@@ -242,6 +244,8 @@ class _Search:
     def _seen(self, index: int, rank: int, finer: int) -> Quantised:
         key = index, rank, finer
         if key not in self._found:
+            while len(self._found) >= _REMEMBERED:
+                self._found.pop(next(iter(self._found)))
             self._found[key] = self._spread(rank, is_searched=True).quantised(self._steps[index], finer)
         return self._found[key]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cache_builder.format import Codec, ConfigError
+from cache_builder.tensors.all_logits import AllLogitsEncoder
 from cache_builder.tensors.class_sketch import ClassSketchEncoder
 from cache_builder.tensors.joint_sketch import JointSketchEncoder
 from cache_builder.tensors.topk_tail import TopkTailEncoder
@@ -20,6 +21,7 @@ ENCODERS: dict[str, Callable[[Any], nn.Module]] = {
     "topk-tail": TopkTailEncoder,
     "class-sketch": ClassSketchEncoder,
     "joint-sketch": JointSketchEncoder,
+    "all-logits": AllLogitsEncoder,
 }
 """By codec name: from the codec, a module of logits float32 [n, C] to the bytes of each field by its name."""
 

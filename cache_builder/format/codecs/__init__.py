@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, SerializeAsAny
 
+from cache_builder.format.codecs.all_logits import AllLogits
 from cache_builder.format.codecs.class_sketch import ClassSketch
 from cache_builder.format.codecs.contract import Codec, CodecSettings, Ranked, Stored
 from cache_builder.format.codecs.fields import Fields
@@ -32,6 +33,7 @@ CODECS: dict[str, type[Codec[Any]]] = {
     "topk-tail": TopkTail,
     "class-sketch": ClassSketch,
     "joint-sketch": JointSketch,
+    "all-logits": AllLogits,
 }
 """Every codec by the name that a manifest has."""
 

@@ -34,6 +34,7 @@ MOST_CLASSES = 32768
 VALUE_LIMIT = 127
 """The largest residual, in value steps."""
 _BLOCK_VALUES = 2**22
+_FEW_VALUES = 7
 _CODED, _AS_IT_IS = b"\x00", b"\x01"
 Runs = tuple[tuple[int, int], ...]
 
@@ -333,7 +334,8 @@ class JointSketch(Ranked[JointSketchSettings]):
         for name in (SAMPLE, VIEW):
             digits = self.digits[name]
             at_end = np.abs(digits.unpack(fields[name])) == digits.limit
-            at_end &= digits.limit > 1
+            # Where few values are allowed, the last of them are as they should be.
+            at_end &= digits.limit > _FEW_VALUES
             count += int(at_end[:, self._counted(name)].sum())
         return count
 

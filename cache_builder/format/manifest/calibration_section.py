@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveFloat
 
 from cache_builder.format.frozen import Frozen
@@ -22,6 +24,8 @@ class CodecRequest(Frozen):
     """Step of the coefficients, in logits."""
     value_step: PositiveFloat | None = None
     """Step of the K values, in logits."""
+    values: Literal["float16", "bfloat16"] | None = None
+    """What logits are rounded to where all of them are stored."""
 
 
 class RatePoint(Frozen):
