@@ -34,8 +34,9 @@ _MARGIN = 1.3
 _SMALL = 7
 # Numbers of values that fill a byte well.
 _VALUES = (3, 5, 7, 9, 11, 15, 21, 31, 43, 63, 85, 127, 255, WIDE)
-# A coefficient that is zero in all but this part of the records is left out.
-_NONZERO = 1e-3
+# A coefficient that is zero in all but this part of the records is left out: it costs bytes of the record in
+# memory, and hardly any on disk.
+_NONZERO = 2e-2
 # So many observations of a Laplace distribution are added to those of a table.
 _PRIOR = 8.0
 _LARGEST_BITS = 12
@@ -91,16 +92,15 @@ class Spread:
         """The integers of these samples at a step."""
         fine = np.float32(step / 2**finer)
         views = self.coef.shape[1]
-        common = rounded(self.coef.mean(axis=1), float(fine), DEAD_ZONE) if views > 1 else None
-        left = self.coef if common is None else self.coef - common[:, None] * fine
-        own = rounded(left, step, DEAD_ZONE)
-        error = left - own * np.float32(step)
-        lost = float(np.square(error, dtype=np.float64).sum()) / (self.coef.shape[0] * views)
-        flat = own.reshape(-1, own.shape[2]).astype(np.int32)
-        shared = np.zeros((len(own), 1)) if common is None else common
-        return Quantised(
-            step, finer, views, shared.astype(np.int32), flat, (lost + self.beyond) / self.variance
-        )
+        shared = np.zeros((len(self.coef), 1), np.int32)
+        left = self.coef.copy()
+        if views > 1:
+            shared = _worthwhile(rounded(self.coef.mean(axis=1), float(fine), DEAD_ZONE))
+            left[..., : shared.shape[1]] -= (shared * fine)[:, None]
+        own = _worthwhile(rounded(left, step, DEAD_ZONE).reshape(-1, left.shape[2]))
+        left.reshape(-1, left.shape[2])[:, : own.shape[1]] -= own * np.float32(step)
+        lost = float(np.square(left, dtype=np.float64).sum()) / (self.coef.shape[0] * views)
+        return Quantised(step, finer, views, shared, own, (lost + self.beyond) / self.variance)
 
 
 def stored_basis(components: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -122,26 +122,26 @@ class Quantised:
     lost: float
     """Of the logits' variance."""
 
-    @cached_property
+    @property
     def sample_rank(self) -> int:
-        """How many of the shared coefficients are worth storing; at least one."""
-        return _worthwhile(self.shared)
-
-    @cached_property
-    def view_rank(self) -> int:
-        """How many of a view's own are."""
-        return _worthwhile(self.own)
+        """How many coefficients are shared; at least one."""
+        return int(self.shared.shape[1])
 
     @property
+    def view_rank(self) -> int:
+        """How many coefficients a view has of its own; at least one."""
+        return int(self.own.shape[1])
+
+    @cached_property
     def sketch_bytes(self) -> float:
         """What the coefficients of a view take, its part of the shared ones included."""
-        shared = _bytes(self.shared[:, : self.sample_rank]) / self.views
-        return shared + _bytes(self.own[:, : self.view_rank])
+        return _bytes(self.shared) / self.views + _bytes(self.own)
 
 
-def _worthwhile(integers: NDArray[np.int32]) -> int:
-    used = np.flatnonzero((integers != 0).mean(axis=0) > _NONZERO)
-    return int(used.max(initial=0)) + 1
+def _worthwhile(steps: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The coefficients [n, r] in whole steps up to the last that is worth storing; at least one."""
+    used = np.flatnonzero((steps != 0).mean(axis=0) > _NONZERO)
+    return steps[:, : int(used.max(initial=0)) + 1].astype(np.int32)
 
 
 def _bytes(integers: NDArray[np.integer[Any]]) -> float:
@@ -209,8 +209,7 @@ def _with_tables(
     tail: NDArray[np.int64] | None = None,
 ) -> JointSketch:
     """The codec, with tables for places and residuals [n, 2 K] where they are known by now."""
-    shared = quantised.shared[:, : quantised.sample_rank]
-    own = quantised.own[:, : quantised.view_rank]
+    shared, own = quantised.shared, quantised.own
     known = np.zeros((1, 2 * top_k), np.int64) if tail is None else tail
     validity = np.zeros((len(own), 1), np.int64)
     classes = len(spread.mean)
