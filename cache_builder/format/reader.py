@@ -336,6 +336,8 @@ class Cache:
 
     def _read_run(self, view: int, run: range, of_tiles: list[Tile], out: NDArray[np.uint8]) -> None:
         """Fill ``out`` [n, record_bytes] with the records of n positions that follow each other."""
+        if not run:
+            return
         records = out.reshape(-1).view(self.layout.dtype)
         for spec, field in zip(output_arrays(self._manifest, LOGITS), self.layout.fields, strict=True):
             records[field.name] = self._column(spec, view, run, of_tiles)

@@ -12,6 +12,7 @@ from cache_builder.format import writer
 from cache_builder.format.codecs.digits import WIDE, Digits
 from cache_builder.format.codecs.entropy import ESCAPE, PLACES, REACH, frequencies
 from cache_builder.format.codecs.joint_sketch import JointSketch, JointSketchSettings
+from cache_builder.format.codecs.masking import LOWEST, MaskSection
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest
 from tests.caches import fit_basis, synthetic_manifest, synthetic_names
@@ -61,6 +62,16 @@ def dyadic(classes: int = 40, seed: int = 0, **changes: object) -> JointSketch:
     return joint((rng.integers(-8, 9, classes) / 8).astype(np.float32), basis, **changes)
 
 
+def masked_codec(classes: int = 40) -> JointSketch:
+    """A codec of whose classes every record masks 3 and 17."""
+    plain = dyadic(classes)
+    mean, basis = plain.mean.copy(), plain.arrays["basis"] / 4096
+    mean[[3, 17]], basis[:, [3, 17]] = LOWEST, 0
+    section = MaskSection(classes=2, lowest=LOWEST, floor=-20.0)
+    values = [(1, 3), (2, 31), (2, 5), (TOP_K, WIDE), (TOP_K, 255)]
+    return joint(mean, basis, masks=section, view_values=values)
+
+
 def eighths(shape: tuple[int, ...], seed: int = 1) -> NDArray[np.float32]:
     """Logits for :func:`dyadic`, many of them equal."""
     return (np.random.default_rng(seed).integers(-40, 41, shape) / 8).astype(np.float32)
@@ -77,7 +88,7 @@ def write_joint_cache(
     """Write logits [V, N, C]; ``sizes``: ``tile_views``, ``tile_rows``, ``name``."""
     views, rows, classes = logits.shape
     chosen = codec or fitted(logits)
-    manifest = synthetic_manifest(views=views, rows=rows, classes=classes, **sizes)
+    manifest = synthetic_manifest(views=views, rows=rows, classes=classes, top_k=classes, **sizes)
     manifest = manifest.with_codec(chosen.settings)
     ids = [f"ø/{row}.png" for row in range(rows)]
     table = writer.SampleTable.from_ids(ids, np.arange(rows) % classes - 1, synthetic_names(manifest))

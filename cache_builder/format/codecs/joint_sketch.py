@@ -34,8 +34,6 @@ MOST_CLASSES = 32768
 VALUE_LIMIT = 127
 """The largest residual, in value steps."""
 _CODED, _AS_IT_IS = b"\x00", b"\x01"
-_BELOW_ALL = -(2.0**47)
-"""Units of a class that is a constant; times the most classes it still fits the keys of their order."""
 Runs = tuple[tuple[int, int], ...]
 
 
@@ -186,14 +184,15 @@ class JointSketch(Ranked[JointSketchSettings]):
     @cached_property
     def constant(self) -> NDArray[np.bool_]:
         """Classes [C] that are masked in every record."""
-        constant: NDArray[np.bool_] = self.mean <= MASKED_BELOW
-        return constant
+        # A teacher without masks may have logits that are as low.
+        return (self.mean <= MASKED_BELOW) & (self.settings.masks is not None)
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """The mean [C] in units; far below all others where a class is a constant."""
         units = np.rint(self.mean.astype(np.float64) / self.settings.unit)
-        return np.where(self.constant, _BELOW_ALL, units).astype(np.int64)
+        # Times the number of classes it is the key of an order, which has 63 bits.
+        return np.where(self.constant, -(2.0**47), units).astype(np.int64)
 
     @cached_property
     def coders(self) -> dict[str, EntropyCoder]:

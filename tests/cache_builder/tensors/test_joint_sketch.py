@@ -14,12 +14,11 @@ from torch import Tensor
 from cache_builder.format import FormatError
 from cache_builder.format.codecs.digits import WIDE, Digits
 from cache_builder.format.codecs.joint_sketch import SAMPLE, VIEW, JointSketch
-from cache_builder.format.codecs.masking import LOWEST, MaskSection
 from cache_builder.tensors.decode import RecordDecoder
 from cache_builder.tensors.encode import RecordEncoder
 from cache_builder.tensors.joint_sketch import DigitsTwin
 from tests.caches import synthetic_logits
-from tests.format.joint import TOP_K, dyadic, eighths, fitted, joint
+from tests.format.joint import TOP_K, dyadic, eighths, fitted, joint, masked_codec
 
 CLASSES = 40
 CODEC = dyadic(CLASSES)
@@ -59,15 +58,7 @@ def test_classes_that_the_sketch_cannot_tell_apart() -> None:
 
 def test_many_classes_and_masks() -> None:
     """Keys of the order near the end of int64, and two classes that every record masks."""
-    plain = dyadic(12_000)
-    mean, basis = plain.mean.copy(), plain.basis.copy()
-    mean[[3, 17]], basis[:, [3, 17]] = LOWEST, 0
-    codec = joint(
-        mean,
-        basis,
-        masks=MaskSection(classes=2, lowest=LOWEST, floor=-20.0),
-        view_values=[(1, 3), (2, 31), (2, 5), (TOP_K, WIDE), (TOP_K, 255)],
-    )
+    codec = masked_codec(12_000)
     logits = eighths((4, 12_000))
     logits[:, [3, 17]], logits[1, 5] = -np.inf, -1e9
     assert_same(codec, logits, 2)

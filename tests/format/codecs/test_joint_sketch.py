@@ -15,7 +15,7 @@ from cache_builder.format.codecs.fields import log_sum_exp, stored_first
 from cache_builder.format.codecs.joint_sketch import SAMPLE, VIEW, JointSketch
 from cache_builder.format.codecs.masking import LOWEST, MaskSection
 from tests.caches import synthetic_logits
-from tests.format.joint import TOP_K, dyadic, eighths, fitted, joint, joint_settings
+from tests.format.joint import TOP_K, eighths, fitted, joint, joint_settings, masked_codec
 
 CLASSES, VIEWS = 40, 3
 COMMON = synthetic_logits(1, 30, CLASSES, seed=1)[0][:, None]
@@ -191,20 +191,10 @@ class TestInvalid:
         assert CODEC.stored(fields).classes.shape == (0, TOP_K)
 
 
-def masked(classes: int) -> JointSketch:
-    """A codec whose classes 3 and 17 every record masks."""
-    plain = dyadic(classes)
-    mean, basis = plain.mean.copy(), plain.basis.copy()
-    mean[[3, 17]], basis[:, [3, 17]] = LOWEST, 0
-    section = MaskSection(classes=2, lowest=LOWEST, floor=-20.0)
-    values = [(1, 3), (2, 31), (2, 5), (TOP_K, WIDE), (TOP_K, 255)]
-    return joint(mean, basis, masks=section, view_values=values)
-
-
 class TestMasks:
     @pytest.mark.parametrize("classes", [40, 12_000])
     def test_constants_stay_and_no_place_is_theirs(self, classes: int) -> None:
-        codec, logits = masked(classes), eighths((12, classes))
+        codec, logits = masked_codec(classes), eighths((12, classes))
         logits[:, [3, 17]] = -np.inf
         logits[::4, 5] = -1e9
         fields = codec.encode(logits, 3)
@@ -221,13 +211,13 @@ class TestMasks:
 
     def test_the_manifest_has_the_key_only_then(self) -> None:
         assert "masks" not in joint_settings().model_dump(mode="json")
-        assert masked(40).settings.model_dump(mode="json")["masks"]["classes"] == 2
+        assert masked_codec(40).settings.model_dump(mode="json")["masks"]["classes"] == 2
 
     def test_a_mask_that_calibration_did_not_see(self) -> None:
         logits = LOGITS[:2].copy()
         logits[1, 4] = -1e9
         assert CODEC.without_place(logits).tolist() == [False, True]
-        assert masked(40).without_place(logits).tolist() == [False, False]
+        assert masked_codec(40).without_place(logits).tolist() == [False, False]
 
     def test_classes_that_were_left_out_come_back_as_constants(self) -> None:
         left = np.ones(42, bool)
