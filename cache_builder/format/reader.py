@@ -336,6 +336,8 @@ class Cache:
 
     def _read_run(self, view: int, run: range, of_tiles: list[Tile], out: NDArray[np.uint8]) -> None:
         """Fill ``out`` [n, record_bytes] with the records of n positions that follow each other."""
+        if not run:
+            return
         records = out.reshape(-1).view(self.layout.dtype)
         for spec, field in zip(output_arrays(self._manifest, LOGITS), self.layout.fields, strict=True):
             records[field.name] = self._column(spec, view, run, of_tiles)
@@ -345,15 +347,15 @@ class Cache:
         first = view // self._manifest.tiling.views if spec.shared else view
         if spec.coded is None:
             return self._guarded(spec, (first, slice(run.start, run.stop)), of_rows)
-        blocks = [self.blocks.rows(block) for block in self.blocks.meeting(run)]
-        begin, end = blocks[0].start, blocks[-1].stop
-        stored = self._guarded(spec, (first, slice(begin, end)), of_rows)
-        parts = [stored[rows.start - begin : rows.stop - begin] for rows in blocks]
+        cut = self.position_blocks
+        whole = cut.spanned(cut.meeting(run))
+        stored = self._guarded(spec, (first, slice(whole.start, whole.stop)), of_rows)
+        parts = np.split(stored, range(cut.height, len(whole), cut.height))
         try:
             found = np.concatenate([uncoded_block(self.codec, spec, part) for part in parts])
         except FormatError as error:
             raise self._undecodable(spec, of_rows, error) from error
-        return found[run.start - begin : run.stop - begin]
+        return found[run.start - whole.start : run.stop - whole.start]
 
     def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read.

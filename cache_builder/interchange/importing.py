@@ -51,7 +51,7 @@ from cache_builder.format.manifest import (
 )
 from cache_builder.format.owned import creations_beside, removed
 from cache_builder.format.reader import open_cache, read_manifest
-from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays, tile_columns
+from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays, tile_records
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match
 from cache_builder.interchange.replayable import imported_views
@@ -286,9 +286,10 @@ def _write_tiles(
     progress.start("importing", total, done, unit="records")
     for tile in todo:
         digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
-        fields = tile_columns(_records(dump, writer.codec, tile), writer.codec)
-        tally.add(tile, writer.codec.best(fields))
-        writer.write_tile(tile, fields, digests)
+        records = _records(dump, writer.codec, tile)
+        flat = writer.codec.unpack(records.reshape(-1, records.shape[2]))
+        tally.add(tile, writer.codec.best(flat).reshape(records.shape[:2]))
+        writer.write_records(tile, records, digests)
         done += tile.count
         progress.update(done, last=done == total)
 
@@ -300,9 +301,9 @@ def _records(dump: Dump, codec: Ranked[Any], tile: Tile) -> NDArray[np.uint8]:
     packed = []
     for start in range(tile.row_start, tile.row_stop, step):
         rows = np.arange(start, min(start + step, tile.row_stop))
-        logits = dump.block(tile.views, rows).reshape(-1, dump.classes)
-        _check_masks(logits, codec, tile, rows)
-        packed.append(codec.pack(codec.encode(logits)).reshape(height, len(rows), -1))
+        logits = dump.block(tile.views, rows)
+        _check_masks(logits.reshape(-1, dump.classes), codec, tile, rows)
+        packed.append(tile_records(logits, codec))
     return np.concatenate(packed, axis=1)
 
 

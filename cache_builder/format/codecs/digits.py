@@ -19,6 +19,11 @@ BYTE, WIDE = 256, 65535
 """A digit takes at most ``BYTE - 1`` values, or it is ``WIDE`` and has two bytes of its own."""
 
 
+def is_radix(m: int) -> bool:
+    """Whether an integer may take so many values."""
+    return m == WIDE or (m % 2 == 1 and 3 <= m < BYTE)
+
+
 @dataclass(frozen=True)
 class Digits:
     """How integers around 0 are packed, by the number of values that each may take.

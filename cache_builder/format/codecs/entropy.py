@@ -3,8 +3,8 @@
 Asymmetric numeral systems (Duda, 1311.2540), many states side by side (Giesen, 1402.3392). The model is
 static: a table of frequencies for each integer of a row, which the store keeps once, so that a block pays for
 no table of its own. The general compressors that Zarr has pay at least a bit for every symbol and a table for
-every block: 32.9 instead of 24.6 bytes for the coefficients of an ImageNet teacher (2026-11-30, blocks of
-2,416 rows; ``benchmarks/entropy.py``). FORMAT.md states the bytes.
+every block: 32.9 instead of 24.8 bytes for the coefficients of an ImageNet teacher (2026-11-30, blocks of
+2,416 rows); ``benchmarks/entropy.py`` compares them on drawn integers. FORMAT.md states the bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,39 +30,70 @@ ROWS_PER_LANE = 16
 """Rows that share a state."""
 STATE_BYTES = 3.0
 """What a state takes of a block, beside what its integers take."""
-_WORD_BITS = 16
-_LOWEST = 1 << _WORD_BITS
+WORD_BITS = 16
+_LOWEST = 1 << WORD_BITS
 _MASK = (1 << SCALE_BITS) - 1
+_SIGN = 1 << (8 * _ESCAPE_BYTES - 1)
 
 Integers = NDArray[np.int64]
-States = NDArray[np.uint64]
+
+
+class _Column(NamedTuple):
+    """The table of a column as decoding needs it."""
+
+    place: NDArray[np.uint8]
+    """In whose part each of the 2**14 slots lies."""
+    frequency: Integers
+    """[PLACES]."""
+    start: Integers
+    """Where the part of each place begins [PLACES]."""
+    low: int
 
 
 @dataclass(frozen=True)
 class EntropyCoder:
-    """Codes blocks of integers [n, s], every column by a table of its own."""
+    """Codes blocks of integers [n, s], every column by a table of its own.
+
+    A state is below 2**32 after every step, whatever a damaged block holds, so that int64 never overflows: a
+    value of frequency f makes of it less than ``f * 2**18``, and f is below 2**14; a word is added to what is
+    below 2**16.
+    """
 
     tables: NDArray[np.uint16]
     """[s, PLACES]: how often each ``integer >> low`` is expected, of 2**14; the last is the escape."""
     low: NDArray[np.uint8]
     """[s]: this many lower bits of an integer are stored as they are, because all are equally frequent."""
 
+    def __post_init__(self) -> None:
+        sums = self.tables.sum(axis=1, dtype=np.int64)
+        if (self.tables == 0).any() or (sums != 1 << SCALE_BITS).any() or (self.low > WORD_BITS).any():
+            raise FormatError(
+                f"the tables of an entropy coder must have {PLACES} frequencies of 1 or more that add up to "
+                f"{1 << SCALE_BITS}, and no more than {WORD_BITS} lower bits"
+            )
+
     @cached_property
-    def _starts(self) -> NDArray[np.uint64]:
-        """[s, PLACES + 1]: where the part of each value begins."""
-        sums = np.cumsum(self.tables.astype(np.uint64), axis=1)
-        return np.concatenate([np.zeros((len(sums), 1), np.uint64), sums], axis=1)
+    def _columns(self) -> list[_Column]:
+        """The tables one by one; the places of the slots take 16 KiB each."""
+        places = np.arange(PLACES, dtype=np.uint8)
+        frequencies = self.tables.astype(np.int64)
+        starts = np.cumsum(frequencies, axis=1) - frequencies
+        return [
+            _Column(np.repeat(places, frequency), frequency, start, low)
+            for frequency, start, low in zip(frequencies, starts, self.low.tolist(), strict=True)
+        ]
 
     def encode(self, integers: NDArray[np.integer[Any]]) -> bytes:
-        """Integers [n, s] of 24 bits to the bytes of a block."""
+        """Integers [n, s] of 24 bits, and ``low`` more, to the bytes of a block."""
         rows = len(integers)
-        states = np.full(lane_count(rows), _LOWEST, np.uint64)
-        words: list[NDArray[np.uint64]] = []
+        states = np.full(lane_count(rows), _LOWEST, np.int64)
+        words: list[Integers] = []
+        by_column = list(zip(self._columns, integers.astype(np.int64).T, strict=True))
         for part in reversed(list(_rounds(rows))):
             lanes = states[: part.stop - part.start]
-            for column in range(len(self.tables) - 1, -1, -1):
-                self._push(lanes, integers[part, column].astype(np.int64), column, words)
-        stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.uint64)
+            for column, values in reversed(by_column):
+                _push_integers(lanes, values[part], column, words)
+        stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
         return states.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
 
     def size(self, integers: NDArray[np.integer[Any]]) -> float:
@@ -81,73 +112,104 @@ class EntropyCoder:
     def decode(self, block: bytes, rows: int) -> Integers:
         """The inverse; bytes after the end of the stream are not looked at.
 
-        Raises :class:`FormatError` for a block that is too short.
+        Raises :class:`FormatError` for a block that is too short or damaged.
         """
         head = 4 * lane_count(rows)
         if len(block) < head:
             raise FormatError("a block of records is shorter than its states")
-        states = np.frombuffer(block[:head], "<u4").astype(np.uint64)
-        reader = _Words(np.frombuffer(block[head : head + (len(block) - head) // 2 * 2], "<u2"))
-        found = np.empty((rows, len(self.tables)), np.int64)
+        states = np.frombuffer(block[:head], "<u4").astype(np.int64)
+        stream = np.frombuffer(block[head : head + (len(block) - head) // 2 * 2], "<u2")
+        words = _Words(stream.astype(np.int64))
+        found = np.empty((len(self.tables), rows), np.int64)
         for part in _rounds(rows):
             lanes = states[: part.stop - part.start]
-            for column in range(len(self.tables)):
-                found[part, column] = self._pop(lanes, column, reader)
-        return found
-
-    def _push(self, states: States, values: Integers, column: int, words: list[NDArray[np.uint64]]) -> None:
-        """The reverse of :meth:`_pop`, the last step of that first."""
-        bits = int(self.low[column])
-        if bits:
-            _push_uniform(states, values & ((1 << bits) - 1), bits, words)
-        high = values >> bits
-        beyond = np.abs(high) > REACH
-        if beyond.any():
-            chosen = states[beyond]
-            for byte in reversed(range(_ESCAPE_BYTES)):
-                _push_uniform(chosen, high[beyond] >> (8 * byte) & 255, 8, words)
-            states[beyond] = chosen
-        place = np.where(beyond, ESCAPE, high + REACH)
-        frequency = self.tables[column, place].astype(np.uint64)
-        _push(states, self._starts[column, place], frequency, SCALE_BITS, words)
-
-    def _pop(self, states: States, column: int, words: _Words) -> Integers:
-        starts = self._starts[column]
-        slot = states & np.uint64(_MASK)
-        place = np.searchsorted(starts, slot, side="right") - 1
-        begin = starts[place]
-        states[:] = (starts[place + 1] - begin) * (states >> np.uint64(SCALE_BITS)) + slot - begin
-        words.refill(states)
-        values = place.astype(np.int64) - REACH
-        beyond = place == ESCAPE
-        if beyond.any():
-            chosen = states[beyond]
-            raw = sum(_pop_uniform(chosen, 8, words) << (8 * byte) for byte in range(_ESCAPE_BYTES))
-            states[beyond] = chosen
-            values[beyond] = (raw ^ _SIGN) - _SIGN
-        bits = int(self.low[column])
-        return (values << bits) + _pop_uniform(states, bits, words) if bits else values
-
-
-_SIGN = 1 << (8 * _ESCAPE_BYTES - 1)
+            for column, values in zip(self._columns, found[:, part], strict=True):
+                _pop_integers(lanes, column, words, values)
+        if (states != _LOWEST).any():
+            raise FormatError("a block of records does not end where coding it began")
+        return np.ascontiguousarray(found.T)
 
 
 @dataclass
 class _Words:
     """The words of a stream, taken in order."""
 
-    stream: NDArray[np.uint16]
+    stream: Integers
     taken: int = 0
 
-    def refill(self, states: States) -> None:
+    def refill(self, states: Integers) -> None:
         """Give each state that fell below the lowest one a word."""
-        low = np.flatnonzero(states < _LOWEST)
+        low = (states < _LOWEST).nonzero()[0]
         if low.size:
             words = self.stream[self.taken : self.taken + low.size]
             if len(words) < low.size:
                 raise FormatError("a block of records ends too early")
             self.taken += low.size
-            states[low] = states[low] << np.uint64(_WORD_BITS) | words
+            fallen = states[low]
+            fallen <<= WORD_BITS
+            fallen |= words
+            states[low] = fallen
+
+
+def _push_integers(states: Integers, values: Integers, column: _Column, words: list[Integers]) -> None:
+    """The reverse of :func:`_pop_integers`, the last step of that first."""
+    if column.low:
+        _push_uniform(states, values & ((1 << column.low) - 1), column.low, words)
+    high = values >> column.low
+    beyond = np.abs(high) > REACH
+    if beyond.any():
+        chosen = states[beyond]
+        for byte in reversed(range(_ESCAPE_BYTES)):
+            _push_uniform(chosen, high[beyond] >> (8 * byte) & 255, 8, words)
+        states[beyond] = chosen
+    place = np.where(beyond, ESCAPE, high + REACH)
+    _push(states, column.start[place], column.frequency[place], SCALE_BITS, words)
+
+
+def _pop_integers(states: Integers, column: _Column, words: _Words, values: Integers) -> None:
+    """Take an integer off each state, into ``values``.
+
+    Thousands of these make a block, and the calls are what takes the time: few of them, and those in place.
+    """
+    slot = states & _MASK
+    # No index is beyond its table, which the mode tells NumPy, so that it need not look.
+    values[:] = column.place.take(slot, mode="clip")
+    states >>= SCALE_BITS
+    states *= column.frequency.take(values, mode="clip")
+    states += slot
+    states -= column.start.take(values, mode="clip")
+    words.refill(states)
+    has_escapes = np.maximum.reduce(values) == ESCAPE
+    beyond = (values == ESCAPE).nonzero()[0] if has_escapes else None
+    values -= REACH
+    if beyond is not None:
+        chosen = states[beyond]
+        raw = sum(_pop_uniform(chosen, 8, words) << (8 * byte) for byte in range(_ESCAPE_BYTES))
+        states[beyond] = chosen
+        values[beyond] = (raw ^ _SIGN) - _SIGN
+    if column.low:
+        values <<= column.low
+        values += _pop_uniform(states, column.low, words)
+
+
+def _push(states: Integers, start: Integers, frequency: Integers, bits: int, words: list[Integers]) -> None:
+    full = (states >= frequency << (2 * WORD_BITS - bits)).nonzero()[0]
+    if full.size:
+        words.append(states[full] & (_LOWEST - 1))
+        states[full] >>= WORD_BITS
+    whole, rest = np.divmod(states, frequency)
+    states[:] = (whole << bits) + rest + start
+
+
+def _push_uniform(states: Integers, values: Integers, bits: int, words: list[Integers]) -> None:
+    _push(states, values, np.ones_like(states), bits, words)
+
+
+def _pop_uniform(states: Integers, bits: int, words: _Words) -> Integers:
+    values = states & ((1 << bits) - 1)
+    states >>= bits
+    words.refill(states)
+    return values
 
 
 def places_of(integers: Integers, low: NDArray[np.uint8]) -> Integers:
@@ -164,33 +226,8 @@ def lane_count(rows: int) -> int:
 def _rounds(rows: int) -> Iterator[slice]:
     """The rows that the states take at one time: one each, from the first state on."""
     lanes = lane_count(rows)
-    for begin in range(0, rows, lanes):
+    for begin in range(0, rows, max(1, lanes)):
         yield slice(begin, min(begin + lanes, rows))
-
-
-def _push(
-    states: States,
-    start: NDArray[np.uint64],
-    frequency: NDArray[np.uint64],
-    bits: int,
-    words: list[NDArray[np.uint64]],
-) -> None:
-    full = np.flatnonzero(states >= frequency << np.uint64(2 * _WORD_BITS - bits))
-    if full.size:
-        words.append(states[full] & np.uint64(_LOWEST - 1))
-        states[full] >>= np.uint64(_WORD_BITS)
-    states[:] = (states // frequency << np.uint64(bits)) + states % frequency + start
-
-
-def _push_uniform(states: States, values: Integers, bits: int, words: list[NDArray[np.uint64]]) -> None:
-    _push(states, values.astype(np.uint64), np.ones_like(states), bits, words)
-
-
-def _pop_uniform(states: States, bits: int, words: _Words) -> Integers:
-    values = (states & np.uint64((1 << bits) - 1)).astype(np.int64)
-    states >>= np.uint64(bits)
-    words.refill(states)
-    return values
 
 
 def frequencies(counts: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:

@@ -19,7 +19,7 @@ from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_
 
 from cache_builder.format.codecs.class_sketch import ORDER_GAP
 from cache_builder.format.codecs.contract import CodecSettings, Header, Ranked, Stored
-from cache_builder.format.codecs.digits import Digits
+from cache_builder.format.codecs.digits import BYTE, WIDE, Digits, is_radix
 from cache_builder.format.codecs.entropy import PLACES, EntropyCoder
 from cache_builder.format.codecs.fields import Fields, log_sum_exp, stored_first
 from cache_builder.format.codecs.masking import MASKED_BELOW, MaskSection, is_masked, unmasked
@@ -138,8 +138,16 @@ class JointSketchSettings(CodecSettings):
             yield "codec.view_values are fewer than codec.top_k needs"
         if width > MOST_CLASSES:
             yield f"codec joint-sketch is for up to {MOST_CLASSES} classes"
-        if max(self.sample_rank, self.view_rank) != self.rank or self.view_rank < 0:
+        if not all(count > 0 and is_radix(m) for count, m in self.sample_values + self.view_values):
+            yield f"codec.sample_values and codec.view_values must be odd, from 3 to {BYTE - 1}, or {WIDE}"
+        elif max(self.sample_rank, self.view_rank) != self.rank or self.sample_rank < 1 or self.view_rank < 0:
             yield "codec.sample_values and codec.view_values do not fit codec.rank and codec.top_k"
+        elif not self._holds_top(width):
+            yield "codec.view_values leave no room for a place among all classes, or for a residual"
+
+    def _holds_top(self, width: int) -> bool:
+        top = self.view_digits.limit[1 + self.view_rank :].reshape(2, self.top_k)
+        return bool((top[0] >= width - 1).all() and (top[1] >= VALUE_LIMIT).all())
 
 
 class Integers(NamedTuple):
@@ -178,14 +186,15 @@ class JointSketch(Ranked[JointSketchSettings]):
     @cached_property
     def constant(self) -> NDArray[np.bool_]:
         """Classes [C] that are masked in every record."""
-        constant: NDArray[np.bool_] = self.mean <= MASKED_BELOW
-        return constant
+        # A teacher without masks may have logits that are as low.
+        return (self.mean <= MASKED_BELOW) & (self.settings.masks is not None)
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """The mean [C] in units; far below all others where a class is a constant."""
         units = np.rint(self.mean.astype(np.float64) / self.settings.unit)
-        return np.where(self.constant, -(2.0**50), units).astype(np.int64)
+        # Times the number of classes it is the key of an order, which has 63 bits.
+        return np.where(self.constant, -(2.0**47), units).astype(np.int64)
 
     @cached_property
     def coders(self) -> dict[str, EntropyCoder]:
@@ -329,7 +338,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         columns[SAMPLE] = self.digits[SAMPLE].pack(np.zeros((1, self.settings.sample_rank), np.int64))
 
     def saturated(self, fields: Fields) -> int:
-        """Coefficients and residuals at the end of their digits."""
+        """Coefficients at the end of their digits, where these have more than the values -1 to 1."""
         count = 0
         for name in (SAMPLE, VIEW):
             digits = self.digits[name]
@@ -354,9 +363,13 @@ class JointSketch(Ranked[JointSketchSettings]):
     def uncoded(self, name: str, block: bytes, rows: int) -> NDArray[np.uint8]:
         """The inverse; :class:`FormatError` for a block that ends too early."""
         digits, kind, body = self.digits[name], block[:1], block[1:]
-        if kind == _AS_IT_IS:
-            return np.frombuffer(body[: rows * digits.bytes], np.uint8).reshape(rows, digits.bytes)
-        return digits.pack(self.coders[name].decode(body, rows))
+        if kind == _CODED:
+            return digits.pack(self.coders[name].decode(body, rows))
+        if kind != _AS_IT_IS:
+            raise FormatError(f"a block of records begins with {kind.hex() or 'nothing'}, expected 00 or 01")
+        if len(body) < rows * digits.bytes:
+            raise FormatError("a block of records is shorter than its records")
+        return np.frombuffer(body[: rows * digits.bytes], np.uint8).reshape(rows, digits.bytes)
 
     def settled(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits [n, C] with masks at what they decode to, and not a number where there is no place."""
