@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from cache_builder.format.manifest import Manifest, RatePoint
 
@@ -58,13 +59,28 @@ def fidelity_warnings(manifest: Manifest) -> list[str]:
     return warnings
 
 
-def way_out(manifest: Manifest) -> str:
-    """How to build a cache that losses see clearly: by the smallest row of the table that does it."""
+def at_temperature_1(row: RatePoint) -> float:
+    """Gradient cosine of kd at T = 1; of the worst loss in tables of earlier releases."""
+    return row.gradient_cosine if row.kd_cosines is None else row.kd_cosines[0]
+
+
+def at_temperature_4(row: RatePoint) -> float:
+    """Gradient cosine of kd at T = 4; of the worst loss in tables of earlier releases."""
+    return row.gradient_cosine if row.kd_cosines is None else row.kd_cosines[1]
+
+
+def of_worst_loss(row: RatePoint) -> float:
+    """Gradient cosine of the worst of a few losses."""
+    return row.gradient_cosine
+
+
+def way_out(manifest: Manifest, measure: Callable[[RatePoint], float] = at_temperature_4) -> str:
+    """How to build a cache that a loss sees clearly: by the smallest row of the table that does it."""
     for row in sorted(manifest.calibration.table, key=lambda row: row.bytes_per_view):
-        if _temperature_4(row) >= BLURRED:
+        if measure(row) >= BLURRED:
             return (
                 f"build again with {_option(manifest, row)}, {row.bytes_per_view:.1f} bytes a view with "
-                f"gradient cosine {_cosine(_temperature_4(row))}"
+                f"gradient cosine {_cosine(measure(row))}"
             )
     point = chosen_point(manifest)
     if point is None or not point.lost:
@@ -161,10 +177,6 @@ def _rounded_up(value: float) -> float:
 
 def _loss_of(row: RatePoint) -> float:
     return 1 - row.gradient_cosine if row.lost is None else row.lost
-
-
-def _temperature_4(row: RatePoint) -> float:
-    return row.gradient_cosine if row.kd_cosines is None else row.kd_cosines[1]
 
 
 def _share(lost: float) -> str:
