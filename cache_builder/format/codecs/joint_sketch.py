@@ -176,14 +176,15 @@ class JointSketch(Ranked[JointSketchSettings]):
     @cached_property
     def constant(self) -> NDArray[np.bool_]:
         """Classes [C] that are masked in every record."""
-        constant: NDArray[np.bool_] = self.mean <= MASKED_BELOW
-        return constant
+        # A teacher without masks may have logits that are as low.
+        return (self.mean <= MASKED_BELOW) & (self.settings.masks is not None)
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """The mean [C] in units; far below all others where a class is a constant."""
         units = np.rint(self.mean.astype(np.float64) / self.settings.unit)
-        return np.where(self.constant, -(2.0**50), units).astype(np.int64)
+        # Times the number of classes it is the key of an order, which has 63 bits.
+        return np.where(self.constant, -(2.0**47), units).astype(np.int64)
 
     @cached_property
     def coders(self) -> dict[str, EntropyCoder]:
@@ -214,7 +215,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         index = stored_first(values, self.settings.top_k)
         places = _places(sketched, index)
         top = np.take_along_axis(values, index, axis=1)
-        residuals = self._residuals(top, np.take_along_axis(sketched, index, axis=1))
+        residuals = self.residuals(top, np.take_along_axis(sketched, index, axis=1))
         valid = np.zeros((len(values), 1), np.int64)
         integers = np.concatenate([valid, own, places, residuals], axis=1)
         return {SAMPLE: packed, VIEW: self.digits[VIEW].pack(integers)}
@@ -251,7 +252,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         # Integers in float64, which is exact up to 2**53 in whatever order they are added.
         return (total @ self.arrays["basis"].astype(np.float64)).astype(np.int64) + self.offsets
 
-    def _residuals(self, top: NDArray[np.float32], sketched: NDArray[np.int64]) -> NDArray[np.int64]:
+    def residuals(self, top: NDArray[np.float32], sketched: NDArray[np.int64]) -> NDArray[np.int64]:
         """Live minus sketched logits [n, K] in value steps; what they decode to falls from left to right."""
         sketch, step = self.in_logits(sketched), np.float32(self.settings.value_step)
         codes = np.rint((top - sketch) / step).clip(-VALUE_LIMIT, VALUE_LIMIT)
