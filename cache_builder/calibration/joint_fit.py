@@ -19,6 +19,7 @@ from cache_builder.format.codecs.entropy import PLACES, REACH, EntropyCoder, fre
 from cache_builder.format.codecs.fields import stored_first
 from cache_builder.format.codecs.joint_sketch import (
     BASIS_BITS,
+    FEW_VALUES,
     VALUE_LIMIT,
     JointSketch,
     JointSketchSettings,
@@ -33,7 +34,6 @@ _CUT_OFF = 3e-4
 # Room beyond the largest of the calibration's integers, where there are many values anyway: more where few
 # records were seen, as the largest of exponential tails grows with the logarithm of their number.
 _MARGIN, _MOST_ROOM, _SEEN = 1.3, 2.0, 3000
-_SMALL = 7
 # Numbers of values that fill a byte well.
 _VALUES = (3, 5, 7, 9, 11, 15, 21, 31, 43, 63, 85, 127, 255, WIDE)
 # A coefficient that is zero in all but this part of the records is left out.
@@ -186,7 +186,8 @@ def room(records: int) -> float:
 def runs_of(integers: NDArray[np.int64]) -> Runs:
     """How many values each of s integers [n, s] may take, as runs of equal numbers."""
     largest = np.quantile(np.abs(integers), 1 - _CUT_OFF, axis=0, method="higher")
-    wanted = np.where(largest <= _SMALL, largest, np.ceil(largest * _MARGIN * room(len(integers)))) * 2 + 1
+    roomy = np.ceil(largest * _MARGIN * room(len(integers)))
+    wanted = np.where(largest <= FEW_VALUES, largest, roomy) * 2 + 1
     runs: list[tuple[int, int]] = []
     for values in wanted.tolist():
         allowed = next((number for number in _VALUES if number >= values), WIDE)

@@ -33,6 +33,8 @@ MOST_CLASSES = 32768
 """A place in their order fits a digit of two bytes."""
 VALUE_LIMIT = 127
 """The largest residual, in value steps."""
+FEW_VALUES = 7
+"""A digit up to this limit has no room beyond what calibration saw."""
 _CODED, _AS_IT_IS = b"\x00", b"\x01"
 Runs = tuple[tuple[int, int], ...]
 
@@ -315,16 +317,10 @@ class JointSketch(Ranked[JointSketchSettings]):
 
     def saturated(self, fields: Fields) -> int:
         """Coefficients and residuals at the end of their digits."""
-        count = 0
-        for name in (SAMPLE, VIEW):
-            digits = self.digits[name]
-            at_end = np.abs(digits.unpack(fields[name])) == digits.limit
-            at_end &= digits.limit > 1
-            count += int(at_end[:, self._counted(name)].sum())
-        return count
-
-    def _counted(self, name: str) -> slice:
-        return slice(None) if name == SAMPLE else slice(1, 1 + self.settings.view_rank)
+        found = self.integers(fields)
+        own_limit = self.digits[VIEW].limit[1 : 1 + self.settings.view_rank]
+        coefficients = _at_end(found.shared, self.digits[SAMPLE].limit) + _at_end(found.own, own_limit)
+        return coefficients + int((np.abs(found.residuals) == VALUE_LIMIT).sum())
 
     def coded(self, name: str, column: NDArray[np.uint8]) -> bytes:
         """A block of a field [rows, bytes] as the store keeps it, not coded where that shortens nothing."""
@@ -367,6 +363,15 @@ def rounded(values: NDArray[np.float32], step: float, dead_zone: float) -> NDArr
     """Values in whole steps, as floats; those near the middle of two go towards zero."""
     steps = np.floor(np.abs(values) / np.float32(step) + np.float32(0.5 - dead_zone))
     return cast("NDArray[np.float32]", np.copysign(steps, values))
+
+
+def _at_end(integers: NDArray[np.int64], limit: NDArray[np.int64]) -> int:
+    """How many integers [n, s] are at the limit [s] of their digit.
+
+    A digit of few values is as large as its coefficients, give or take one in some thousands: nothing is said
+    by those.
+    """
+    return int(((np.abs(integers) == limit) & (limit > FEW_VALUES)).sum())
 
 
 def _order_keys(sketched: NDArray[np.int64]) -> NDArray[np.int64]:
