@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,9 @@ STATE_BYTES = 3.0
 """What a state takes of a block, beside what its integers take."""
 WORD_BITS = 16
 _LOWEST = 1 << WORD_BITS
-_MASK = (1 << SCALE_BITS) - 1
+# As arrays, which NumPy need not convert in every one of thousands of calls.
+_MASK, _SCALE, _LEAST = np.array((1 << SCALE_BITS) - 1), np.array(SCALE_BITS), np.array(_LOWEST)
+_WORD, _REACH = np.array(WORD_BITS), np.array(REACH)
 _SIGN = 1 << (8 * _ESCAPE_BYTES - 1)
 
 Integers = NDArray[np.int64]
@@ -88,11 +90,14 @@ class EntropyCoder:
         rows = len(integers)
         states = np.full(lane_count(rows), _LOWEST, np.int64)
         words: list[Integers] = []
-        by_column = list(zip(self._columns, integers.astype(np.int64).T, strict=True))
+        columns = [
+            _ToCode.of(column, np.ascontiguousarray(values, np.int64))
+            for column, values in zip(self._columns, integers.T, strict=True)
+        ]
         for part in reversed(list(_rounds(rows))):
             lanes = states[: part.stop - part.start]
-            for column, values in reversed(by_column):
-                _push_integers(lanes, values[part], column, words)
+            for column in reversed(columns):
+                column.push(lanes, part, words)
         stream = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
         return states.astype("<u4").tobytes() + stream.astype("<u2").tobytes()
 
@@ -139,31 +144,47 @@ class _Words:
 
     def refill(self, states: Integers) -> None:
         """Give each state that fell below the lowest one a word."""
-        low = (states < _LOWEST).nonzero()[0]
+        low = (states < _LEAST).nonzero()[0]
         if low.size:
             words = self.stream[self.taken : self.taken + low.size]
             if len(words) < low.size:
                 raise FormatError("a block of records ends too early")
             self.taken += low.size
             fallen = states[low]
-            fallen <<= WORD_BITS
+            fallen <<= _WORD
             fallen |= words
             states[low] = fallen
 
 
-def _push_integers(states: Integers, values: Integers, column: _Column, words: list[Integers]) -> None:
-    """The reverse of :func:`_pop_integers`, the last step of that first."""
-    if column.low:
-        _push_uniform(states, values & ((1 << column.low) - 1), column.low, words)
-    high = values >> column.low
-    beyond = np.abs(high) > REACH
-    if beyond.any():
-        chosen = states[beyond]
-        for byte in reversed(range(_ESCAPE_BYTES)):
-            _push_uniform(chosen, high[beyond] >> (8 * byte) & 255, 8, words)
-        states[beyond] = chosen
-    place = np.where(beyond, ESCAPE, high + REACH)
-    _push(states, column.start[place], column.frequency[place], SCALE_BITS, words)
+class _ToCode(NamedTuple):
+    """The integers of a column [n], and what coding them takes."""
+
+    high: Integers
+    lower: Integers
+    low: int
+    is_beyond: NDArray[np.bool_] | None
+    frequency: Integers
+    start: Integers
+
+    @classmethod
+    def of(cls, column: _Column, values: Integers) -> Self:
+        high = values >> column.low
+        is_beyond = np.abs(high) > REACH
+        place = np.where(is_beyond, ESCAPE, high + REACH)
+        lower = values & ((1 << column.low) - 1)
+        escapes = is_beyond if is_beyond.any() else None
+        return cls(high, lower, column.low, escapes, column.frequency[place], column.start[place])
+
+    def push(self, states: Integers, part: slice, words: list[Integers]) -> None:
+        """The reverse of :func:`_pop_integers`, the last step of that first."""
+        if self.low:
+            _push_uniform(states, self.lower[part], self.low, words)
+        if self.is_beyond is not None and (beyond := self.is_beyond[part].nonzero()[0]).size:
+            chosen, high = states[beyond], self.high[part][beyond]
+            for byte in reversed(range(_ESCAPE_BYTES)):
+                _push_uniform(chosen, high >> (8 * byte) & 255, 8, words)
+            states[beyond] = chosen
+        _push(states, self.start[part], self.frequency[part], SCALE_BITS, words)
 
 
 def _pop_integers(states: Integers, column: _Column, words: _Words, values: Integers) -> None:
@@ -172,16 +193,15 @@ def _pop_integers(states: Integers, column: _Column, words: _Words, values: Inte
     Thousands of these make a block, and the calls are what takes the time: few of them, and those in place.
     """
     slot = states & _MASK
-    # No index is beyond its table, which the mode tells NumPy, so that it need not look.
-    values[:] = column.place.take(slot, mode="clip")
-    states >>= SCALE_BITS
-    states *= column.frequency.take(values, mode="clip")
+    place = column.place[slot]
+    values[:] = place
+    states >>= _SCALE
+    states *= column.frequency[values]
     states += slot
-    states -= column.start.take(values, mode="clip")
+    states -= column.start[values]
     words.refill(states)
-    has_escapes = np.maximum.reduce(values) == ESCAPE
-    beyond = (values == ESCAPE).nonzero()[0] if has_escapes else None
-    values -= REACH
+    beyond = (place == ESCAPE).nonzero()[0] if ESCAPE in place.tobytes() else None
+    values -= _REACH
     if beyond is not None:
         chosen = states[beyond]
         raw = sum(_pop_uniform(chosen, 8, words) << (8 * byte) for byte in range(_ESCAPE_BYTES))
