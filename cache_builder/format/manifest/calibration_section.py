@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
 
 from cache_builder.format.frozen import Frozen
+
+_NEW = ("lose", "values")
 
 
 class CodecRequest(Frozen):
@@ -15,7 +17,7 @@ class CodecRequest(Frozen):
     bytes_per_view: PositiveFloat | None = None
     """The most a record should take on disk."""
     lose: PositiveFloat | None = None
-    """The most of the logits' variance that a record should lose."""
+    """The most of the logits' variance that a record should lose. The JSON has this key only where asked."""
     top_k: int | None = None
     """K."""
     tail_rank: int | None = None
@@ -26,6 +28,12 @@ class CodecRequest(Frozen):
     """Step of the K values, in logits."""
     values: Literal["float16", "bfloat16"] | None = None
     """What logits are rounded to where all of them are stored."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A cache that asks for nothing new is written, and has the id, as by the versions that knew no more.
+        body: dict[str, Any] = serialize(self)
+        return {key: value for key, value in body.items() if key not in _NEW or value is not None}
 
 
 class RatePoint(Frozen):
