@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cache_builder.format import DataError
+from cache_builder.format import DataError, codecs
 from cache_builder.format.codecs.all_logits import AllLogits, Half, upper_halves
 from cache_builder.tensors.decode import RecordDecoder
 from cache_builder.tensors.encode import RecordEncoder
@@ -90,6 +92,13 @@ def test_the_classes_come_largest_first() -> None:
     assert stored.classes.tolist() == [[1, 3, 0, 2]]
     assert stored.values.tolist() == [[3.0, 3.0, 0.0, -1.0]]
     assert stored.lse[0] == pytest.approx(np.log(np.exp([0.0, 3, -1, 3]).sum()))
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("float16", "00 3c 00 c0"), ("bfloat16", "80 3f 00 c0")])
+def test_the_bytes_of_format_md(kind: Half, stored: str) -> None:
+    codec = AllLogits.of(2, kind)
+    assert codec.pack(codec.encode(np.array([[1, -2]], np.float32))).tobytes() == bytes.fromhex(stored)
+    assert f"`{stored}`" in (Path(codecs.__file__).parents[1] / "FORMAT.md").read_text()
 
 
 def test_halves_are_rounded_to_even() -> None:
