@@ -54,7 +54,7 @@ def plot(section: CalibrationSection, name: str, path: Path) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError("the picture needs matplotlib: pip install matplotlib") from error
     panels = list(_panels(section))
-    figure = Figure(figsize=(5.2 * len(panels), 4.8), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(panels), 5.2), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, panel, section)
     figure.suptitle(f"{name}: what a byte buys, as calibration measured it (lower is better)")
@@ -124,7 +124,8 @@ def _dress(axes: Axes, sizes: Sequence[float], drawn: Sequence[float]) -> None:
         axis.set_major_formatter(plain)
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="best")
+    # Below the axes, where it covers no point.
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
 
 
 def _limits(drawn: Sequence[float]) -> tuple[float, float]:

@@ -38,7 +38,7 @@ class Preprocessing:
     ) -> Preprocessing:
         """The same with what the user set by hand. Raises :class:`ConfigError` for impossible values."""
         flags = {"--input-size": input_size, "--mean": mean, "--std": std}
-        given = " and ".join(flag for flag, value in flags.items() if value is not None)
+        given = ", ".join(flag for flag, value in flags.items() if value is not None)
         whole = all(value is not None for value in flags.values())
         return replace(
             self,
