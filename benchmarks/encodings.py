@@ -125,7 +125,7 @@ def kdcache(fit: Floats, logits: Floats, budget: float) -> Encoded:
     """Ours, calibrated on ``fit`` for a budget; bytes of these records in chunks of 4,096."""
     found = calibrate.fit(fit, CodecRequest(bytes_per_view=budget))
     packed = found.codec.pack(found.codec.encode(logits))
-    sizes = [len(part) * stored_bytes(part, found.codec.layout) for part in _chunks(packed)]
+    sizes = [len(part) * stored_bytes(part, found.codec) for part in _chunks(packed)]
     decoded = found.codec.decode(found.codec.unpack(packed))
     return Encoded(f"kdcache, {budget:g} bytes", sum(sizes) / len(logits), decoded)
 

@@ -24,6 +24,7 @@ _LEARNED = 0.5
 _KD_TEMPERATURES = (1.0, 4.0)
 _STANDARDISED_TEMPERATURE = 2.0
 _TAIL_FROM, _TAIL_WEIGHT = 10, 2.0
+_ROUNDED = 2.0**-23
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Held:
         mean = logits.mean(axis=0, dtype=np.float64).astype(np.float32)
         student = mean + np.float32(_LEARNED) * (live - mean)
         probabilities = tuple(softmax(live / np.float32(t)) for t in TEMPERATURES)
-        variance = float(np.square(live - mean, dtype=np.float64).sum())
+        # Less than float32 can tell is no variance.
+        least = float(np.square(live, dtype=np.float64).sum()) * _ROUNDED**2
+        variance = max(least, float(np.square(live - mean, dtype=np.float64).sum()))
         stored = logits[: _STORED // views * views or views]
         return cls(stored, probabilities, student, gradients(student, live), variance)
 
@@ -84,7 +87,7 @@ def measured_point(
         tv=total_variation(held, decoded),
         gradient_cosine=min(cosines),
         logit_error=_shortened(float(np.sqrt(squared.mean()))),
-        lost=_shortened(float(squared.sum()) / max(held.variance, 1e-30)),
+        lost=_shortened(float(squared.sum()) / held.variance) if held.variance else 0.0,
         kd_cosines=cosines[: len(_KD_TEMPERATURES)],
     )
 

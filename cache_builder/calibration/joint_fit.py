@@ -6,6 +6,7 @@ are of those others too, because a basis fits its own samples too well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from cache_builder.calibration.sketch import principal_components
 from cache_builder.format.codecs.digits import WIDE
 from cache_builder.format.codecs.entropy import PLACES, REACH, EntropyCoder, frequencies, places_of
+from cache_builder.format.codecs.fields import stored_first
 from cache_builder.format.codecs.joint_sketch import (
     BASIS_BITS,
+    FEW_VALUES,
     VALUE_LIMIT,
     JointSketch,
     JointSketchSettings,
@@ -28,9 +31,9 @@ DEAD_ZONE = 0.15
 MOST_RANK = 768
 # An integer is cut off in at most this part of the records.
 _CUT_OFF = 3e-4
-# Room beyond the largest of the calibration's integers, where there are many values anyway.
-_MARGIN = 1.3
-_SMALL = 7
+# Room beyond the largest of the calibration's integers, where there are many values anyway: more where few
+# records were seen, as the largest of exponential tails grows with the logarithm of their number.
+_MARGIN, _MOST_ROOM, _SEEN = 1.3, 2.0, 3000
 # Numbers of values that fill a byte well.
 _VALUES = (3, 5, 7, 9, 11, 15, 21, 31, 43, 63, 85, 127, 255, WIDE)
 # A coefficient that is zero in all but this part of the records is left out.
@@ -68,8 +71,9 @@ class Spread:
         centred = held.reshape(-1, classes) - mean.astype(np.float32)
         coef = centred @ basis.T
         variance = float(np.square(centred, dtype=np.float64).sum() / len(centred))
-        left = variance - float(np.square(coef, dtype=np.float64).sum() / len(centred))
-        return cls(mean, basis, coef.reshape(*held.shape[:2], -1), max(0.0, left), variance)
+        # Not from the coefficients' squares: a stored basis is orthonormal to four digits only.
+        left = float(np.square(centred - coef @ basis, dtype=np.float64).sum() / len(centred))
+        return cls(mean, basis, coef.reshape(*held.shape[:2], -1), left, variance)
 
     def some(self, samples: int) -> Spread:
         """The same of about so many of the samples, spread over them all."""
@@ -94,9 +98,13 @@ class Spread:
         lost = float(np.square(error, dtype=np.float64).sum()) / (self.coef.shape[0] * views)
         flat = own.reshape(-1, own.shape[2]).astype(np.int64)
         shared = np.zeros((len(own), 1)) if common is None else common
-        return Quantised(
-            step, finer, views, shared.astype(np.int64), flat, (lost + self.beyond) / self.variance
-        )
+        share = (lost + self.beyond) / self.variance if self.variance else 0.0
+        return Quantised(step, finer, views, shared.astype(np.int64), flat, share)
+
+    @property
+    def unreachable(self) -> float:
+        """What is lost of the logits' variance by the finest step."""
+        return self.beyond / self.variance if self.variance else 0.0
 
 
 def stored_basis(components: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -170,13 +178,19 @@ def _laplace(integers: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
+def room(records: int) -> float:
+    """How much larger the largest number of many records may be than that of so few."""
+    return min(_MOST_ROOM, max(1.0, float(np.log(_SEEN) / np.log(max(2, records)))))
+
+
 def runs_of(integers: NDArray[np.int64]) -> Runs:
     """How many values each of s integers [n, s] may take, as runs of equal numbers."""
     largest = np.quantile(np.abs(integers), 1 - _CUT_OFF, axis=0, method="higher")
-    wanted = np.where(largest <= _SMALL, largest, np.ceil(largest * _MARGIN)) * 2 + 1
+    roomy = np.ceil(largest * _MARGIN * room(len(integers)))
+    wanted = np.where(largest <= FEW_VALUES, largest, roomy) * 2 + 1
     runs: list[tuple[int, int]] = []
     for values in wanted.tolist():
-        allowed = next(number for number in _VALUES if number >= values)
+        allowed = next((number for number in _VALUES if number >= values), WIDE)
         if runs and runs[-1][1] == allowed:
             runs[-1] = runs[-1][0] + 1, allowed
         else:
@@ -185,16 +199,28 @@ def runs_of(integers: NDArray[np.int64]) -> Runs:
 
 
 def codec_of(
-    spread: Spread, quantised: Quantised, held: NDArray[np.float32], top_k: int, value_step: float
-) -> JointSketch:
-    """The codec of a step; ``held`` [samples, views, C] are the logits that were quantised."""
-    sketch = _with_tables(spread, quantised, top_k, value_step)
-    views, classes = held.shape[1:]
-    flat = held.reshape(-1, classes)
-    fields = sketch.encode(flat, views)
-    found = sketch.integers(fields)
-    tail = np.concatenate([found.places, found.residuals], axis=1)
-    return _with_tables(spread, quantised, top_k, value_step, tail)
+    spread: Spread,
+    quantised: Quantised,
+    held: NDArray[np.float32],
+    top_k: int,
+    value_step: Callable[[float], float],
+) -> tuple[JointSketch, float]:
+    """The codec of a step, and how far its sketch may be from the K largest logits.
+
+    ``held`` [samples, views, C]: of the logits that were quantised. ``value_step``: the step of the K values
+    for such a distance.
+    """
+    sketch = _with_tables(spread, quantised, top_k, 1.0)
+    flat = held.reshape(-1, held.shape[2])
+    found = sketch.integers(sketch.encode(flat, held.shape[1]))
+    index = stored_first(flat, top_k)
+    top = np.take_along_axis(flat, index, axis=1)
+    near = np.take_along_axis(sketch.sketched(found.shared, found.own), index, axis=1)
+    farthest = room(len(flat)) * float(np.abs(top - sketch.in_logits(near)).max())
+    step = value_step(farthest)
+    residuals = sketch.changed(value_step=step).residuals(top, near)
+    tail = np.concatenate([found.places, residuals], axis=1)
+    return _with_tables(spread, quantised, top_k, step, tail), farthest
 
 
 def _with_tables(

@@ -6,14 +6,23 @@ step is found by bisection. A few steps around it, by what they lose, are the ta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope, missed_budget
+from cache_builder.calibration.contract import (
+    ALONE,
+    Calibration,
+    Calibrator,
+    Scope,
+    few_pairs,
+    least_spacing,
+    missed_budget,
+    refuse_small,
+)
 from cache_builder.calibration.fidelity import Held, measured_point
 from cache_builder.calibration.joint_fit import (
     Quantised,
@@ -28,6 +37,7 @@ from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.codecs.joint_sketch import (
     BASIS_BITS,
     MOST_CLASSES,
+    VALUE_LIMIT,
     JointSketch,
     JointSketchSettings,
 )
@@ -41,7 +51,13 @@ _FEW, _MANY, _MANY_BELOW = 5, 10, 0.03
 """K where much is lost anyway, and where little is."""
 # Bytes of a place and a residual where the sketch is coarse.
 _TOP_BYTES = 1.1
-_VALUE_STEP, _VALUE_PART = 0.08, 0.08
+_VALUE_STEP, _VALUE_PART, _LEAST_VALUE_STEP = 0.08, 0.08, 1e-6
+# Other records' residuals may be larger by this factor than the largest that calibration saw.
+_ROOM = 1.5
+# Integers of 16 bits hold coefficients up to this many steps.
+_FARTHEST = 25000
+# Fewer samples are not halved: a basis of so few says nothing of the others.
+_LEAST_HALVED = 8
 _STEPS, _SMALLEST = 180, 1e-4
 _TRIES, _NEAR = 4, 0.97
 # An entry of the basis on disk, and what of a record it may take without being looked at.
@@ -124,6 +140,7 @@ class _Search:
     scope: Scope
     _found: dict[tuple[int, int, int], Quantised] = field(default_factory=dict)
     _parts: dict[tuple[int, bool], Spread] = field(default_factory=dict)
+    _codecs: dict[tuple[int, int, float], tuple[JointSketch, float]] = field(default_factory=dict)
 
     @cached_property
     def _is_fitting(self) -> NDArray[np.bool_]:
@@ -133,7 +150,7 @@ class _Search:
 
     @property
     def _is_whole(self) -> bool:
-        return self.scope.is_whole or len(self.logits) < 2
+        return self.scope.is_whole or len(self.logits) < _LEAST_HALVED
 
     @cached_property
     def held(self) -> NDArray[np.float32]:
@@ -161,9 +178,15 @@ class _Search:
 
     def calibration(self) -> Calibration:
         """The step that was asked for, in a table of others."""
+        self._check_coefficients()
         chosen = self._chosen()
-        point = self._point(chosen)
-        points = {point, *map(self._point, self._table(chosen))}
+        farthest = self._codec(chosen)[1]
+        refuse_small(self.request, "value_step", self._least_value_step(farthest), bits=8)
+        measured = [(self._point(row), row) for row in (chosen, *self._table(chosen))]
+        if self.request.tail_step is None:
+            measured.insert(0, _not_worse(measured))
+        point, chosen = measured[0]
+        points = {row for row, _ in measured}
         table = tuple(sorted(_monotone(points, point), key=lambda row: row.bytes_per_view))
         codec = self._final(chosen)
         section = CalibrationSection(
@@ -173,7 +196,20 @@ class _Search:
             table=table,
             chosen=table.index(point),
         )
-        return Calibration(codec, section, tuple(missed_budget(point.bytes_per_view, self.request)))
+        return Calibration(codec, section, tuple(self._told(point)))
+
+    def _told(self, point: RatePoint) -> Iterator[str]:
+        yield from missed_budget(point.bytes_per_view, self.request)
+        lose, lost = self.request.lose, point.lost or 0.0
+        if lose is not None and lost > _MISSED * lose:
+            yield f"warning: --lose {lose:g} is missed: the records lose {lost:.2g} of the logits' variance"
+        if not self.scope.is_whole:
+            yield from few_pairs(self.logits.shape[0] * self.logits.shape[1], self.logits.shape[2])
+
+    def _check_coefficients(self) -> None:
+        """Refuse a step with which integers of 16 bits do not reach this teacher's coefficients."""
+        farthest = float(np.linalg.norm(self.spread.coef, axis=2).max(initial=0.0))
+        refuse_small(self.request, "tail_step", farthest * 2 ** self._finer[-1] / _FARTHEST, bits=16)
 
     def _chosen(self) -> _Choice:
         """What was asked for."""
@@ -209,7 +245,9 @@ class _Search:
         """The fewest bytes that lose no more than this, a cache's part of the basis included."""
         best: _Choice | None = None
         for rank in self._ranks:
-            found = [self._choice(rank, finer, lambda seen: seen.lost <= lose) for finer in self._finer]
+            # No step makes good what the basis leaves out: beyond that a finer one only takes more bytes.
+            most = max(lose, _MISSED * self._spread(rank, is_searched=True).unreachable)
+            found = [self._choice(rank, finer, _losing_at_most(most)) for finer in self._finer]
             choice = min(found, key=self._whole_bytes)
             if best is not None and (
                 choice.quantised.lost > lose or self._whole_bytes(choice) >= self._whole_bytes(best)
@@ -295,17 +333,31 @@ class _Search:
         few = _FEW if found.lost > _MANY_BELOW else _MANY
         return self.request.top_k or min(few, self.logits.shape[2] - 1)
 
-    @property
-    def _value_step(self) -> float:
-        return self.request.value_step or float(f"{min(_VALUE_STEP, _VALUE_PART * self.std):.3g}")
+    def _value_step(self, found: Quantised, farthest: float) -> float:
+        """Small for small logits; never below what a byte reaches so far with and float32 can tell."""
+        if self.request.value_step:
+            return self.request.value_step
+        # A step beyond what the sketch misses a logit by would make the K largest worse.
+        missed = self.std * found.lost**0.5
+        usual = max(_LEAST_VALUE_STEP, min(_VALUE_STEP, _VALUE_PART * self.std, missed))
+        return float(f"{max(usual, self._least_value_step(farthest)):.3g}")
 
-    def _codec(self, choice: _Choice) -> JointSketch:
+    def _least_value_step(self, farthest: float) -> float:
+        return max(_ROOM * farthest / VALUE_LIMIT, least_spacing(self.spread.mean))
+
+    def _codec(self, choice: _Choice) -> tuple[JointSketch, float]:
+        """The codec, and how far its sketch is from the largest logits."""
         found = choice.quantised
-        some = self.held[:_TAIL_SAMPLES]
-        return codec_of(self._spread(choice.rank), found, some, self._top_k(found), self._value_step)
+        key = choice.rank, choice.finer, found.step
+        if key not in self._codecs:
+            some, top_k = self.held[:_TAIL_SAMPLES], self._top_k(found)
+            self._codecs[key] = codec_of(
+                self._spread(choice.rank), found, some, top_k, lambda far: self._value_step(found, far)
+            )
+        return self._codecs[key]
 
     def _point(self, choice: _Choice) -> RatePoint:
-        codec = self._codec(choice)
+        codec, _ = self._codec(choice)
         settings = codec.settings
         setting = settings.top_k, settings.rank, settings.step, settings.value_step
         return measured_point(codec, self._measured, setting, self.logits.shape[1])
@@ -316,7 +368,7 @@ class _Search:
 
     def _final(self, choice: _Choice) -> JointSketch:
         """The codec with mean and basis of all samples."""
-        codec = self._codec(choice)
+        codec, _ = self._codec(choice)
         if self._is_whole:
             return codec
         pairs = self.logits.reshape(-1, self.logits.shape[2])
@@ -328,6 +380,16 @@ class _Search:
             "basis": np.rint(basis * 2**BASIS_BITS).astype(np.int16),
         }
         return JointSketch(codec.settings, codec.width, arrays)
+
+
+def _losing_at_most(share: float) -> Callable[[Quantised], bool]:
+    return lambda seen: seen.lost <= share
+
+
+def _not_worse(measured: list[tuple[RatePoint, _Choice]]) -> tuple[RatePoint, _Choice]:
+    """The first, or what loses less and takes no more: a finer sketch may leave little to put right."""
+    most = measured[0][0].bytes_per_view
+    return min((row for row in measured if row[0].bytes_per_view <= most), key=lambda row: row[0].lost or 0)
 
 
 def _monotone(points: set[RatePoint], chosen: RatePoint) -> list[RatePoint]:

@@ -16,7 +16,7 @@ from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.layout import Blocks, Tile, tiles
 from cache_builder.format.manifest import Manifest, RaggedPositions
 from cache_builder.format.positions import COUNTS, STARTS, Positions, ragged_starts
-from cache_builder.format.writer import NO_RESULTS, CacheWriter, SampleTable, header_arrays, tile_records
+from cache_builder.format.writer import NO_RESULTS, CacheWriter, SampleTable, header_arrays
 
 
 @dataclass
@@ -141,9 +141,7 @@ class LogitsWriter:
             raise DataError(f"expected logits [{views}, n, {classes}], got {list(logits.shape)}")
         is_unread = np.asarray(np.isnan(logits).any(axis=(0, 2)))
         known = np.where(is_unread[:, None], np.float32(0), logits).astype(np.float32, copy=False)
-        height = manifest.tiling.views
-        groups = [known[first : first + height] for first in range(0, views, height)]
-        return np.concatenate([tile_records(group, self._codec) for group in groups]), is_unread
+        return self._codec.packed_views(known, manifest.tiling.views), is_unread
 
     def _next_block(self) -> _Block:
         """The block that comes next, without a record; one without rows, where there is none left."""

@@ -142,15 +142,6 @@ def tile_columns(records: NDArray[np.uint8], codec: Codec[Any]) -> Fields:
     return {name: column[:1] if name in shared else column for name, column in columns.items()}
 
 
-def tile_records(logits: NDArray[np.float32], codec: Codec[Any]) -> NDArray[np.uint8]:
-    """Logits [views, rows, C] of some rows of a tile to packed records [views, rows, record_bytes]."""
-    views, rows, classes = logits.shape
-    # The views of a sample one after the other, which is how the codec knows them for its views.
-    flat = logits.swapaxes(0, 1).reshape(-1, classes)
-    packed = codec.pack(codec.encode(flat, views)).reshape(rows, views, -1)
-    return np.ascontiguousarray(packed.swapaxes(0, 1))
-
-
 def _unchecked() -> None:
     """Nobody else writes, as in tests and tools."""
 

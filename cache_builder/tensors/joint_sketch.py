@@ -155,7 +155,7 @@ class JointSketchEncoder(JointSketchTwin):
         return torch.stack([(keys < key[:, None]).sum(dim=1) for key in wanted.unbind(1)], dim=1)
 
     def _residuals(self, top: Tensor, sketch: Tensor) -> Tensor:
-        """As ``JointSketch._residuals``."""
+        """As ``JointSketch.residuals``."""
         step = self.value_step
         codes = ((top - sketch) / step).round().clamp(-VALUE_LIMIT, VALUE_LIMIT)
         for k in range(1, self.top_k):

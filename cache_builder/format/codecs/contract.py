@@ -110,6 +110,23 @@ class Codec(ABC, Generic[S]):
         columns = self._encode_views(settled, views, shared)
         return {field.name: columns[field.name] for field in self.layout.fields}
 
+    def packed_views(self, values: NDArray[np.float32], height: int) -> NDArray[np.uint8]:
+        """Values float32 [views, n, width] to packed records uint8 [views, n, nbytes].
+
+        ``height``: so many consecutive views are in one tile.
+        """
+        if not any(field.shared for field in self.layout.fields):
+            packed = self.pack(self.encode(values.reshape(-1, self.width)))
+            return packed.reshape(*values.shape[:2], -1)
+        tiles = [values[first : first + height] for first in range(0, len(values), height)]
+        return np.concatenate([self._packed_tile(tile) for tile in tiles])
+
+    def _packed_tile(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        views, rows = values.shape[:2]
+        by_sample = np.ascontiguousarray(values.swapaxes(0, 1)).reshape(-1, self.width)
+        packed = self.pack(self.encode(by_sample, views))
+        return np.ascontiguousarray(packed.reshape(rows, views, -1).swapaxes(0, 1))
+
     def _encode_views(self, values: NDArray[np.float32], views: int, shared: Fields | None) -> Fields:
         """As :meth:`_encode`, for codecs whose records share fields with other views of their sample."""
         return self._encode(values)

@@ -33,6 +33,8 @@ MOST_CLASSES = 32768
 """A place in their order fits a digit of two bytes."""
 VALUE_LIMIT = 127
 """The largest residual, in value steps."""
+FEW_VALUES = 7
+"""A digit up to this limit has no room beyond what calibration saw."""
 _CODED, _AS_IT_IS = b"\x00", b"\x01"
 Runs = tuple[tuple[int, int], ...]
 
@@ -223,7 +225,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         index = stored_first(values, self.settings.top_k)
         places = _places(sketched, index)
         top = np.take_along_axis(values, index, axis=1)
-        residuals = self._residuals(top, np.take_along_axis(sketched, index, axis=1))
+        residuals = self.residuals(top, np.take_along_axis(sketched, index, axis=1))
         valid = np.zeros((len(values), 1), np.int64)
         integers = np.concatenate([valid, own, places, residuals], axis=1)
         return {SAMPLE: packed, VIEW: self.digits[VIEW].pack(integers)}
@@ -260,7 +262,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         # Integers in float64, which is exact up to 2**53 in whatever order they are added.
         return (total @ self.arrays["basis"].astype(np.float64)).astype(np.int64) + self.offsets
 
-    def _residuals(self, top: NDArray[np.float32], sketched: NDArray[np.int64]) -> NDArray[np.int64]:
+    def residuals(self, top: NDArray[np.float32], sketched: NDArray[np.int64]) -> NDArray[np.int64]:
         """Live minus sketched logits [n, K] in value steps; what they decode to falls from left to right."""
         sketch, step = self.in_logits(sketched), np.float32(self.settings.value_step)
         codes = np.rint((top - sketch) / step).clip(-VALUE_LIMIT, VALUE_LIMIT)
@@ -322,17 +324,11 @@ class JointSketch(Ranked[JointSketchSettings]):
         columns[SAMPLE] = self.digits[SAMPLE].pack(np.zeros((1, self.settings.sample_rank), np.int64))
 
     def saturated(self, fields: Fields) -> int:
-        """Coefficients at the end of their digits, where these have more than the values -1 to 1."""
-        count = 0
-        for name in (SAMPLE, VIEW):
-            digits = self.digits[name]
-            at_end = np.abs(digits.unpack(fields[name])) == digits.limit
-            at_end &= digits.limit > 1
-            count += int(at_end[:, self._counted(name)].sum())
-        return count
-
-    def _counted(self, name: str) -> slice:
-        return slice(None) if name == SAMPLE else slice(1, 1 + self.settings.view_rank)
+        """Coefficients and residuals at the end of their digits."""
+        found = self.integers(fields)
+        own_limit = self.digits[VIEW].limit[1 : 1 + self.settings.view_rank]
+        coefficients = _at_end(found.shared, self.digits[SAMPLE].limit) + _at_end(found.own, own_limit)
+        return coefficients + int((np.abs(found.residuals) == VALUE_LIMIT).sum())
 
     def coded(self, name: str, column: NDArray[np.uint8]) -> bytes:
         """A block of a field [rows, bytes] as the store keeps it, not coded where that shortens nothing."""
@@ -379,6 +375,15 @@ def rounded(values: NDArray[np.float32], step: float, dead_zone: float) -> NDArr
     """Values in whole steps, as floats; those near the middle of two go towards zero."""
     steps = np.floor(np.abs(values) / np.float32(step) + np.float32(0.5 - dead_zone))
     return cast("NDArray[np.float32]", np.copysign(steps, values))
+
+
+def _at_end(integers: NDArray[np.int64], limit: NDArray[np.int64]) -> int:
+    """How many integers [n, s] are at the limit [s] of their digit.
+
+    A digit of few values is as large as its coefficients, give or take one in some thousands: nothing is said
+    by those.
+    """
+    return int(((np.abs(integers) == limit) & (limit > FEW_VALUES)).sum())
 
 
 def _order_keys(sketched: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat
+from typing import Any
+
+from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
 
 from cache_builder.format.frozen import Frozen
 
@@ -13,7 +15,7 @@ class CodecRequest(Frozen):
     bytes_per_view: PositiveFloat | None = None
     """The most a record should take on disk."""
     lose: PositiveFloat | None = None
-    """The most of the logits' variance that a record should lose."""
+    """The most of the logits' variance that a record should lose. The JSON has this key only where asked."""
     top_k: int | None = None
     """K."""
     tail_rank: int | None = None
@@ -22,6 +24,12 @@ class CodecRequest(Frozen):
     """Step of the coefficients, in logits."""
     value_step: PositiveFloat | None = None
     """Step of the K values, in logits."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A cache that asks for nothing new is written, and has the id, as by the versions that knew no more.
+        body: dict[str, Any] = serialize(self)
+        return {key: value for key, value in body.items() if key != "lose" or value is not None}
 
 
 class RatePoint(Frozen):
