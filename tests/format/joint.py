@@ -109,7 +109,7 @@ def tile_records(
 ) -> NDArray[np.uint8]:
     """What the reader must give back for a tile: packed records [views, rows, record_bytes]."""
     block = logits[tile.view_start : tile.view_stop, tile.row_start : tile.row_stop]
-    records = codec.packed_views(block, len(tile.views))
+    records = codec.packed_views(block, len(block))
     for row in tile.rows:
         if row in invalid:
             records[:, row - tile.row_start] = codec.pack(codec.invalid(len(tile.views)))

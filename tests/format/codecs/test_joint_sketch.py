@@ -141,11 +141,11 @@ class TestSketch:
         fields = CODEC.encode(LOGITS, VIEWS)
         assert CODEC.saturated(fields) < 0.01 * 10 * len(LOGITS)
         fine = CODEC.changed(step=1e-4)
-        assert fine.saturated(fine.encode(LOGITS, VIEWS)) > 0.8 * 10 * len(LOGITS)
-        # Those of three values are there for what is nearly always 0, and are not counted.
+        assert fine.saturated(fine.encode(LOGITS, VIEWS)) > 0.6 * 10 * len(LOGITS)
+        # Digits of few values are cut off now and then, which says nothing; residuals are counted.
         narrow = CODEC.changed(sample_values=((6, 3),), step=1e-4)
         own = narrow.encode(LOGITS, VIEWS)
-        assert narrow.saturated(own) <= 4 * len(LOGITS)
+        assert narrow.saturated(own) <= (2 + TOP_K) * len(LOGITS)
 
 
 class TestInvalid:
