@@ -156,7 +156,7 @@ class TeacherVerifier:
     def _coded(self, logits: Logits, shared: Fields | None) -> Logits:
         """Through the cache's codec and back, given what the records share with other views."""
         device = self._plan.forward.device
-        live = torch.from_numpy(np.ascontiguousarray(logits)).to(device)
+        live = torch.from_numpy(logits.copy()).to(device)  # a reversed one has negative strides
         of_views = {name: torch.from_numpy(column).to(device) for name, column in (shared or {}).items()}
         return self._cache.decode(self._encoder(live, 1, of_views or None).cpu().numpy())
 
