@@ -75,7 +75,7 @@ class TestBuild:
 
         # As if calibration had seen nothing that does not fit half a byte.
         monkeypatch.setattr(sketch, "_column_types", lambda _: (0, 0))
-        build(tmp_path / "a.zarr", photos, limit=20, tail_step=0.001)
+        build(tmp_path / "a.zarr", photos, limit=20, tail_step=0.001, codec="class-sketch")
         assert "records were clipped, which are less faithful" in printed.getvalue()
 
 
