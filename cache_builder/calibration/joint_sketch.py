@@ -34,6 +34,7 @@ from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.pairs import group_rows
 from cache_builder.calibration.sketch import principal_components
 from cache_builder.format.codecs import CodecSettings
+from cache_builder.format.codecs.digits import WIDE
 from cache_builder.format.codecs.joint_sketch import (
     BASIS_BITS,
     MOST_CLASSES,
@@ -110,7 +111,7 @@ class JointSketchCalibrator(Calibrator):
             finer=0,
             dead_zone=0.0,
             sample_values=((1, 3),),
-            view_values=((2 + 2 * top_k, 3),),
+            view_values=((2 + 2 * top_k, WIDE),),
         )
 
     def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
