@@ -147,8 +147,10 @@ class JointSketchSettings(CodecSettings):
             yield "codec.view_values leave no room for a place among all classes, or for a residual"
 
     def _holds_top(self, width: int) -> bool:
+        # Classes that every record masks are the last ones of every order.
+        ordered = width - (self.masks.classes if self.masks else 0)
         top = self.view_digits.limit[1 + self.view_rank :].reshape(2, self.top_k)
-        return bool((top[0] >= width - 1).all() and (top[1] >= VALUE_LIMIT).all())
+        return bool((top[0] >= ordered - 1).all() and (top[1] >= VALUE_LIMIT).all())
 
 
 class Integers(NamedTuple):
