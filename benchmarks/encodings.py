@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.contract import Scope
-from cache_builder.calibration.fidelity import stored_bytes
+from cache_builder.calibration.fidelity import column_bytes, stored_bytes
 from cache_builder.format.codecs import Codec
 from cache_builder.format.codecs.fields import log_sum_exp, stored_first
+from cache_builder.format.codecs.record import Field
 from cache_builder.format.manifest import CodecRequest
 
 Floats = NDArray[np.float32]
@@ -160,6 +161,11 @@ def _header(codec: Codec[Any]) -> tuple[int, str]:
 def on_disk(packed: NDArray[np.uint8], codec: Codec[Any]) -> float:
     """Bytes of a record of these [n, record_bytes] as a store's columns hold them."""
     return sum(len(part) * stored_bytes(part, codec) for part in _chunks(packed)) / len(packed)
+
+
+def chunked_bytes(column: NDArray[Any], field: Field) -> float:
+    """Bytes of a row of a column [n, ...] in chunks of 4,096."""
+    return sum(len(part) * column_bytes(part, field) for part in _chunks(column)) / len(column)
 
 
 def everyone(fit: Floats, logits: Floats) -> Iterator[Encoded]:

@@ -114,6 +114,11 @@ def _field_bytes(codec: Codec[Any], field: Field, column: NDArray[Any]) -> float
     """Bytes of a row of a column [n, ...]."""
     if field.coded:
         return codec.coded_size(field.name, column) / max(1, len(column))
+    return column_bytes(column, field)
+
+
+def column_bytes(column: NDArray[Any], field: Field) -> float:
+    """Bytes of a row of a column [n, ...] under the store's compressor, in chunks of the usual rows."""
     whole = compressed_size(column, field)
     if not 1 < len(column) < _CHUNK_ROWS:
         return whole / max(1, len(column))
