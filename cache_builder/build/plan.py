@@ -50,6 +50,8 @@ MAX_TILE_ROWS = 4096
 _MIN_TILE_ROWS = 64
 _TILES_WANTED = 8
 _SMALL_IMAGE = 64
+# What a record took at most where nobody said so, in releases that had no --lose.
+_FORMER_BYTES_PER_VIEW = 64.0
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,21 @@ def make_plan(
 
 
 def as_there(settings: BuildSettings) -> BuildSettings:
-    """Settings that decode as the cache that is continued, or the part that this one is like, unless said."""
-    if settings.decoding is not None:
+    """Settings as those of the cache that is continued, or the part that this one is like, unless said.
+
+    These are the rule of decoding, and the size of records that was the default of earlier releases.
+    """
+    manifests = (read_manifest(location) for location in (settings.out, settings.like) if location)
+    stored = next((manifest for manifest in manifests if manifest is not None), None)
+    if stored is None:
         return settings
-    stored = (read_manifest(location) for location in (settings.out, settings.like) if location)
-    found = next((manifest.input.decoding for manifest in stored if manifest is not None), None)
-    return settings.model_copy(update={"decoding": found})
+    update: dict[str, object] = {}
+    if settings.decoding is None:
+        update["decoding"] = stored.input.decoding
+    is_free = settings.lose is None and settings.bytes_per_view is None and not settings.exact
+    if is_free and stored.requested.codec.bytes_per_view == _FORMER_BYTES_PER_VIEW:
+        update["bytes_per_view"] = _FORMER_BYTES_PER_VIEW
+    return settings.model_copy(update=update)
 
 
 def _told(source: ImageSource, seen: Preprocessing) -> dict[str, str]:
@@ -255,7 +266,7 @@ def _codec_request(settings: BuildSettings, classes: int, precision: Precision) 
         tail_rank=settings.tail_rank,
         tail_step=settings.tail_step,
         value_step=settings.value_step,
-        values="bfloat16" if precision == "bf16" else "float16",
+        values=("bfloat16" if precision == "bf16" else "float16") if settings.exact else None,
     )
     return calibrate.checked_request(classes, request, settings.codec)
 
