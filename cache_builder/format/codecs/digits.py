@@ -1,8 +1,7 @@
 """Small integers as the digits of bytes: several in a byte where they take few values, one or two bytes else.
 
-An entropy coder spends at least one bit on every symbol, and most coefficients of a coarse sketch carry less.
-Packed together they are one symbol of a byte, whose code comes near the entropy of them all: 41.5 instead of
-63.1 bytes for 160 coefficients of an ImageNet teacher (``benchmarks/real_teachers.py``).
+A record in memory and on the wire has fixed fields, and most coefficients of a coarse sketch take three values:
+five of them fill a byte. What the store keeps is smaller still: it codes the integers (``entropy.py``).
 """
 
 from __future__ import annotations
