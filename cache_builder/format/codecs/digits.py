@@ -1,7 +1,7 @@
 """Small integers as the digits of bytes: several in a byte where they take few values, one or two bytes else.
 
-A record in memory and on the wire has fixed fields, and most coefficients of a coarse sketch take three values:
-five of them fill a byte. What the store keeps is smaller still: it codes the integers (``entropy.py``).
+A record in memory and on the wire has fixed fields, and most coefficients of a coarse sketch take three
+values: five of them fill a byte. The store keeps less still: it codes the integers (``entropy.py``).
 """
 
 from __future__ import annotations
