@@ -42,7 +42,7 @@ def measured(logits: NDArray[np.float32], budget: float) -> list[object]:
         found = calibrate.fit(logits[:half], request)
     took = time.process_time() - began
     packed = found.codec.pack(found.codec.encode(logits[half:]))
-    size = stored_bytes(packed, found.codec.layout)
+    size = stored_bytes(packed, found.codec)
     told = "; ".join(line.split(":")[1].split(",")[0].strip() for line in found.told) or "nothing"
     return [round(size, 1), f"{size / budget:.0%}", told, round(took, 1)]
 

@@ -23,12 +23,14 @@ from rich.console import Console
 
 from benchmarks.report import alternate, write_results
 from cache_builder.build import running
+from cache_builder.build.batches import tile_batches
 from cache_builder.build.begin import begin
 from cache_builder.build.forward import TeacherForward
-from cache_builder.build.pipeline import TileRunner, build
+from cache_builder.build.pipeline import build
 from cache_builder.build.plan import Plan, make_plan
 from cache_builder.build.rendering import RenderedBatch, ViewRenderer, render_batches
 from cache_builder.build.settings import BuildSettings
+from cache_builder.build.tile_runner import TileRunner
 from cache_builder.console.progress import SILENT, BuildProgress
 from cache_builder.format.layout import tiles
 from cache_builder.format.locks.lock import claimed
@@ -175,7 +177,7 @@ class Pair:
 def rendered(plan: Plan) -> Iterator[torch.Tensor]:
     """The builder's own loader over all its tiles: uint8 [rows, views, 3, S, S]."""
     renderer = ViewRenderer(plan.source, plan.replay)
-    batches = chain.from_iterable(TileRunner.batches(plan, tile) for tile in tiles(plan.manifest))
+    batches = chain.from_iterable(tile_batches(plan, tile) for tile in tiles(plan.manifest))
     return (batch.images for batch in render_batches(renderer, batches, plan.workers, pin_memory=False))
 
 

@@ -11,16 +11,18 @@ import gzip
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.format.codecs import RecordLayout
+from cache_builder.calibration.contract import Scope
+from cache_builder.calibration.fidelity import column_bytes, stored_bytes
+from cache_builder.format.codecs import Codec
 from cache_builder.format.codecs.fields import log_sum_exp, stored_first
+from cache_builder.format.codecs.record import Field
 from cache_builder.format.manifest import CodecRequest
 
 Floats = NDArray[np.float32]
@@ -133,18 +135,37 @@ def kdcache(fit: Floats, logits: Floats, budget: float) -> Encoded:
     return calibrated(f"kdcache, {budget:g} bytes", fit, logits, CodecRequest(bytes_per_view=budget))
 
 
-def calibrated(name: str, fit: Floats, logits: Floats, request: CodecRequest) -> Encoded:
-    """Ours, calibrated on ``fit`` for what is asked for; bytes of these records in chunks of 4,096."""
-    codec = calibrate.fit(fit, request).codec
+def calibrated(
+    name: str, fit: Floats, logits: Floats, request: CodecRequest, codec_name: str = "class-sketch"
+) -> Encoded:
+    """Ours, each view alone, calibrated on ``fit`` for what is asked for; bytes in chunks of 4,096."""
+    codec = calibrate.fit(fit, request, codec_name).codec
     packed = codec.pack(codec.encode(logits))
-    header = sum(array.nbytes for array in codec.arrays.values())
-    said = codec.settings.described(logits.shape[1])
-    return Encoded(name, on_disk(packed, codec.layout), codec.decode(codec.unpack(packed)), header, said)
+    return Encoded(name, on_disk(packed, codec), codec.decode(codec.unpack(packed)), *_header(codec))
 
 
-def on_disk(packed: NDArray[np.uint8], layout: RecordLayout) -> float:
+def jointly(name: str, fit: Floats, logits: Floats, request: CodecRequest) -> Encoded:
+    """Ours, of logits [N, V, C] and [M, V, C]: what views share is stored once, V-th parts of it counted."""
+    views, classes = logits.shape[1:]
+    codec = calibrate.fit(fit.reshape(-1, classes), request, "joint-sketch", Scope(views)).codec
+    packed = codec.pack(codec.encode(logits.reshape(-1, classes), views))
+    decoded = codec.decode(codec.unpack(packed)).reshape(logits.shape)
+    return Encoded(name, stored_bytes(packed, codec, views), decoded, *_header(codec))
+
+
+def _header(codec: Codec[Any]) -> tuple[int, str]:
+    """Bytes that a cache keeps once, and the settings in words."""
+    return sum(array.nbytes for array in codec.arrays.values()), codec.settings.described(codec.width)
+
+
+def on_disk(packed: NDArray[np.uint8], codec: Codec[Any]) -> float:
     """Bytes of a record of these [n, record_bytes] as a store's columns hold them."""
-    return sum(len(part) * stored_bytes(part, layout) for part in _chunks(packed)) / len(packed)
+    return sum(len(part) * stored_bytes(part, codec) for part in _chunks(packed)) / len(packed)
+
+
+def chunked_bytes(column: NDArray[Any], field: Field) -> float:
+    """Bytes of a row of a column [n, ...] in chunks of 4,096."""
+    return sum(len(part) * column_bytes(part, field) for part in _chunks(column)) / len(column)
 
 
 def everyone(fit: Floats, logits: Floats) -> Iterator[Encoded]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.encodings import Encoded, Floats, even_tail, on_disk, top_log_probs
+from benchmarks.encodings import Encoded, Floats, chunked_bytes, even_tail, top_log_probs
 from cache_builder.format.codecs.record import Column, record_layout
 
 
@@ -17,6 +17,7 @@ def top_k_even_tail(logits: Floats, k: int) -> Encoded:
     index, values = top_log_probs(logits, k)
     layout = record_layout((Column("index", "<u2", k), Column("log_prob", "<f2", k)))
     half = values.astype(np.float16)
-    size = on_disk(layout.pack({"index": index.astype("<u2"), "log_prob": half}), layout)
+    columns = {"index": index.astype("<u2"), "log_prob": half}
+    size = sum(chunked_bytes(columns[field.name], field) for field in layout.fields)
     decoded = even_tail(index, half.astype(np.float32), logits.shape[1])
     return Encoded(f"top {k}, even tail", size, decoded)

@@ -46,7 +46,7 @@ def measured(logits: NDArray[np.float32], margin: float) -> list[object]:
         found = calibrate.fit(logits[:half], CodecRequest(bytes_per_view=64.0))
     packed = found.codec.pack(found.codec.encode(logits[half:]))
     decoded, live = found.codec.decode(found.codec.unpack(packed)), logits[half:]
-    row: list[object] = [round(stored_bytes(packed, found.codec.layout), 1)]
+    row: list[object] = [round(stored_bytes(packed, found.codec), 1)]
     for temperature in _TEMPERATURES:
         row.append(f"{total_variation(decoded, live, temperature).mean():.5f}")
     p = np.exp(decoded - decoded.max(axis=1, keepdims=True))

@@ -115,7 +115,7 @@ def measure(train: Digits, test: Digits, places: int, steps: int = STEPS) -> lis
     for budget in BUDGETS:
         fitted = calibrate.fit(calibration, CodecRequest(bytes_per_view=budget))
         records = RecordEncoder(fitted.codec)(live).numpy()
-        size = stored_bytes(records[:CHUNK], fitted.codec.layout)
+        size = stored_bytes(records[:CHUNK], fitted.codec)
         candidates[f"kdcache, {budget:g} bytes"] = (
             fitted.codec.decode(fitted.codec.unpack(records)),
             size,

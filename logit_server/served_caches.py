@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
-from cache_builder.format.layout import Blocks
+from cache_builder.format.layout import Blocks, record_arrays
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
 from logit_server.settings import Settings
@@ -52,6 +52,12 @@ class ServedCache:
     def record_bytes(self) -> int:
         """Bytes of one packed record."""
         return self.cache.record_bytes
+
+    @cached_property
+    def stored_bytes(self) -> int:
+        """Bytes of all records on disk."""
+        paths, commits = [spec.path for spec in record_arrays(self.manifest)], self.cache.commits.values()
+        return sum(commit.shards[path].bytes for commit in commits for path in paths)
 
     @cached_property
     def records_type(self) -> str:
@@ -173,7 +179,15 @@ def _open(item: str) -> ServedCache:
     cache = open_cache(location)
     served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
     # Touched here so that a damaged header array stops the start instead of a request.
-    _ = served.manifest_json, cache.ids, cache.labels, cache.names, cache.codec, cache.positions
+    _ = (
+        served.manifest_json,
+        served.stored_bytes,
+        cache.ids,
+        cache.labels,
+        cache.names,
+        cache.codec,
+        cache.positions,
+    )
     return served
 
 

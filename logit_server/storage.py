@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format import CorruptCacheError, KDCacheError, StorageError
+from cache_builder.format import CorruptCacheError, IncompleteCacheError, KDCacheError, StorageError
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.reader import read_body
 from logit_server.errors import ReplacedCacheError
@@ -24,7 +24,7 @@ def read_block(served: ServedCache, view: int, block: int) -> NDArray[np.uint8]:
     with storage_errors(served, f"view {view}"):
         try:
             records = served.cache.read_positions(view, served.blocks.rows(block))
-        except CorruptCacheError:
+        except (CorruptCacheError, IncompleteCacheError):
             _check_same(served)  # the records of another cache
             raise
         _check_same(served)

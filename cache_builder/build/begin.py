@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cache_builder.build.batches import live_logits, remember, tile_batches
 from cache_builder.build.forward import size_failures
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, chunks
 from cache_builder.build.running import check_finite, rendered, teacher_failures
 from cache_builder.build.teacher_check import PICTURES, check_members, check_teacher
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.contract import Calibration
-from cache_builder.calibration.pairs import calibration_pairs
+from cache_builder.calibration.contract import Calibration, Scope
 from cache_builder.console.progress import Progress
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import DataError
+from cache_builder.format.layout import tiles
 from cache_builder.format.locks.lock import Hold
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.writer import header_arrays
@@ -69,33 +72,42 @@ def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Ma
 def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
     """Run the teacher on a few thousand (view, row) pairs and fit the codec."""
     manifest = plan.manifest
-    samples, classes = manifest.data.samples, manifest.classes
+    classes = manifest.classes
     request = manifest.requested.codec
     found = None if masks else calibrate.unfitted(classes, request, plan.settings.codec)
     if found is not None:
         return found
-    views = manifest.views
-    pairs = calibration_pairs(samples, views.count, classes, views.seed)
-    tasks = [RenderTask(row, view, view + 1) for view, row in pairs]
-    progress.start("calibrating", len(tasks))
+    codec = plan.settings.codec
+    groups = calibrate.groups(manifest, codec)
+    views = len(groups[0][1])
+    # Where calibration looks at all that there is, it does so in the build's own batches, once for both.
+    is_whole = views == manifest.tiling.views and len(groups) == manifest.data.samples
+    of_tiles = (tile_batches(plan, tile) for tile in tiles(manifest) if tile.group == 0)
+    tasks = [RenderTask(row, of_row.start, of_row.stop) for row, of_row in groups]
+    per_batch = max(1, plan.settings.batch_size // views)
+    batches = chain.from_iterable(of_tiles) if is_whole else chunks(tasks, per_batch)
+    progress.start("calibrating", len(tasks) * views)
     logits: list[NDArray[np.float32]] = []
     done = 0
-    for batch in rendered(plan, chunks(tasks, plan.settings.batch_size)):
+    for batch in rendered(plan, batches):
         with teacher_failures(plan, batch.rows):
-            out = plan.forward.logits(batch.images.flatten(0, 1)).float().cpu().numpy()
+            live = remember(plan, 0, batch) if is_whole else live_logits(plan, 0, batch)
+            out = torch.cat(live).float().cpu().numpy().reshape(len(batch.rows), views, -1)
         readable = [index for index, error in enumerate(batch.errors) if error is None]
-        usable = (out < np.inf).all(axis=1) & np.isfinite(out).any(axis=1)  # -inf masks a class
-        check_finite(usable[readable], [batch.rows[i] for i in readable], plan)
-        logits.append(out[readable])
-        done += len(batch.rows)
-        progress.update(done, last=done == len(tasks))
-    stacked = np.concatenate(logits)
+        usable = (out < np.inf).all(axis=2) & np.isfinite(out).any(axis=2)  # -inf masks a class
+        check_finite(usable.all(axis=1)[readable], [batch.rows[i] for i in readable], plan)
+        logits.extend(out[readable])
+        done += len(batch.rows) * views
+        progress.update(done, last=done == len(tasks) * views)
+    stacked = np.concatenate(logits) if logits else np.zeros((0, classes), np.float32)
     if len(stacked) < 2:
         raise DataError(
             f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
             f"--top-k {classes} stores every class and needs none"
         )
-    return calibrate.fit(stacked, request, plan.settings.codec)
+    records = manifest.data.samples * manifest.views.count
+    covers = is_whole and views == manifest.views.count
+    return calibrate.fit(stacked, request, codec, Scope(views, records, covers))
 
 
 def _first_views(plan: Plan) -> Iterator[tuple[Tensor, list[int]]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 
 import torch
+from torch import Tensor
 
 from cache_builder.build.classes import StoredClasses, fit_labels, fit_stored
 from cache_builder.build.forward import TeacherForward
@@ -16,6 +17,7 @@ from cache_builder.build.output import check_name
 from cache_builder.build.preflight import opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
+from cache_builder.console.names import Precision
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import ConfigError
@@ -48,6 +50,8 @@ MAX_TILE_ROWS = 4096
 _MIN_TILE_ROWS = 64
 _TILES_WANTED = 8
 _SMALL_IMAGE = 64
+# What a record took at most where nobody said so, in releases that had no --lose.
+_FORMER_BYTES_PER_VIEW = 64.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Plan:
     workers: int
     data_names: tuple[str, ...] | None = None
     """Class names of the data where its labels are the teacher's by their position alone."""
+    remembered: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
+    """Live logits that calibration computed in the build's own batches, by first view and rows of a batch."""
 
     @cached_property
     def replay(self) -> Replay:
@@ -98,7 +104,8 @@ def make_plan(
     forward = TeacherForward(teacher.model, wanted.mean, wanted.std, device, precision, teacher.outputs)
     classes = forward.classes(wanted.input_size)
     fitted = fit_stored(stored, source) if stored else fit_labels(settings, source, teacher, classes)
-    request = _codec_request(settings, classes)
+    settings = settings.model_copy(update={"codec": _codec_name(settings)})
+    request = _codec_request(settings, classes, precision)
     name = settings.codec or calibrate.usual_codec(classes, request)
     manifest = Manifest(
         product_version=version("kdcache"),
@@ -145,12 +152,21 @@ def make_plan(
 
 
 def as_there(settings: BuildSettings) -> BuildSettings:
-    """Settings that decode as the cache that is continued, or the part that this one is like, unless said."""
-    if settings.decoding is not None:
+    """Settings as those of the cache that is continued, or the part that this one is like, unless said.
+
+    These are the rule of decoding, and the size of records that was the default of earlier releases.
+    """
+    manifests = (read_manifest(location) for location in (settings.out, settings.like) if location)
+    stored = next((manifest for manifest in manifests if manifest is not None), None)
+    if stored is None:
         return settings
-    stored = (read_manifest(location) for location in (settings.out, settings.like) if location)
-    found = next((manifest.input.decoding for manifest in stored if manifest is not None), None)
-    return settings.model_copy(update={"decoding": found})
+    update: dict[str, object] = {}
+    if settings.decoding is None:
+        update["decoding"] = stored.input.decoding
+    is_free = settings.lose is None and settings.bytes_per_view is None and not settings.exact
+    if is_free and stored.requested.codec.bytes_per_view == _FORMER_BYTES_PER_VIEW:
+        update["bytes_per_view"] = _FORMER_BYTES_PER_VIEW
+    return settings.model_copy(update=update)
 
 
 def _told(source: ImageSource, seen: Preprocessing) -> dict[str, str]:
@@ -227,17 +243,30 @@ def _check_views(views: int, recipe: Recipe) -> None:
         )
 
 
-def _codec_request(settings: BuildSettings, classes: int) -> CodecRequest:
+def _codec_name(settings: BuildSettings) -> str | None:
+    """The codec that the user named, also by --exact."""
+    if settings.exact and settings.codec not in (None, "all-logits"):
+        raise ConfigError(f"--exact is the codec all-logits, and --codec {settings.codec} another: give one")
+    return "all-logits" if settings.exact else settings.codec
+
+
+def _codec_request(settings: BuildSettings, classes: int, precision: Precision) -> CodecRequest:
     """What the codec's calibrator is asked for."""
     if settings.tail_rank and settings.tail_rank >= classes:
         raise ConfigError(f"--tail-rank {settings.tail_rank}: the teacher has {classes} classes; use fewer")
+    if settings.lose is not None and settings.bytes_per_view is not None:
+        raise ConfigError(
+            "--lose says what a record may lose and --bytes-per-view what it may take: give one of them"
+        )
     top_k = None if settings.top_k is None else min(settings.top_k, classes)
     request = CodecRequest(
+        lose=settings.lose,
         bytes_per_view=settings.bytes_per_view,
         top_k=top_k,
         tail_rank=settings.tail_rank,
         tail_step=settings.tail_step,
         value_step=settings.value_step,
+        values=("bfloat16" if precision == "bf16" else "float16") if settings.exact else None,
     )
     return calibrate.checked_request(classes, request, settings.codec)
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cache_builder.build.batches import live_logits
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderedBatch
 from cache_builder.build.running import check_finite, teacher_failures
@@ -35,28 +36,38 @@ class BatchRecorder:
         self.order = OrderTally(plan.data_names, manifest.classes, manifest.views.count)
         """Whether another order of the classes suits the teacher better."""
 
-    def record(self, batch: RenderedBatch, tile: Tile) -> NDArray[np.uint8]:
-        """Records uint8 [views, rows, record_bytes] of some rows of a tile, NaN where a row is unreadable."""
+    def record(self, batch: RenderedBatch, tile: Tile, shared: Fields | None = None) -> NDArray[np.uint8]:
+        """Records uint8 [views, rows, record_bytes] of some rows of a tile, NaN where a row is unreadable.
+
+        ``shared``: the fields [rows, ...] that the views of these rows share, where they are stored already.
+        """
+        views = len(tile.views)
         with teacher_failures(self._plan, batch.rows):
-            encoded = self._encode(batch, tile).cpu().numpy()
-        by_row = encoded.reshape(len(batch.rows), len(tile.views), -1)
-        records = np.ascontiguousarray(by_row.swapaxes(0, 1))
-        self._mark_invalid(records, batch, tile)
+            logits = self._logits(batch, tile)
+            encoded = self._encoder(logits, views, self._repeated(shared, views)).cpu().numpy()
+            best = logits.argmax(dim=1).cpu().numpy().reshape(-1, views).T
+        records = np.ascontiguousarray(encoded.reshape(len(batch.rows), views, -1).swapaxes(0, 1))
+        self._mark_invalid(records, batch)
+        self._count(best, batch, tile)
         return records
 
-    def _encode(self, batch: RenderedBatch, tile: Tile) -> Tensor:
-        """Records uint8 [rows * views, record_bytes] on the device; the live logits are counted there too."""
+    def _logits(self, batch: RenderedBatch, tile: Tile) -> Tensor:
+        """Live logits [rows * views, C] on the device, counted there."""
         labels = torch.from_numpy(self._labels(batch, tile)).long()
         labels[:, [error is not None for error in batch.errors]] = INVALID
-        size = self._plan.settings.batch_size
-        pieces = torch.split(batch.images.flatten(0, 1), size)
-        labels_of = torch.split(labels.T.flatten(), size)
-        encoded = []
-        for piece, piece_labels in zip(pieces, labels_of, strict=True):
-            logits = self._plan.forward.logits(piece)
-            self.meter.add(logits, piece_labels)
-            encoded.append(self._encoder(logits))
-        return torch.cat(encoded)
+        found = live_logits(self._plan, tile.view_start, batch)
+        for piece, of_piece in zip(found, torch.split(labels.T.flatten(), len(found[0])), strict=True):
+            self.meter.add(piece, of_piece)
+        return torch.cat(found)
+
+    def _repeated(self, shared: Fields | None, views: int) -> dict[str, Tensor] | None:
+        if shared is None:
+            return None
+        device = self._plan.forward.device
+        return {
+            name: torch.from_numpy(column).to(device).repeat_interleave(views, dim=0)
+            for name, column in shared.items()
+        }
 
     def _labels(self, batch: RenderedBatch, tile: Tile) -> NDArray[np.int32]:
         """Labels [views, rows], -1 where none is known and where two samples are mixed."""
@@ -64,7 +75,7 @@ class BatchRecorder:
         labels[[self._plan.replay.recipe.mixes(view) for view in tile.views]] = NO_LABEL
         return labels
 
-    def _mark_invalid(self, records: NDArray[np.uint8], batch: RenderedBatch, tile: Tile) -> None:
+    def _mark_invalid(self, records: NDArray[np.uint8], batch: RenderedBatch) -> None:
         """Check what came back: bad logits stop the build, unreadable rows become NaN records."""
         unreadable = [index for index, error in enumerate(batch.errors) if error]
         codec = self._codec
@@ -76,13 +87,12 @@ class BatchRecorder:
             records[:, index] = codec.pack(codec.invalid(len(records)))
         self._unreadable.update(batch.rows[index] for index in unreadable)
         self._stats.invalid = len(self._unreadable)
-        self._count(flat, batch, tile)
+        self._stats.clipped += codec.saturated(flat)
 
-    def _count(self, flat: Fields, batch: RenderedBatch, tile: Tile) -> None:
+    def _count(self, best: NDArray[np.int64], batch: RenderedBatch, tile: Tile) -> None:
+        """How often the teacher's best class [views, rows] is the label."""
         labels = self._labels(batch, tile)
-        best = self._codec.best(flat).reshape(labels.shape)
         known = (labels >= 0) & np.array([error is None for error in batch.errors])
         self._stats.top1_hits += int((best == labels)[known].sum())
         self._stats.labelled += int(known.sum())
         self.order.add(labels[known], best[known])
-        self._stats.clipped += self._codec.saturated(flat)

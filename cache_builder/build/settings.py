@@ -39,12 +39,21 @@ class BuildSettings(Settings):
     no code in it is run. Of raw and averaged (EMA) weights in a file the averaged ones are taken; FILE#ENTRY
     takes another entry, FILE#by-order the tensors by their order, whatever they are called. Of an ensemble:
     once for each teacher, in the same order. Default: default."""
-    bytes_per_view: float = Field(default=64.0, ge=1)
-    """The most bytes that a record should take on disk. Calibration on some teacher outputs takes the most
-    faithful setting below it; the table is shown by inspect."""
+    lose: float | None = Field(default=None, gt=0, lt=1)
+    """The most that a record may lose, as a share of the variance of the teacher's logits, measured on views
+    that fitted nothing. Calibration takes the smallest record that loses no more; inspect shows what others
+    would take. Default: 0.02, unless --bytes-per-view says what a record may take."""
+    bytes_per_view: float | None = Field(default=None, ge=1)
+    """The most bytes that a record should take on disk, instead of --lose. Calibration takes the most
+    faithful record below it."""
+    exact: bool = False
+    """Store every logit in 16 bits: float16, or bfloat16 where the teacher computes in it. Nothing is lost
+    but rounding; a record takes some 1.8 bytes a class."""
     codec: Annotated[str | None, Option(check=check_codec_name)] = None
-    """How logits become records: topk-tail (every class one by one) or class-sketch (some classes one by one,
-    the others rebuilt from a few coefficients). Default: topk-tail for up to 32 classes."""
+    """How logits become records: topk-tail (every class one by one), joint-sketch (a sketch of all classes
+    that the views of a sample share, one of each view's own, and some classes put right one by one) or
+    class-sketch (that of releases before: each view alone). Default: topk-tail for up to 32 classes, else
+    joint-sketch."""
     top_k: int | None = Field(default=None, ge=1)
     """Classes stored one by one. Default: by calibration; all of up to 32."""
     tail_rank: int | None = Field(default=None, ge=1)

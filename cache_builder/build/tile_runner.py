@@ -10,11 +10,12 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.build.batches import tile_batches
 from cache_builder.build.launch import ALONE, Launch
 from cache_builder.build.parts import part_tiles
 from cache_builder.build.plan import Plan
 from cache_builder.build.recorder import BatchRecorder
-from cache_builder.build.rendering import RenderedBatch, RenderTask, chunks, in_pairs
+from cache_builder.build.rendering import RenderedBatch
 from cache_builder.build.running import rendered
 from cache_builder.build.same_images import SameImages
 from cache_builder.console.progress import BuildStats, Progress
@@ -58,7 +59,7 @@ class TileRunner:
         total = sum(tile.count for tile in everything)
         before = total - sum(tile.count for tile in todo)
         self._progress.start("building", total, before)
-        batches = rendered(self._plan, chain.from_iterable(self.batches(self._plan, tile) for tile in todo))
+        batches = rendered(self._plan, chain.from_iterable(tile_batches(self._plan, tile) for tile in todo))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer") as pool:
             for tile in todo:
                 finished = self._run_tile(tile, batches, before)
@@ -74,17 +75,11 @@ class TileRunner:
         if self._pending is not None:
             self._pending.result()
 
-    @staticmethod
-    def batches(plan: Plan, tile: Tile) -> Iterator[list[RenderTask]]:
-        """Batches never cross tiles, so a resumed build computes exactly what an uninterrupted one does."""
-        per_batch = max(1, plan.settings.batch_size // len(tile.views))
-        rows = in_pairs(plan.replay, tile)
-        return chunks([RenderTask(row, tile.view_start, tile.view_stop) for row in rows], per_batch)
-
     def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
         height, width = len(tile.views), len(tile.rows)
         records = np.empty((height, width, self._writer.codec.layout.record_bytes), np.uint8)
         digests = np.zeros(width, np.uint64)
+        shared = self._writer.shared_fields(tile)
         invalid: list[int] = []
         filled = 0
         while filled < width:
@@ -93,7 +88,8 @@ class TileRunner:
             batch = next(batches)
             self._same_images.check_batch(batch)
             places = np.array(batch.rows) - tile.row_start
-            records[:, places] = self._recorder.record(batch, tile)
+            of_rows = shared and {name: column[places] for name, column in shared.items()}
+            records[:, places] = self._recorder.record(batch, tile, of_rows)
             digests[places] = batch.digests
             invalid += [row for row, error in zip(batch.rows, batch.errors, strict=True) if error]
             filled += len(batch.rows)

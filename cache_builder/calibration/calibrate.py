@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.calibration.all_logits import AllLogitsCalibrator
 from cache_builder.calibration.class_sketch import SketchCalibrator
-from cache_builder.calibration.contract import Calibration, Calibrator
+from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope
+from cache_builder.calibration.joint_sketch import JointSketchCalibrator
 from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.topk_tail import ExactCalibrator, is_exact
+from cache_builder.format.codecs.joint_sketch import MOST_CLASSES
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.manifest import CodecRequest
+from cache_builder.format.manifest import CodecRequest, Manifest
 
 CALIBRATORS: dict[str, Calibrator] = {
     "topk-tail": ExactCalibrator(),
     "class-sketch": SketchCalibrator(),
+    "joint-sketch": JointSketchCalibrator(),
+    "all-logits": AllLogitsCalibrator(),
 }
 """By codec name."""
+# What compression leaves of a header, and of logits in 16 bits.
+_HEADER_SHRINKS, _HALVES_SHRINK = 0.65, 0.9
 
 
 def calibrator(name: str) -> Calibrator:
@@ -30,7 +39,9 @@ def calibrator(name: str) -> Calibrator:
 
 def usual_codec(classes: int, request: CodecRequest) -> str:
     """The codec where the user names none: every class one by one where they are few, else a sketch."""
-    return "topk-tail" if is_exact(classes, request) else "class-sketch"
+    if is_exact(classes, request):
+        return "topk-tail"
+    return "joint-sketch" if classes <= MOST_CLASSES else "class-sketch"
 
 
 def checked_request(classes: int, request: CodecRequest, codec: str | None) -> CodecRequest:
@@ -48,11 +59,38 @@ def unfitted(classes: int, request: CodecRequest, codec: str | None = None) -> C
     return calibrator(codec or usual_codec(classes, request)).unfitted(classes, request)
 
 
-def fit(logits: NDArray[np.float32], request: CodecRequest, codec: str | None = None) -> Calibration:
+def groups(manifest: Manifest, codec: str | None = None) -> list[tuple[int, range]]:
+    """Rows and views whose logits :func:`fit` gets, as many views of each row."""
+    chosen = calibrator(codec or usual_codec(manifest.classes, manifest.requested.codec))
+    return chosen.groups(manifest)
+
+
+def fit(
+    logits: NDArray[np.float32], request: CodecRequest, codec: str | None = None, scope: Scope = ALONE
+) -> Calibration:
     """Choose the settings and fit the codec to calibration logits [pairs, C]. Deterministic.
 
-    Without a name, few classes are stored one by one, where those that the teacher masks in every view do not
-    count.
+    ``scope``: which views of what cache the logits are. Without a name, few classes are stored one by one,
+    where those that the teacher masks in every view do not count.
     """
     name = codec or usual_codec(Masks.of(logits).left_count, request)
-    return calibrator(name).fit(logits, request)
+    found = calibrator(name).fit(logits, request, scope)
+    return found if codec else _smaller(found, request, scope)
+
+
+def _smaller(found: Calibration, request: CodecRequest, scope: Scope) -> Calibration:
+    """All logits, where a cache has so few records that the sketch's header makes it the larger one."""
+    classes, table = found.codec.width, found.section.table
+    if found.section.chosen is None or scope.records is None:
+        return found
+    header = sum(array.nbytes for array in found.codec.arrays.values()) * _HEADER_SHRINKS
+    sketched = table[found.section.chosen].bytes_per_view + header / scope.records
+    dense = 2 * _HALVES_SHRINK * classes
+    if sketched <= dense:
+        return found
+    said = (
+        f"all {classes} logits are stored in 16 bits, some {dense:.0f} bytes a view: a sketch would take "
+        f"{sketched:.0f}, most of it the basis, which {scope.records:,} records are too few for"
+    )
+    exact = CodecRequest(values=request.values, bytes_per_view=request.bytes_per_view)
+    return replace(CALIBRATORS["all-logits"].fit(np.zeros((0, classes), np.float32), exact), told=(said,))

@@ -13,10 +13,18 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.contract import Calibration, Calibrator, missed_budget
+from cache_builder.calibration.contract import (
+    ALONE,
+    Calibration,
+    Calibrator,
+    Scope,
+    few_pairs,
+    least_spacing,
+    missed_budget,
+    refuse_small,
+)
 from cache_builder.calibration.fidelity import Held, measure
 from cache_builder.calibration.masks import Masks
-from cache_builder.calibration.pairs import MAX_PAIRS, MIN_PAIRS
 from cache_builder.calibration.sketch import Fitted, coding_for, fit_sketch
 from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.codecs.class_sketch import ClassSketchSettings
@@ -37,10 +45,8 @@ _VALUE_STEPS = (0.02, 0.04, 0.08)
 _FIRST_VALUE_STEP = 0.04
 # ... but a teacher of small logits needs small ones.
 _VALUE_PART = 0.05
-# ... one of large logits large ones: residuals of so many spreads fit int16, and the gap between neighbours
-# (an eighth of a step) is more than float32 rounds away.
+# ... one of large logits large ones: residuals of so many spreads fit int16.
 _REACH, _INT16_MAX = 10.0, 32767
-_SPACINGS = 16.0
 # Budgets in bytes at which settings are refined, up to the one asked for: each starts from what the smaller
 # ones have measured, so that a larger budget chooses among all that a smaller one does.
 _RUNGS = tuple(round(8 * 1.2**step, 1) for step in range(40))
@@ -55,6 +61,10 @@ class SketchCalibrator(Calibrator):
             raise ConfigError(
                 f"--codec class-sketch stores some classes one by one and sketches the others, and --top-k "
                 f"{request.top_k} leaves none of {classes}: use a smaller --top-k, or --codec topk-tail"
+            )
+        if request.lose is not None:
+            raise ConfigError(
+                "--codec class-sketch is chosen by its size: use --bytes-per-view instead of --lose"
             )
 
     def asked(self, classes: int, request: CodecRequest) -> CodecRequest:
@@ -76,7 +86,7 @@ class SketchCalibrator(Calibrator):
             }
         )
 
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
         """Choose the settings and fit the sketch; masked classes are left out of it all."""
         masks = Masks.of(logits)
         self.check(masks.left_count, request)
@@ -103,19 +113,8 @@ def _fit(logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
         table=tuple(table),
         chosen=chosen,
     )
-    told = (*missed_budget(point.bytes_per_view, request), *_few_pairs(*logits.shape))
+    told = (*missed_budget(point.bytes_per_view, request), *few_pairs(*logits.shape))
     return Calibration(codec, section, told)
-
-
-def _few_pairs(pairs: int, classes: int) -> list[str]:
-    """What to say where a sketch was fitted to few pairs."""
-    needed = max(MIN_PAIRS, min(classes, MAX_PAIRS))
-    if pairs >= needed:
-        return []
-    return [
-        f"warning: the sketch of {classes} classes was fitted to {pairs} views, and {needed} or more make it "
-        "reliable; more samples or --views give it more"
-    ]
 
 
 def _check_steps(logits: NDArray[np.float32], request: CodecRequest, std: float) -> None:
@@ -123,12 +122,7 @@ def _check_steps(logits: NDArray[np.float32], request: CodecRequest, std: float)
     farthest = float(np.linalg.norm(logits - logits.mean(axis=0, dtype=np.float64), axis=1).max())
     least = {"value_step": least_value_step(logits, std), "tail_step": farthest / _INT16_MAX}
     for field, value in least.items():
-        asked = getattr(request, field)
-        if asked is not None and asked < value:
-            raise ConfigError(
-                f"--{field.replace('_', '-')} {asked:g} is too small for these logits: 16 bits do not "
-                f"reach them; use at least {1.1 * value:.2g}, or leave it to calibration"
-            )
+        refuse_small(request, field, value, bits=16)
 
 
 def best(table: list[RatePoint], budget: float) -> int:
@@ -214,8 +208,7 @@ def tail_steps(std: float, classes: int) -> list[float]:
 
 def least_value_step(logits: NDArray[np.float32], std: float) -> float:
     """Below it residuals do not fit int16, or float32 cannot tell neighbours apart."""
-    offset = np.abs(logits.mean(axis=0, dtype=np.float64)).max()
-    return max(_REACH * std / _INT16_MAX, _SPACINGS * float(np.spacing(np.float32(offset))))
+    return max(_REACH * std / _INT16_MAX, least_spacing(logits.mean(axis=0, dtype=np.float64)))
 
 
 def value_steps_for(logits: NDArray[np.float32], std: float) -> list[float]:

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.calibration.pairs import MAX_PAIRS, MIN_PAIRS, calibration_pairs
 from cache_builder.format.codecs import CodecSettings, Ranked
-from cache_builder.format.manifest import CalibrationSection, CodecRequest
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.manifest import CalibrationSection, CodecRequest, Manifest
+
+_SPACINGS = 16.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,21 @@ class Calibration:
     """With the rate-distortion table that the settings were chosen on, where there is one."""
     told: tuple[str, ...] = ()
     """Sentences for people: masked classes, a budget that is missed, too few pairs."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What calibration logits are of the cache that they are of."""
+
+    views: int = 1
+    """So many consecutive logits are of one sample."""
+    records: int | None = None
+    """Records of the cache; None where nobody knows."""
+    is_whole: bool = False
+    """Whether the logits are all that the cache will hold: then what they lose is what it loses."""
+
+
+ALONE = Scope()
 
 
 class Calibrator(ABC):
@@ -42,9 +61,44 @@ class Calibrator(ABC):
         """The codec, where nothing has to be fitted to logits without masks; None where something has."""
         return None
 
+    def groups(self, manifest: Manifest) -> list[tuple[int, range]]:
+        """Rows and views of a cache whose logits :meth:`fit` gets, as many views of each row."""
+        views = manifest.views
+        pairs = calibration_pairs(manifest.data.samples, views.count, manifest.classes, views.seed)
+        return [(row, range(view, view + 1)) for view, row in pairs]
+
     @abstractmethod
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
-        """The most faithful codec within the budget, fitted to logits float32 [pairs, C]. Deterministic."""
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
+        """The codec that keeps what was asked for, fitted to logits float32 [pairs, C]. Deterministic."""
+
+
+def few_pairs(pairs: int, classes: int) -> list[str]:
+    """What to say where a sketch was fitted to few pairs."""
+    needed = max(MIN_PAIRS, min(classes, MAX_PAIRS))
+    if pairs >= needed:
+        return []
+    return [
+        f"warning: the sketch of {classes} classes was fitted to {pairs} views, and {needed} or more make it "
+        "reliable; more samples or --views give it more"
+    ]
+
+
+def least_spacing(mean: NDArray[np.float64]) -> float:
+    """A step of the K values whose eighth, the gap between neighbours, float32 does not round away.
+
+    ``mean`` [C]: of the logits.
+    """
+    return _SPACINGS * float(np.spacing(np.float32(np.abs(mean).max())))
+
+
+def refuse_small(request: CodecRequest, field: str, least: float, bits: int) -> None:
+    """Raise :class:`ConfigError` for a step with which integers of so many bits do not reach the logits."""
+    asked = getattr(request, field)
+    if asked is not None and asked < least:
+        raise ConfigError(
+            f"--{field.replace('_', '-')} {asked:g} is too small for these logits: {bits} bits do not "
+            f"reach them; use at least {1.1 * least:.2g}, or leave it to calibration"
+        )
 
 
 def missed_budget(taken: float, request: CodecRequest) -> list[str]:

@@ -29,3 +29,28 @@ def calibration_pairs(samples: int, views: int, classes: int, seed: int) -> list
     bounds = [total * index // count for index in range(count + 1)]
     flat = [low + int(u * (high - low)) for low, high, u in zip(bounds, bounds[1:], offsets, strict=False)]
     return [(index % views, index // views) for index in flat]
+
+
+# Of a joint sketch: so much of the build's own forward passes, of a small build more.
+_SHARE_OF_JOINT, _LEAST_JOINT = 8, 4096
+_MOST_BYTES = 2**29
+
+
+def most_joint_pairs(classes: int) -> int:
+    """Pairs that fit into memory, and are enough."""
+    return min(MAX_PAIRS, _MOST_BYTES // (4 * classes))
+
+
+def group_rows(samples: int, views: int, classes: int, seed: int) -> list[int]:
+    """Rows whose ``views`` first views calibration looks at.
+
+    All of a small cache; else one drawn from each of as many equal strata.
+    """
+    most = most_joint_pairs(classes)
+    if samples * views <= most:
+        return list(range(samples))
+    wanted = min(most, max(_LEAST_JOINT, samples * views // _SHARE_OF_JOINT))
+    count = max(2, wanted // views)
+    offsets = uniforms(seed, 0, np.arange(count), 1, _CALIBRATION_STREAM)[:, 0]
+    bounds = [samples * index // count for index in range(count + 1)]
+    return [low + int(u * (high - low)) for low, high, u in zip(bounds, bounds[1:], offsets, strict=False)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.contract import Calibration, Calibrator, missed_budget
+from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope, missed_budget
 from cache_builder.calibration.masks import Masks
 from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.codecs.topk_tail import TopkTail
@@ -50,7 +50,7 @@ class ExactCalibrator(Calibrator):
         section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
         return Calibration(codec, section, tuple(missed_budget(float(codec.layout.record_bytes), request)))
 
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
         """As without logits, but classes that these mask throughout are constants of the mean."""
         masks = Masks.of(logits)
         found = self.unfitted(masks.left_count, request)

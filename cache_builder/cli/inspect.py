@@ -77,7 +77,7 @@ def run_inspect(settings: InspectSettings) -> None:
     path = None if picture is None else local_output(picture, "--calibration")
     description = describe(settings.cache, settings.sample, settings.view)
     if path is not None:
-        from cache_builder.calibration.rate_distortion import plot
+        from cache_builder.calibration.rate_picture import plot
 
         plot(description.manifest.calibration, description.manifest.name, path)
     if settings.as_json:

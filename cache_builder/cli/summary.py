@@ -7,7 +7,15 @@ from shlex import quote
 
 from cache_builder.build.finished import BuildResult
 from cache_builder.build.settings import BuildSettings
-from cache_builder.look.inspect import cache_size, class_facts, over_budget, statistics_lines
+from cache_builder.console.fidelity import fidelity_facts, fidelity_warnings
+from cache_builder.look.inspect import (
+    cache_size,
+    class_facts,
+    over_budget,
+    record_in_words,
+    size_in_words,
+    statistics_lines,
+)
 
 # Half-byte columns cut off a few numbers in a hundred records by choice.
 _CLIPPED_WORTH_TELLING = 0.05
@@ -35,30 +43,25 @@ def _contents(settings: BuildSettings, result: BuildResult) -> list[str]:
     """Size, teacher, recipe, classes."""
     manifest = result.manifest
     size = cache_size(settings.out, manifest)
-    records = manifest.data.samples * manifest.views.count
     lines = [
         f"{settings.out}: {manifest.data.samples:,} samples x {manifest.views.count} views, "
-        f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view "
-        f"({size.total_bytes / records:.1f} with ids, basis and probe)",
+        f"{size_in_words(size, manifest)}",
         f"teacher {manifest.teacher.spec}, weights {manifest.teacher.weights}, "
         f"{manifest.input.size} px, {manifest.teacher.precision}",
         f"recipe {manifest.views.recipe.name} {json.dumps(manifest.views.recipe.configuration)}",
+        f"record {record_in_words(manifest)}",
     ]
     if said := over_budget(manifest, size, settings.bytes_per_view):
         lines.append(f"size: {said}")
-    return lines + [f"{name}: {said}" for name, said in class_facts(manifest, result.names.own).items()]
+    facts = fidelity_facts(manifest) | class_facts(manifest, result.names.own)
+    return lines + [f"{name}: {said}" for name, said in facts.items()]
 
 
 def _warnings(result: BuildResult) -> list[str]:
     """What may surprise: another order of classes, what compression loses, unreadable samples, clipping."""
     manifest, stats = result.manifest, result.stats
     lines = [] if result.order is None else [result.order.warning(manifest.data.spec)]
-    if manifest.calibration.logit_std:
-        lines.append(
-            f"{manifest.codec.described(manifest.classes)} of {manifest.classes} classes: decoded "
-            f"logits are off by {manifest.calibration.tail_error:.3f} rms, the logits' own spread is "
-            f"{manifest.calibration.logit_std:.3f}"
-        )
+    lines += fidelity_warnings(manifest)
     if manifest.invalid_rows:
         lines.append(f"{len(manifest.invalid_rows)} unreadable samples are marked invalid")
     if stats.clipped > _CLIPPED_WORTH_TELLING * stats.done:

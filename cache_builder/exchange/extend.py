@@ -170,6 +170,16 @@ class ExtendingWriter(CacheWriter):
         super().__init__(location, manifest, check)
         self._old = old
 
+    def shared_fields(self, tile: Tile) -> Fields | None:
+        """Those of the old views, which new views of the same tile are then encoded with."""
+        if tile.view_start >= self._old.manifest.views.count:
+            return None
+        codec = self.manifest.codec
+        old = codec.layout.unpack(self._old.read_rows(tile.view_start, tile.rows))
+        return {
+            field.name: np.array(old[field.name]) for field in codec.layout.fields if field.shared
+        } or None
+
     def write_tile(
         self,
         tile: Tile,
@@ -187,8 +197,9 @@ class ExtendingWriter(CacheWriter):
         for view in tile.views:
             if view < self._old.manifest.views.count:
                 records = self._old.read_rows(view, tile.rows)
-                for name, column in self.manifest.codec.layout.unpack(records).items():
-                    columns[name][view - tile.view_start] = column
+                for field in self.manifest.codec.layout.fields:
+                    place = 0 if field.shared else view - tile.view_start
+                    columns[field.name][place] = self.manifest.codec.layout.unpack(records)[field.name]
         return super().write_tile(tile, columns, digests, invalid, statistics)
 
     def _check_readable(self, tile: Tile, invalid: list[int]) -> None:

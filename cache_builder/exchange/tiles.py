@@ -38,14 +38,13 @@ def reencode_tile(source: Cache, writer: CacheWriter, tile: Tile) -> None:
     require_one_position(source.manifest, source.location, "--reencode")
     target = writer.codec
     invalid = source.commits[tile.key].invalid_rows
-    views = []
-    for view in tile.views:
-        logits = source.decode(source.read_rows(view, tile.rows))
-        unreadable = np.isnan(logits).any(axis=1)
-        logits[unreadable] = 0
-        records = target.pack(target.encode(logits))
-        records[unreadable] = target.pack(target.invalid(int(unreadable.sum())))
-        views.append(records)
+    logits = np.stack([source.decode(source.read_rows(view, tile.rows)) for view in tile.views], axis=1)
+    flat = logits.reshape(-1, logits.shape[2])
+    unreadable = np.isnan(flat).any(axis=1)
+    flat[unreadable] = 0
+    records = target.pack(target.encode(flat, len(tile.views)))
+    records[unreadable] = target.pack(target.invalid(int(unreadable.sum())))
+    by_view = records.reshape(len(tile.rows), len(tile.views), -1).swapaxes(0, 1)
     digests = source.read_digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
     statistics = source.commits[tile.key].statistics
-    writer.write_records(tile, np.stack(views), digests, invalid, statistics)
+    writer.write_records(tile, np.ascontiguousarray(by_view), digests, invalid, statistics)

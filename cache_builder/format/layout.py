@@ -125,6 +125,10 @@ class ArraySpec:
     """Permutation of the transpose codec, so that columns compress together."""
     dimension_names: tuple[str, ...] | None
     shuffle: Shuffle = "bitshuffle"
+    shared: bool = False
+    """Whether the first axis is view groups, whose views share this field."""
+    coded: str | None = None
+    """The field whose blocks the codec codes itself: the bytes of a chunk are one block, and then zeros."""
 
     def shard_key(self, tile: Tile) -> str:
         """Store key of the object that holds this array's part of a tile."""
@@ -138,7 +142,8 @@ class ArraySpec:
             return (slice(tile.row_start, tile.row_stop),)
         start = tile.block * self.shards[1]
         positions = slice(start, min(start + self.shards[1], self.shape[1]))
-        return slice(tile.view_start, tile.view_stop), positions
+        first = slice(tile.group, tile.group + 1) if self.shared else slice(tile.view_start, tile.view_stop)
+        return first, positions
 
 
 def record_path(manifest: Manifest, output: str, field: str) -> str:
@@ -167,20 +172,29 @@ def output_arrays(manifest: Manifest, output: str) -> list[ArraySpec]:
     names = ("view", "row" if manifest.positions.kind == "one" else "position")
     specs = []
     for field in manifest.outputs[output].codec.layout.fields:
-        tail = () if field.scalar else (field.count,)
+        count = field.count + CODED_MARGIN if field.coded else field.count
+        tail = () if field.scalar else (count,)
+        first = -(-v // height) if field.shared else v
+        axis = ("group" if field.shared else names[0], names[1])
         specs.append(
             ArraySpec(
                 path=record_path(manifest, output, field.name),
                 dtype=field.dtype,
-                shape=(v, p, *tail),
+                shape=(first, p, *tail),
                 chunks=(1, width, *tail),
-                shards=(height, width, *tail),
-                order=None if field.scalar else (0, 2, 1),
-                dimension_names=names if field.scalar else (*names, "item"),
+                shards=(1 if field.shared else height, width, *tail),
+                order=None if field.scalar or field.coded else (0, 2, 1),
+                dimension_names=axis if field.scalar else (*axis, "item"),
                 shuffle=field.shuffle,
+                shared=field.shared,
+                coded=field.name if field.coded else None,
             )
         )
     return specs
+
+
+CODED_MARGIN = 1
+"""A block of coded rows takes at most so many bytes a row more than the rows themselves."""
 
 
 def digest_array(manifest: Manifest) -> ArraySpec:

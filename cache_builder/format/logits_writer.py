@@ -141,8 +141,7 @@ class LogitsWriter:
             raise DataError(f"expected logits [{views}, n, {classes}], got {list(logits.shape)}")
         is_unread = np.asarray(np.isnan(logits).any(axis=(0, 2)))
         known = np.where(is_unread[:, None], np.float32(0), logits).astype(np.float32, copy=False)
-        packed = self._codec.pack(self._codec.encode(known.reshape(-1, classes)))
-        return packed.reshape(*logits.shape[:2], -1), is_unread
+        return self._codec.packed_views(known, manifest.tiling.views), is_unread
 
     def _next_block(self) -> _Block:
         """The block that comes next, without a record; one without rows, where there is none left."""

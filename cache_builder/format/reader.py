@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Ranked, Stored, open_codec
+from cache_builder.format.coded import uncoded_block
 from cache_builder.format.commits import (
     REPAIR,
     REPAIR_INDEX,
@@ -335,9 +336,26 @@ class Cache:
 
     def _read_run(self, view: int, run: range, of_tiles: list[Tile], out: NDArray[np.uint8]) -> None:
         """Fill ``out`` [n, record_bytes] with the records of n positions that follow each other."""
+        if not run:
+            return
         records = out.reshape(-1).view(self.layout.dtype)
         for spec, field in zip(output_arrays(self._manifest, LOGITS), self.layout.fields, strict=True):
-            records[field.name] = self._guarded(spec, (view, slice(run.start, run.stop)), of_tiles)
+            records[field.name] = self._column(spec, view, run, of_tiles)
+
+    def _column(self, spec: ArraySpec, view: int, run: range, of_rows: list[Tile]) -> NDArray[Any]:
+        """A field of consecutive records of a view."""
+        first = view // self._manifest.tiling.views if spec.shared else view
+        if spec.coded is None:
+            return self._guarded(spec, (first, slice(run.start, run.stop)), of_rows)
+        cut = self.position_blocks
+        whole = cut.spanned(cut.meeting(run))
+        stored = self._guarded(spec, (first, slice(whole.start, whole.stop)), of_rows)
+        parts = np.split(stored, range(cut.height, len(whole), cut.height))
+        try:
+            found = np.concatenate([uncoded_block(self.codec, spec, part) for part in parts])
+        except FormatError as error:
+            raise self._undecodable(spec, of_rows, error) from error
+        return found[run.start - whole.start : run.stop - whole.start]
 
     def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Records uint8 [n, record_bytes] of any rows [n] in their order; only their blocks are read.

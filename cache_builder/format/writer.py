@@ -19,6 +19,7 @@ from zarr.storage import MemoryStore
 from cache_builder.format.arrays import create_array, writing_zeros
 from cache_builder.format.class_names import NO_NAMES, ClassNames
 from cache_builder.format.codecs import Codec, Fields, Ranked
+from cache_builder.format.coded import coded_blocks
 from cache_builder.format.commits import (
     INDEX_KEY,
     Commit,
@@ -131,9 +132,14 @@ NO_RESULTS: dict[str, Any] = {"cache_id": None, "invalid_rows": ()}
 
 
 def tile_columns(records: NDArray[np.uint8], codec: Codec[Any]) -> Fields:
-    """Packed records [views, rows, record_bytes] as the columns [views, rows, ...] that a store holds."""
+    """Packed records [views, rows, record_bytes] as the columns [views, rows, ...] that a store holds.
+
+    Fields that the views share have one view only.
+    """
     flat = codec.unpack(records.reshape(-1, records.shape[-1]))
-    return {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}
+    columns = {name: column.reshape(*records.shape[:2], *column.shape[1:]) for name, column in flat.items()}
+    shared = {field.name for field in codec.layout.fields if field.shared}
+    return {name: column[:1] if name in shared else column for name, column in columns.items()}
 
 
 def _unchecked() -> None:
@@ -175,6 +181,10 @@ class CacheWriter:
         """Whether the tile's commit object exists."""
         return read_bytes(self._store, tile.key) is not None
 
+    def shared_fields(self, tile: Tile) -> Fields | None:
+        """The fields [rows, ...] that the tile's views share, where older views have settled them."""
+        return None
+
     def write_tile(
         self,
         tile: Tile,
@@ -193,6 +203,8 @@ class CacheWriter:
         columns["samples/digest"] = digests
         specs = tile_arrays(self.manifest, tile)
         for spec in specs:
+            if spec.coded is not None:
+                columns[spec.path] = coded_blocks(self.codec, spec, columns[spec.path])
             _check_column(spec, tile, columns.get(spec.path))
         with self._rewriting(tile):
             shards = {spec.path: self._write_shard(spec, tile, columns[spec.path]) for spec in specs}

@@ -18,12 +18,11 @@ from cache_builder.build.classes import BY_NAME
 from cache_builder.build.output import check_output
 from cache_builder.build.reopen import UNKNOWN_DIGEST
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.contract import Calibration
-from cache_builder.calibration.pairs import calibration_pairs
+from cache_builder.calibration.contract import Calibration, Scope
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format.class_names import ClassNames
-from cache_builder.format.codecs import Ranked
+from cache_builder.format.codecs import CodecSettings, Ranked
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.codecs.topk_tail import TopkTail
 from cache_builder.format.creation import create, header_digests
@@ -51,7 +50,7 @@ from cache_builder.format.manifest import (
 )
 from cache_builder.format.owned import creations_beside, removed
 from cache_builder.format.reader import open_cache, read_manifest
-from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays, tile_columns
+from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match
 from cache_builder.interchange.replayable import imported_views
@@ -137,7 +136,7 @@ def _begin(
     progress: Progress,
 ) -> Manifest:
     """Fit the codec, render the probe where views can be replayed, and create the store."""
-    calibration = _calibration(dump, settings, progress)
+    request = _codec_request(settings)
     seen = _seen(matched, settings)
     probe: PixelsProbe | NoProbe = NoProbe()
     pixels: NDArray[np.uint8] | None = None
@@ -155,18 +154,21 @@ def _begin(
         input=seen,
         outputs={
             LOGITS: LogitsOutput(
-                width=dump.classes, named=bool(matched.class_names), codec=calibration.codec.settings
+                width=dump.classes, named=bool(matched.class_names), codec=_first_codec(dump, request)
             )
         },
         positions=OnePosition(),
         views=views,
         tiling=_tiling(dump),
-        calibration=calibration.section,
+        calibration=CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0),
         probe=probe,
         requested=_requested(settings),
         environment=_account(dump, settings, matched, views),
         digests={},
     )
+    calibration = _calibration(dump, manifest, progress)
+    manifest = manifest.with_codec(calibration.codec.settings)
+    manifest = manifest.model_copy(update={"calibration": calibration.section})
     table = SampleTable.from_ids(matched.ids, matched.labels, ClassNames(matched.class_names))
     arrays = header_arrays(calibration.codec, table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
@@ -251,25 +253,46 @@ def _tiling(dump: Dump) -> TilingSection:
     return TilingSection(views=height, rows=min(rows, len(dump)))
 
 
-def _calibration(dump: Dump, settings: ImportSettings, progress: Progress) -> Calibration:
-    """Top-K dumps need no tail: outside the top K every logit is 0. Dense ones are fitted as in a build."""
-    classes, request = dump.classes, _codec_request(settings)
-    if dump.top_k is not None and dump.top_k < classes:
-        section = CalibrationSection(pairs=0, logit_std=0.0, tail_error=0.0)
-        return Calibration(TopkTail.without_tail(classes, dump.top_k), section)
-    pairs = calibration_pairs(len(dump), dump.views, classes, settings.seed or 0)
-    progress.start("calibrating", len(pairs), unit="records")
-    logits = np.empty((len(pairs), classes), np.float32)
-    for view in sorted({view for view, _ in pairs}):
-        places = [place for place, pair in enumerate(pairs) if pair[0] == view]
-        rows = np.array([pairs[place][1] for place in places])
-        logits[places] = dump.block(range(view, view + 1), rows)[0]
-    progress.update(len(pairs), last=True)
-    plain = None if is_masked(logits).any() else calibrate.unfitted(classes, request)
-    found = plain or calibrate.fit(logits, request)
+def _has_tail(dump: Dump) -> bool:
+    """Top-K dumps have none: outside the top K every logit is 0."""
+    return dump.top_k is None or dump.top_k >= dump.classes
+
+
+def _first_codec(dump: Dump, request: CodecRequest) -> CodecSettings:
+    """What the manifest holds before calibration."""
+    if dump.top_k is not None and not _has_tail(dump):
+        return TopkTail.without_tail(dump.classes, dump.top_k).settings
+    name = calibrate.usual_codec(dump.classes, request)
+    return calibrate.calibrator(name).provisional(dump.classes, request)
+
+
+def _calibration(dump: Dump, manifest: Manifest, progress: Progress) -> Calibration:
+    """Dense dumps are fitted as in a build."""
+    if dump.top_k is not None and not _has_tail(dump):
+        return Calibration(TopkTail.without_tail(dump.classes, dump.top_k), manifest.calibration)
+    request, groups = manifest.requested.codec, calibrate.groups(manifest)
+    logits = _logits_of(dump, groups, progress)
+    plain = None if is_masked(logits).any() else calibrate.unfitted(dump.classes, request)
+    views, samples = len(groups[0][1]), len(groups)
+    is_whole = samples == len(dump) and views == manifest.views.count
+    scope = Scope(views, len(dump) * manifest.views.count, is_whole)
+    found = plain or calibrate.fit(logits, request, scope=scope)
     for line in found.told:
         progress.say(line)
     return found
+
+
+def _logits_of(dump: Dump, groups: list[tuple[int, range]], progress: Progress) -> NDArray[np.float32]:
+    """Logits [n, C] of some rows, each in some views, rows outermost."""
+    progress.start("calibrating", sum(len(views) for _, views in groups), unit="records")
+    height = len(groups[0][1])
+    logits = np.empty((len(groups), height, dump.classes), np.float32)
+    for first in sorted({views.start for _, views in groups}):
+        places = [place for place, (_, views) in enumerate(groups) if views.start == first]
+        rows = np.array([groups[place][0] for place in places])
+        logits[places] = dump.block(range(first, first + height), rows).swapaxes(0, 1)
+    progress.update(len(groups) * height, last=True)
+    return logits.reshape(-1, dump.classes)
 
 
 def _write_tiles(
@@ -286,9 +309,10 @@ def _write_tiles(
     progress.start("importing", total, done, unit="records")
     for tile in todo:
         digests = matched.digests(tile.rows) if tile.group == 0 else np.zeros(len(tile.rows), np.uint64)
-        fields = tile_columns(_records(dump, writer.codec, tile), writer.codec)
-        tally.add(tile, writer.codec.best(fields))
-        writer.write_tile(tile, fields, digests)
+        records = _records(dump, writer.codec, tile)
+        best = writer.codec.best(writer.codec.unpack(records.reshape(-1, records.shape[2])))
+        tally.add(tile, best.reshape(records.shape[:2]))
+        writer.write_records(tile, records, digests)
         done += tile.count
         progress.update(done, last=done == total)
 
@@ -300,9 +324,9 @@ def _records(dump: Dump, codec: Ranked[Any], tile: Tile) -> NDArray[np.uint8]:
     packed = []
     for start in range(tile.row_start, tile.row_stop, step):
         rows = np.arange(start, min(start + step, tile.row_stop))
-        logits = dump.block(tile.views, rows).reshape(-1, dump.classes)
-        _check_masks(logits, codec, tile, rows)
-        packed.append(codec.pack(codec.encode(logits)).reshape(height, len(rows), -1))
+        logits = dump.block(tile.views, rows)
+        _check_masks(logits.reshape(-1, dump.classes), codec, tile, rows)
+        packed.append(codec.packed_views(logits, height))
     return np.concatenate(packed, axis=1)
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from cache_builder.calibration.rate_distortion import rate_table
 from cache_builder.console.dotted import is_dotted
+from cache_builder.console.fidelity import fidelity_facts, fidelity_warnings, measured_views, megabytes
 from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, IncompleteCacheError
@@ -92,6 +93,10 @@ class Description:
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
         body = asdict(self) | {"manifest": self.manifest.model_dump(mode="json")}
+        body |= {
+            "fidelity": fidelity_facts(self.manifest),
+            "warnings": fidelity_warnings(self.manifest),
+        }
         if self.sample is not None:
             body["sample"] = self.sample.as_json(self.manifest.positions.kind == "one")
         return body | {"complete": self.committed == self.tiles and self.manifest.cache_id is not None}
@@ -235,7 +240,8 @@ def show(description: Description, console: Console) -> None:
         table.add_row(Text(name, "bold"), Text(value))
     console.print(table)
     if manifest.calibration.table:
-        console.print(Text("\nwhat a byte buys, on logits that fitted nothing (*: this cache)", "bold"))
+        measured = f"on {measured_views(manifest)} (*: this cache)"
+        console.print(Text(f"\nwhat a byte buys, {measured}", "bold"))
         console.print(rate_table(manifest.calibration))
     show_sample(description.sample, manifest, description.names, console)
 
@@ -258,11 +264,14 @@ def _facts(description: Description) -> dict[str, str]:
         "input": f"{seen.size} px, {seen.interpolation}, {teacher.precision}",
         **position_facts(description),
         "views": f"{views.count}, recipe {views.recipe.name} ({parameters}), seed {views.seed}",
-        "record": _record_fact(manifest),
-        "size": f"{size.total_bytes / 1e6:.2f} MB, {size.bytes_per_view:.1f} bytes per view",
+        "record": record_in_words(manifest),
+        "size": size_in_words(size, manifest),
+        **fidelity_facts(manifest),
     }
     if said := over_budget(manifest, size):
         facts["size"] += f", {said}"
+    if warnings := fidelity_warnings(manifest):
+        facts["faithful"] = "\n".join(warnings)
     if manifest.invalid_rows:
         facts["invalid"] = f"{len(manifest.invalid_rows)} unreadable samples"
     if description.quality and not (description.statistics and description.statistics.labelled):
@@ -290,7 +299,17 @@ def position_facts(description: Description) -> dict[str, str]:
             return {}
 
 
-def _record_fact(manifest: Manifest) -> str:
+def size_in_words(size: CacheSize, manifest: Manifest) -> str:
+    """Of the whole cache, of a view's record, and of that with its part of all else."""
+    records = manifest.data.samples * manifest.views.count
+    return (
+        f"{megabytes(size.total_bytes)}, {size.bytes_per_view:.1f} bytes per view "
+        f"({size.total_bytes / records:.1f} with ids, what decodes records, and probe)"
+    )
+
+
+def record_in_words(manifest: Manifest) -> str:
+    """The codec, what it keeps, and by how much decoded logits are off."""
     codec, found = manifest.codec, manifest.calibration
     said = f"{codec.name}, {codec.layout.record_bytes} bytes unpacked: {codec.described(manifest.classes)}"
     if found.logit_std:

@@ -13,6 +13,7 @@ from torch import nn
 from cache_builder.console.dotted import failure, import_dotted
 from cache_builder.format.errors import ConfigError
 from cache_builder.teachers.described_files import described_by
+from cache_builder.teachers.imagenet_heads import imagenet_names_of
 from cache_builder.teachers.preprocessing import Preprocessing, described
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, with_state
 from cache_builder.teachers.weights import read_weights
@@ -27,7 +28,8 @@ def open_factory(name: str, request: TeacherRequest) -> Teacher:
     if request.weights in ("default", "random"):
         what = "the factory's own" if request.weights == "default" else f"random (seed {request.seed})"
         model, wanted = _made(name, factory, request.data_classes, request.fallback)
-        return freeze(name, model, what, wanted, None)
+        names = imagenet_names_of(model) if request.weights == "default" else None
+        return freeze(name, model, what, wanted, names)
     weights = read_weights(request.weights)
     class_names = weights.metadata.get("class_names")
     classes = len(class_names) if class_names else request.data_classes
@@ -61,7 +63,9 @@ def _made(
         if said is None and getattr(model, attribute, None) is not None:
             said, origin = getattr(model, attribute), f"from the model's {attribute}"
     try:
-        return model, usual if said is None else _as_preprocessing(said, usual, origin)
+        if said is None:
+            return model, usual.assumed_of_silent_model()
+        return model, _as_preprocessing(said, usual, origin)
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         raise ConfigError(f"{name!r}: its preprocessing cannot be understood: {error}") from error
 

@@ -10,6 +10,7 @@ from cache_builder.format.errors import ConfigError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_ASK = "if it was trained otherwise, say so with --mean, --std and --input-size"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Preprocessing:
     ) -> Preprocessing:
         """The same with what the user set by hand. Raises :class:`ConfigError` for impossible values."""
         flags = {"--input-size": input_size, "--mean": mean, "--std": std}
-        given = " and ".join(flag for flag, value in flags.items() if value is not None)
+        given = ", ".join(flag for flag, value in flags.items() if value is not None)
         whole = all(value is not None for value in flags.values())
         return replace(
             self,
@@ -46,6 +47,16 @@ class Preprocessing:
             std=_three("--std", std, low=1e-6) or self.std,
             origin=f"by {given}" + ("" if whole else f"; the rest {self.origin}") if given else self.origin,
         )
+
+    def assumed_for_file(self) -> Preprocessing:
+        """The same for weights from a file that may say nothing of its own training."""
+        return replace(self, origin=f"{self.origin}, assumed for this weights file; {_ASK}")
+
+    def assumed_of_silent_model(self) -> Preprocessing:
+        """The same for a model that says nothing of its training."""
+        is_imagenet = (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD)
+        whose = "ImageNet's mean and std" if is_imagenet else "what suits the pictures of the data"
+        return replace(self, origin=f"{whose}, assumed, for the model says nothing; {_ASK}")
 
     def in_words(self) -> str:
         """Size, resampling, normalisation and who says so."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.teachers.hub import one_try
+from cache_builder.teachers.imagenet_heads import names_of_set
 from cache_builder.teachers.known import TIMM, unknown_timm
 from cache_builder.teachers.preprocessing import INTERPOLATIONS, Preprocessing
 from cache_builder.teachers.teacher import Teacher, TeacherRequest, freeze, wake_head, with_state
@@ -33,8 +34,8 @@ def _opened(timm: ModuleType, name: str, request: TeacherRequest) -> Teacher:
     spec = PREFIX + name
     if request.weights == "default":
         model = _download(timm, name)
-        seen, names = _preprocessing(timm, model, name), _names(timm, model)
-        return freeze(spec, model, _published(model), seen, names, _classes(model))
+        seen, classes = _preprocessing(timm, model, name), _classes(model)
+        return freeze(spec, model, _published(model), seen, names_of_set(classes), classes)
     torch.manual_seed(request.seed)
     if request.weights == "random":
         model = wake_head(_build(timm, name, request.data_classes))
@@ -52,7 +53,7 @@ def _opened(timm: ModuleType, name: str, request: TeacherRequest) -> Teacher:
     wanted = _preprocessing(timm, model, name)
     if resized and isinstance(side, int):
         wanted = replace(wanted, input_size=side)
-    return with_state(spec, model, weights, wanted, _classes(model))
+    return with_state(spec, model, weights, wanted.assumed_for_file(), _classes(model))
 
 
 def _classes(model: nn.Module) -> int | None:
@@ -120,15 +121,6 @@ def _published(model: nn.Module) -> str:
     return str(config.get("hf_hub_id") or config.get("url") or config.get("tag") or "timm's default")
 
 
-def _names(timm: ModuleType, model: nn.Module) -> tuple[str, ...] | None:
-    """Class names of the published weights, where timm knows the subset of ImageNet they are for."""
-    subset = timm.data.infer_imagenet_subset(model)
-    if not subset:
-        return None
-    info = timm.data.ImageNetInfo(subset)
-    return tuple(info.index_to_description(index) for index in range(info.num_classes()))
-
-
 def _preprocessing(timm: ModuleType, model: nn.Module, name: str) -> Preprocessing:
     config: dict[str, Any] = timm.data.resolve_model_data_config(model)
     channels, height, width = config["input_size"]
@@ -136,13 +128,17 @@ def _preprocessing(timm: ModuleType, model: nn.Module, name: str) -> Preprocessi
         raise ConfigError(
             f"timm:{name} looks at {channels} channels of {height} x {width} pixels; expected RGB squares"
         )
+    origin, interpolation = "from timm's configuration of this model", str(config["interpolation"])
+    if interpolation not in INTERPOLATIONS:
+        origin += f", which names {interpolation!r} as interpolation: bicubic is the nearest to it here"
+        interpolation = "bicubic"
     return Preprocessing(
         input_size=height,
         mean=_three(config["mean"]),
         std=_three(config["std"]),
-        interpolation=config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic",
+        interpolation=interpolation,
         crop_fraction=min(1.0, float(config["crop_pct"])),
-        origin="from timm's configuration of this model",
+        origin=origin,
     )
 
 

@@ -52,7 +52,7 @@ def open_torchvision(name: str, request: TeacherRequest) -> Teacher:
     if resolved in _RENORMALISING and "student" not in weights.metadata:
         weights = replace(weights, origin=f"{weights.origin} ({_RENORMALISED})")
         cast("Any", model).transform_input = True
-    return with_state(spec, model, weights, preprocessing, classes)
+    return with_state(spec, model, weights, preprocessing.assumed_for_file(), classes)
 
 
 # torchvision's published weights of these expect pictures that the model normalises once more; a state dict

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from cache_builder.format import Codec, ConfigError, FormatError
+from cache_builder.tensors.all_logits import AllLogitsDecoder
 from cache_builder.tensors.class_sketch import ClassSketchDecoder
 from cache_builder.tensors.columns import column_of
 from cache_builder.tensors.float32 import full_float32
+from cache_builder.tensors.joint_sketch import JointSketchDecoder
 from cache_builder.tensors.topk_tail import TopkTailDecoder
 
 DECODERS: dict[str, Callable[[Any], nn.Module]] = {
     "topk-tail": TopkTailDecoder,
     "class-sketch": ClassSketchDecoder,
+    "joint-sketch": JointSketchDecoder,
+    "all-logits": AllLogitsDecoder,
 }
 """By codec name: from the codec, a module of columns [n, count] by field name to logits float32 [n, C]."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache_builder.format import FormatError
-from cache_builder.format.codecs.masking import MASKED_BELOW, ORDINARY
+from cache_builder.format.codecs.masking import MASKED_BELOW, ORDINARY, MaskSection
 from cache_builder.format.codecs.sketched import INT8_MAX, INT16_MAX, Sketched
 from cache_builder.tensors.columns import bytes_of, low_bytes, unsigned
 from cache_builder.tensors.float32 import full_float32
@@ -49,13 +49,7 @@ class SketchedEncoder(SketchedTwin):
 
     def settled(self, logits: Tensor) -> Tensor:
         """As ``Codec.settled``."""
-        if self.masks is None:
-            return logits
-        ordinary = logits.amax(dim=1, keepdim=True).abs() < ORDINARY
-        masked = logits.isneginf() | ((logits <= MASKED_BELOW) & ordinary)
-        raised = logits.masked_fill(masked, self.masks.floor)
-        constant = torch.where(masked, self.mean, torch.nan)
-        return torch.where(self.mean <= MASKED_BELOW, constant, raised)
+        return settled(logits, self.masks, self.mean)
 
     def rounded(self, logits: Tensor) -> Tensor:
         """Coefficients [n, r] of logits in units of the step, as whole floats."""
@@ -67,6 +61,17 @@ class SketchedEncoder(SketchedTwin):
     def index_column(self, index: Tensor) -> Tensor:
         """The bytes of K numbers [n, K] that are below C."""
         return low_bytes(index, self.index_bytes)
+
+
+def settled(logits: Tensor, masks: MaskSection | None, mean: Tensor) -> Tensor:
+    """As ``Codec.settled``: logits [n, C] with masks at what they decode to."""
+    if masks is None:
+        return logits
+    ordinary = logits.amax(dim=1, keepdim=True).abs() < ORDINARY
+    masked = logits.isneginf() | ((logits <= MASKED_BELOW) & ordinary)
+    raised = logits.masked_fill(masked, masks.floor)
+    constant = torch.where(masked, mean, torch.nan)
+    return torch.where(mean <= MASKED_BELOW, constant, raised)
 
 
 class SketchedDecoder(SketchedTwin):

@@ -15,6 +15,7 @@ from cache_builder.build.rendering import RenderTask, ViewRenderer, chunks, rend
 from cache_builder.console.names import PRECISIONS, Precision
 from cache_builder.console.progress import Progress
 from cache_builder.datasets import ImageSource
+from cache_builder.format.codecs import Fields
 from cache_builder.format.probabilities import total_variation
 from cache_builder.format.reader import Cache
 from cache_builder.tensors.encode import RecordEncoder
@@ -48,6 +49,16 @@ class _Live:
     """The same as the teacher gave them."""
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What the cache has of some (view, row) pairs."""
+
+    logits: Logits
+    """Decoded, float32 [n, C]."""
+    shared: Fields | None
+    """The fields that the records share with those of other views."""
+
+
 class TeacherVerifier:
     """Compares a teacher with an intact cache, over pictures of the cache's data set."""
 
@@ -67,13 +78,14 @@ class TeacherVerifier:
         if not live.pairs:
             yield skipped("faithful", "none of the samples can be read")
             return
-        stored = self._stored(live.pairs)
+        records = self._records(live.pairs)
+        stored, shared = self._cache.decode(records), self._shared(records)
         again = self._again(live)
-        coded, coded_again = self._coded(live.logits), self._coded(again)
+        coded, coded_again = self._coded(live.logits, shared), self._coded(again, shared)
         floor = noise_floor(live.logits, self._precision, self._same_device())
         fidelity = compare(stored, live.logits, again, coded, coded_again, floor)
         yield _repeatable(fidelity.noise, live.logits)
-        yield self._faithful(fidelity, stored, coded, live, weights)
+        yield self._faithful(fidelity, _Stored(stored, shared), coded, live, weights)
         yield self._loss(fidelity, coded, live)
 
     def _weights(self) -> Check:
@@ -126,19 +138,27 @@ class TeacherVerifier:
         """Logits with masked classes at what the cache keeps of them."""
         return self._cache.codec.settled(logits) if len(logits) else logits
 
-    def _stored(self, pairs: Pairs) -> Logits:
-        """Decoded records of the pairs; each block is read once."""
-        out = np.empty((len(pairs), self._cache.manifest.classes), np.float32)
+    def _records(self, pairs: Pairs) -> NDArray[np.uint8]:
+        """Packed records of the pairs; each block is read once."""
+        out = np.empty((len(pairs), self._cache.record_bytes), np.uint8)
         for view in sorted({view for view, _ in pairs}):
             places = [place for place, pair in enumerate(pairs) if pair[0] == view]
             rows = [pairs[place][1] for place in places]
-            out[places] = self._cache.decode(self._cache.gather(view, rows))
+            out[places] = self._cache.gather(view, rows)
         return out
 
-    def _coded(self, logits: Logits) -> Logits:
-        """Through the cache's codec and back."""
-        records = self._encoder(torch.from_numpy(np.ascontiguousarray(logits)).to(self._plan.forward.device))
-        return self._cache.decode(records.cpu().numpy())
+    def _shared(self, records: NDArray[np.uint8]) -> Fields | None:
+        """What the records share with those of other views, which are not looked at."""
+        layout = self._cache.codec.layout
+        columns = layout.unpack(records)
+        return {field.name: np.array(columns[field.name]) for field in layout.fields if field.shared} or None
+
+    def _coded(self, logits: Logits, shared: Fields | None) -> Logits:
+        """Through the cache's codec and back, given what the records share with other views."""
+        device = self._plan.forward.device
+        live = torch.from_numpy(logits.copy()).to(device)  # a reversed one has negative strides
+        of_views = {name: torch.from_numpy(column).to(device) for name, column in (shared or {}).items()}
+        return self._cache.decode(self._encoder(live, 1, of_views or None).cpu().numpy())
 
     def _same_device(self) -> bool:
         device = self._plan.forward.device
@@ -146,7 +166,7 @@ class TeacherVerifier:
         return self._cache.manifest.environment.get("device", here) == here
 
     def _faithful(
-        self, fidelity: Fidelity, stored: Logits, coded: Logits, live: _Live, weights: Check
+        self, fidelity: Fidelity, stored: _Stored, coded: Logits, live: _Live, weights: Check
     ) -> Check:
         figures = {
             "records": fidelity.records,
@@ -169,11 +189,11 @@ class TeacherVerifier:
         why = self._reason(fidelity, stored, coded, live, weights)
         return Check("faithful", Outcome.DIFFERS, f"{measured}; {why}", figures)
 
-    def _reason(self, fidelity: Fidelity, stored: Logits, coded: Logits, live: _Live, weights: Check) -> str:
+    def _reason(self, fidelity: Fidelity, stored: _Stored, coded: Logits, live: _Live, weights: Check) -> str:
         """The sentence that says what is different, as far as it can be found out."""
         if weights.failed:
             return "as it must for another teacher (see weights)"
-        exchanged = of_other_records(stored, coded, max(3 * fidelity.bound, 1e-6))
+        exchanged = of_other_records(stored.logits, coded, max(3 * fidelity.bound, 1e-6))
         if exchanged:
             pairs = [
                 f"{self._name(live.pairs[i])} has that of {self._name(live.pairs[j])}" for i, j in exchanged
@@ -191,7 +211,7 @@ class TeacherVerifier:
             "sources and pictures above, and at the library versions in the manifest's environment"
         )
 
-    def _other_precision(self, fidelity: Fidelity, stored: Logits, live: _Live) -> Precision | None:
+    def _other_precision(self, fidelity: Fidelity, stored: _Stored, live: _Live) -> Precision | None:
         """A precision whose logits the stored ones are clearly nearer to."""
         forward = self._plan.forward
         best = 0.5 * fidelity.stored
@@ -205,7 +225,9 @@ class TeacherVerifier:
                 logits = self._kept(np.concatenate([_run(other, piece) for piece in pieces]))
             except RuntimeError:  # a device that has no kernels for it
                 continue
-            difference = rms(stored - self._coded(logits)) if np.isfinite(logits).all() else np.inf
+            if not np.isfinite(logits).all():
+                continue
+            difference = rms(stored.logits - self._coded(logits, stored.shared))
             if difference < best:
                 best, found = difference, precision
         return found

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from cache_builder.console.fidelity import chosen_point, fidelity_facts, fidelity_warnings, measured_views
 from cache_builder.format import Manifest
 from cache_builder.format.content_digest import content_digest
 from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON, NDJSON, NPY
@@ -29,6 +30,30 @@ _DIGESTS = "samples/digest"
 _IDS_PER_CHUNK = 4096
 
 
+class Fidelity(BaseModel):
+    """What the records keep of the teacher's logits, as calibration measured it when the cache was built.
+
+    null stands for what the release that built the cache did not measure.
+    """
+
+    bytes_per_view: float
+    """Bytes of a record on disk, for all records."""
+    total_bytes: int
+    """Bytes of all records on disk."""
+    measured_on: str
+    """The views that the other figures are of."""
+    lost: float | None
+    """Share of the logits' variance around their class means that decoded logits lose."""
+    kd_cosines: tuple[float, float] | None
+    """Cosines between the gradients of kd from decoded and from live logits, at T = 1 and 4."""
+    gradient_cosine: float
+    """The smallest such cosine over a few losses."""
+    in_words: dict[str, str]
+    """The same in sentences, and what a larger record would give."""
+    warnings: list[str]
+    """What losses will not see, and the way out."""
+
+
 class CacheSummary(BaseModel):
     """A served cache in one line."""
 
@@ -38,6 +63,8 @@ class CacheSummary(BaseModel):
     views: int
     classes: int
     record_bytes: int
+    fidelity: Fidelity | None = None
+    """null where calibration had nothing to choose: every class is stored by itself."""
 
 
 class CacheList(BaseModel):
@@ -61,6 +88,25 @@ def summary(served: ServedCache) -> CacheSummary:
         views=served.views,
         classes=served.manifest.classes,
         record_bytes=served.record_bytes,
+        fidelity=fidelity(served),
+    )
+
+
+def fidelity(served: ServedCache) -> Fidelity | None:
+    """What is known of a cache's faithfulness."""
+    manifest = served.manifest
+    point = chosen_point(manifest)
+    if point is None:
+        return None
+    return Fidelity(
+        bytes_per_view=served.stored_bytes / (served.samples * served.views),
+        total_bytes=served.stored_bytes,
+        measured_on=measured_views(manifest),
+        lost=point.lost,
+        kd_cosines=point.kd_cosines,
+        gradient_cosine=point.gradient_cosine,
+        in_words=fidelity_facts(manifest),
+        warnings=fidelity_warnings(manifest),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from cache_builder.format import open_cache, writer
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs.class_sketch import ClassSketchSettings
+from cache_builder.format.codecs.joint_sketch import JointSketch
 from cache_builder.format.codecs.masking import MaskSection
 from cache_builder.format.layout import tiles
 from cache_builder.format.manifest import Manifest
@@ -27,6 +29,7 @@ from tests.caches import (
     synthetic_manifest,
     synthetic_names,
 )
+from tests.format.joint import fitted, joint, write_joint_cache
 from tests.format.position_caches import COUNTS_OF_ROWS, GRID, RAGGED, write_positions
 
 INVALID_ROW = 1
@@ -118,6 +121,31 @@ def write_several(folder: Path) -> None:
         np.save(path.with_suffix(".npy"), np.stack([cache.decode(cache.read_page(v)) for v in range(3)]))
 
 
+def write_joint(folder: Path) -> None:
+    """``joint.zarr``: two view groups, a partial tile. ``joint-example.zarr``: FORMAT.md works through it."""
+    logits = synthetic_logits(1, 3, 40, seed=7) + 0.2 * synthetic_logits(3, 3, 40, seed=8)
+    written(folder / "joint.zarr", logits, fitted(logits), tile_views=2, tile_rows=2, invalid=(INVALID_ROW,))
+    rows = np.array([[0.5, 0.5, 0.5, 0.5, 0, 0], [0.5, -0.5, 0.5, -0.5, 0, 0]])
+    codec = joint(
+        np.array([0, 1, 0, -1, 0.5, 0], np.float32),
+        rows,
+        top_k=2, rank=2, step=1.0, finer=1, dead_zone=0.25, sample_values=[(2, 63)],
+        view_values=[(1, 3), (1, 15), (2, 15), (2, 255)],
+    )  # fmt: skip
+    sample = np.array([3.0, 5.0, 1.75, 2.25, 0.5, -0.25], np.float32)
+    views = np.stack([np.roll(sample, row) for row in range(4)]) + np.array([[[0]], [[0.5]]])
+    written(folder / "joint-example.zarr", views.astype(np.float32), codec, tile_views=2, tile_rows=4)
+
+
+def written(path: Path, logits: NDArray[np.float32], codec: JointSketch, **sizes: Any) -> None:
+    """A cache of this codec with ``.npy`` beside it."""
+    write_joint_cache(path, logits, codec=codec, name=path.stem, **sizes)
+    cache = open_cache(path)
+    np.save(
+        path.with_suffix(".npy"), np.stack([cache.decode(cache.read_page(v)) for v in range(len(logits))])
+    )
+
+
 def main(folder: Path) -> None:
     """``tail.zarr``: all widths, partial tiles; two sketches; ``exact.zarr`` and those after it: K = C."""
     zarr.config.set({"json_indent": None})  # small files
@@ -139,6 +167,7 @@ def main(folder: Path) -> None:
     write_masked(folder)
     write_example(folder)
     write_several(folder)
+    write_joint(folder)
     logits = synthetic_logits(views=1, rows=3, classes=5, seed=3)
     manifest = synthetic_manifest(views=1, rows=3, classes=5, top_k=5, tile_views=8, tile_rows=4096)
     write(folder / "exact.zarr", manifest, logits, no_tail(5))

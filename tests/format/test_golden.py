@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
+import zarr
 
 from cache_builder.format import Cache, open_cache
 from cache_builder.format.layout import Tile, tile_arrays
@@ -28,6 +29,7 @@ CACHE_IDS = {
     "v2/sketch-16.zarr": "87fb22dac4c297d37fceef6451bc4b9f",
     "v2/masked.zarr": "a1dae0b12ece93980494bb2b888770be",
     "v3/exact.zarr": "199651d06e9921234e887570c1fb1320",
+    "v3/joint.zarr": "34ae4dc3ae871f545f33b3d0da11e0ce",
     "v3/masked.zarr": "0fae6ee790b65032076cb48fb569238e",
     "v3/own-names.zarr": "c4d1aae53d81dd8d9f19c479ba649b13",
     "v3/sketch-16.zarr": "fba25d87f82b6be81b901c82fd3bfe57",
@@ -114,6 +116,11 @@ def test_the_sketches_have_every_kind_of_field() -> None:
         "tail_coef": {"|i1"},
         "tail_coef_packed": {"|u1"},
     }
+
+
+def test_the_joint_cache_has_coded_blocks_and_one_that_is_stored_as_it_is() -> None:
+    stored = zarr.open_array(GOLDEN / "v3/joint.zarr/records/logits/sample", mode="r")
+    assert [stored[group, row].tobytes()[0] for group in (0, 1) for row in (0, 2)] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("name", [name for name in CACHE_IDS if name.startswith("v2/")])

@@ -12,6 +12,7 @@ from cache_builder.format import writer
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.layout import tiles
 from cache_builder.format.manifest import (
+    CalibrationSection,
     DataSection,
     Manifest,
     NamedConfiguration,
@@ -49,6 +50,7 @@ def write_replay_cache(
     views_seed: int = 7,
     interpolation: str = "bilinear",
     sketch: bool = True,
+    calibration: CalibrationSection | None = None,
 ) -> Manifest:
     """A finished cache of a source, its probe rendered and its digests taken from the real images."""
     assert source.labels is not None
@@ -57,6 +59,8 @@ def write_replay_cache(
     manifest = _manifest(source, section, classes, name, top_k, rank, sketch)
     seen = manifest.input.model_copy(update={"size": image_size, "interpolation": interpolation})
     manifest = manifest.model_copy(update={"input": seen})
+    if calibration is not None:
+        manifest = manifest.model_copy(update={"calibration": calibration})
     logits = teacher_logits(source.labels, views, classes, seed)
     codec = synthetic_fit(manifest.codec, logits.reshape(-1, classes))
     probe, pixels = render_probe(source, Replay.of(manifest))

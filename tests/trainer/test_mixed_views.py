@@ -19,7 +19,7 @@ from cache_builder.views import RECIPES, named, parse_recipe, recipe_from
 from cache_builder.views.pairing import Pairing
 from cache_builder.views.replay import Replay
 from tests.cache_builder.views import by_hand
-from tests.trainer.replay.test_data import Counting, spec, write_images
+from tests.trainer.replay.test_view_dataset import Counting, spec, write_images
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.runs import SAMPLES, assembled, assert_same_weights, config, next_batches
 from trainer.replay.order import BatchPlan

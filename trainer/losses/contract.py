@@ -59,6 +59,9 @@ class Loss:
     """Whether a sample's term depends on the others of its batch; the formula then gives one scalar."""
     reads: Literal["dense", "ranked"] = "dense"
     """What it reads of the teacher: all logits, or only the largest ones with their classes."""
+    weighs: Literal["likely", "all", "tail"] = "likely"
+    """Which of the teacher's logits decide its gradient at T = 1: those of the likely classes, all of them
+    alike, or those below the largest. What a cache lost of the others then shows in training."""
     needs_class_counts: bool = False
     """Whether it wants to know how often each class occurs in training (``prepared``)."""
     needs_held_out: bool = False
@@ -72,6 +75,11 @@ class Loss:
         """Raise :class:`ConfigError` about a field unless the condition holds."""
         if not holds:
             raise ConfigError(f"loss {self.name!r}: {field} {what}, got {getattr(self, field)}")
+
+    @property
+    def highest_temperature(self) -> float:
+        """The largest temperature at which it looks at the teacher."""
+        return float(max(getattr(self, "temperatures", (getattr(self, "temperature", 1.0),))))
 
     def prepared(self, counts: ClassCounts) -> Loss:
         """The loss for training data in which each class occurs that often; most do not care."""

@@ -133,6 +133,7 @@ class TailAwareDivergence(Loss):
     paper = "Tail-aware divergence, arXiv 2602.20816, ICML 2026"
     unconfirmed = "published for language models: weight and k for images are unknown"
     couples_samples = True
+    weighs = "tail"
 
     k: int = 10
     """Classes outside the bucket; at most C - 1 are taken."""

@@ -39,6 +39,7 @@ class MeanSquaredError(Loss):
 
     name = "mse"
     paper = "Kim et al., arXiv 2105.08919, IJCAI 2021"
+    weighs = "all"
 
     def formula(self, student: Logits, teacher: Logits, labels: Labels | None) -> PerSample:
         """Labels are not looked at."""

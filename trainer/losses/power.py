@@ -24,6 +24,7 @@ class PowerDivergence(Loss):
     name = "redistill"
     paper = "REDistill, arXiv 2602.04677"
     unconfirmed = "the paper's orientation, its factor, T and T^2: only the abstract could be read"
+    weighs = "all"
 
     power: float = 2 / 3
     """l, without unit; Cressie and Read's own recommendation is 2/3."""

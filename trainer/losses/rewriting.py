@@ -36,6 +36,7 @@ class Standardized(WrapperLoss):
 
     name = "standardized"
     paper = "Sun et al., arXiv 2403.01427, CVPR 2024"
+    weighs = "all"
     needs_teacher = False
 
     loss: InnerLoss = _KD_2

@@ -53,6 +53,11 @@ class CurriculumTemperature(WrapperLoss):
         self.register_parameter("theta", nn.Parameter(torch.ones(())))
         self.register_buffer("factor", torch.tensor(_reversal_factor(1)))
 
+    @property
+    def highest_temperature(self) -> float:
+        """Where the curriculum may lead."""
+        return _LOWEST_T + _RANGE_OF_T
+
     def formula(self, student: Tensor, teacher: Tensor, labels: Labels | None) -> Values:
         """The value at the present temperature."""
         theta = self.get_parameter("theta").to(student.dtype)
@@ -113,6 +118,7 @@ class AdaptiveDifficulty(StatefulLoss):
     paper = "AdaKD, arXiv 2510.11615"
     unconfirmed = "published for language models; the decay of the running mean (0.9 here)"
     couples_samples = True
+    weighs = "all"
 
     difficulty: Literal["hellinger", "reverse_kl", "forward_kl"] = "hellinger"
     """How hard a sample is."""

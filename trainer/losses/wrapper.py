@@ -30,6 +30,11 @@ class WrapperLoss(StatefulLoss):
         self._set("loss", told)
         self._adopt(make_loss(told.name, told.configuration))
 
+    @property
+    def highest_temperature(self) -> float:
+        """Its inner loss's."""
+        return self.inner.highest_temperature
+
     def prepared(self, counts: ClassCounts) -> WrapperLoss:
         """Its inner loss, prepared."""
         self._adopt(self.inner.prepared(counts))
@@ -54,6 +59,8 @@ class WrapperLoss(StatefulLoss):
         for need in ("needs_teacher", "needs_labels", "couples_samples"):
             self._set(need, getattr(self, need) or getattr(inner, need))
         self._set("views", inner.views)
+        if self.weighs == "likely":
+            self._set("weighs", inner.weighs)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for everybody else

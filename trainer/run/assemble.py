@@ -22,6 +22,7 @@ from trainer.objective.objective import Objective
 from trainer.replay.order import BatchPlan
 from trainer.replay.training_data import class_counts, split, training_data
 from trainer.replay.view_dataset import ViewDataset, require_labels
+from trainer.run.blurred import warn_of_blurred_teachers
 from trainer.run.classes import held_out_labels, plan_classes
 from trainer.run.config import RunConfig
 from trainer.run.device import make_accelerator, resolve_device, resolve_precision
@@ -103,6 +104,8 @@ def assemble(settings: TrainSettings, stack: ExitStack, inputs: Inputs | None = 
     counts = class_counts(dataset, config.classes) if dataset.labelled else None
     objective = Objective(config.objective, counts)
     check_objective(objective, config, dataset, accelerator.num_processes)
+    if accelerator.is_main_process:
+        warn_of_blurred_teachers(objective.losses, caches)
     held_out = _held_out(config, inputs.held_out)
     objective = objective.to(accelerator.device)
     model, optimizer = _student_and_optimizer(config, objective, accelerator)

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, SerializeAsAny
 
+from cache_builder.format.codecs.all_logits import AllLogits
 from cache_builder.format.codecs.class_sketch import ClassSketch
 from cache_builder.format.codecs.contract import Codec, CodecSettings, Ranked, Stored
 from cache_builder.format.codecs.fields import Fields
+from cache_builder.format.codecs.joint_sketch import JointSketch
 from cache_builder.format.codecs.record import RecordLayout
 from cache_builder.format.codecs.topk_tail import TopkTail
 from cache_builder.format.errors import FormatError
@@ -30,6 +32,8 @@ __all__ = [
 CODECS: dict[str, type[Codec[Any]]] = {
     "topk-tail": TopkTail,
     "class-sketch": ClassSketch,
+    "joint-sketch": JointSketch,
+    "all-logits": AllLogits,
 }
 """Every codec by the name that a manifest has."""
 

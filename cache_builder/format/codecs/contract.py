@@ -93,8 +93,11 @@ class Codec(ABC, Generic[S]):
         """The same arrays with other settings."""
         return type(self)(self.settings.model_copy(update=changes), self.width, self.arrays)
 
-    def encode(self, values: NDArray[np.float32]) -> Fields:
+    def encode(self, values: NDArray[np.float32], views: int = 1, shared: Fields | None = None) -> Fields:
         """Values float32 [n, width] to the columns of n records.
+
+        ``views``: so many consecutive values are of one sample, in the views of one tile. ``shared``: the
+        fields of those samples' records [n, ...] that views share, where they are stored already.
 
         Raises :class:`DataError` for values that are not finite or that the codec's numbers cannot hold.
         """
@@ -104,8 +107,29 @@ class Codec(ABC, Generic[S]):
                 "cannot encode non-finite logits, nor ordinary ones of a class that the cache masks "
                 "throughout"
             )
-        columns = self._encode(settled)
+        columns = self._encode_views(settled, views, shared)
         return {field.name: columns[field.name] for field in self.layout.fields}
+
+    def packed_views(self, values: NDArray[np.float32], height: int) -> NDArray[np.uint8]:
+        """Values float32 [views, n, width] to packed records uint8 [views, n, nbytes].
+
+        ``height``: so many consecutive views are in one tile.
+        """
+        if not any(field.shared for field in self.layout.fields):
+            packed = self.pack(self.encode(values.reshape(-1, self.width)))
+            return packed.reshape(*values.shape[:2], -1)
+        tiles = [values[first : first + height] for first in range(0, len(values), height)]
+        return np.concatenate([self._packed_tile(tile) for tile in tiles])
+
+    def _packed_tile(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        views, rows = values.shape[:2]
+        by_sample = np.ascontiguousarray(values.swapaxes(0, 1)).reshape(-1, self.width)
+        packed = self.pack(self.encode(by_sample, views))
+        return np.ascontiguousarray(packed.reshape(rows, views, -1).swapaxes(0, 1))
+
+    def _encode_views(self, values: NDArray[np.float32], views: int, shared: Fields | None) -> Fields:
+        """As :meth:`_encode`, for codecs whose records share fields with other views of their sample."""
+        return self._encode(values)
 
     @abstractmethod
     def _encode(self, values: NDArray[np.float32]) -> Fields:
@@ -140,6 +164,18 @@ class Codec(ABC, Generic[S]):
     def saturated(self, fields: Fields) -> int:
         """How many numbers lie at the end of their type, so that they may have been cut off."""
         return 0
+
+    def coded(self, name: str, column: NDArray[np.uint8]) -> bytes:
+        """A block of a field that the store keeps coded, uint8 [rows, count], as it keeps it."""
+        raise NotImplementedError(f"codec {self.settings.name} has no coded fields")
+
+    def coded_size(self, name: str, column: NDArray[np.uint8]) -> float:
+        """About the bytes that :meth:`coded` gives."""
+        return len(self.coded(name, column))
+
+    def uncoded(self, name: str, block: bytes, rows: int) -> NDArray[np.uint8]:
+        """The inverse, whatever follows in ``block``; :class:`FormatError` for one that ends too early."""
+        raise NotImplementedError(f"codec {self.settings.name} has no coded fields")
 
     def pack(self, fields: Fields) -> NDArray[np.uint8]:
         """Columns to packed records uint8 [n, record_bytes]."""

@@ -31,6 +31,10 @@ class Column:
     Small coefficients are best left to zstd's entropy coder byte by byte: 32.7 bytes instead of 36.0 for 64
     of them (glyphs, 482 classes, 2026-11-25); numbers of several bytes are not.
     """
+    shared: bool = False
+    """Whether all views of a tile have the same value of this field, which the store then keeps once."""
+    coded: bool = False
+    """Whether the store keeps blocks of the codec's own entropy coder in the place of the field's bytes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Field:
     scalar: bool
     offset: int
     shuffle: Shuffle
+    shared: bool = False
+    coded: bool = False
 
     @property
     def array(self) -> str:
@@ -70,7 +76,18 @@ class RecordLayout:
         for column in self.columns:
             if column.count:
                 dtype = np.dtype(column.dtype)
-                fields.append(Field(column.name, dtype, column.count, column.scalar, offset, column.shuffle))
+                fields.append(
+                    Field(
+                        column.name,
+                        dtype,
+                        column.count,
+                        column.scalar,
+                        offset,
+                        column.shuffle,
+                        column.shared,
+                        column.coded,
+                    )
+                )
                 offset += fields[-1].nbytes
         return tuple(fields)
 

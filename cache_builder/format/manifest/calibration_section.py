@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
 
 from cache_builder.format.frozen import Frozen
+
+_NEW = ("lose", "values")
 
 
 class CodecRequest(Frozen):
@@ -12,6 +16,8 @@ class CodecRequest(Frozen):
 
     bytes_per_view: PositiveFloat | None = None
     """The most a record should take on disk."""
+    lose: PositiveFloat | None = None
+    """The most of the logits' variance that a record should lose. The JSON has this key only where asked."""
     top_k: int | None = None
     """K."""
     tail_rank: int | None = None
@@ -20,6 +26,14 @@ class CodecRequest(Frozen):
     """Step of the coefficients, in logits."""
     value_step: PositiveFloat | None = None
     """Step of the K values, in logits."""
+    values: Literal["float16", "bfloat16"] | None = None
+    """What logits are rounded to where all of them are stored."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A cache that asks for nothing new is written, and has the id, as by the versions that knew no more.
+        body: dict[str, Any] = serialize(self)
+        return {key: value for key, value in body.items() if key not in _NEW or value is not None}
 
 
 class RatePoint(Frozen):
@@ -37,6 +51,10 @@ class RatePoint(Frozen):
     """The smallest over a few losses, of the gradient that a half-trained student would get."""
     logit_error: float
     """Root-mean-square of decoded minus live logits, in logits."""
+    lost: float | None = None
+    """Share of the logits' variance around their class means that decoded logits lose."""
+    kd_cosines: tuple[float, float] | None = None
+    """Cosines between the gradients of kd from decoded and from live logits, at T = 1 and 4."""
 
 
 class CalibrationSection(Frozen):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.contract import Calibration, Calibrator
+from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope
 from cache_builder.format import CODECS, Cache, ConfigError, Ranked, open_cache
 from cache_builder.format.codecs import CodecSettings, Fields, Stored
 from cache_builder.format.codecs.contract import Header
@@ -94,7 +94,7 @@ class HalfCalibrator(Calibrator):
     def provisional(self, classes: int, request: CodecRequest) -> CodecSettings:
         return HalfSettings(classes=classes)
 
-    def fit(self, logits: NDArray[np.float32], request: CodecRequest) -> Calibration:
+    def fit(self, logits: NDArray[np.float32], request: CodecRequest, scope: Scope = ALONE) -> Calibration:
         codec = Half(HalfSettings(classes=logits.shape[1]), logits.shape[1], {"offset": logits.mean(axis=0)})
         lost = float(np.sqrt(np.square(codec.decode(codec.encode(logits)) - logits).mean()))
         section = CalibrationSection(pairs=len(logits), logit_std=float(logits.std()), tail_error=lost)

@@ -45,7 +45,7 @@ class TestManifest:
         assert manifest.data.matched == "position"
         assert manifest.name == "a"
         assert (manifest.input.size, manifest.teacher.precision) == (16, "fp32")
-        assert (manifest.codec.name, manifest.codec.tail_rank) == ("class-sketch", 12)
+        assert (manifest.codec.name, manifest.requested.codec.tail_rank) == ("joint-sketch", 12)
         assert (manifest.tiling.views, manifest.tiling.rows) == (3, 32)
         assert manifest.views.recipe.name == "pad-crop-flip"
         assert manifest.cache_id is None

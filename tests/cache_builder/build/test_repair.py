@@ -26,7 +26,7 @@ def flip(path: Path) -> None:
 
 
 def shards(out: Path) -> list[Path]:
-    return sorted(path for path in (out / "records/logits/topk_index/c").rglob("*") if path.is_file())
+    return sorted(path for path in (out / "records/logits/view/c").rglob("*") if path.is_file())
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -105,7 +105,7 @@ def test_several_processes_do_not_repair(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["records/logits/topk_index/zarr.json", "samples/label/zarr.json", "codec/logits/mean/c/0"]
+    "path", ["records/logits/view/zarr.json", "samples/label/zarr.json", "codec/logits/mean/c/0"]
 )
 def test_what_no_tile_holds_is_looked_at_and_said(run_build: Build, tmp_path: Path, path: str) -> None:
     run_build()

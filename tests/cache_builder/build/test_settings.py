@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from cache_builder.build.settings import BuildSettings
 from cache_builder.cli.app import app
+from cache_builder.console.options import REQUIRED
 from tests.cache_builder.conftest import settings_for
 
 PROGRAM: Any = get_command(app)
@@ -23,8 +24,8 @@ def test_every_flag_is_a_setting_of_the_same_name() -> None:
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
 def test_defaults_agree(flag: Any) -> None:
     field = BuildSettings.model_fields[flag.name]
-    assert flag.required == field.is_required()
-    if not flag.required:
+    assert (flag.help or "").endswith(REQUIRED) == field.is_required()
+    if not field.is_required():
         assert flag.default in (field.default, str(field.default))
 
 

@@ -29,16 +29,18 @@ def test_every_codec_has_its_twins_and_a_calibrator() -> None:
     ("classes", "request_", "codec"),
     [
         (32, USUAL, "topk-tail"),
-        (33, USUAL, "class-sketch"),
+        (33, USUAL, "joint-sketch"),
         (33, CodecRequest(top_k=33), "topk-tail"),
-        (10, CodecRequest(top_k=5), "class-sketch"),
+        (10, CodecRequest(top_k=5), "joint-sketch"),
+        (32768, USUAL, "joint-sketch"),
+        (32769, USUAL, "class-sketch"),
     ],
 )
 def test_few_classes_are_stored_one_by_one(classes: int, request_: CodecRequest, codec: str) -> None:
     assert calibrate.usual_codec(classes, request_) == codec
 
 
-@pytest.mark.parametrize("codec", ["topk-tail", "class-sketch"])
+@pytest.mark.parametrize("codec", list(CALIBRATORS))
 @pytest.mark.parametrize("classes", [10, 40])
 def test_the_named_codec_is_taken(classes: int, codec: str) -> None:
     asked = calibrate.checked_request(classes, USUAL, codec)
@@ -52,7 +54,7 @@ def test_the_named_codec_is_taken(classes: int, codec: str) -> None:
 
 
 def test_a_name_that_is_the_usual_one_changes_nothing_in_the_manifest() -> None:
-    for classes, codec in ((10, "topk-tail"), (40, "class-sketch")):
+    for classes, codec in ((10, "topk-tail"), (40, "joint-sketch")):
         named, free = (calibrate.checked_request(classes, USUAL, name) for name in (codec, None))
         assert named == free
 
@@ -65,6 +67,8 @@ def test_a_name_that_is_the_usual_one_changes_nothing_in_the_manifest() -> None:
         ("topk-tail", {"tail_step": 0.5}, "leave --tail-step out"),
         ("topk-tail", {"value_step": 0.5}, "leave --value-step out"),
         ("class-sketch", {"top_k": 40}, "--top-k 40 leaves none of 40: use a smaller --top-k"),
+        ("class-sketch", {"lose": 0.1}, "chosen by its size: use --bytes-per-view instead of --lose"),
+        ("joint-sketch", {"top_k": 40}, "--top-k 40 leaves none of 40: use a smaller --top-k"),
     ],
 )
 def test_options_that_contradict_the_codec_are_refused(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -49,6 +50,24 @@ class TestBuild:
         assert "top-1" not in printed.getvalue()
         assert "rank" not in printed.getvalue()
 
+    def test_summary_says_what_is_lost_and_warns_of_a_blurred_teacher(
+        self, printed: io.StringIO, photos: Path, tmp_path: Path
+    ) -> None:
+        build(tmp_path / "a.zarr", photos, lose=0.6, tail_rank=None)
+        text = printed.getvalue()
+        assert " of the variance of the teacher's logits, on the views of this cache" in text
+        assert "losses: at T = 1 they see " in text
+        assert "larger: records of " in text
+        assert "WARNING: losses above T = 1 see a blurred teacher" in text
+        assert "build again with --lose 0.0" in text
+
+    def test_summary_of_a_faithful_cache_warns_of_nothing(
+        self, printed: io.StringIO, photos: Path, tmp_path: Path
+    ) -> None:
+        build(tmp_path / "a.zarr", photos, lose=0.01, tail_rank=None)
+        assert "lost: " in printed.getvalue()
+        assert "blurred" not in printed.getvalue()
+
     def test_summary_tells_clipping(
         self, printed: io.StringIO, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -56,7 +75,7 @@ class TestBuild:
 
         # As if calibration had seen nothing that does not fit half a byte.
         monkeypatch.setattr(sketch, "_column_types", lambda _: (0, 0))
-        build(tmp_path / "a.zarr", photos, limit=20, tail_step=0.001)
+        build(tmp_path / "a.zarr", photos, limit=20, tail_step=0.001, codec="class-sketch")
         assert "records were clipped, which are less faithful" in printed.getvalue()
 
 
@@ -66,6 +85,19 @@ def test_inspect_prints(printed: io.StringIO, by_command: Path, capsys: pytest.C
     assert "what a byte buys" in printed.getvalue()
     run_inspect(InspectSettings(cache=str(by_command), as_json=True))
     assert capsys.readouterr().out.startswith('{"location"')
+
+
+def test_inspect_warns_of_a_blurred_teacher(
+    printed: io.StringIO, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(tmp_path / "a.zarr", photos, lose=0.6, tail_rank=None)
+    printed.truncate(0)
+    run_inspect(InspectSettings(cache=str(tmp_path / "a.zarr")))
+    assert "losses above T = 1 see a blurred teacher" in " ".join(printed.getvalue().split())
+    run_inspect(InspectSettings(cache=str(tmp_path / "a.zarr"), as_json=True))
+    body = json.loads(capsys.readouterr().out)
+    assert body["fidelity"]["lost"].endswith("on the views of this cache")
+    assert [line for line in body["warnings"] if "build again with --lose" in line]
 
 
 def test_inspect_draws_the_calibration(printed: io.StringIO, by_command: Path, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from cache_builder.build.pipeline import build
+from cache_builder.calibration import calibrate
 from cache_builder.console.progress import BuildProgress
 from cache_builder.exchange import merge as module
 from cache_builder.exchange.merge import merge, run_merge
@@ -218,15 +220,13 @@ class TestAnotherBasis:
     @pytest.fixture
     def other(self, parts: list[Path], photos: Path, tmp_path: Path) -> Path:
         """A part whose basis was fitted to other logits."""
-        from cache_builder.build import begin
+        real = calibrate.groups
 
-        real = begin.calibration_pairs
-
-        def others(*arguments: object) -> list[tuple[int, int]]:
-            return real(*arguments)[: 3 * 80]  # type: ignore[arg-type]
+        def others(*arguments: Any) -> list[tuple[int, range]]:
+            return real(*arguments)[:30]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(begin, "calibration_pairs", others)
+            patch.setattr(calibrate, "groups", others)
             return built(tmp_path / "b.zarr", photos, rows="64:80")
 
     def test_is_refused_or_encoded_again(

@@ -10,13 +10,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from cache_builder.calibration import calibrate
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import open_cache
 from cache_builder.format.store import delete_object, open_store
 from cache_builder.format.writer import CacheWriter
-from cache_builder.interchange import importing
 from cache_builder.interchange.importing import import_and_measure, run_import
 from cache_builder.interchange.settings import ExportSettings, ImportSettings
 from cache_builder.views import recipe_from
@@ -420,7 +420,7 @@ def test_masks_that_calibration_did_not_see_are_refused(
     live = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     live[7, 2] = -1e9
     np.save(tmp_path / "l.npy", live)
-    monkeypatch.setattr(importing, "calibration_pairs", lambda *_: [(0, row) for row in range(5)])
+    monkeypatch.setattr(calibrate, "groups", lambda *_: [(row, range(1)) for row in range(5)])
     with pytest.raises(DataError, match="row 7 of view 0 masks classes"):
         import_dump_of(tmp_path)
 

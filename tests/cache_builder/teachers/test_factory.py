@@ -32,6 +32,16 @@ def test_a_factory_that_takes_num_classes_gets_the_data_sets() -> None:
     assert not teacher.model.training
 
 
+def test_what_is_assumed_is_said_with_the_way_out() -> None:
+    said = opened(f"{HERE}:small").preprocessing.in_words()
+    assert said.startswith(
+        "24 px, bilinear, mean 0.1 0.1 0.1, std 0.229 0.224 0.225: what suits the pictures"
+    )
+    assert said.endswith("if it was trained otherwise, say so with --mean, --std and --input-size")
+    usual = open_teacher(f"{HERE}:small", TeacherRequest()).preprocessing.in_words()
+    assert "ImageNet's mean and std, assumed, for the model says nothing" in usual
+
+
 def test_without_classes_its_default() -> None:
     assert classes(opened(f"{HERE}:small", data_classes=None)) == 40
 

@@ -45,6 +45,16 @@ class TestPreprocessing:
         torch.testing.assert_close(transform["Normalize"].mean, torch.tensor(seen.mean))
         torch.testing.assert_close(transform["Normalize"].std, torch.tensor(seen.std))
 
+    def test_an_interpolation_that_is_not_here_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def lanczos(model: object) -> dict[str, object]:
+            return known(model) | {"interpolation": "lanczos"}
+
+        known = timm.data.resolve_model_data_config
+        monkeypatch.setattr(timm.data, "resolve_model_data_config", lanczos)
+        seen = opened("test_resnet").preprocessing
+        assert seen.interpolation == "bicubic"
+        assert "names 'lanczos' as interpolation: bicubic is the nearest" in seen.in_words()
+
 
 class TestRandom:
     def test_a_function_of_the_seed(self) -> None:
@@ -82,6 +92,12 @@ class TestInputSize:
 
 
 class TestFile:
+    def test_what_is_assumed_of_it_is_said(self, tmp_path: Path) -> None:
+        torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "a.pth")
+        said = opened("test_resnet", weights=str(tmp_path / "a.pth")).preprocessing.in_words()
+        assert "from timm's configuration of this model, assumed for this weights file; if it was" in said
+        assert "assumed" not in opened("test_resnet").preprocessing.in_words()
+
     def test_a_state_dict_decides_the_classes(self, tmp_path: Path) -> None:
         trained = timm.create_model("test_resnet", num_classes=5).eval()
         torch.save({"state_dict": trained.state_dict()}, tmp_path / "a.pth")

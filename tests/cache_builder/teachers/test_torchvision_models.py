@@ -64,6 +64,13 @@ def test_preprocessing_is_the_published_weights_own() -> None:
     assert open_teacher("resnet18", RANDOM).preprocessing == Preprocessing(224, crop_fraction=224 / 256)
 
 
+def test_what_is_assumed_of_a_file_is_said(tmp_path: Path) -> None:
+    torch.save(models.resnet18().state_dict(), tmp_path / "a.pth")
+    seen = open_teacher("resnet18", TeacherRequest(weights=str(tmp_path / "a.pth"))).preprocessing
+    assert "torchvision's published weights of this model, assumed for this weights file" in seen.in_words()
+    assert "assumed" not in open_teacher("resnet18", RANDOM).preprocessing.in_words()
+
+
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_models_with_auxiliary_heads_give_logits(name: str) -> None:
     teacher = open_teacher(name, RANDOM)

@@ -367,9 +367,7 @@ class TestOtherTeacher:
         writer = CacheWriter(own, cache.manifest)
         for tile in cache.tiles:
             block = pages[:, tile.row_start : tile.row_stop]
-            flat = cache.manifest.codec.layout.unpack(block.reshape(-1, cache.record_bytes))
-            fields = {name: value.reshape(*block.shape[:2], *value.shape[1:]) for name, value in flat.items()}
-            writer.write_tile(tile, fields, cache.digests[tile.row_start : tile.row_stop])
+            writer.write_records(tile, block, cache.digests[tile.row_start : tile.row_stop])
         writer.finish()
         report = checked(own, data=f"imagefolder:{photos}")
         assert list(failed(report)) == ["faithful"]

@@ -1,5 +1,6 @@
 import io
 import json
+from copy import copy
 from pathlib import Path
 
 import httpx2
@@ -9,10 +10,13 @@ import pytest
 from cache_builder.format import Cache, open_cache
 from cache_builder.format.reader import parse_manifest
 from cache_builder.format.wire import NPY
+from logit_server.routes.caches import fidelity
 from logit_server.run import serving
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
 from tests.format.damage import changed, flipped
 from tests.logit_server.odd_cache import ODD_IDS
+from tests.rate_points import rate_point, with_table
 
 BASE = "/v1/caches/synthetic"
 
@@ -26,8 +30,24 @@ def test_the_list_names_every_cache_in_order(client: httpx2.Client, cache: Cache
         "views": 3,
         "classes": 40,
         "record_bytes": cache.record_bytes,
+        "fidelity": None,
     }
     assert odd["name"] == "odd"
+
+
+def test_the_list_says_what_a_cache_keeps_of_its_teacher(cache: Cache, cache_path: Path) -> None:
+    blurred = with_table(rate_point(40, 0.2, (0.97, 0.85), 0.6), lose=0.1, manifest=cache.manifest)
+    other = copy(cache)
+    other._manifest = blurred
+    found = fidelity(ServedCache("a", other, "0"))
+    assert found is not None
+    records = [path for path in (cache_path / "records").rglob("c/**/*") if path.is_file()]
+    assert found.total_bytes == sum(path.stat().st_size for path in records)
+    assert found.bytes_per_view == found.total_bytes / 300
+    assert (found.lost, found.kd_cosines, found.gradient_cosine) == (0.2, (0.97, 0.85), 0.6)
+    assert found.measured_on == "held-out views"
+    assert found.in_words["lost"].startswith("20 % of the variance")
+    assert ["--lose 0.1" in line for line in found.warnings] == [True, False]
 
 
 def test_the_manifest_is_the_stored_one(client: httpx2.Client, cache: Cache, cache_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cache_builder.datasets import open_source
+from cache_builder.format.manifest import CalibrationSection
+from tests.rate_points import rate_point
 from tests.trainer.runs import write_digits_cache
 from trainer.cli.app import app
 from trainer.losses import LOSSES, selftest
@@ -42,6 +44,19 @@ def test_a_run_tells_what_it_does_and_where_the_results_are(run):
     assert "digits:train: 160 samples at 8 px, 2 view(s) by pad-crop-flip" in done.stdout
     assert "epoch 2/2" in done.stdout
     assert f"weights {out}/best.safetensors, report {out}/report.md" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_warned"), [("kd(temperature=4)*1", True), ("kd(temperature=1)*1", False)]
+)
+def test_a_loss_that_the_cache_serves_badly_is_named_once(tmp_path, loss, is_warned):
+    table = (rate_point(30, 0.2, (0.97, 0.85)), rate_point(60, 0.02, (0.999, 0.99)))
+    section = CalibrationSection(pairs=200, logit_std=1, tail_error=0.1, table=table, chosen=0)
+    cache = write_digits_cache(tmp_path / "digits.zarr", calibration=section)
+    done = kdtrain(*TINY, "--cache", cache, "--loss", loss, "--epochs", "2", "--out", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("serves kd badly: kd at T = 4 has gradient cosine 0.8500") == is_warned
+    assert ("build again with --bytes-per-view 60" in done.stderr) == is_warned
 
 
 def test_a_finished_run_has_nothing_to_do(run, cache):

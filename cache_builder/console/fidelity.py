@@ -1,0 +1,187 @@
+"""What a cache keeps of its teacher, in the same words for builds, ``inspect``, the server and kdtrain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from cache_builder.format.manifest import Manifest, RatePoint
+
+BLURRED = 0.95
+"""A loss whose gradient has a smaller cosine with that from live logits sees a blurred teacher."""
+_AS_LIVE, _LITTLE = 0.99, 0.8
+# Held-out views differ: by so much a record may lose more than was asked for without a word.
+_NOISE = 0.1
+# A larger record is worth naming where it loses less than this share of what is lost now.
+_WORTH_IT = 0.8
+
+
+def chosen_point(manifest: Manifest) -> RatePoint | None:
+    """The row of the calibration's table that the cache uses; None where nothing was chosen."""
+    found = manifest.calibration
+    return None if found.chosen is None else found.table[found.chosen]
+
+
+def fidelity_facts(manifest: Manifest) -> dict[str, str]:
+    """What is lost, what that means for losses, and what a larger record would give: sentences by a key."""
+    point = chosen_point(manifest)
+    if point is None:
+        return {}
+    facts = {} if point.lost is None else {"lost": _lost_in_words(manifest, point.lost)}
+    facts["losses"] = _losses_in_words(point)
+    larger = next_larger(manifest)
+    if larger is not None:
+        facts["larger"] = _larger_in_words(manifest, larger)
+    return facts
+
+
+def fidelity_warnings(manifest: Manifest) -> list[str]:
+    """What a user should know before training from the cache, with the way out."""
+    point = chosen_point(manifest)
+    if point is None:
+        return []
+    asked, warnings = manifest.requested.codec.lose, []
+    if asked is not None and point.lost is not None and point.lost > (1 + _NOISE) * asked:
+        warnings.append(
+            f"WARNING: the record loses {_share(point.lost)} of the logits' variance, more than --lose "
+            f"{asked:g} allows: build with a smaller --lose to keep that limit"
+        )
+    if point.kd_cosines is not None and point.kd_cosines[1] < BLURRED:
+        warnings.append(
+            "WARNING: losses above T = 1 see a blurred teacher (gradient cosine "
+            f"{_cosine(point.kd_cosines[1])} at T = 4, where 1 is the live teacher): {way_out(manifest)}"
+        )
+    elif point.kd_cosines is None and point.gradient_cosine < BLURRED:
+        warnings.append(
+            "WARNING: some losses see a blurred teacher (the worst of a few has gradient cosine "
+            f"{_cosine(point.gradient_cosine)}, where 1 is the live teacher): {way_out(manifest)}"
+        )
+    return warnings
+
+
+def at_temperature_1(row: RatePoint) -> float:
+    """Gradient cosine of kd at T = 1; of the worst loss in tables of earlier releases."""
+    return row.gradient_cosine if row.kd_cosines is None else row.kd_cosines[0]
+
+
+def at_temperature_4(row: RatePoint) -> float:
+    """Gradient cosine of kd at T = 4; of the worst loss in tables of earlier releases."""
+    return row.gradient_cosine if row.kd_cosines is None else row.kd_cosines[1]
+
+
+def of_worst_loss(row: RatePoint) -> float:
+    """Gradient cosine of the worst of a few losses."""
+    return row.gradient_cosine
+
+
+def way_out(manifest: Manifest, measure: Callable[[RatePoint], float] = at_temperature_4) -> str:
+    """How to build a cache that a loss sees clearly: by the smallest row of the table that does it."""
+    for row in sorted(manifest.calibration.table, key=lambda row: row.bytes_per_view):
+        if measure(row) >= BLURRED:
+            return (
+                f"build again with {_option(manifest, row)}, {row.bytes_per_view:.1f} bytes a view with "
+                f"gradient cosine {_cosine(measure(row))}"
+            )
+    point = chosen_point(manifest)
+    if point is None or not point.lost:
+        return "build again with --lose 0.02 or less"
+    return f"build again with a smaller --lose, such as {_rounded_up(point.lost / 4):g}"
+
+
+def next_larger(manifest: Manifest) -> RatePoint | None:
+    """The smallest row of the table that takes more bytes than the cache's and loses clearly less."""
+    point = chosen_point(manifest)
+    if point is None:
+        return None
+    better = [
+        row
+        for row in manifest.calibration.table
+        if row.bytes_per_view > point.bytes_per_view and _loss_of(row) < _WORTH_IT * _loss_of(point)
+    ]
+    return min(better, key=lambda row: row.bytes_per_view, default=None)
+
+
+def measured_views(manifest: Manifest) -> str:
+    """What the table's figures are of."""
+    return "the views of this cache" if saw_all_records(manifest) else "held-out views"
+
+
+def saw_all_records(manifest: Manifest) -> bool:
+    """Whether calibration looked at every record of the cache, so that its figures are of these.
+
+    The other codecs fit one half of what they see and measure the other.
+    """
+    readable = manifest.data.samples - len(manifest.invalid_rows)
+    is_joint = manifest.codec.name == "joint-sketch"
+    return is_joint and manifest.calibration.pairs >= readable * manifest.views.count
+
+
+def _lost_in_words(manifest: Manifest, lost: float) -> str:
+    return f"{_share(lost)} of the variance of the teacher's logits, on {measured_views(manifest)}"
+
+
+def _losses_in_words(point: RatePoint) -> str:
+    worst = f"the worst of a few losses has {_cosine(point.gradient_cosine)}"
+    if point.kd_cosines is None:
+        return f"{worst} as gradient cosine (1 is the live teacher)"
+    at_1, at_4 = point.kd_cosines
+    return (
+        f"at T = 1 they see {_seen(at_1)} (gradient cosine {_cosine(at_1)}, where 1 is the live teacher), "
+        f"at T = 4 {_seen(at_4)} ({_cosine(at_4)}); {worst}"
+    )
+
+
+def _seen(cosine: float) -> str:
+    if cosine >= _AS_LIVE:
+        return "the teacher as if it were live"
+    if cosine >= BLURRED:
+        return "the teacher nearly as it is"
+    return "a blurred teacher" if cosine >= _LITTLE else "little of the teacher"
+
+
+def _larger_in_words(manifest: Manifest, row: RatePoint) -> str:
+    point = chosen_point(manifest)
+    assert point is not None
+    total = row.bytes_per_view * manifest.data.samples * manifest.views.count
+    gives = [] if row.lost is None else [f"lose {_share(row.lost)}"]
+    gives.append(
+        f"have gradient cosine {_cosine(row.gradient_cosine)} for the worst loss"
+        if row.kd_cosines is None
+        else f"have gradient cosine {_cosine(row.kd_cosines[1])} at T = 4"
+    )
+    return (
+        f"records of {row.bytes_per_view:.1f} bytes a view where these take {point.bytes_per_view:.1f} by "
+        f"the same measure, about {megabytes(total)} for this data set, {' and '.join(gives)}: "
+        f"{_option(manifest, row)}"
+    )
+
+
+def megabytes(size: float) -> str:
+    """A number of bytes as people read it."""
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
+
+
+def _option(manifest: Manifest, row: RatePoint) -> str:
+    """The option of ``kdcache build`` that gives this row, or one that is no worse."""
+    if row.lost and manifest.codec.name == "joint-sketch":
+        return f"--lose {_rounded_up(row.lost):g}"
+    return f"--bytes-per-view {math.ceil(row.bytes_per_view)}"
+
+
+def _rounded_up(value: float) -> float:
+    """To two significant digits, so that what is built by it is found within the limit."""
+    digits = 1 - math.floor(math.log10(value))
+    # What a float cannot hold exactly must not count as a step further.
+    return round(math.ceil(round(value * 10.0**digits, 6)) / 10.0**digits, digits)
+
+
+def _loss_of(row: RatePoint) -> float:
+    return 1 - row.gradient_cosine if row.lost is None else row.lost
+
+
+def _share(lost: float) -> str:
+    return f"{100 * lost:.2g} %"
+
+
+def _cosine(value: float) -> str:
+    return f"{value:.4f}"
