@@ -9,7 +9,7 @@ from tests.format.test_example import LOGITS, RECORD, SECTION
 from tests.test_readme import README, ROOT
 
 SCRIPT = runpy.run_path(str(ROOT / "docs/record.py"))
-SHOWN = README[README.index("## What a record is") : README.index("For every (sample, view)")]
+SHOWN = README[README.index("## What a record is") : README.index("This is the simplest of the codecs")]
 
 
 def test_the_picture_is_what_the_script_draws() -> None:
