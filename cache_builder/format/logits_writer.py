@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,9 @@ from cache_builder.format.layout import Blocks, Tile, tiles
 from cache_builder.format.manifest import Manifest, RaggedPositions
 from cache_builder.format.positions import COUNTS, STARTS, Positions, ragged_starts
 from cache_builder.format.writer import NO_RESULTS, CacheWriter, SampleTable, header_arrays
+
+# Numbers at the end of their type in each record, beyond which somebody should know.
+_OFTEN = 0.02
 
 
 @dataclass
@@ -104,9 +108,11 @@ class LogitsWriter:
         """Take the next n positions: logits float32 [V, n, C].
 
         Raises :class:`DataError` for logits of another shape, for more than the rows have, and for infinite
-        ones.
+        ones. Warns of numbers that the codec cut off: it was fitted to smaller logits, and records of the
+        same sample may suffer with them.
         """
         records, is_unread = self._encoded(logits)
+        self._warn_of_saturated(records)
         while len(is_unread):
             taken = self._block.take(records, is_unread)
             if not taken:
@@ -142,6 +148,16 @@ class LogitsWriter:
         is_unread = np.asarray(np.isnan(logits).any(axis=(0, 2)))
         known = np.where(is_unread[:, None], np.float32(0), logits).astype(np.float32, copy=False)
         return self._codec.packed_views(known, manifest.tiling.views), is_unread
+
+    def _warn_of_saturated(self, records: NDArray[np.uint8]) -> None:
+        flat = records.reshape(-1, records.shape[2])
+        cut = self._codec.saturated(self._codec.unpack(flat)) if len(flat) else 0
+        if cut > _OFTEN * len(flat):
+            warnings.warn(
+                f"{cut:,} numbers of {len(flat):,} records reach the end of what the codec holds and may be "
+                "cut off: fit it to logits like these",
+                stacklevel=3,
+            )
 
     def _next_block(self) -> _Block:
         """The block that comes next, without a record; one without rows, where there is none left."""

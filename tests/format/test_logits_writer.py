@@ -142,3 +142,13 @@ def test_a_codec_of_other_settings(tmp_path: Path) -> None:
 
 def test_it_is_public() -> None:
     assert kdcache.LogitsWriter is LogitsWriter
+
+
+def test_logits_beyond_what_the_codec_was_fitted_to_are_noticed(tmp_path: Path) -> None:
+    logits = synthetic_logits(3, 5, 12, seed=1)
+    loud = logits.copy()
+    loud[1, 3] *= 500
+    made = writer(tmp_path / "c.zarr", OnePosition(), logits)
+    with pytest.warns(UserWarning, match="reach the end of what the codec holds"):
+        made.add(loud)
+    made.finish()

@@ -201,7 +201,10 @@ class TeacherCache:
 
     def _checked(self, rows: ArrayLike) -> NDArray[np.int64]:
         """The rows as they are asked for; :class:`DataError` for any that the cache does not have."""
-        wanted = np.asarray(rows, np.int64).reshape(-1)
+        found = np.asarray(rows)
+        if found.size and not np.issubdtype(found.dtype, np.integer):
+            raise DataError(f"rows must be integers, got {found.dtype}: of a mask, take np.flatnonzero(mask)")
+        wanted = found.astype(np.int64).reshape(-1)
         samples = self._source.manifest().data.samples
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < samples):
             raise DataError(f"rows must lie in 0 to {samples - 1}, got {wanted.min()} to {wanted.max()}")

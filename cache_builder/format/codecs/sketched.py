@@ -53,8 +53,10 @@ class SketchedSettings(CodecSettings):
         """K, and what the other classes are rebuilt from."""
         if self.tail_rank:
             return f"top {self.top_k} + rank {self.tail_rank} sketch (step {self.tail_step:g})"
-        others = ": every class, no tail" if self.top_k >= width else ", all others alike (imported)"
-        return f"top {self.top_k}{others}"
+        if self.top_k >= width:
+            return f"top {self.top_k}: every class, no tail"
+        is_rest = self.masks is not None and self.masks.classes == width - self.top_k
+        return f"top {self.top_k}, all others {'masked' if is_rest else 'alike (imported)'}"
 
     def problems(self, width: int) -> Iterator[str]:
         """Numbers that do not fit C classes."""

@@ -87,3 +87,9 @@ def test_who_takes_one_record_a_row_says_so(cache: TeacherCache) -> None:
 def test_training_says_so(kind: str) -> None:
     with ExitStack() as stack, pytest.raises(ConfigError, match="which kdtrain does not know yet"):
         open_teacher(str(GOLDEN / f"v3/{kind}.zarr"), stack)
+
+
+@pytest.mark.parametrize("rows", [np.array([True, False]), [1.7], ["a"]])
+def test_rows_that_are_no_integers_are_refused(cache: TeacherCache, rows: object) -> None:
+    with pytest.raises(DataError, match="rows must be integers"):
+        cache.fetch_rows(0, rows)  # type: ignore[arg-type]
