@@ -64,7 +64,8 @@ class Envelope:
             app = self._shortcuts.get((scope["method"], scope["path"]), self.app)
             await app(scope, receive, send)
         except ClientDisconnect:
-            pass  # nobody is left to answer
+            # Nobody is left to answer, and clients that stop or lose patience are no event for the log.
+            pass
         except Exception as error:  # noqa: BLE001 - the table has a status for every exception
             await self._answer(error, scope, receive, send)
         finally:

@@ -24,25 +24,28 @@ def written(request: pytest.FixtureRequest) -> Written:
     return cache
 
 
-def flip_campaign(path: Path, per_file: int, seed: int) -> None:
+def flip_campaign(path: Path, per_file: int, seed: int) -> list[str]:
+    """Flips random bits, one at a time; returns those that changed a number without a word."""
     before = contents(path)
-    refused = 0
+    refused, unnoticed = 0, []
     for file, bit in pick_bits(np.random.default_rng(seed), files_of(path), per_file):
         with changed(file, flipped(file.read_bytes(), bit)):
             found = read_or_refuse(path)
-        assert found is None or found == before, f"bit {bit} of {file.relative_to(path)} changed a number"
+        if found not in (None, before):
+            unnoticed.append(f"bit {bit} of {file.relative_to(path)}")
         refused += found is None
     assert refused, "nothing was noticed: the campaign itself is broken"
+    return unnoticed
 
 
 def test_flipped_bits_never_change_a_number(written: Written) -> None:
-    flip_campaign(written.path, per_file=2, seed=0)
+    assert flip_campaign(written.path, per_file=2, seed=0) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_thousands_of_flipped_bits_never_change_a_number(written: Written, seed: int) -> None:
-    flip_campaign(written.path, per_file=15, seed=seed)
+    assert flip_campaign(written.path, per_file=15, seed=seed) == []
 
 
 def test_every_flip_in_stored_numbers_is_refused(written: Written) -> None:

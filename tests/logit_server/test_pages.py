@@ -211,8 +211,11 @@ def test_pages_refresh_by_themselves(
 
     async def body(pages: Pages) -> None:
         await pages.gather(served, 0, FIRST)
+        assert pages.resident(served, 0, FIRST) is not None
         folder.path(served.cache_id, 0).unlink()
-        while pages.resident(served, 0, FIRST) is not None:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while pages.resident(served, 0, FIRST) is not None:
+                await asyncio.sleep(0.01)
+        assert pages.resident(served, 0, FIRST) is None
 
     run(folder, body)

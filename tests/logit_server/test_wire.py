@@ -148,7 +148,8 @@ def test_what_is_wrong_is_named() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_refused(body: bytes) -> None:
     with contextlib.suppress(RequestError):
-        parse_record_request(body, 100)
+        request = parse_record_request(body, 100)
+        assert (request.ids is None) != (request.rows is None)
 
 
 @pytest.mark.parametrize(("query", "view"), [(b"", 0), (b"view=0", 0), (b"view=17", 17)])

@@ -61,24 +61,29 @@ def test_a_living_builder_elsewhere_is_named(out: str) -> None:
         Lease(open_store(out, read_only=False), out)
 
 
-def take_over(out: str) -> None:
-    """Take the lease in spite of what is there; it is held then, and gone afterwards."""
+TAKEN_OVER = ([LEASE_KEY], [])
+"""The lease is held, and gone afterwards."""
+
+
+def take_over(out: str) -> tuple[list[str], list[str]]:
+    """Take the lease in spite of what is there; returns what lies there while it is held, and afterwards."""
+    store = open_store(out, read_only=True)
     with claimed(out) as hold:
         hold.check()
-        assert list_keys(open_store(out, read_only=True), "") == [LEASE_KEY]
-    assert list_keys(open_store(out, read_only=True), "") == []
+        held = list_keys(store, "")
+    return held, list_keys(store, "")
 
 
 def test_a_dead_one_of_this_machine_does_not_wait(out: str) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     left(out, replace(Holder.this(), pid=ended.pid), age_s=0)
-    take_over(out)
+    assert take_over(out) == TAKEN_OVER
 
 
 def test_a_process_number_that_was_used_again_is_another_process(out: str) -> None:
     left(out, replace(Holder.this(), started="1"), age_s=0)
-    take_over(out)
+    assert take_over(out) == TAKEN_OVER
 
 
 @pytest.mark.parametrize("age_s", [LEASE_S + 1, -LEASE_S - 1], ids=["old", "of the future"])
@@ -88,7 +93,7 @@ def test_one_that_gives_no_sign_is_taken_over(
     """By the clock, which may be wrong, and by watching."""
     monkeypatch.setattr(module, "_WATCH_S", 0.05)
     left(out, elsewhere(), age_s)
-    take_over(out)
+    assert take_over(out) == TAKEN_OVER
 
 
 def test_one_whose_clock_is_wrong_but_who_lives(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +106,7 @@ def test_one_whose_clock_is_wrong_but_who_lives(out: str, monkeypatch: pytest.Mo
 def test_a_lease_that_nobody_can_read_is_watched(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_WATCH_S", 0.05)
     write_durably(open_store(out, read_only=False), LEASE_KEY, b"what?")
-    take_over(out)
+    assert take_over(out) == TAKEN_OVER
 
 
 def test_who_lost_it_writes_no_more_and_leaves_the_other_in_peace(
