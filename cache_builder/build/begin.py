@@ -8,7 +8,6 @@ from itertools import chain
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.build.batches import live_logits, remember, tile_batches
@@ -19,7 +18,7 @@ from cache_builder.build.running import check_finite, rendered, teacher_failures
 from cache_builder.build.teacher_check import PICTURES, check_members, check_teacher
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.contract import Calibration, Scope
-from cache_builder.console.progress import Progress
+from cache_builder.console.progress import Progress, searching
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import DataError
@@ -87,8 +86,8 @@ def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
     per_batch = max(1, plan.settings.batch_size // views)
     batches = chain.from_iterable(of_tiles) if is_whole else chunks(tasks, per_batch)
     progress.start("calibrating", len(tasks) * views)
-    logits: list[NDArray[np.float32]] = []
-    done = 0
+    logits = np.empty((len(tasks), views, classes), np.float32)
+    done = read = 0
     for batch in rendered(plan, batches):
         with teacher_failures(plan, batch.rows):
             live = remember(plan, 0, batch) if is_whole else live_logits(plan, 0, batch)
@@ -96,18 +95,19 @@ def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
         readable = [index for index, error in enumerate(batch.errors) if error is None]
         usable = (out < np.inf).all(axis=2) & np.isfinite(out).any(axis=2)  # -inf masks a class
         check_finite(usable.all(axis=1)[readable], [batch.rows[i] for i in readable], plan)
-        logits.extend(out[readable])
+        logits[read : read + len(readable)] = out[readable]
+        read += len(readable)
         done += len(batch.rows) * views
         progress.update(done, last=done == len(tasks) * views)
-    stacked = np.concatenate(logits) if logits else np.zeros((0, classes), np.float32)
-    if len(stacked) < 2:
+    if read * views < 2:
         raise DataError(
             f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
             f"--top-k {classes} stores every class and needs none"
         )
     records = manifest.data.samples * manifest.views.count
     covers = is_whole and views == manifest.views.count
-    return calibrate.fit(stacked, request, codec, Scope(views, records, covers))
+    scope = Scope(views, records, covers, searching(progress))
+    return calibrate.fit(logits[:read].reshape(-1, classes), request, codec, scope)
 
 
 def _first_views(plan: Plan) -> Iterator[tuple[Tensor, list[int]]]:

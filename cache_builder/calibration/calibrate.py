@@ -80,11 +80,11 @@ def fit(
 
 def _smaller(found: Calibration, request: CodecRequest, scope: Scope) -> Calibration:
     """All logits, where a cache has so few records that the sketch's header makes it the larger one."""
-    classes, table = found.codec.width, found.section.table
+    classes = found.codec.width
     if found.section.chosen is None or scope.records is None:
         return found
     header = sum(array.nbytes for array in found.codec.arrays.values()) * _HEADER_SHRINKS
-    sketched = table[found.section.chosen].bytes_per_view + header / scope.records
+    sketched = found.bytes_per_view + header / scope.records
     dense = 2 * _HALVES_SHRINK * classes
     if sketched <= dense:
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,13 @@ class Calibration:
     told: tuple[str, ...] = ()
     """Sentences for people: masked classes, a budget that is missed, too few pairs."""
 
+    @property
+    def bytes_per_view(self) -> float:
+        """Of the chosen row of the table; of the packed record where there is none."""
+        chosen = self.section.chosen
+        packed = float(self.codec.layout.record_bytes)
+        return packed if chosen is None else self.section.table[chosen].bytes_per_view
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -38,6 +46,8 @@ class Scope:
     """Records of the cache; None where nobody knows."""
     is_whole: bool = False
     """Whether the logits are all that the cache will hold: then what they lose is what it loses."""
+    advance: Callable[[int, int], None] = lambda done, total: None
+    """Is called as a search goes on: settings that were measured, of so many."""
 
 
 ALONE = Scope()

@@ -1,7 +1,7 @@
 """Fitting codec ``joint-sketch`` to logits: basis, ranks, digits, and the tables of the entropy coder.
 
-Half of the samples fit the basis, the others say what a step costs and loses; the tables of the entropy coder
-are of those others too, because a basis fits its own samples too well.
+Some samples fit the basis, the others say what a step costs and loses; the tables of the entropy coder are of
+those others too, because a basis fits its own samples too well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.components import blocks, principal_axes
+from cache_builder.calibration.components import Pairs, principal_axes
 from cache_builder.format.codecs.digits import WIDE
 from cache_builder.format.codecs.entropy import PLACES, REACH, EntropyCoder, frequencies, places_of
 from cache_builder.format.codecs.fields import stored_first
@@ -33,8 +33,8 @@ MOST_RANK = 768
 # An integer is cut off in at most this part of the records.
 _CUT_OFF = 3e-4
 # Room beyond the largest of the calibration's integers, where there are many values anyway: more where few
-# records were seen, as the largest of exponential tails grows with the logarithm of their number.
-_MARGIN, _MOST_ROOM, _SEEN = 1.3, 2.0, 3000
+# records were seen. On disk it costs nothing, as what does not occur has no part in the tables.
+_MARGIN, _MOST_ROOM, _SEEN = 1.3, 4.0, 3000
 # Numbers of values that fill a byte well.
 _VALUES = (3, 5, 7, 9, 11, 15, 21, 31, 43, 63, 85, 127, 255, WIDE)
 # A coefficient that is zero in all but this part of the records is left out: it costs bytes of the record in
@@ -61,17 +61,13 @@ class Spread:
     """Mean square distance of a view's logits from the mean, summed over classes."""
 
     @classmethod
-    def of(
-        cls, fitting: NDArray[np.float32], held: NDArray[np.float32], most_rank: int | None = None
-    ) -> Spread:
-        """``fitting`` [samples, views, C] fit mean and basis; ``held`` [samples, views, C] are measured."""
-        classes = fitting.shape[2]
-        pairs = fitting.reshape(-1, classes)
-        mean = pairs.mean(axis=0, dtype=np.float64)
+    def of(cls, pairs: Pairs, held: NDArray[np.float32], most_rank: int | None = None) -> Spread:
+        """``pairs`` fit mean and basis; ``held`` [samples, views, C] are measured."""
+        classes, mean = pairs.classes, pairs.mean()
         rank = max(1, min(most_rank or MOST_RANK, classes - 1, len(pairs) - 1))
         basis = stored_basis(principal_axes(pairs, mean, rank))
         parts, variance, left = [], 0.0, 0.0
-        for block in blocks(held.reshape(-1, classes), mean):
+        for block in Pairs.all(held.reshape(-1, classes)).blocks(mean):
             parts.append(block.astype(np.float32) @ basis.T)
             variance += float(np.square(block).sum())
             # Not from the coefficients' squares: a stored basis is orthonormal to four digits only.
@@ -186,7 +182,8 @@ def _laplace(integers: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
 
 def room(records: int) -> float:
     """How much larger the largest number of many records may be than that of so few."""
-    return min(_MOST_ROOM, max(1.0, float(np.log(_SEEN) / np.log(max(2, records)))))
+    # The square, because the largest coefficients of teachers have heavier tails than exponential ones.
+    return min(_MOST_ROOM, max(1.0, float(np.log(_SEEN) / np.log(max(2, records))) ** 2))
 
 
 def runs_of(integers: NDArray[np.integer[Any]]) -> Runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -145,3 +146,14 @@ class BuildProgress:
         if due:
             self._last_line = time.monotonic()
         return due
+
+
+def searching(progress: Progress) -> Callable[[int, int], None]:
+    """What shows how far the choice of a record is."""
+
+    def advance(done: int, total: int) -> None:
+        if not done:
+            progress.start("choosing the record", total, unit="settings")
+        progress.update(done, last=done == total)
+
+    return advance

@@ -19,7 +19,7 @@ from cache_builder.build.output import check_output
 from cache_builder.build.reopen import UNKNOWN_DIGEST
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.contract import Calibration, Scope
-from cache_builder.console.progress import BuildProgress, Progress
+from cache_builder.console.progress import BuildProgress, Progress, searching
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import CodecSettings, Ranked
@@ -275,7 +275,7 @@ def _calibration(dump: Dump, manifest: Manifest, progress: Progress) -> Calibrat
     plain = None if is_masked(logits).any() else calibrate.unfitted(dump.classes, request)
     views, samples = len(groups[0][1]), len(groups)
     is_whole = samples == len(dump) and views == manifest.views.count
-    scope = Scope(views, len(dump) * manifest.views.count, is_whole)
+    scope = Scope(views, len(dump) * manifest.views.count, is_whole, searching(progress))
     found = plain or calibrate.fit(logits, request, scope=scope)
     for line in found.told:
         progress.say(line)
