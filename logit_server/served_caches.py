@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
+from cache_builder.format.codecs import Part
 from cache_builder.format.layout import Blocks, record_arrays
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
@@ -52,6 +53,29 @@ class ServedCache:
     def record_bytes(self) -> int:
         """Bytes of one packed record."""
         return self.cache.record_bytes
+
+    def part_bytes(self, part: Part) -> int:
+        """Bytes of a part of one packed record."""
+        return self.cache.layout.part(part).record_bytes
+
+    def pages_of(self, view: int, part: Part = Part.WHOLE) -> tuple[tuple[int, Part], ...]:
+        """The pages that hold a part of a view's records, side by side.
+
+        What the views of a tile share has one page, which has the number of their first view.
+        """
+        if not self.cache.layout.shared_bytes:
+            return ((view, Part.WHOLE),)
+        shared, own = (view - view % self.manifest.tiling.views, Part.SHARED), (view, Part.OWN)
+        return {Part.WHOLE: (shared, own), Part.SHARED: (shared,), Part.OWN: (own,)}[part]
+
+    def check_part(self, part: Part) -> Part:
+        """The part itself, where the records of this cache have it; else :class:`RequestError`."""
+        if part is not Part.WHOLE and not self.cache.layout.shared_bytes:
+            raise RequestError(
+                f"part={part} is of records whose views share something, and those of cache {self.name!r} "
+                "do not: ask for them without `part`"
+            )
+        return part
 
     @cached_property
     def stored_bytes(self) -> int:

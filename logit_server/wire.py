@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import unquote_plus
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from cache_builder.format.codecs import Part
 from cache_builder.format.wire import ROW_TYPES, ROWS
 from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError, shorten
 
@@ -168,20 +169,30 @@ def _quality(offer: str, ranges: dict[str, float]) -> float:
     return next((ranges[candidate] for candidate in candidates if candidate in ranges), 0.0)
 
 
+class Selection(NamedTuple):
+    """What a query selects of the records of some rows."""
+
+    view: int
+    part: Part
+
+
 @lru_cache(maxsize=1024)
-def parse_view(query: bytes) -> int:
-    """``view`` of a raw query string, 0 where it is not given.
+def parse_selection(query: bytes) -> Selection:
+    """``view`` and ``part`` of a raw query string: 0 and ``whole`` where they are not given.
 
     Unknown keys are refused: with a typo in the key every view would be view 0.
     """
-    view = "0"
+    given = {"view": "0", "part": Part.WHOLE.value}
     for pair in query.decode("latin-1").split("&") if query else ():
         key, _, value = pair.partition("=")
-        check_query_keys([unquote_plus(key)], ("view",))
-        view = value
+        check_query_keys([unquote_plus(key)], tuple(given))
+        given[unquote_plus(key)] = value
+    view, part = given["view"], given["part"]
     if not (view.isascii() and view.isdigit() and len(view) <= 9):
         raise RequestError(f"view is {shorten(view)}: it must be a whole number from 0")
-    return int(view)
+    if part not in set(Part):
+        raise RequestError(f"part is {shorten(part)}: it must be {', '.join(Part)}")
+    return Selection(int(view), Part(part))
 
 
 def check_query_keys(given: Iterable[str], known: Collection[str]) -> None:

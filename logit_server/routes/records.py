@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cache_builder.format.codecs import Part
 from cache_builder.format.content_digest import ContentDigest, content_digest
 from cache_builder.format.wire import (
     CACHES_PATH,
@@ -37,6 +38,7 @@ from logit_server.state import State, cache_of, is_head, pages_of, state_of
 from logit_server.wire import (
     QueryKeys,
     RecordRequest,
+    Selection,
     answer_type,
     body_type,
     check_accepted,
@@ -44,7 +46,7 @@ from logit_server.wire import (
     entity_tag,
     parse_record_request,
     parse_rows,
-    parse_view,
+    parse_selection,
     read_body,
 )
 
@@ -67,6 +69,7 @@ _DIGEST = DIGEST_HEADER.lower().encode()
         "parameters": [
             {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
             {"name": "view", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}},
+            {"name": "part", "in": "query", "schema": {"enum": list(Part), "default": Part.WHOLE}},
         ],
         "requestBody": {
             "required": True,
@@ -85,6 +88,9 @@ async def post_records(request: Request) -> ASGIApp:
     several positions, the records of each row stand one after the other; where their numbers differ, the
     answer is of type ``application/vnd.kdcache.counted-records``: n numbers of records as little-endian
     uint64, then the records.
+
+    Records of codec ``joint-sketch`` begin with what the views of their tile have in common. Who has it
+    already asks for ``part=own``, and for ``part=shared`` who wants it alone; both have binary answers only.
     """
     return RecordsOf(state_of(request), cache_of(request))
 
@@ -101,7 +107,7 @@ class RecordsOf:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise what the error table knows."""
         header = dict(scope["headers"]).get
-        view, body_is, answer = self._terms(
+        (view, part), body_is, answer = self._terms(
             scope["query_string"],
             header(b"content-type", b""),
             header(b"content-encoding", b""),
@@ -116,10 +122,10 @@ class RecordsOf:
             rows = parse_rows(body, settings.max_ids, body_is)
         counts = None
         if self._served.has_one_position:
-            records = await gather(pages, self._served, view, rows)
+            records = await gather(pages, self._served, view, rows, part)
         else:
             positions, counts = self._served.positions_of(rows, settings.max_ids)
-            records = await pages.gather(self._served, view, positions)
+            records = await pages.gather(self._served, view, positions, part)
         if answer == JSON:
             check_count(len(records), settings.max_json_records)
             content: bytes | memoryview = await run_in_threadpool(
@@ -133,11 +139,15 @@ class RecordsOf:
 
     def _read_terms(
         self, query: bytes, content_type: bytes, encoding: bytes, accept: bytes
-    ) -> tuple[int, str, str]:
-        """(view, media type of the body, media type of the answer) of a request, checked."""
+    ) -> tuple[Selection, str, str]:
+        """(view and part, media type of the body, media type of the answer) of a request, checked."""
         body_is = body_type(content_type, encoding, (*ROW_TYPES, JSON))
-        answer = answer_type(accept, (self._served.records_type, JSON))
-        return self._served.check_view(parse_view(query)), body_is, answer
+        selection = parse_selection(query)
+        self._served.check_view(selection.view)
+        self._served.check_part(selection.part)
+        raw = self._served.records_type
+        answer = answer_type(accept, (raw, JSON) if selection.part is Part.WHOLE else (raw,))
+        return selection, body_is, answer
 
 
 async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
@@ -151,20 +161,24 @@ async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
 
 
 async def gather(
-    pages: Pages, served: ServedCache, view: int, rows: NDArray[np.integer[Any]]
+    pages: Pages,
+    served: ServedCache,
+    view: int,
+    rows: NDArray[np.integer[Any]],
+    part: Part = Part.WHOLE,
 ) -> NDArray[np.uint8]:
-    """The records of ``rows`` that have one each, uint8 [n, record_bytes].
+    """The records of ``rows`` that have one each, or that part of them, uint8 [n, bytes].
 
     Raises :class:`RequestError` naming rows out of range.
     """
     try:
-        records = pages.resident(served, view, rows)
+        records = pages.resident(served, view, rows, part)
     except IndexError as error:
         raise served.rows_out_of_range(rows) from error
     if records is not None:
         return records
     served.check_rows(rows)
-    return await pages.gather(served, view, rows)
+    return await pages.gather(served, view, rows, part)
 
 
 def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
@@ -199,6 +213,7 @@ class RangeQuery(QueryKeys):
 
     start: int = Field(0, description="First row")
     stop: int | None = Field(None, description="Row after the last; default: all rows")
+    part: Part = Field(Part.WHOLE, description="Which fields, where views share some of them")
 
 
 @router.get(
@@ -219,26 +234,29 @@ async def read_range(
     served = cache_of(request)
     check_accepted(request, served.records_type)
     served.check_view(view)
+    part = served.check_part(asked.part)
     start, end = asked.start, served.samples if asked.stop is None else asked.stop
     if not 0 <= start <= end <= served.samples:
         raise RequestError(
             f"start={start}, stop={end} is no range of rows: they must be 0 <= start <= stop <= "
             f"{served.samples}, the rows of cache {served.name!r}"
         )
-    headers = caching_headers(request, served, entity_tag(served.cache_id, view, start, end))
+    headers = caching_headers(
+        request, served, entity_tag(served.cache_id, view, start, end, *_unless_whole(part))
+    )
     if fresh := not_modified(request, headers):
         return fresh
     pages, rows = pages_of(request), range(start, end)
     positions = served.cache.positions
     prefix = _prefix(positions.counts(rows)) if served.records_type == COUNTED else b""
-    headers["content-length"] = str(len(prefix) + positions.total(rows) * served.record_bytes)
+    headers["content-length"] = str(len(prefix) + positions.total(rows) * served.part_bytes(part))
     # The digest comes before the bytes: what does not fit into memory is read once for each.
     digest = ContentDigest()
     digest.update(prefix)
-    async for records in pages.stream(served, view, rows):
+    async for records in pages.stream(served, view, rows, part):
         await run_in_threadpool(digest.update, records.reshape(-1).data)
     headers[DIGEST_HEADER] = digest.value()
-    body = () if is_head(request) else _chunks(prefix, pages.stream(served, view, rows))
+    body = () if is_head(request) else _chunks(prefix, pages.stream(served, view, rows, part))
     return StreamingResponse(body, 200, headers, served.records_type)
 
 
@@ -249,3 +267,7 @@ async def _chunks(prefix: bytes, blocks: AsyncIterator[NDArray[np.uint8]]) -> As
         step = max(1, _CHUNK_BYTES // records.shape[1])
         for start in range(0, len(records), step):
             yield records[start : start + step].tobytes()
+
+
+def _unless_whole(part: Part) -> tuple[Part, ...]:
+    return () if part is Part.WHOLE else (part,)

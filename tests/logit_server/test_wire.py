@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from cache_builder.format.codecs import Part
 from cache_builder.format.wire import JSON, RECORDS, ROWS
 from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError
 from logit_server.wire import (
@@ -17,7 +18,7 @@ from logit_server.wire import (
     is_fresh,
     parse_record_request,
     parse_rows,
-    parse_view,
+    parse_selection,
     read_body,
 )
 
@@ -154,7 +155,14 @@ def test_any_bytes_are_a_request_or_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize(("query", "view"), [(b"", 0), (b"view=0", 0), (b"view=17", 17)])
 def test_views(query: bytes, view: int) -> None:
-    assert parse_view(query) == view
+    assert parse_selection(query) == (view, Part.WHOLE)
+
+
+def test_parts() -> None:
+    assert parse_selection(b"part=own&view=3") == (3, Part.OWN)
+    assert parse_selection(b"view=3&part=shared") == (3, Part.SHARED)
+    with pytest.raises(RequestError, match="part is 'mine': it must be whole, shared, own"):
+        parse_selection(b"part=mine")
 
 
 @pytest.mark.parametrize(
@@ -162,14 +170,14 @@ def test_views(query: bytes, view: int) -> None:
 )
 def test_what_is_no_view(query: bytes) -> None:
     with pytest.raises(RequestError, match="view"):
-        parse_view(query)
+        parse_selection(query)
 
 
 def test_the_key_that_was_meant_is_named() -> None:
     with pytest.raises(RequestError, match=r"unknown query parameter 'viwe'; did you mean view\?"):
-        parse_view(b"viwe=1")
-    with pytest.raises(RequestError, match=r"unknown query parameter 'format'; this path takes view"):
-        parse_view(b"format=1")
+        parse_selection(b"viwe=1")
+    with pytest.raises(RequestError, match=r"unknown query parameter 'format'; this path takes view, part"):
+        parse_selection(b"format=1")
 
 
 @pytest.mark.parametrize("body", [b'{"ids": ["a"], "ids": ["b"]}', b'{"rows": [1], "\\u0072ows": [2]}'])
@@ -184,7 +192,7 @@ def test_ids_may_hold_colons() -> None:
 
 def test_a_view_of_a_million_digits_is_refused() -> None:
     with pytest.raises(RequestError):
-        parse_view(b"view=" + b"1" * 1_000_000)
+        parse_selection(b"view=" + b"1" * 1_000_000)
 
 
 def received(*chunks: bytes, disconnect: bool = False) -> list[Message]:
