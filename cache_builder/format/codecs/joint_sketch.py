@@ -187,6 +187,14 @@ class JointSketch(Ranked[JointSketchSettings]):
         return self.arrays["basis"].astype(np.float32) / np.float32(2**BASIS_BITS)
 
     @cached_property
+    def integer_basis(self) -> NDArray[np.float64]:
+        """The stored integers of the basis [r, C] in float64, which is exact up to 2**53.
+
+        Their sums with other integers are then the same in whatever order they are added.
+        """
+        return self.arrays["basis"].astype(np.float64)
+
+    @cached_property
     def constant(self) -> NDArray[np.bool_]:
         """Classes [C] that are masked in every record."""
         # A teacher without masks may have logits that are as low.
@@ -271,8 +279,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         total = np.zeros((len(own), self.settings.rank))
         total[:, : common.shape[1]] += common
         total[:, : own.shape[1]] += own * float(2**self.settings.finer)
-        # Integers in float64, which is exact up to 2**53 in whatever order they are added.
-        return (total @ self.arrays["basis"].astype(np.float64)).astype(np.int64) + self.offsets
+        return (total @ self.integer_basis).astype(np.int64) + self.offsets
 
     def residuals(self, top: NDArray[np.float32], sketched: NDArray[np.int64]) -> NDArray[np.int64]:
         """Live minus sketched logits [n, K] in value steps; what they decode to falls from left to right."""
@@ -331,7 +338,7 @@ class JointSketch(Ranked[JointSketchSettings]):
 
     def usable(self, fields: Fields) -> NDArray[np.bool_]:
         """Records that are not marked as invalid."""
-        usable: NDArray[np.bool_] = self.digits[VIEW].unpack(fields[VIEW])[:, 0] == 0
+        usable: NDArray[np.bool_] = self.digits[VIEW].unpack_first(fields[VIEW]) == 0
         return usable
 
     def _invalidate(self, columns: NDArray[Any]) -> None:
