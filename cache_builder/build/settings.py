@@ -7,8 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cache_builder.build.names import check_codec_name, check_recipe, check_teacher_name
-from cache_builder.console.names import DATA_KINDS, check_device_name, check_precision_name
+from cache_builder.build.names import check_codec_name, check_teacher_name
+from cache_builder.console.names import (
+    DATA_KINDS,
+    check_device_name,
+    check_precision_name,
+    check_recipe,
+)
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Decoding

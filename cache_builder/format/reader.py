@@ -46,6 +46,7 @@ from cache_builder.format.layout import (
     digest_array,
     header_specs,
     output_arrays,
+    record_arrays,
     tile_arrays,
     tiles,
 )
@@ -274,6 +275,12 @@ class Cache:
         """All arrays that are written once, by the paths they have in the newest format version."""
         stored = {version_3_path(path): self.header_array(path) for path in self._manifest.digests}
         return stored | self.names.arrays()
+
+    def array_specs(self) -> list[ArraySpec]:
+        """Every array of the store; raises as :meth:`header_array` does."""
+        headers = [self._header_spec(path) for path in sorted(self._manifest.digests)]
+        known = [spec for spec in headers if spec is not None]
+        return [*known, *record_arrays(self._manifest), digest_array(self._manifest)]
 
     def _header_spec(self, path: str) -> ArraySpec | None:
         # Only text has a length that the manifest does not know; its offsets end with it.
