@@ -18,6 +18,7 @@ from cache_builder.build.running import check_finite, rendered, teacher_failures
 from cache_builder.build.teacher_check import PICTURES, check_members, check_teacher
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.contract import Calibration, Scope
+from cache_builder.calibration.topk_tail import nothing_lost
 from cache_builder.console.progress import Progress, searching
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.creation import create, header_digests
@@ -54,7 +55,7 @@ def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Ma
     ``masks``: the teacher masks classes; then also a codec of every class is fitted, to leave them out.
     """
     calibration = _calibrate(plan, progress, masks)
-    for line in calibration.told:
+    for line in (*calibration.told, *nothing_lost(plan.settings.lose, calibration)):
         progress.say(line)
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
