@@ -191,7 +191,15 @@ class TestFit:
         logits = np.tile(logits_of(1), (50, 1))
         fitted = calibrate.fit(logits, FREE, codec)
         assert fitted.section.logit_std == pytest.approx(0, abs=1e-6)
+        assert fitted.section.is_alike
         np.testing.assert_allclose(decoded(logits, fitted), logits, atol=0.1)
+
+    def test_a_share_of_no_variance_is_not_said_to_be_missed(self, codec: str) -> None:
+        rng, one = np.random.default_rng(0), logits_of(1)
+        noisy = (one * (1 + 1e-7 * rng.normal(size=(50, CLASSES)))).astype(np.float32)
+        request = FREE if codec == "class-sketch" else CodecRequest(lose=0.001)
+        fitted = calibrate.fit(noisy, request, codec)
+        assert not any("is missed" in line for line in fitted.told)
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
     def test_follows_the_scale(self, scale: float, codec: str) -> None:
