@@ -91,6 +91,19 @@ class TestContents:
         wanted = [xxhash.xxh64_intdigest((photos / sample_id).read_bytes()) for sample_id in source.ids]
         assert cache.digests.tolist() == wanted
 
+    def test_what_is_assumed_is_said_before_the_long_work(self, run_build: Build) -> None:
+        log = io.StringIO()
+        run_build(log=log, limit=8)
+        said = " ".join(log.getvalue().split())
+        assert "pictures: 16 px, bilinear, mean" in said
+        assert said.index("assumed, for the model says nothing") < said.index("calibrating")
+
+    def test_that_nothing_is_lost_is_said_where_a_loss_was_allowed(self, run_build: Build) -> None:
+        log = io.StringIO()
+        run_build(log=log, data="digits:test", limit=8, lose=0.1, tail_rank=None)
+        said = " ".join(log.getvalue().split())
+        assert "--lose 0.1 has no effect: each of the 10 classes is stored by itself" in said
+
     def test_statistics(self, run_build: Build, photos: Path, tmp_path: Path) -> None:
         result = run_build()
         cache = open_cache(tmp_path / "cache.zarr")
