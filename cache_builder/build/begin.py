@@ -106,7 +106,7 @@ def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
             f"--top-k {classes} stores every class and needs none"
         )
     records = manifest.data.samples * manifest.views.count
-    covers = is_whole and views == manifest.views.count
+    covers = len(tasks) * views == records
     scope = Scope(views, records, covers, searching(progress))
     return calibrate.fit(logits[:read].reshape(-1, classes), request, codec, scope)
 

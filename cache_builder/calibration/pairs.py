@@ -54,3 +54,20 @@ def group_rows(samples: int, views: int, classes: int, seed: int) -> list[int]:
     offsets = uniforms(seed, 0, np.arange(count), 1, _CALIBRATION_STREAM)[:, 0]
     bounds = [samples * index // count for index in range(count + 1)]
     return [low + int(u * (high - low)) for low, high, u in zip(bounds, bounds[1:], offsets, strict=False)]
+
+
+def enough_pairs(classes: int) -> int:
+    """Pairs that make a sketch reliable."""
+    return max(MIN_PAIRS, min(classes, MAX_PAIRS))
+
+
+def view_groups(samples: int, height: int, views: int, classes: int) -> list[range]:
+    """Runs of ``height`` views that calibration looks at: the first, of few samples as many as are enough.
+
+    They are spread over all ``views`` of the cache.
+    """
+    of_one = samples * height
+    wanted = min(-(-enough_pairs(classes) // of_one), most_joint_pairs(classes) // of_one)
+    there = views // height
+    chosen = np.linspace(0, there - 1, min(max(1, wanted), there)).astype(int).tolist()
+    return [range(group * height, (group + 1) * height) for group in chosen]

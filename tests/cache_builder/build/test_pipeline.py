@@ -98,6 +98,12 @@ class TestContents:
         assert "pictures: 16 px, bilinear, mean" in said
         assert said.index("assumed, for the model says nothing") < said.index("calibrating")
 
+    def test_few_samples_with_many_views_are_calibrated_on_several_tiles(self, run_build: Build) -> None:
+        log = io.StringIO()
+        found = run_build(log=log, views=80, limit=10, tail_rank=None).manifest.calibration
+        assert found.pairs == 560
+        assert "make it reliable" not in log.getvalue()
+
     def test_that_nothing_is_lost_is_said_where_a_loss_was_allowed(self, run_build: Build) -> None:
         log = io.StringIO()
         run_build(log=log, data="digits:test", limit=8, lose=0.1, tail_rank=None)

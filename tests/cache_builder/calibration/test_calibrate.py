@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cache_builder.calibration import calibrate, class_sketch
 from cache_builder.calibration.contract import Calibration
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.calibration.pairs import calibration_pairs, pair_count
+from cache_builder.calibration.pairs import calibration_pairs, pair_count, view_groups
 from cache_builder.calibration.topk_tail import is_exact
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CodecRequest, RatePoint
@@ -58,6 +58,13 @@ class TestPairs:
     def test_all_of_a_small_data_set(self) -> None:
         pairs = calibration_pairs(3, 2, 100, 9)
         assert sorted(pairs) == [(view, row) for view in (0, 1) for row in range(3)]
+
+    def test_of_few_samples_with_many_views_as_many_views_as_are_enough(self) -> None:
+        assert view_groups(10, 8, 1000, 40)[:2] == [range(8), range(160, 168)]
+        assert len(view_groups(10, 8, 1000, 40)) == 7  # 560 pairs
+        assert len(view_groups(10, 8, 20, 40)) == 2
+        assert view_groups(100, 8, 1000, 40) == [range(8)]
+        assert view_groups(768, 8, 1000, 21_841) == [range(8)]  # memory holds no more
 
     def test_spread_evenly_over_a_large_one(self) -> None:
         pairs = np.array(calibration_pairs(1_000_000, 8, 512, 1))
