@@ -17,6 +17,7 @@ from rich.console import Console
 
 from cache_builder.build.forward import CompilerError, TeacherForward
 from cache_builder.build.pipeline import build
+from cache_builder.calibration import pairs
 from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import DATASETS, ImageFolder, ImageSample, open_source
 from cache_builder.format.codecs.joint_sketch import JointSketchSettings
@@ -103,6 +104,22 @@ class TestContents:
         found = run_build(log=log, views=80, limit=10, tail_rank=None).manifest.calibration
         assert found.pairs == 560
         assert "make it reliable" not in log.getvalue()
+
+    def test_a_second_look_where_most_pictures_cannot_be_read(
+        self, run_build: Build, own_photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of 40 of the 80 rows that calibration looks at, four can be read; of the other 40 all."""
+        monkeypatch.setattr(pairs, "MAX_PAIRS", 120)
+        looked_at = pairs.group_rows(80, 3, 40, seed=5)
+        ids = open_source(f"imagefolder:{own_photos}").ids
+        for row in looked_at[4:]:
+            (own_photos / ids[row]).write_bytes(b"")
+        log = io.StringIO()
+        found = run_build(folder=own_photos, log=log, on_error="skip", codec="joint-sketch").manifest
+        assert len(found.invalid_rows) == 36
+        assert found.calibration.pairs == 3 * 44
+        said = " ".join(log.getvalue().split())
+        assert "36 of the 40 samples that calibration looked at cannot be read: it looks at 40 others" in said
 
     def test_that_nothing_is_lost_is_said_where_a_loss_was_allowed(self, run_build: Build) -> None:
         log = io.StringIO()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cache_builder.calibration import calibrate, class_sketch
 from cache_builder.calibration.contract import Calibration
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.calibration.pairs import calibration_pairs, pair_count, view_groups
+from cache_builder.calibration.pairs import calibration_pairs, further_groups, pair_count, view_groups
 from cache_builder.calibration.topk_tail import is_exact
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CodecRequest, RatePoint
@@ -65,6 +65,15 @@ class TestPairs:
         assert len(view_groups(10, 8, 20, 40)) == 2
         assert view_groups(100, 8, 1000, 40) == [range(8)]
         assert view_groups(768, 8, 1000, 21_841) == [range(8)]  # memory holds no more
+
+    def test_a_second_look_where_few_rows_could_be_read(self) -> None:
+        looked_at = [(row, range(8)) for row in range(0, 10_000, 10)]
+        assert further_groups(looked_at, 1000, 10_000, 40) == []
+        assert further_groups(looked_at, 64, 10_000, 40) == []  # 512 pairs
+        further = further_groups(looked_at, 16, 10_000, 40)
+        assert len(further) == 3000
+        assert not {row for row, _ in further} & {row for row, _ in looked_at}
+        assert len(further_groups(looked_at, 0, 1200, 40)) == 1080  # all that there are
 
     def test_spread_evenly_over_a_large_one(self) -> None:
         pairs = np.array(calibration_pairs(1_000_000, 8, 512, 1))
