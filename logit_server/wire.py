@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Annotated, Any, Self
@@ -214,12 +215,12 @@ async def no_query(request: Request) -> None:
 
 def check_no_key_twice(query: bytes) -> None:
     """Raise :class:`RequestError` for a key that is given twice: of two views, one would be dropped."""
-    keys = [unquote_plus(pair.partition("=")[0]) for pair in query.decode("latin-1").split("&") if pair]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise RequestError(
-            f"query parameter {shorten(twice)} is given {keys.count(twice)} times; give it once"
-        )
+    keys = Counter(
+        unquote_plus(pair.partition("=")[0]) for pair in query.decode("latin-1").split("&") if pair
+    )
+    twice, count = max(keys.items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise RequestError(f"query parameter {shorten(twice)} is given {count} times; give it once")
 
 
 def entity_tag(*parts: object) -> str:

@@ -108,7 +108,8 @@ class RecordsOf:
             header(b"accept", b""),
         )
         settings, pages = self._state.settings, self._state.running_pages
-        body = await read_body(receive, settings.max_body_bytes)
+        with self._state.admission.waiting_for_client():
+            body = await read_body(receive, settings.max_body_bytes)
         rows: NDArray[np.integer[Any]]
         if body_is == JSON:
             rows = await run_in_threadpool(_rows_of_json, self._served, body, settings.max_ids)
