@@ -109,7 +109,7 @@ class RecordsOf:
         )
         settings, pages = self._state.settings, self._state.running_pages
         with self._state.admission.waiting_for_client():
-            body = await read_body(receive, settings.max_body_bytes)
+            body = await read_body(receive, self._body_limit(body_is))
         rows: NDArray[np.integer[Any]]
         if body_is == JSON:
             limiter = self._state.large_bodies if is_large(body) else None
@@ -134,6 +134,13 @@ class RecordsOf:
             if answer == COUNTED and counts is not None:
                 content = b"".join((_prefix(counts), content))
         await _send(send, answer, content)
+
+    def _body_limit(self, body_is: str) -> int:
+        """Bytes that a body may have: of raw rows, no more than there may be rows."""
+        settings = self._state.settings
+        if body_is == JSON:
+            return settings.max_body_bytes
+        return min(settings.max_body_bytes, settings.max_ids * ROW_TYPES[body_is].itemsize)
 
     def _read_terms(
         self, query: bytes, content_type: bytes, encoding: bytes, accept: bytes
