@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from logit_server.errors import RequestError, shorten
-from logit_server.wire import check_count
+from logit_server.errors import RequestError, TooLargeError, shorten
 
 _PIECE_BYTES = 2**16
 """What is parsed in one go, about a millisecond: the event loop waits no longer for the interpreter's lock.
@@ -97,7 +96,11 @@ def _read_items(body: bytes, at: int, key: str, max_ids: int) -> tuple[list[list
             raise _wrong("an item must follow a comma", body, at)
         pieces.append(_validated(items, key, count))
         count += len(pieces[-1])
-        check_count(count, max_ids)
+        if count > max_ids:
+            raise TooLargeError(
+                f"the list of {key} has more items than this server answers at once: at most {max_ids:,}; "
+                "send less"
+            )
         if last is not None:
             return pieces, last.end()
         at = end

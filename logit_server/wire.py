@@ -70,7 +70,7 @@ def check_count(count: int, limit: int) -> None:
     """Raise :class:`TooLargeError` for more than ``limit`` records."""
     if count > limit:
         raise TooLargeError(
-            f"{count:,} records or more at once, this server answers with at most {limit:,}; send less"
+            f"{count:,} records at once, this server answers with at most {limit:,}; send less"
         )
 
 
