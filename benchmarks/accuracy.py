@@ -3,14 +3,15 @@
     python -m benchmarks accuracy                     makes the runs that are missing, about a minute each
     python -m benchmarks.accuracy --runs 20 --only real
 
-Three studies, each with several seeds (``benchmarks.accuracy_data`` has their pictures and teachers):
+Four studies, each with several seeds (``benchmarks.accuracy_data`` has their pictures and teachers):
 
 - ``glyphs``: students of 482 characters learn by several losses from the wide teacher's logits as they are
   (what a live teacher gives, the views being the same), decoded from our records and from the K largest with
   an even tail, of one fixed view, and from labels alone.
 - ``views``: how many recorded views are enough, the epochs staying the same; the most of them give each epoch
   its own, as a live teacher does.
-- ``real``: students give the 1,000 classes of an ImageNet teacher on real pictures without labels.
+- ``real``: students give the 1,000 classes of an ImageNet teacher on real pictures without labels; they
+  learn the last layers of a network that was trained before. ``scratch``: small ones, learned from nothing.
 
 Every run is kept when it ends, in ``accuracy.jsonl`` of the folder of glyphs, and all of them with the report
 in ``results/accuracy_runs.json``; a run that either has is not made again. ``benchmarks.accuracy_report`` has
@@ -30,7 +31,7 @@ from pathlib import Path
 from benchmarks import accuracy_data, accuracy_students
 from benchmarks.accuracy_data import MOST_VIEWS, Data, glyphs_folder
 from benchmarks.accuracy_report import RUNS, Row, Rows, key_of, write
-from benchmarks.accuracy_students import Schedule, trained
+from benchmarks.accuracy_students import LOSSES, Schedule, trained
 from benchmarks.accuracy_teachings import DENSE, LABELS, ONE_VIEW, Teaching, dense_of, losing, top
 from benchmarks.live_logits import Floats
 
@@ -49,7 +50,8 @@ class Study:
 
 GLYPHS = Study("glyphs", accuracy_data.glyphs, accuracy_students.GLYPHS)
 VIEWS = Study("views", accuracy_data.glyph_views, accuracy_students.GLYPH_VIEWS)
-REAL = Study("real", accuracy_data.real_pictures, accuracy_students.REAL_PICTURES)
+REAL = Study("real", accuracy_data.real_features, accuracy_students.REAL_FEATURES)
+SCRATCH = Study("scratch", accuracy_data.real_pictures, accuracy_students.REAL_PICTURES)
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,23 @@ def runs() -> Iterator[Run]:
     ours = [losing(lose) for lose in LOST]
     alike = [top(2), top(4), top(5)]
     each_size = [DENSE, *ours, top(10), ONE_VIEW]
-    yield from _each(GLYPHS, range(3), ["kd T=4"], [LABELS, *each_size])
-    yield from _each(GLYPHS, range(3, 5), ["kd T=4"], [DENSE, *ours])
-    yield from _each(REAL, range(3), ["kd T=4"], [DENSE, *ours, top(5), top(10), top(20), ONE_VIEW])
+    real = [DENSE, *ours, top(5), top(10), top(20), ONE_VIEW]
     some = [DENSE, losing(0.05), losing(0.02)]
+    others = ["standardized", "dkd", "dist"]
     counts = [dense_of(MOST_VIEWS), *map(dense_of, SOME_VIEWS), *(losing(0.02, v) for v in SOME_VIEWS)]
+    yield from _each(GLYPHS, range(3), ["kd T=4"], [LABELS, *each_size])
+    yield from _each(REAL, range(3), ["kd T=4"], real)
+    yield from _each(GLYPHS, range(3, 5), ["kd T=4"], [DENSE, losing(0.05), losing(0.02)])
+    yield from _each(REAL, range(3), [loss for loss in LOSSES if loss != "kd T=4"], [*some, top(10)])
     for seed in range(3):
-        yield from _each(GLYPHS, [seed], ["standardized", "dkd", "dist"], some)
-        yield from _each(GLYPHS, [seed], ["kd T=4"], alike)
+        yield from _each(GLYPHS, [seed], others, some)
         yield from _each(VIEWS, [seed], ["kd T=4"], counts)
+        yield from _each(GLYPHS, [seed], ["kd T=4"], alike)
+        yield from _each(SCRATCH, [seed], ["kd T=4"], real)
     yield from _each(GLYPHS, range(3), ["kd T=1", "mse"], each_size)
-    yield from _each(GLYPHS, range(3), ["standardized", "dkd", "dist"], [losing(0.2), top(10)])
-    yield from _each(GLYPHS, range(3, 5), ["kd T=4"], [LABELS, top(10), ONE_VIEW, *alike])
-    yield from _each(REAL, range(3), ["kd T=1"], [DENSE, *ours, top(10)])
+    yield from _each(GLYPHS, range(3), others, [losing(0.2), top(10)])
+    yield from _each(GLYPHS, range(3, 5), ["kd T=4"], [LABELS, losing(0.2), losing(0.005), top(10), ONE_VIEW])
+    yield from _each(REAL, range(3, 5), ["kd T=4"], real)
 
 
 def _each(study: Study, seeds: range | list[int], losses: list[str], given: list[Teaching]) -> Iterator[Run]:

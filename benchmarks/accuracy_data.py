@@ -1,17 +1,18 @@
 """What the students of ``benchmarks.accuracy`` see: views with the teacher's logits, and held-out pictures.
 
-Three sets. ``glyphs`` and ``glyph_views``: rendered characters and the wide teacher of
+Four sets. ``glyphs`` and ``glyph_views``: rendered characters and the wide teacher of
 ``benchmarks.glyph_teacher``, held out by font. ``real_pictures``: those of ``benchmarks.real_folder`` in the
 views of a default build with the logits of EfficientNet-Lite0; every fourth wallpaper and stamp is held out
 with all that was cut from it. Nobody knows which of the teacher's 1,000 classes are right there: held-out
-pictures have the live teacher's logits in the place of labels.
+pictures have the live teacher's logits in the place of labels. ``real_features``: the same, as a network that
+was trained before sees them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.nn import functional
 
 from benchmarks import glyph_teacher, teacher_views
 from benchmarks.live_logits import VIEWS, Floats, captured, kept, plan_of
+from benchmarks.real_pictures import lite0
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, chunks
 from cache_builder.build.running import rendered
@@ -41,7 +43,7 @@ class Data:
     """Views of the training pictures with the teacher's logits, and held-out pictures."""
 
     views: Tensor
-    """uint8 or float32 in -1..1, [views, N, channels, S, S]."""
+    """uint8 or float32 in -1..1, [views, N, channels, S, S], or features [views, N, width]."""
     logits: Floats
     """[views, N, C]."""
     held_out: Tensor
@@ -114,6 +116,18 @@ def real_pictures() -> Data:
     )
 
 
+def real_features() -> Data:
+    """The same pictures as a network sees them that was trained before, at :data:`REAL_SIDE` pixels.
+
+    It is the trunk of the teacher, which at so few pixels errs as a smaller network does.
+    """
+    data, folder = real_pictures(), teacher_views.folder()
+    learned = kept(folder / "lite0_features.npy", lambda: _features(data.views.flatten(0, 1)))
+    held_out = kept(folder / "lite0_held_out_features.npy", lambda: _features(data.held_out))
+    views = torch.from_numpy(learned).float().unflatten(0, data.views.shape[:2])
+    return replace(data, views=views, held_out=torch.from_numpy(held_out).float())
+
+
 def held_out_origins(ids: Sequence[str]) -> NDArray[np.bool_]:
     """Every fourth origin, all that was made of it together."""
     origins = [sample.rpartition("-")[0] for sample in ids]
@@ -129,3 +143,15 @@ def _small(plan: Plan, rows: NDArray[np.int64], views: int) -> NDArray[np.uint8]
         seen = functional.interpolate(images, (REAL_SIDE,) * 2, mode="bilinear", antialias=True)
         out.append(seen.round().to(torch.uint8).unflatten(0, batch.images.shape[:2]).numpy())
     return np.concatenate(out)
+
+
+@torch.inference_mode()
+def _features(pictures: Tensor) -> NDArray[np.float16]:
+    """What the teacher's trunk makes of small pictures: [n, 1280]."""
+    model = lite0().eval()
+    mean, std = (model.pretrained_cfg[name][0] for name in ("mean", "std"))
+    out = []
+    for part in pictures.split(_BATCH):
+        seen = functional.interpolate(part.float() / 255, (2 * REAL_SIDE,) * 2, mode="bilinear")
+        out.append(model.forward_head(model.forward_features((seen - mean) / std), pre_logits=True).half())
+    return torch.cat(out).numpy()

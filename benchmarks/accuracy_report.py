@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import matplotlib as mpl
@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from scipy.stats import t as student_t
 
 from benchmarks.accuracy_data import FEWER_SAMPLES, HELD_OUT, MOST_VIEWS, SAMPLES
-from benchmarks.accuracy_students import EPOCHS, LOSSES, REAL_EPOCHS
+from benchmarks.accuracy_students import EPOCHS, LOSSES, REAL_EPOCHS, TUNED_EPOCHS
 from benchmarks.live_logits import VIEWS
 from benchmarks.report import RESULTS, write_results
 
@@ -30,10 +30,18 @@ Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = dict[str, Row]
 RUNS = RESULTS / "accuracy_runs.json"
 TITLE = "What a record costs a student"
-STUDIES = {"glyphs": "dense logits", "views": f"dense logits, {MOST_VIEWS} views", "real": "dense logits"}
+STUDIES = {
+    "glyphs": "dense logits",
+    "views": f"dense logits, {MOST_VIEWS} views",
+    "real": "dense logits",
+    "scratch": "dense logits",
+}
 """By name: what students are compared with."""
 ALL_LOSSES = "all losses"
 """Differences of all losses of a study together."""
+
+_COLUMNS = ["set", "loss", "student learns from", "bytes a view", "seeds", "top-1 %", "to dense", "KL",
+            "KL to dense"]  # fmt: skip
 
 
 def key_of(study: str, teaching: str, loss: str, seed: int) -> str:
@@ -79,8 +87,10 @@ class Difference:
         half = spread * float(student_t.ppf(0.975, n - 1)) if n > 1 else math.inf
         return cls(n, float(np.mean(paired)), half)
 
-    def __str__(self) -> str:
-        return f"{self.mean:+.1f}" + (f" ± {self.half:.1f}" if math.isfinite(self.half) else "")
+    def told(self, digits: int) -> str:
+        """In words, with so many digits after the point."""
+        half = f" ± {self.half:.{digits}f}" if math.isfinite(self.half) else ""
+        return f"{self.mean:+.{digits}f}{half}"
 
 
 @dataclass(frozen=True)
@@ -94,21 +104,21 @@ class Line:
     """Bytes of a view."""
     top1: tuple[float, ...]
     """Percent, of each seed."""
-    kl: float | None
     difference: Difference | None
+    kl: float | None = None
+    kl_difference: Difference | None = None
 
     def cells(self) -> list[object]:
         """The row of the table."""
-        measured: list[object] = [round(float(np.mean(self.top1)), 1) if self.top1 else "-"]
-        pairs = self.difference.pairs if self.difference else 0
-        size = round(self.size, 1)
-        seeds = len(self.top1) or pairs
-        return [self.study, self.loss, self.teaching, size, seeds, *measured, self.told, self.kl or "-"]
+        seeds = len(self.top1) or (self.difference.pairs if self.difference else 0)
+        top1 = round(float(np.mean(self.top1)), 1) if self.top1 else "-"
+        told = [self._told(self.difference, 1), self.kl or "-", self._told(self.kl_difference, 3)]
+        return [self.study, self.loss, self.teaching, round(self.size, 1), seeds, top1, *told]
 
-    @property
-    def told(self) -> str:
-        """The difference in words; a dash for what others are compared with."""
-        return str(self.difference) if self.difference and self.teaching != STUDIES[self.study] else "-"
+    def _told(self, difference: Difference | None, digits: int) -> str:
+        """A dash for what others are compared with."""
+        is_base = self.teaching == STUDIES[self.study]
+        return "-" if is_base or difference is None else difference.told(digits)
 
 
 def lines_of(rows: Iterable[Row]) -> list[Line]:
@@ -119,45 +129,45 @@ def lines_of(rows: Iterable[Row]) -> list[Line]:
     for one in kept:
         # Labels alone have no loss; they are shown beside the first one.
         groups.setdefault((one.study, one.loss or next(iter(LOSSES)), one.teaching), []).append(one)
-    lines = []
-    for (study, loss, teaching), found in groups.items():
-        paired = [_points(k, base[study, loss, k.seed]) for k in found if (study, loss, k.seed) in base]
-        kls = [k.row["kl"] for k in found if "kl" in k.row]
-        lines.append(
-            Line(
-                study,
-                loss,
-                teaching,
-                float(np.median([k.row["bytes"] for k in found])),
-                tuple(100 * k.row["top1"] for k in found),
-                float(np.mean(kls)) if kls else None,
-                Difference.of(paired),
-            )
-        )
+    lines = [_line(found, [(one, base.get((one.study, loss, one.seed))) for one in found], loss)
+             for (_, loss, _), found in groups.items()]  # fmt: skip
     return sorted(lines, key=_order)
 
 
-def over_all_losses(rows: Iterable[Row]) -> list[Line]:
-    """Of glyphs: the pairs of all losses together, for what several losses learned from."""
-    kept = [Kept.of(row) for row in rows]
-    base = {(k.loss, k.seed): k for k in kept if k.study == "glyphs" and k.teaching == STUDIES["glyphs"]}
-    paired: dict[str, list[float]] = {}
-    sizes: dict[str, float] = {}
-    losses: dict[str, set[str]] = {}
+def _line(found: list[Kept], pairs: list[tuple[Kept, Kept | None]], loss: str) -> Line:
+    """``pairs``: each with what it is compared with, where that has been run."""
+    both = [(one.row, other.row) for one, other in pairs if other]
+    kls = [one.row["kl"] for one in found if "kl" in one.row]
+    return Line(
+        study=found[0].study,
+        loss=loss,
+        teaching=found[0].teaching,
+        size=float(np.median([one.row["bytes"] for one in found])),
+        top1=tuple(100 * one.row["top1"] for one in found),
+        difference=Difference.of([_points(one, other) for one, other in both]),
+        kl=float(np.mean(kls)) if kls else None,
+        kl_difference=Difference.of([one["kl"] - other["kl"] for one, other in both if "kl" in one]),
+    )
+
+
+def over_all_losses(rows: Iterable[Row], study: str = "glyphs") -> list[Line]:
+    """The pairs of all losses of a study together, for what students of several losses learned from."""
+    kept = [one for one in map(Kept.of, rows) if one.study == study]
+    base = {(one.loss, one.seed): one for one in kept if one.teaching == STUDIES[study]}
+    groups: dict[str, list[Kept]] = {}
     for one in kept:
-        if one.study == "glyphs" and one.teaching != STUDIES["glyphs"] and (one.loss, one.seed) in base:
-            paired.setdefault(one.teaching, []).append(_points(one, base[one.loss, one.seed]))
-            losses.setdefault(one.teaching, set()).add(one.loss)
-            sizes[one.teaching] = one.row["bytes"]
-    return [
-        Line("glyphs", ALL_LOSSES, teaching, sizes[teaching], (), None, Difference.of(found))
-        for teaching, found in paired.items()
-        if len(losses[teaching]) > 1
+        if one.teaching != STUDIES[study] and (one.loss, one.seed) in base:
+            groups.setdefault(one.teaching, []).append(one)
+    several = [found for found in groups.values() if len({one.loss for one in found}) > 1]
+    lines = [
+        _line(found, [(one, base[one.loss, one.seed]) for one in found], ALL_LOSSES) for found in several
     ]
+    # Means of students of different losses say nothing.
+    return sorted((replace(line, top1=(), kl=None) for line in lines), key=_order)
 
 
-def _points(one: Kept, other: Kept) -> float:
-    return float(100 * (one.row["top1"] - other.row["top1"]))
+def _points(one: Row, other: Row) -> float:
+    return float(100 * (one["top1"] - other["top1"]))
 
 
 def _order(line: Line) -> tuple[int, int, int, float]:
@@ -165,21 +175,19 @@ def _order(line: Line) -> tuple[int, int, int, float]:
     kinds = ("hard", "dense", "ours", "top")
     kind = next(index for index, name in enumerate(kinds) if line.teaching.startswith(name))
     size = float(_views(line)) if line.study == "views" else line.size
-    return list(STUDIES).index(line.study), list(LOSSES).index(line.loss), kind, size
+    loss = [*LOSSES, ALL_LOSSES].index(line.loss)
+    return list(STUDIES).index(line.study), loss, kind, size
 
 
 def write(rows: Rows) -> None:
     """Keep the rows, and write the tables and the picture."""
-    if not rows:
-        return
     kept = sorted(rows.values(), key=lambda row: str(row["key"]))
     RUNS.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n")
-    lines = lines_of(kept)
-    together = over_all_losses(kept)
-    columns = ["set", "loss", "student learns from", "bytes a view", "seeds", "top-1 %", "to dense", "KL"]
-    write_results("accuracy", TITLE, columns, [line.cells() for line in [*lines, *together]], _notes())
-    _write_short(lines, together)
-    _plot(lines, together)
+    lines = [*lines_of(kept), *over_all_losses(kept), *over_all_losses(kept, "real")]
+    lines.sort(key=_order)
+    write_results("accuracy", TITLE, _COLUMNS, [line.cells() for line in lines], _notes())
+    _write_short(lines)
+    _plot(lines)
 
 
 def _notes() -> str:
@@ -188,44 +196,41 @@ def _notes() -> str:
         "epochs, .9 of the loss + .1 cross-entropy with labels (mse divided by the logits' variance); "
         f"top-1 on {HELD_OUT:,} pictures of other fonts. views: {FEWER_SAMPLES:,} of the pictures, "
         f"{MOST_VIEWS} epochs, compared with a view of its own for every epoch. real: EfficientNet-Lite0 "
-        f"and its 1,000 classes, real pictures x {VIEWS} views without labels, {REAL_EPOCHS} epochs of "
-        "the loss alone; top-1 is agreement with the live teacher on pictures of other origins, KL the "
-        "divergence from it at T = 1 in nats. Differences to dense logits are paired by seed, in points, "
-        "± half of the 95 % interval; those of all losses are pairs of the same loss and seed."
+        f"and its 1,000 classes, real pictures x {VIEWS} views without labels, {TUNED_EPOCHS} epochs of the "
+        "loss alone for the last layers of a network that was trained before and sees 64 pixels; scratch: "
+        f"{REAL_EPOCHS} epochs of a small network from nothing. There top-1 is agreement with the live "
+        "teacher on pictures of other origins, KL the divergence from it at T = 1 in nats. Differences to "
+        "dense logits are paired by seed, in points, ± half of the 95 % interval; those of all losses are "
+        "pairs of the same loss and seed."
     )
 
 
-def _write_short(lines: list[Line], together: list[Line]) -> None:
-    """What README shows: kd at T = 4."""
-    del together
-    table = []
-    for line in lines:
-        if line.loss == "kd T=4" and line.study != "views":
-            table.append([line.cells()[i] for i in (0, 2, 3, 4, 5, 6, 7)])
-    columns = ["set", "student learns from", "bytes a view", "seeds", "top-1 %", "to dense", "KL"]
-    notes = f"From `accuracy.md`: kd at T = 4.\n\n{_notes()}"
-    write_results("accuracy_short", TITLE, columns, table, notes)
+def _write_short(lines: list[Line]) -> None:
+    """What README shows: kd at T = 4, and all losses together."""
+    shown = [
+        line.cells()
+        for line in lines
+        if (line.study in ("glyphs", "real") and line.loss in ("kd T=4", ALL_LOSSES))
+    ]
+    notes = f"From `accuracy.md`: kd at T = 4, and all losses.\n\n{_notes()}"
+    write_results("accuracy_short", TITLE, _COLUMNS, shown, notes)
 
 
-def _plot(lines: list[Line], together: list[Line]) -> None:
-    """Differences over bytes, one axis for each study, and one for the other losses."""
-    figure, axes = plt.subplots(2, 2, figsize=(12, 9))
-    glyphs = [line for line in lines if line.study == "glyphs"]
-    first = [line for line in glyphs if line.loss == "kd T=4"]
-    _draw(axes[0, 0], "482 characters, kd at T = 4", _by_kind(first))
-    others = {
-        loss: [line for line in glyphs if line.loss == loss and _kind(line) == "ours"]
-        for loss in LOSSES
-        if loss != "kd T=4"
-    }
-    others |= {ALL_LOSSES: [line for line in together if _kind(line) == "ours"]}
-    _draw(axes[0, 1], "482 characters, our records, other losses", others)
+def _plot(lines: list[Line]) -> None:
+    """Differences over bytes, one axis for each study, and some for the other losses."""
+    figure, axes = plt.subplots(2, 3, figsize=(17, 9))
+    for row, (study, what) in enumerate((("glyphs", "482 characters"), ("real", "an ImageNet teacher"))):
+        found = [line for line in lines if line.study == study]
+        _draw(axes[row, 0], f"{what}, kd at T = 4", _by_kind(found, "kd T=4"))
+        ours = {loss: _by_kind(found, loss).get("ours", []) for loss in LOSSES}
+        together = {f"{kind}, {ALL_LOSSES}": lines for kind, lines in _by_kind(found, ALL_LOSSES).items()}
+        _draw(axes[row, 1], f"{what}, our records of each loss", ours | together, thin=tuple(LOSSES))
     views = [line for line in lines if line.study == "views"]
-    _draw(axes[1, 0], f"recorded views, {MOST_VIEWS} epochs", _by_kind(views), over_views=True)
-    real = [line for line in lines if line.study == "real" and line.loss == "kd T=4"]
-    _draw(axes[1, 1], "real pictures, ImageNet teacher, kd at T = 4", _by_kind(real))
+    _draw(axes[0, 2], f"recorded views, {MOST_VIEWS} epochs", _by_kind(views, "kd T=4"), over_views=True)
+    scratch = [line for line in lines if line.study == "scratch"]
+    _draw(axes[1, 2], "an ImageNet teacher, student from nothing", _by_kind(scratch, "kd T=4"))
     figure.tight_layout()
-    figure.savefig(RESULTS / "accuracy.png", dpi=90)
+    figure.savefig(RESULTS / "accuracy.png", dpi=80)
     plt.close(figure)
 
 
@@ -238,30 +243,39 @@ def _kind(line: Line) -> str:
     return line.teaching if line.study != "views" else "dense logits"
 
 
-def _by_kind(lines: list[Line]) -> dict[str, list[Line]]:
-    """Those that are points of one line together; labels alone are no record."""
+def _by_kind(lines: list[Line], loss: str) -> dict[str, list[Line]]:
+    """Those of a loss that are points of one line together; labels alone are no record."""
     kinds: dict[str, list[Line]] = {}
     for line in lines:
-        if line.size:
+        if line.size and line.loss == loss:
             kinds.setdefault(_kind(line), []).append(line)
     return kinds
 
 
-def _draw(axis: Axes, title: str, kinds: dict[str, list[Line]], over_views: bool = False) -> None:
-    """A line of points with their intervals for each kind."""
+def _draw(
+    axis: Axes,
+    title: str,
+    kinds: dict[str, list[Line]],
+    over_views: bool = False,
+    thin: tuple[str, ...] = (),
+) -> None:
+    """A line of points with their intervals for each kind; ``thin``: those without intervals."""
     for index, (name, lines) in enumerate(kinds.items()):
         found = [(_views(line) if over_views else line.size, line.difference) for line in lines]
         # Intervals that lie over one another are not told apart.
         points = [(x * 1.03**index, d.mean, d.half) for x, d in found if d and math.isfinite(d.half)]
         if points:
             x, mean, half = zip(*sorted(points), strict=True)
-            axis.errorbar(x, mean, half, marker="o", capsize=3, label=name)
+            if name in thin:
+                axis.plot(x, mean, linewidth=0.8, marker=".", label=name)
+            else:
+                axis.errorbar(x, mean, half, marker="o", capsize=3, label=name)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set(title=title, xscale="log", xlabel="recorded views" if over_views else "bytes per view on disk")
     base = "a view for every epoch" if over_views else "dense logits"
     axis.set_ylabel(f"points of top-1 to {base}, 95 % interval")
     axis.grid(alpha=0.3)
-    if kinds:
+    if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
 
 

@@ -17,7 +17,7 @@ from kdcache import make_loss
 
 BATCH = 128
 REAL_BATCH = 64
-EPOCHS, REAL_EPOCHS = 12, 32
+EPOCHS, REAL_EPOCHS, TUNED_EPOCHS = 12, 16, 32
 LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "kd T=4": ("kd", {"temperature": 4.0}),
     "kd T=1": ("kd", {"temperature": 1.0}),
@@ -56,10 +56,16 @@ def _of_real_pictures() -> nn.Module:
     )  # fmt: skip
 
 
+def _head() -> nn.Module:
+    """What is learned on top of a network that was trained before and stays as it is."""
+    return nn.Sequential(nn.Linear(1280, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1000))
+
+
 GLYPHS = Schedule(_of_glyphs, EPOCHS, BATCH, 0.1)
 # With all of the views every epoch sees its own, as of a live teacher.
 GLYPH_VIEWS = Schedule(_of_glyphs, MOST_VIEWS, BATCH, 0.1)
 REAL_PICTURES = Schedule(_of_real_pictures, REAL_EPOCHS, REAL_BATCH, 0.0)
+REAL_FEATURES = Schedule(_head, TUNED_EPOCHS, REAL_BATCH, 0.0)
 
 
 def trained(schedule: Schedule, data: Data, logits: Floats | None, loss: str, seed: int) -> dict[str, float]:
@@ -83,7 +89,7 @@ def trained(schedule: Schedule, data: Data, logits: Floats | None, loss: str, se
         for chosen in torch.randperm(samples, generator=rng).split(schedule.batch):
             if len(chosen) < schedule.batch:
                 continue
-            student = model(pixels(data.views[view, chosen]))
+            student = model(seen(data.views[view, chosen]))
             labels = None if data.labels is None else data.labels[chosen]
             total = student.new_zeros(()) if labels is None else functional.cross_entropy(student, labels)
             if logits is not None:
@@ -98,8 +104,10 @@ def trained(schedule: Schedule, data: Data, logits: Floats | None, loss: str, se
     return measured(model.eval(), data)
 
 
-def pixels(pictures: Tensor) -> Tensor:
-    """Three channels in -1..1."""
+def seen(pictures: Tensor) -> Tensor:
+    """Three channels in -1..1; features as they are."""
+    if pictures.ndim == 2:
+        return pictures
     whole = pictures.float() / 127.5 - 1 if pictures.dtype == torch.uint8 else pictures
     return whole.expand(-1, 3, -1, -1)
 
@@ -107,7 +115,7 @@ def pixels(pictures: Tensor) -> Tensor:
 @torch.inference_mode()
 def measured(model: nn.Module, data: Data) -> dict[str, float]:
     """Top-1; where the teacher has the place of labels, agreement with its top-1 and KL at T = 1, in nats."""
-    logits = torch.cat([model(pixels(part)) for part in data.held_out.split(512)])
+    logits = torch.cat([model(seen(part)) for part in data.held_out.split(512)])
     if data.held_out_logits is None:
         return {"top1": float((logits.argmax(1) == data.held_out_labels).float().mean())}
     live = data.held_out_logits
