@@ -112,7 +112,8 @@ class Line:
         """The row of the table."""
         seeds = len(self.top1) or (self.difference.pairs if self.difference else 0)
         top1 = round(float(np.mean(self.top1)), 1) if self.top1 else "-"
-        told = [self._told(self.difference, 1), self.kl or "-", self._told(self.kl_difference, 3)]
+        kl = "-" if self.kl is None else f"{self.kl:.3f}"
+        told = [self._told(self.difference, 1), kl, self._told(self.kl_difference, 3)]
         return [self.study, self.loss, self.teaching, round(self.size, 1), seeds, top1, *told]
 
     def _told(self, difference: Difference | None, digits: int) -> str:
@@ -216,19 +217,62 @@ def _write_short(lines: list[Line]) -> None:
     write_results("accuracy_short", TITLE, _COLUMNS, shown, notes)
 
 
+@dataclass(frozen=True)
+class Panel:
+    """An axis of the picture."""
+
+    title: str
+    kinds: dict[str, list[Line]]
+    """What is drawn as one line of points, by name."""
+    thin: tuple[str, ...] = ()
+    """Those that are drawn without intervals."""
+    over_views: bool = False
+    divergence: bool = False
+    """Whether KL is drawn in the place of top-1."""
+
+    def points(self, name: str) -> list[tuple[float, float, float]]:
+        """Place, difference and half of its interval."""
+        found = [
+            (
+                _views(line) if self.over_views else line.size,
+                line.kl_difference if self.divergence else line.difference,
+            )
+            for line in self.kinds[name]
+        ]
+        return sorted((x, d.mean, d.half) for x, d in found if d and math.isfinite(d.half))
+
+
+def _panels(lines: list[Line]) -> list[Panel]:
+    """One for each study at kd T = 4, and some for the other losses."""
+
+    def of(study: str, loss: str) -> dict[str, list[Line]]:
+        return _by_kind([line for line in lines if line.study == study], loss)
+
+    def losses(study: str) -> dict[str, list[Line]]:
+        ours = {loss: of(study, loss).get("ours", []) for loss in LOSSES}
+        return ours | {f"{kind}, {ALL_LOSSES}": found for kind, found in of(study, ALL_LOSSES).items()}
+
+    first, thin = "kd T=4", tuple(LOSSES)
+    return [
+        Panel("482 characters, kd at T = 4", of("glyphs", first)),
+        Panel("482 characters, each loss", losses("glyphs"), thin),
+        Panel(f"482 characters, recorded views, {MOST_VIEWS} epochs", of("views", first), over_views=True),
+        Panel("an ImageNet teacher, kd at T = 4", of("real", first)),
+        Panel("an ImageNet teacher, kd at T = 4", of("real", first), divergence=True),
+        Panel("an ImageNet teacher, each loss", losses("real"), thin),
+        Panel("an ImageNet teacher, student from nothing", of("scratch", first), divergence=True),
+    ]
+
+
 def _plot(lines: list[Line]) -> None:
-    """Differences over bytes, one axis for each study, and some for the other losses."""
-    figure, axes = plt.subplots(2, 3, figsize=(17, 9))
-    for row, (study, what) in enumerate((("glyphs", "482 characters"), ("real", "an ImageNet teacher"))):
-        found = [line for line in lines if line.study == study]
-        _draw(axes[row, 0], f"{what}, kd at T = 4", _by_kind(found, "kd T=4"))
-        ours = {loss: _by_kind(found, loss).get("ours", []) for loss in LOSSES}
-        together = {f"{kind}, {ALL_LOSSES}": lines for kind, lines in _by_kind(found, ALL_LOSSES).items()}
-        _draw(axes[row, 1], f"{what}, our records of each loss", ours | together, thin=tuple(LOSSES))
-    views = [line for line in lines if line.study == "views"]
-    _draw(axes[0, 2], f"recorded views, {MOST_VIEWS} epochs", _by_kind(views, "kd T=4"), over_views=True)
-    scratch = [line for line in lines if line.study == "scratch"]
-    _draw(axes[1, 2], "an ImageNet teacher, student from nothing", _by_kind(scratch, "kd T=4"))
+    """Every panel that has something to show."""
+    panels = [panel for panel in _panels(lines) if any(len(panel.points(name)) > 1 for name in panel.kinds)]
+    rows = math.ceil(len(panels) / 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(17, 4.6 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _draw(axis, panel)
     figure.tight_layout()
     figure.savefig(RESULTS / "accuracy.png", dpi=80)
     plt.close(figure)
@@ -252,31 +296,26 @@ def _by_kind(lines: list[Line], loss: str) -> dict[str, list[Line]]:
     return kinds
 
 
-def _draw(
-    axis: Axes,
-    title: str,
-    kinds: dict[str, list[Line]],
-    over_views: bool = False,
-    thin: tuple[str, ...] = (),
-) -> None:
-    """A line of points with their intervals for each kind; ``thin``: those without intervals."""
-    for index, (name, lines) in enumerate(kinds.items()):
-        found = [(_views(line) if over_views else line.size, line.difference) for line in lines]
-        # Intervals that lie over one another are not told apart.
-        points = [(x * 1.03**index, d.mean, d.half) for x, d in found if d and math.isfinite(d.half)]
-        if points:
-            x, mean, half = zip(*sorted(points), strict=True)
-            if name in thin:
-                axis.plot(x, mean, linewidth=0.8, marker=".", label=name)
-            else:
-                axis.errorbar(x, mean, half, marker="o", capsize=3, label=name)
+def _draw(axis: Axes, panel: Panel) -> None:
+    for index, name in enumerate(panel.kinds):
+        if not (points := panel.points(name)):
+            continue
+        x, mean, half = zip(*points, strict=True)
+        if name in panel.thin:
+            axis.plot(x, mean, linewidth=0.8, marker=".", label=name)
+        else:
+            # Intervals that lie over one another are not told apart.
+            aside = [place * 1.03**index for place in x]
+            axis.errorbar(aside, mean, half, marker="o", capsize=3, label=name)
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set(title=title, xscale="log", xlabel="recorded views" if over_views else "bytes per view on disk")
-    base = "a view for every epoch" if over_views else "dense logits"
-    axis.set_ylabel(f"points of top-1 to {base}, 95 % interval")
+    what = "KL at T = 1, nats," if panel.divergence else "points of top-1"
+    base = "a view for every epoch" if panel.over_views else "dense logits"
+    axis.set(title=panel.title, xscale="log", ylabel=f"{what} to {base}, 95 % interval")
+    axis.set_xlabel("recorded views" if panel.over_views else "bytes per view on disk")
+    if panel.divergence:
+        axis.set_yscale("symlog", linthresh=0.01)
     axis.grid(alpha=0.3)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8)
+    axis.legend(fontsize=8)
 
 
 def _views(line: Line) -> int:
