@@ -263,8 +263,9 @@ def _panels(lines: list[Line]) -> list[Panel]:
 def _plot(lines: list[Line]) -> None:
     """Every panel that has something to show."""
     panels = [panel for panel in _panels(lines) if any(len(panel.points(name)) > 1 for name in panel.kinds)]
-    rows = math.ceil(len(panels) / 3)
-    figure, axes = plt.subplots(rows, 3, figsize=(17, 4.6 * rows), squeeze=False)
+    columns = 2 if len(panels) <= 4 else 3
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5.7 * columns, 4.6 * rows), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
