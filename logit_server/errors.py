@@ -44,6 +44,14 @@ class NotAcceptableError(RequestError):
     """The client takes none of the types this server can answer with."""
 
 
+class RangeError(RequestError):
+    """A range of bytes that lies beyond the end. ``headers``: what the answer has to say."""
+
+    def __init__(self, message: str, headers: dict[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
 class OverloadedError(KDCacheError):
     """More requests at once than this server takes."""
 
@@ -65,6 +73,7 @@ STATUSES: dict[type[Exception], int] = {
     ReplacedCacheError: 410,
     TooLargeError: 413,
     MediaTypeError: 415,
+    RangeError: 416,
     RequestError: 422,
     RequestValidationError: 422,
     CorruptCacheError: 500,
@@ -97,7 +106,7 @@ def error_response(error: Exception) -> Response:
         headers["retry-after"] = str(RETRY_AFTER_S)
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, HTTPException):
+    if isinstance(error, HTTPException | RangeError):
         headers |= dict(error.headers or {})
     body = json.dumps({"error": name, "detail": detail}, ensure_ascii=False).encode()
     return Response(body, status, headers, media_type=JSON)
