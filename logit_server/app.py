@@ -8,11 +8,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.connections import CONNECTIONS_KEY
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
@@ -67,12 +69,12 @@ def create_app(
 
 
 @contextlib.asynccontextmanager
-async def _running(state: State, shared: Path | None, parent: int | None) -> AsyncIterator[None]:
+async def _running(state: State, shared: Path | None, parent: int | None) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
-        async with state.pages.refreshing(), _stopping_with(parent):
-            yield
+        async with state.pages.refreshing(), state.connections.watched(), _stopping_with(parent):
+            yield {CONNECTIONS_KEY: state.connections}
 
 
 @contextlib.asynccontextmanager

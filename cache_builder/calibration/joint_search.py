@@ -24,6 +24,7 @@ from cache_builder.calibration.contract import (
 )
 from cache_builder.calibration.fidelity import Held, measured_point
 from cache_builder.calibration.joint_fit import Quantised, Spread, codec_of, stored_basis
+from cache_builder.calibration.pairs import most_joint_pairs
 from cache_builder.format.codecs.joint_sketch import BASIS_BITS, VALUE_LIMIT, JointSketch
 from cache_builder.format.manifest import CalibrationSection, CodecRequest, RatePoint
 
@@ -155,7 +156,7 @@ class Search:
             table=table,
             chosen=table.index(point),
         )
-        return Calibration(codec, section, tuple(self._told(point)))
+        return Calibration(codec, section, tuple(self._told(point, section.is_alike)))
 
     def _final(self, codec: JointSketch) -> JointSketch:
         """The codec with mean and basis of all samples: 3 % fewer bytes than of a part (Lite0)."""
@@ -167,13 +168,15 @@ class Search:
         basis = stored_basis(principal_axes(pairs, mean, rank)) * 2**BASIS_BITS
         return JointSketch(codec.settings, codec.width, {**codec.arrays, "mean": mean, "basis": basis})
 
-    def _told(self, point: RatePoint) -> Iterator[str]:
+    def _told(self, point: RatePoint, is_alike: bool) -> Iterator[str]:
         yield from missed_budget(point.bytes_per_view, self.request)
         lose, lost = self.request.lose, point.lost or 0.0
-        if lose is not None and lost > _MISSED * lose:
+        if lose is not None and lost > _MISSED * lose and not is_alike:
             yield f"warning: --lose {lose:g} is missed: the records lose {lost:.2g} of the logits' variance"
         if not self.scope.is_whole:
-            yield from few_pairs(self.logits.shape[0] * self.logits.shape[1], self.logits.shape[2])
+            samples, views, classes = self.logits.shape
+            # Whole samples: where memory bounds them, some views fewer than would fit.
+            yield from few_pairs(samples * views, classes, most_joint_pairs(classes) - views)
 
     def _check_coefficients(self) -> None:
         """Refuse a step with which integers of 16 bits do not reach this teacher's coefficients."""

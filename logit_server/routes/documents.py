@@ -19,6 +19,17 @@ _MEANINGS = {
     503: "Too many requests at once, or the storage did not answer: try again after Retry-After seconds.",
 }
 
+_HEADERS = {
+    "X-Request-Id": {
+        "description": "The client's own id of the request, or one that the server's log has.",
+        "schema": {"type": "string"},
+    },
+    "X-KDCache-Id": {
+        "description": "The cache_id of the cache that the answer is about.",
+        "schema": {"type": "string"},
+    },
+}
+
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 """Bytes, as an OpenAPI document describes them."""
 
@@ -37,8 +48,11 @@ def responses(
 ) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route: its errors, and the ``content`` of a success that is no model alone."""
     documented: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorDocument, "description": _MEANINGS[status]} for status in statuses
+        status: {"model": ErrorDocument, "description": _MEANINGS[status], "headers": _HEADERS}
+        for status in statuses
     }
     if content is not None:
-        documented[200] = {"content": content, "description": "Success"} | ({"model": model} if model else {})
+        documented[200] = {"content": content, "description": "Success", "headers": _HEADERS} | (
+            {"model": model} if model else {}
+        )
     return documented

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
@@ -29,17 +30,16 @@ from cache_builder.format.wire import (
 from logit_server.decoded import CountedRecords, DecodedRecords
 from logit_server.formats import DECODED, Found, encoded
 from logit_server.pages import Pages
+from logit_server.record_request import SCHEMA, is_large, parse_record_request
 from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.plain import PlainRoute
 from logit_server.served_caches import ServedCache
 from logit_server.state import State, cache_of, state_of
 from logit_server.wire import (
-    RecordRequest,
     Selection,
     answer_type,
     body_type,
     check_count,
-    parse_record_request,
     parse_rows,
     parse_selection,
     read_body,
@@ -70,7 +70,7 @@ _DIGEST = DIGEST_HEADER.lower().encode()
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": RecordRequest.model_json_schema()},
+                JSON: {"schema": SCHEMA},
                 ROWS: BINARY | {"example": "rows as little-endian uint32"},
                 WIDE_ROWS: BINARY | {"example": "rows as little-endian uint64"},
             },
@@ -111,10 +111,14 @@ class RecordsOf:
             header(b"accept", b""),
         )
         settings, pages = self._state.settings, self._state.running_pages
-        body = await read_body(receive, settings.max_body_bytes)
+        with self._state.admission.waiting_for_client():
+            body = await read_body(receive, self._body_limit(body_is))
         rows: NDArray[np.integer[Any]]
         if body_is == JSON:
-            rows = await run_in_threadpool(_rows_of_json, self._served, body, settings.max_ids)
+            limiter = self._state.large_bodies if is_large(body) else None
+            rows = await to_thread.run_sync(
+                _rows_of_json, self._served, body, settings.max_ids, limiter=limiter
+            )
         else:
             rows = parse_rows(body, settings.max_ids, body_is)
         counts = None
@@ -132,6 +136,13 @@ class RecordsOf:
             if answer == COUNTED and counts is not None:
                 content = b"".join((prefix_of(counts), content))
         await _send(send, answer, content)
+
+    def _body_limit(self, body_is: str) -> int:
+        """Bytes that a body may have: of raw rows, no more than there may be rows."""
+        settings = self._state.settings
+        if body_is == JSON:
+            return settings.max_body_bytes
+        return min(settings.max_body_bytes, settings.max_ids * ROW_TYPES[body_is].itemsize)
 
     def _read_terms(
         self, query: bytes, content_type: bytes, encoding: bytes, accept: bytes

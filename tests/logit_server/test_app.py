@@ -75,7 +75,9 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_bodies_and_answers_of_records_are_documented(document: dict[str, Any]) -> None:
     post = document["paths"]["/v1/caches/{name}/records"]["post"]
     assert set(post["requestBody"]["content"]) == {JSON, ROWS, WIDE_ROWS}
-    assert set(post["requestBody"]["content"][JSON]["schema"]["properties"]) == {"ids", "rows"}
+    kinds = post["requestBody"]["content"][JSON]["schema"]["anyOf"]
+    assert [kind["required"] for kind in kinds] == [["ids"], ["rows"]]
+    assert not any(kind["additionalProperties"] for kind in kinds)
     assert set(post["responses"]["200"]["content"]) == {JSON, RECORDS, COUNTED}
     assert {"404", "406", "413", "415", "422", "500", "503"} <= set(post["responses"])
 
