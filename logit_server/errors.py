@@ -63,9 +63,9 @@ class NotAcceptableError(RequestError):
 class RangeError(RequestError):
     """A range of bytes that lies beyond the end. ``headers``: what the answer has to say."""
 
-    def __init__(self, message: str, headers: dict[str, str]) -> None:
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.headers = headers
+        self.headers = headers or {}
 
 
 class OverloadedError(KDCacheError):
