@@ -19,12 +19,12 @@ from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
-from logit_server.routes import caches, health, records, samples
+from logit_server.routes import caches, health, records, samples, views
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
 
-ROUTERS = (caches.router, samples.router, records.plain_router, records.router, health.router)
+ROUTERS = (caches.router, samples.router, records.plain_router, views.router, health.router)
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
 
 _WATCH_S = 1.0

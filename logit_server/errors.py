@@ -60,6 +60,14 @@ class NotAcceptableError(RequestError):
     """The client takes none of the types this server can answer with."""
 
 
+class RangeError(RequestError):
+    """A range of bytes that lies beyond the end. ``headers``: what the answer has to say."""
+
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
+
+
 class OverloadedError(KDCacheError):
     """More requests at once than this server takes."""
 
@@ -84,6 +92,7 @@ STATUSES: dict[type[Exception], int] = {
     TooLargeError: 413,
     TargetTooLongError: 414,
     MediaTypeError: 415,
+    RangeError: 416,
     RequestError: 422,
     RequestValidationError: 422,
     HeaderTooLargeError: 431,
@@ -119,6 +128,8 @@ def error_response(error: Exception) -> Response:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, HTTPException):
         headers |= _headers_of(error)
+    if isinstance(error, RangeError):
+        headers |= error.headers
     body = json.dumps({"error": name, "detail": detail}, ensure_ascii=False).encode()
     return Response(body, status, headers, media_type=JSON)
 

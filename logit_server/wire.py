@@ -109,7 +109,12 @@ def answer_type(accept: bytes, offers: tuple[str, ...]) -> str:
 
 def check_accepted(request: Request, offer: str) -> None:
     """Raise :class:`NotAcceptableError` where the client does not take ``offer``."""
-    answer_type(request.headers.get("accept", "").encode("latin-1"), (offer,))
+    accepted(request, (offer,))
+
+
+def accepted(request: Request, offers: tuple[str, ...]) -> str:
+    """The offer that the client prefers (see :func:`answer_type`)."""
+    return answer_type(request.headers.get("accept", "").encode("latin-1"), offers)
 
 
 def _parse_range(item: str) -> tuple[str, float]:

@@ -58,8 +58,10 @@ _MISSED = 1.1
 _MEASURED, _SEARCHED = 384, 96
 # ... and of few views that many pairs.
 _MEASURED_PAIRS = 1024
-# Samples whose places and residuals make the tables of these.
-_TAIL_SAMPLES = 160
+# Samples whose places and residuals make the tables of these, and logits of theirs at once.
+_TAIL_SAMPLES, _TAIL_VALUES = 160, 2**23
+# Codecs that are remembered: each has a basis of its own.
+_CODECS = 2
 
 
 @dataclass(frozen=True)
@@ -321,7 +323,10 @@ class Search:
         found = choice.quantised
         key = choice.rank, choice.finer, found.step
         if key not in self._codecs:
-            some, top_k = self.held[:_TAIL_SAMPLES], self._top_k(found)
+            while len(self._codecs) >= _CODECS:
+                self._codecs.pop(next(iter(self._codecs)))
+            few = max(1, _TAIL_VALUES // self.held[0].size)
+            some, top_k = self.held[: min(_TAIL_SAMPLES, few)], self._top_k(found)
             self._codecs[key] = codec_of(
                 self._spread(choice.rank), found, some, top_k, lambda far: self._value_step(found, far)
             )

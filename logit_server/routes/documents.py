@@ -13,6 +13,7 @@ _MEANINGS = {
     410: "Another cache lies by now where the served one was.",
     413: "More ids, records or bytes than this server takes in one request.",
     415: "The body is of a type this path does not read.",
+    416: "The range of bytes begins beyond the end.",
     422: "A row, view or range is out of range, or the request is malformed.",
     500: "Stored bytes fail their checksum; the tile is named. Never a wrong number.",
     503: "Too many requests at once, or the storage did not answer: try again after Retry-After seconds.",
