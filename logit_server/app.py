@@ -14,17 +14,18 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.compression import Compressed
 from logit_server.connections import CONNECTIONS_KEY
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
-from logit_server.routes import caches, health, records, samples, views
+from logit_server.routes import caches, health, records, samples, store, views
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
 
-ROUTERS = (caches.router, samples.router, records.plain_router, views.router, health.router)
+ROUTERS = (caches.router, samples.router, records.plain_router, views.router, store.router, health.router)
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
 
 _WATCH_S = 1.0
@@ -65,7 +66,7 @@ def create_app(
         ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
     }
-    return Envelope(api, state, shortcuts)
+    return Envelope(Compressed(api), state, shortcuts)
 
 
 @contextlib.asynccontextmanager

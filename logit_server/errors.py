@@ -48,6 +48,10 @@ class UnknownArrayError(RequestError):
     """The cache has no such array."""
 
 
+class UnknownObjectError(RequestError):
+    """The store of the cache has no such object."""
+
+
 class TooLargeError(RequestError):
     """More ids or bytes than this server takes in one request."""
 
@@ -85,6 +89,7 @@ STATUSES: dict[type[Exception], int] = {
     UnauthorizedError: 401,
     UnknownCacheError: 404,
     UnknownArrayError: 404,
+    UnknownObjectError: 404,
     UnknownSampleError: 404,
     NotAcceptableError: 406,
     SlowClientError: 408,

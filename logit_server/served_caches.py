@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
 from cache_builder.format.codecs import Part
-from cache_builder.format.layout import Blocks, record_arrays
+from cache_builder.format.layout import ROOT_ATTRIBUTE, Blocks, record_arrays
+from cache_builder.format.objects import CacheObjects
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
 from logit_server.settings import Settings
@@ -38,6 +39,18 @@ class ServedCache:
     def manifest_json(self) -> bytes:
         """The manifest as the store has it, in the format version of the store."""
         return json.dumps(self.cache.body, ensure_ascii=False).encode()
+
+    @cached_property
+    def root_json(self) -> bytes:
+        """The ``zarr.json`` of the store's root, which holds the manifest."""
+        attributes = {ROOT_ATTRIBUTE: json.loads(self.manifest_json)}
+        root = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return json.dumps(root, ensure_ascii=False).encode()
+
+    @cached_property
+    def objects(self) -> CacheObjects:
+        """The other objects of the store."""
+        return CacheObjects(self.cache)
 
     @cached_property
     def samples(self) -> int:

@@ -35,6 +35,7 @@ def test_every_path_is_documented(document: dict[str, Any]) -> None:
         ("get", "/v1/caches/{name}"),
         ("get", "/v1/caches/{name}/arrays/{path}"),
         ("get", "/v1/caches/{name}/ids"),
+        ("get", "/v1/caches/{name}/zarr/{key}"),
         ("get", "/v1/caches/{name}/samples"),
         ("get", "/v1/caches/{name}/samples/{sample_id}"),
         ("post", "/v1/caches/{name}/records"),
