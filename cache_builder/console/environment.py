@@ -17,6 +17,7 @@ _KINDS = ("http", "https", "all")
 VARIABLES = {
     "KDCACHE_ACCESS_LOG": "server",
     "KDCACHE_CACHES": "server",
+    "KDCACHE_DATA": "server",
     "KDCACHE_DRAIN_S": "server",
     "KDCACHE_HOST": "server",
     "KDCACHE_KEEP_ALIVE_S": "server",

@@ -126,6 +126,7 @@ class RecordsOf:
         else:
             positions, counts = self._served.positions_of(rows, settings.max_ids)
             records = await pages.gather(self._served, view, positions, part)
+        self._state.records_served += len(records)
         if answer == JSON:
             check_count(len(records), settings.max_json_records)
             content: bytes | memoryview = await run_in_threadpool(
@@ -256,6 +257,7 @@ async def read_range(
     async for records in pages.stream(served, view, rows, part):
         await run_in_threadpool(digest.update, records.reshape(-1).data)
     headers[DIGEST_HEADER] = digest.value()
+    state_of(request).records_served += 0 if is_head(request) else positions.total(rows)
     body = () if is_head(request) else _chunks(prefix, pages.stream(served, view, rows, part))
     return StreamingResponse(body, 200, headers, served.records_type)
 
