@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from cache_builder.format import ConfigError, StorageError
+from cache_builder.format import ConfigError, KDCacheError, StorageError
 from logit_server.errors import OverloadedError
 from logit_server.served_caches import Catalog, ServedCache, split_name
 
@@ -60,7 +60,8 @@ class Pictures:
     async def render(self, served: ServedCache, row: int, view: int) -> bytes:
         """One view as a PNG.
 
-        Raises :class:`PictureError` with what the process said, :class:`OverloadedError` where too many wait.
+        Raises :class:`PictureError`, with what the process said as its cause; :class:`OverloadedError` where
+        too many wait.
         """
         if self._waiting >= _MOST_WAITING:
             raise OverloadedError("too many pictures are asked for at once; try again in some seconds")
@@ -81,9 +82,10 @@ class Pictures:
             raise
         if isinstance(answer, bytes):
             return answer
-        # Where things lie on this machine is nobody's business.
-        said = answer.replace(data, "the data set").replace(location, f"cache {served.name!r}")
-        raise PictureError(f"view {view} of row {row} could not be rendered: {said}")
+        # The log has the whole of it: where things lie on this machine is not for clients.
+        which = f"view {view} of row {row} of cache {served.name!r}"
+        cause = KDCacheError(f"{which}: {answer}")
+        raise PictureError(f"{which} could not be rendered; the server's log says why") from cause
 
     async def _asked(self, wanted: dict[str, Any]) -> bytes | str:
         """The picture, or why there is none."""
@@ -100,7 +102,7 @@ class Pictures:
                 return await process.stdout.readexactly(answer["bytes"])
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
             self.end()
-            return "the process that renders pictures ended or did not answer; the server's log may say why"
+            return "the process that renders pictures ended or did not answer"
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._idle is not None:

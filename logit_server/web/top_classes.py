@@ -18,7 +18,7 @@ VIEW = 0
 UNKNOWN = -1
 """The class of a row that was not looked at yet, or could not be read by the builder."""
 
-_AT_ONCE = 1024
+_AT_ONCE = 256
 """Records that are decoded before other threads get their turn."""
 
 logger = logging.getLogger("logit_server")
