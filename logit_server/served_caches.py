@@ -103,10 +103,10 @@ class ServedCache:
         """Bytes of the largest block."""
         return len(self.blocks.rows(0)) * self.record_bytes
 
-    def class_name(self, class_id: int) -> str | None:
-        """What a class is called, where somebody named it."""
-        names = self.cache.class_names
-        return names[class_id] if names and 0 <= class_id < len(names) else None
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """What classes are called, by class id; those that nobody named are missing."""
+        return dict(enumerate(self.cache.class_names or ()))
 
     def check_view(self, view: int) -> int:
         """The view itself, where the cache has it; else :class:`RequestError`."""

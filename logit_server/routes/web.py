@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from cache_builder.format import KDCacheError
 from cache_builder.format.wire import JSON
-from logit_server.decoded import DecodedRecord, decode_records
+from logit_server.decoded import decode_records
 from logit_server.errors import RequestError, respond_to
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.served_caches import ServedCache
@@ -150,7 +150,7 @@ def _listed(served: ServedCache, found: Found, top: TopClasses | None) -> list[d
 
 def titled(served: ServedCache, class_id: int) -> str:
     """A class by its name, or by its number where nobody named it."""
-    return served.class_name(class_id) or f"class {class_id}"
+    return served.class_names.get(class_id) or f"class {class_id}"
 
 
 @router.get("/caches/{name}/figures.json", dependencies=[Depends(no_query)])
@@ -206,11 +206,12 @@ async def read_sample(request: Request, name: str, asked: Annotated[SampleQuery,
     )
 
 
-async def _said(request: Request, served: ServedCache, row: int, view: int) -> list[DecodedRecord]:
+async def _said(request: Request, served: ServedCache, row: int, view: int) -> list[dict[str, Any]]:
     """The decoded records of a row in a view: one of each of its first positions."""
     positions = served.cache.positions.of(np.array([row]))[:_VIEWS]
     records = await pages_of(request).gather(served, view, positions)
-    return await run_in_threadpool(decode_records, served, view, np.full(len(positions), row), records)
+    rows = np.full(len(positions), row)
+    return await run_in_threadpool(decode_records, served, view, rows, records, _BARS)
 
 
 class PictureQuery(QueryKeys):
