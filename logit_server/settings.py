@@ -29,6 +29,10 @@ class Settings(BaseSettings):
     caches: Annotated[tuple[str, ...], NoDecode] = ()
     """Paths or fsspec URLs, or NAME=PATH to serve one under another name than its manifest's.
     In the environment: separated by commas, or a JSON list."""
+    data: Annotated[tuple[str, ...], NoDecode] = ()
+    """Data sets whose pictures the pages show, SPEC for every cache or NAME=SPEC for one, e.g.
+    ``imagefolder:/data/train``. Rendering them needs torch and torchvision, in a process of its own.
+    In the environment as ``caches``."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 or :: for every one. Without a token everybody who can reach it is
     answered."""
@@ -88,7 +92,7 @@ class Settings(BaseSettings):
     access_log: bool = False
     """Whether to log one line per request."""
 
-    @field_validator("caches", mode="before")
+    @field_validator("caches", "data", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):

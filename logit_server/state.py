@@ -25,6 +25,8 @@ class State:
     settings: Settings
     catalog: Catalog
     pages: Pages | None = None
+    records_served: int = 0
+    """Records that this worker sent or began to send."""
     look: asyncio.Task[None] | None = None
     """At the stores, begun last (see ``/readyz``)."""
 

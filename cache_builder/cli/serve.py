@@ -20,6 +20,8 @@ class ServeSettings(Settings):
 
     caches: Annotated[Names, Option(is_argument=True, metavar="CACHE...")]
     """Caches to serve: PATH or NAME=PATH."""
+    data: Annotated[Names, Option(metavar="SPEC")] = ()
+    """Data set whose pictures the server's pages show, SPEC or NAME=SPEC, such as imagefolder:/data/train."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""
     port: int = Field(default=8000, ge=0, le=65535)

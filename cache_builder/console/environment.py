@@ -18,6 +18,7 @@ VARIABLES = {
     "KDCACHE_ACCESS_LOG": "server",
     "KDCACHE_BODY_S": "server",
     "KDCACHE_CACHES": "server",
+    "KDCACHE_DATA": "server",
     "KDCACHE_DRAIN_S": "server",
     "KDCACHE_HEADER_S": "server",
     "KDCACHE_HOST": "server",
