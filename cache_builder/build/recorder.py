@@ -12,7 +12,7 @@ from torch import Tensor
 from cache_builder.build.batches import live_logits
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderedBatch
-from cache_builder.build.running import check_finite, teacher_failures
+from cache_builder.build.running import check_finite, check_held, teacher_failures
 from cache_builder.build.statistics import INVALID, NO_LABEL, StatisticsMeter
 from cache_builder.console.progress import BuildStats
 from cache_builder.datasets.orders import OrderTally
@@ -47,7 +47,7 @@ class BatchRecorder:
             encoded = self._encoder(logits, views, self._repeated(shared, views)).cpu().numpy()
             best = logits.argmax(dim=1).cpu().numpy().reshape(-1, views).T
         records = np.ascontiguousarray(encoded.reshape(len(batch.rows), views, -1).swapaxes(0, 1))
-        self._mark_invalid(records, batch)
+        self._mark_invalid(records, batch, logits)
         self._count(best, batch, tile)
         return records
 
@@ -75,13 +75,16 @@ class BatchRecorder:
         labels[[self._plan.replay.recipe.mixes(view) for view in tile.views]] = NO_LABEL
         return labels
 
-    def _mark_invalid(self, records: NDArray[np.uint8], batch: RenderedBatch) -> None:
+    def _mark_invalid(self, records: NDArray[np.uint8], batch: RenderedBatch, logits: Tensor) -> None:
         """Check what came back: bad logits stop the build, unreadable rows become NaN records."""
         unreadable = [index for index, error in enumerate(batch.errors) if error]
         codec = self._codec
         flat = codec.unpack(records.reshape(-1, records.shape[-1]))
         finite: NDArray[np.bool_] = np.all(codec.usable(flat).reshape(records.shape[:2]), axis=0)
         finite[unreadable] = True
+        if not finite.all():
+            live = logits.float().cpu().numpy().reshape(len(finite), len(records), -1)
+            check_held(finite, live, batch.rows, self._plan)
         check_finite(finite, batch.rows, self._plan)
         for index in unreadable:
             records[:, index] = codec.pack(codec.invalid(len(records)))

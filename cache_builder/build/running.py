@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderedBatch, RenderTask, ViewRenderer, render_batches
 from cache_builder.console.memory import is_exhausted
+from cache_builder.format.codecs.all_logits import LARGEST
+from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.errors import DataError, KDCacheError
 
 _NAMED_IN_ERRORS = 5
@@ -53,6 +55,29 @@ def check_finite(finite: NDArray[np.bool_], rows: list[int], plan: Plan) -> None
             f"{len(bad)} sample(s) of a batch: {named(bad, plan)}; try --precision fp32, or look at the "
             "weights"
         )
+
+
+def check_held(finite: NDArray[np.bool_], live: NDArray[np.float32], rows: list[int], plan: Plan) -> None:
+    """Raise :class:`DataError` where a record of 16 bits has no room for a row's logits [rows, n, C].
+
+    ``finite`` [rows]: which of the rows have usable records.
+    """
+    bad = np.flatnonzero(~finite)
+    of_bad = live[bad].reshape(-1, live.shape[2])
+    counted = ~is_masked(of_bad)
+    above = of_bad.max(axis=1, where=counted, initial=-np.inf)
+    below = of_bad.min(axis=1, where=counted, initial=np.inf)
+    largest = float(max(np.abs(of_bad).max(where=counted, initial=0.0), (above - below).max(initial=0.0)))
+    if not np.isfinite(largest) or largest <= LARGEST["float16"]:
+        return
+    ways = "--codec joint-sketch holds them"
+    if plan.settings.codec == "all-logits":
+        ways += ", and so does --exact with --precision bf16"
+    who = f"{len(bad)} sample(s) of a batch: {named([rows[index] for index in bad], plan)}"
+    raise DataError(
+        f"the teacher's logits reach {largest:.3g} (or span as much), more than the {LARGEST['float16']:g} "
+        f"of float16, in {who}; {ways}"
+    )
 
 
 def named(rows: list[int], plan: Plan) -> str:

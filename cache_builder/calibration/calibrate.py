@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.all_logits import AllLogitsCalibrator
+from cache_builder.calibration.all_logits import AllLogitsCalibrator, float16_holds
 from cache_builder.calibration.class_sketch import SketchCalibrator
 from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope
 from cache_builder.calibration.joint_sketch import JointSketchCalibrator
@@ -84,7 +84,7 @@ def fit(
     if name == "topk-tail" and request.lose is not None and _LEAST_SKETCHED <= left < logits.shape[1]:
         sketch = calibrator(usual_codec(logits.shape[1], request)).fit(logits, request, scope)
         found = min(found, sketch, key=lambda fitted: _whole_bytes(fitted, scope))
-    return _smaller(found, request, scope)
+    return _smaller(found, logits, request, scope)
 
 
 def _whole_bytes(found: Calibration, scope: Scope) -> float:
@@ -93,18 +93,35 @@ def _whole_bytes(found: Calibration, scope: Scope) -> float:
     return found.bytes_per_view + (0.0 if scope.records is None else header / scope.records)
 
 
-def _smaller(found: Calibration, request: CodecRequest, scope: Scope) -> Calibration:
-    """All logits, where a cache has so few records that the sketch's header makes it the larger one."""
+def _smaller(
+    found: Calibration, logits: NDArray[np.float32], request: CodecRequest, scope: Scope
+) -> Calibration:
+    """All logits, where a cache has so few records that the sketch's header makes it the larger one.
+
+    The sketch stays where float16 does not hold the logits, and where all of them would take more than the
+    size that was asked for.
+    """
     classes = found.codec.width
     if found.section.chosen is None or scope.records is None:
         return found
     sketched = _whole_bytes(found, scope)
     dense = 2 * _HALVES_SHRINK * classes
-    if sketched <= dense:
+    if sketched <= dense or not float16_holds(logits):
         return found
+    if request.bytes_per_view is not None and request.bytes_per_view < dense:
+        return replace(found, told=(*found.told, _costly_basis(sketched, dense, scope.records)))
     said = (
         f"all {classes} logits are stored in 16 bits, some {dense:.0f} bytes a view: a sketch would take "
         f"{sketched:.0f}, most of it the basis, which {scope.records:,} records are too few for"
     )
     exact = CodecRequest(values=request.values, bytes_per_view=request.bytes_per_view)
-    return replace(CALIBRATORS["all-logits"].fit(np.zeros((0, classes), np.float32), exact), told=(said,))
+    stored = CALIBRATORS["all-logits"].fit(logits, exact)
+    return replace(stored, told=(said, *stored.told))
+
+
+def _costly_basis(sketched: float, dense: float, records: int) -> str:
+    """What to say where few records pay for a basis because their size was asked for."""
+    return (
+        f"{records:,} records are few for a basis: with their parts of it they take some {sketched:.0f} "
+        f"bytes a view, and all logits in 16 bits {dense:.0f} (--exact, or no --bytes-per-view)"
+    )

@@ -329,7 +329,12 @@ def over_budget(manifest: Manifest, size: CacheSize, budget: float | None = None
     )  # fmt: skip
     if budget is None or is_by_hand or size.bytes_per_view <= (1 + _BUDGET_NOISE) * budget:
         return None
-    if manifest.codec.kept(classes) == classes:
+    if manifest.codec.name == "all-logits":
+        why = (
+            f"the cache has too few records for a basis, so that all {classes} logits are stored in 16 bits; "
+            "--codec joint-sketch keeps nearer to it"
+        )
+    elif manifest.codec.kept(classes) == classes:
         why = f"{classes} classes are so few that each is stored by itself, and chunks add to it"
     else:
         why = (

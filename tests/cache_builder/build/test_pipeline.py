@@ -382,6 +382,23 @@ class TestLogits:
             # Row 15 lies in the first tile: nothing was committed.
             assert not open_cache(tmp_path / "cache.zarr", allow_partial=True).commits
 
+    @pytest.mark.parametrize(
+        ("named", "ways"),
+        [
+            ({"exact": True}, "--codec joint-sketch holds them, and so does --exact with --precision bf16$"),
+            ({"codec": "topk-tail"}, "--codec joint-sketch holds them$"),
+        ],
+    )
+    def test_logits_beyond_float16_say_what_holds_them(
+        self, run_build: Build, named: dict[str, object], ways: str
+    ) -> None:
+        with pytest.raises(DataError, match=f"more than the 65504 of float16, in .*{ways}"):
+            run_build(teacher=f"{HERE}:loud", tail_rank=None, **named)
+
+    def test_of_few_records_with_logits_beyond_float16_a_sketch_is_stored(self, run_build: Build) -> None:
+        manifest = run_build(teacher=f"{HERE}:loud", tail_rank=None, limit=4).manifest
+        assert manifest.codec.name == "joint-sketch"
+
     def test_an_unreadable_image_is_not_blamed_on_the_teacher(
         self, run_build: Build, own_photos: Path, dark: str, tmp_path: Path
     ) -> None:
@@ -393,7 +410,7 @@ class TestLogits:
     def test_a_span_beyond_float16(self, run_build: Build, tmp_path: Path) -> None:
         manifest = run_build(out=tmp_path / "sketch.zarr", teacher=f"{HERE}:enlarged").manifest
         assert manifest.calibration.tail_error < 0.2 * manifest.calibration.logit_std
-        with pytest.raises(DataError, match="span beyond float16"):
+        with pytest.raises(DataError, match=r"span as much.*float16"):
             run_build(teacher=f"{HERE}:enlarged", top_k=40)
 
     def test_a_constant_teacher(self, run_build: Build, tmp_path: Path) -> None:

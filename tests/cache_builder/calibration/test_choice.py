@@ -43,7 +43,8 @@ def test_few_classes_are_stored_one_by_one(classes: int, request_: CodecRequest,
 @pytest.mark.parametrize("codec", list(CALIBRATORS))
 @pytest.mark.parametrize("classes", [10, 40])
 def test_the_named_codec_is_taken(classes: int, codec: str) -> None:
-    asked = calibrate.checked_request(classes, USUAL, codec)
+    request = CodecRequest() if codec == "all-logits" else USUAL
+    asked = calibrate.checked_request(classes, request, codec)
     assert calibrate.calibrator(codec).provisional(classes, asked).name == codec
     found = calibrate.unfitted(classes, asked, codec) or calibrate.fit(logits_of(200, classes), asked, codec)
     assert found.codec.settings.name == codec
@@ -68,6 +69,8 @@ def test_a_name_that_is_the_usual_one_changes_nothing_in_the_manifest() -> None:
         ("topk-tail", {"value_step": 0.5}, "leave --value-step out"),
         ("class-sketch", {"top_k": 40}, "--top-k 40 leaves none of 40: use a smaller --top-k"),
         ("class-sketch", {"lose": 0.1}, "chosen by its size: use --bytes-per-view instead of --lose"),
+        ("all-logits", {"lose": 0.1}, "--exact stores every logit.*leave --lose out"),
+        ("all-logits", {"bytes_per_view": 30.0}, "--exact stores every logit.*leave --bytes-per-view out"),
         ("joint-sketch", {"top_k": 40}, "--top-k 40 leaves none of 40: use a smaller --top-k"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cache_builder.format.codecs.all_logits import AllLogits
 from cache_builder.format.errors import CorruptCacheError, DataError, FormatError, UnknownSampleError
 from cache_builder.format.reader import open_cache
 from cache_builder.look import inspect
@@ -164,6 +165,15 @@ def test_records_above_the_budget_are_told(taken: float, budget: float | None, i
     said = over_budget(manifest.model_copy(update={"requested": asked}), CacheSize(1, 1, taken))
     assert (said is not None) == is_told
     assert said is None or "--bytes-per-view 64" in said
+
+
+def test_all_logits_above_the_budget_say_what_keeps_nearer_to_it() -> None:
+    settings = AllLogits.of(100, "float16").settings
+    manifest = synthetic_manifest(classes=100).with_codec(settings)
+    said = over_budget(manifest, CacheSize(1, 1, 192.3), 30.0)
+    assert said is not None
+    assert "541% above --bytes-per-view 30: the cache has too few records for a basis" in said
+    assert "--codec joint-sketch keeps nearer to it" in said
 
 
 def test_few_classes_above_the_budget_are_told_though_the_manifest_has_none() -> None:
