@@ -17,6 +17,7 @@ from cache_builder.build.output import check_name
 from cache_builder.build.preflight import opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
+from cache_builder.calibration.joint_search import DEFAULT_LOSE
 from cache_builder.console.names import Precision
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
 from cache_builder.format.class_names import ClassNames
@@ -166,7 +167,16 @@ def as_there(settings: BuildSettings) -> BuildSettings:
     is_free = settings.lose is None and settings.bytes_per_view is None and not settings.exact
     if is_free and stored.requested.codec.bytes_per_view == _FORMER_BYTES_PER_VIEW:
         update["bytes_per_view"] = _FORMER_BYTES_PER_VIEW
+    if _is_usual(settings, stored.requested.codec):
+        update["lose"] = stored.requested.codec.lose
     return settings.model_copy(update=update)
+
+
+def _is_usual(settings: BuildSettings, stored: CodecRequest) -> bool:
+    """Whether both ask for the default loss, whether that was typed or not."""
+    if settings.exact or settings.bytes_per_view is not None or stored.bytes_per_view is not None:
+        return False
+    return {settings.lose, stored.lose} <= {None, DEFAULT_LOSE}
 
 
 def _told(source: ImageSource, seen: Preprocessing) -> dict[str, str]:

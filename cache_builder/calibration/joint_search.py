@@ -60,6 +60,8 @@ _MEASURED, _SEARCHED = 384, 96
 _MEASURED_PAIRS = 1024
 # Samples whose places and residuals make the tables of these, and logits of theirs at once.
 _TAIL_SAMPLES, _TAIL_VALUES = 160, 2**23
+# The spread of logits, as a share of the largest, that rounding in the teacher gives.
+_ROUNDED = 1e-5
 # Codecs that are remembered: each has a basis of its own.
 _CODECS = 2
 
@@ -130,6 +132,11 @@ class Search:
         """Standard deviation of the logits around their class means."""
         return float(np.sqrt(self.spread.variance / self.logits.shape[2]))
 
+    @property
+    def _is_rounding(self) -> bool:
+        """Whether the logits differ by no more than rounding: the teacher answers every picture alike."""
+        return self.std <= _ROUNDED * float(np.abs(self.held).max())
+
     def calibration(self) -> Calibration:
         """The step that was asked for, in a table of others."""
         most = len(_TABLE) + 1
@@ -151,7 +158,7 @@ class Search:
         codec = self._final(self._codec(chosen)[0])
         section = CalibrationSection(
             pairs=self.logits.shape[0] * self.logits.shape[1],
-            logit_std=self.std,
+            logit_std=0.0 if self._is_rounding else self.std,
             tail_error=point.logit_error,
             table=table,
             chosen=table.index(point),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from cache_builder.console.one_by_one import stored_one_by_one
 from cache_builder.format.manifest import CalibrationSection, Manifest, RatePoint
 
 BLURRED = 0.95
@@ -14,6 +15,8 @@ _AS_LIVE, _LITTLE = 0.99, 0.8
 _NOISE = 0.1
 # A larger record is worth naming where it loses less than this share of what is lost now.
 _WORTH_IT = 0.8
+# Bytes of a number of the basis on disk, and of a cache whose size is told in kB.
+_BASIS_ENTRY, _SMALL = 1.3, 1e5
 _ALIKE = (
     "the teacher answers every picture alike, so there is nothing to lose, and nothing that a student could "
     "learn from it: are its weights in place?"
@@ -49,7 +52,7 @@ def fidelity_facts(manifest: Manifest) -> dict[str, str]:
     """What is lost, what that means for losses, and what a larger record would give: sentences by a key."""
     point = chosen_point(manifest)
     if point is None:
-        return {}
+        return stored_one_by_one(manifest)
     if manifest.calibration.is_alike:
         return {"lost": _ALIKE}
     facts = {} if point.lost is None else {"lost": _lost_in_words(manifest, point.lost)}
@@ -168,21 +171,25 @@ def _larger_in_words(manifest: Manifest, row: RatePoint) -> str:
     point = chosen_point(manifest)
     assert point is not None
     total = row.bytes_per_view * manifest.data.samples * manifest.views.count
+    total += _BASIS_ENTRY * row.tail_rank * manifest.classes
     gives = [] if row.lost is None else [f"lose {_share(row.lost)}"]
     gives.append(
         f"have gradient cosine {_cosine(row.gradient_cosine)} for the worst loss"
         if row.kd_cosines is None
         else f"have gradient cosine {_cosine(row.kd_cosines[1])} at T = 4"
     )
+    size = f"about {megabytes(total)} with the basis for this data set"
     return (
         f"records of {row.bytes_per_view:.1f} bytes a view where these take {point.bytes_per_view:.1f} by "
-        f"the same measure, about {megabytes(total)} for this data set, {' and '.join(gives)}: "
+        f"the same measure, {size}, {' and '.join(gives)}: "
         f"{_option(manifest, row)}"
     )
 
 
 def megabytes(size: float) -> str:
     """A number of bytes as people read it."""
+    if size < _SMALL:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
 
 

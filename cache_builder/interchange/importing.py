@@ -19,6 +19,7 @@ from cache_builder.build.output import check_output
 from cache_builder.build.reopen import UNKNOWN_DIGEST
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.contract import Calibration, Scope
+from cache_builder.console.fidelity import fidelity_facts, fidelity_warnings
 from cache_builder.console.progress import BuildProgress, Progress, searching
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format.class_names import ClassNames
@@ -56,7 +57,7 @@ from cache_builder.interchange.matching import Matched, match
 from cache_builder.interchange.replayable import imported_views
 from cache_builder.interchange.settings import ImportSettings
 from cache_builder.interchange.sources import SOURCES, Dump, check_format, open_dump
-from cache_builder.look.inspect import class_facts
+from cache_builder.look.inspect import class_facts, record_in_words
 from cache_builder.teachers.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from cache_builder.views.configuration import UNKNOWN_VIEWS, recipe_from
 from cache_builder.views.probe import render_probe
@@ -90,6 +91,9 @@ def run_import(settings: ImportSettings) -> None:
         f"{settings.out}: {manifest.data.samples:,} samples x {manifest.views.count} views, "
         f"{manifest.classes:,} classes; cache_id {manifest.cache_id}",
         *(measured or ([f"rows {found.rows}"] if found.rows else [])),
+        f"record {record_in_words(manifest)}",
+        *(f"{name}: {said}" for name, said in fidelity_facts(manifest).items()),
+        *fidelity_warnings(manifest),
         *(f"{name}: {said}" for name, said in class_facts(manifest, None).items() if settings.data),
         *(f"lacks {lack}" for lack in manifest.environment["imported.lacks"].split("\n") if lack),
     ]

@@ -14,7 +14,6 @@ from logit_server.served_caches import ServedCache
 
 _WHOLE_NAMES = ("digits",)
 """Data sets that are named without a place on a disk."""
-_EXACT = "nothing but digits: every class is stored by itself"
 _UNMEASURED = "not measured by the release that built the cache"
 
 
@@ -61,7 +60,7 @@ def overview(served: ServedCache, base: str) -> Overview:
         data=without_path(manifest.data.spec),
         recipe=manifest.views.recipe.name,
         record=manifest.codec.described(manifest.classes),
-        lost=facts.get("lost", _EXACT if not facts else _UNMEASURED),
+        lost=facts.get("lost", _UNMEASURED),
         losses=facts.get("losses", ""),
         facts=facts,
         warnings=[warning.removeprefix("WARNING: ") for warning in fidelity_warnings(manifest)],

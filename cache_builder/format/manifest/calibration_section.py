@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_
 from cache_builder.format.frozen import Frozen
 
 _NEW = ("lose", "values")
-_ALIKE = 1e-4
+_ALIKE = 1e-7
 
 
 class CodecRequest(Frozen):

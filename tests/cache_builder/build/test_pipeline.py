@@ -363,6 +363,13 @@ class TestUnreadable:
         assert not (tmp_path / "cache.zarr").exists()
 
 
+def test_the_default_loss_may_be_typed_to_continue(run_build: Build) -> None:
+    run_build()
+    assert run_build(lose=0.02).was_finished
+    with pytest.raises(ConfigError, match="lose"):
+        run_build(lose=0.03)
+
+
 class TestLogits:
     @pytest.fixture
     def dark(self, own_photos: Path) -> str:

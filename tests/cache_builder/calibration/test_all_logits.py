@@ -36,6 +36,14 @@ def test_a_sketch_stays_where_float16_does_not_hold_the_logits(
     assert np.isfinite(decoded).all()
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset", "is_alike"), [(1e-8, 0.0, False), (1e-7, 9.0, True), (0, 9, True)]
+)
+def test_small_logits_are_not_called_alike(scale: float, offset: float, is_alike: bool) -> None:
+    logits = logits_of(100, 100, scale) + np.float32(offset)
+    assert calibrate.fit(logits, CodecRequest(), "joint-sketch").section.is_alike is is_alike
+
+
 def test_masks_do_not_count_as_large_logits() -> None:
     logits = logits_of(10, 100)
     logits[:, ::3] = -1e9

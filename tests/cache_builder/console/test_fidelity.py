@@ -12,6 +12,7 @@ from cache_builder.console.fidelity import (
     saw_all_records,
     way_out,
 )
+from cache_builder.format.codecs.all_logits import AllLogits
 from cache_builder.format.codecs.joint_sketch import JointSketchSettings
 from cache_builder.format.manifest import Manifest
 from tests.caches import synthetic_manifest
@@ -50,8 +51,8 @@ def test_a_blurred_one_says_what_a_larger_record_costs_and_gives() -> None:
     assert "at T = 1 they see the teacher nearly as it is" in facts["losses"]
     assert "at T = 4 a blurred teacher (0.8500)" in facts["losses"]
     assert facts["larger"] == (
-        "records of 61.0 bytes a view where these take 30.0 by the same measure, about 0.02 MB for this data "
-        "set, lose 10 % and have gradient cosine 0.9400 at T = 4: --lose 0.1"
+        "records of 61.0 bytes a view where these take 30.0 by the same measure, about 18.7 kB with the "
+        "basis for this data set, lose 10 % and have gradient cosine 0.9400 at T = 4: --lose 0.1"
     )
     (warning,) = fidelity_warnings(manifest)
     assert warning == (
@@ -84,13 +85,29 @@ def test_caches_of_earlier_releases() -> None:
     manifest = with_table(*points)
     assert fidelity_facts(manifest) == {
         "losses": "the worst of a few losses has 0.9000 as gradient cosine (1 is the live teacher)",
-        "larger": "records of 30.0 bytes a view where these take 20.0 by the same measure, about 0.01 MB for "
-        "this data set, have gradient cosine 0.9900 for the worst loss: --bytes-per-view 30",
+        "larger": "records of 30.0 bytes a view where these take 20.0 by the same measure, about 9.4 kB with "
+        "the basis for this data set, have gradient cosine 0.9900 for the worst loss: --bytes-per-view 30",
     }
     (warning,) = fidelity_warnings(manifest)
     assert "some losses see a blurred teacher" in warning
     assert "--bytes-per-view 30" in warning
     assert fidelity_warnings(with_table(*points, chosen=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (synthetic_manifest(classes=10, top_k=10), "nothing but rounding to 8 bits"),
+        (
+            synthetic_manifest().with_codec(AllLogits.of(40, "float16").settings),
+            "nothing but rounding to 16 bits",
+        ),
+    ],
+    ids=["topk-tail", "all-logits"],
+)
+def test_of_classes_stored_one_by_one_only_rounding_is_lost(manifest: Manifest, said: str) -> None:
+    assert list(fidelity_facts(manifest)) == ["lost"]
+    assert fidelity_facts(manifest)["lost"].startswith(said)
 
 
 def test_nothing_is_said_where_nothing_was_chosen() -> None:
@@ -110,7 +127,7 @@ def test_figures_of_all_records_are_not_called_held_out() -> None:
     assert not saw_all_records(manifest.with_codec(synthetic_manifest(sketch=True).codec))
 
 
-@pytest.mark.parametrize(("size", "said"), [(16_494_000, "16.49 MB"), (1.54e9, "1.54 GB"), (0, "0.00 MB")])
+@pytest.mark.parametrize(("size", "said"), [(16_494_000, "16.49 MB"), (1.54e9, "1.54 GB"), (9_140, "9.1 kB")])
 def test_sizes(size: float, said: str) -> None:
     assert megabytes(size) == said
 

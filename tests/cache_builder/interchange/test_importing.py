@@ -361,6 +361,8 @@ def test_where_something_is_already(tmp_path: Path) -> None:
 def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_import(ImportSettings(source=saved(tmp_path), form="dense", out=str(tmp_path / "o.zarr")))
     printed = capsys.readouterr().out
+    assert "record " in printed
+    assert "lost: " in printed
     assert "80 samples x 3 views, 40 classes; cache_id" in printed
     assert "lacks the teacher's name" in printed
 
