@@ -47,7 +47,7 @@ def main() -> None:
 
 def _measure(classes: int, queue: SimpleQueue[list[object]]) -> None:
     pairs = 8 * len(group_rows(SAMPLES, VIEWS, classes, 0))
-    logits = _logits(pairs, classes)
+    logits = logits_of(pairs, classes)
     # What was needed once, to import and to draw logits, would hide what is needed now.
     Path("/proc/self/clear_refs").write_text("5")
     before = _most_held()
@@ -65,7 +65,7 @@ def _most_held() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def _logits(pairs: int, classes: int) -> NDArray[np.float32]:
+def logits_of(pairs: int, classes: int) -> NDArray[np.float32]:
     """Made some at a time, so that the most that was held before is the logits themselves."""
     rng = np.random.default_rng(0)
     rank = min(_RANK, classes)

@@ -8,21 +8,23 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.connections import CONNECTIONS_KEY
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
-from logit_server.routes import caches, health, records, samples
+from logit_server.routes import caches, health, records, samples, views
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
 
-ROUTERS = (caches.router, samples.router, records.plain_router, records.router, health.router)
+ROUTERS = (caches.router, samples.router, records.plain_router, views.router, health.router)
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
 
 _WATCH_S = 1.0
@@ -67,12 +69,12 @@ def create_app(
 
 
 @contextlib.asynccontextmanager
-async def _running(state: State, shared: Path | None, parent: int | None) -> AsyncIterator[None]:
+async def _running(state: State, shared: Path | None, parent: int | None) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
-        async with state.pages.refreshing(), _stopping_with(parent):
-            yield
+        async with state.pages.refreshing(), state.connections.watched(), _stopping_with(parent):
+            yield {CONNECTIONS_KEY: state.connections}
 
 
 @contextlib.asynccontextmanager

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hmac
-import itertools
-import re
-import secrets
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
-from logit_server.errors import REQUEST_ID_KEY, OverloadedError, UnauthorizedError, respond_to
+from logit_server.admission import HEALTH_PATHS
+from logit_server.errors import REQUEST_ID_KEY, UnauthorizedError, respond_to
+from logit_server.request_ids import request_id_of
 from logit_server.state import HEAD_KEY, SCOPE_KEY, State
 from logit_server.wire import check_no_key_twice
 
 _PROGRESS = "kdcache.progress"
 _BELOW = f"{CACHES_PATH}/"
 _ID_HEADER = ID_HEADER.lower().encode()
-_HEALTH = ("/healthz", "/readyz")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Envelope:
@@ -38,12 +35,9 @@ class Envelope:
         self.app = app
         self._state = state
         self._shortcuts = shortcuts
-        self._in_flight = 0
-        self._limit = state.settings.max_in_flight
+        self._admission = state.admission
         token = state.settings.token
         self._token = token.get_secret_value().encode() if token else None
-        self._run_id = secrets.token_hex(4)
-        self._count = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -55,9 +49,10 @@ class Envelope:
             scope = {**scope, "method": "GET", HEAD_KEY: True}
         scope[SCOPE_KEY] = self._state
         send = self._stamping(scope, send)
-        self._in_flight += 1
+        self._admission.enter()
         try:
-            self._check_room(scope["path"])
+            if scope["path"] not in HEALTH_PATHS:
+                self._admission.check_room()
             self._check_token(scope)
             if b"&" in scope["query_string"]:
                 check_no_key_twice(scope["query_string"])
@@ -69,7 +64,7 @@ class Envelope:
         except Exception as error:  # noqa: BLE001 - the table has a status for every exception
             await self._answer(error, scope, receive, send)
         finally:
-            self._in_flight -= 1
+            self._admission.leave()
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         progress = scope.get(_PROGRESS)
@@ -80,15 +75,8 @@ class Envelope:
             response = await respond_to(Request(scope), error)
             await response(scope, receive, send)
 
-    def _check_room(self, path: str) -> None:
-        if self._in_flight > self._limit and path not in _HEALTH:
-            raise OverloadedError(
-                f"{self._in_flight} requests at once, the limit of this worker is {self._limit}; "
-                "try again in a second"
-            )
-
     def _check_token(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in _HEALTH:
+        if self._token is None or scope["path"] in HEALTH_PATHS:
             return
         given = dict(scope["headers"]).get(b"authorization", b"")
         scheme, _, token = given.partition(b" ")
@@ -99,7 +87,7 @@ class Envelope:
             )
 
     def _stamping(self, scope: Scope, send: Send) -> Send:
-        request_id = self._request_id(scope)
+        request_id = request_id_of(scope["headers"])
         scope[REQUEST_ID_KEY] = request_id.decode()
         stamps = [(b"x-request-id", request_id)]
         path: str = scope["path"]
@@ -116,9 +104,3 @@ class Envelope:
             await send(message)
 
         return stamped
-
-    def _request_id(self, scope: Scope) -> bytes:
-        for key, value in scope["headers"]:
-            if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                return bytes(value)
-        return f"{self._run_id}-{next(self._count):x}".encode()

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import StorageError
+from cache_builder.format.codecs import Part
 from logit_server.page import Page, PageFile, create
 from logit_server.served_caches import ServedCache
 from logit_server.storage import read_block
@@ -43,24 +44,26 @@ class PageFolder:
         self.folder = folder
         self._budget_bytes = budget_bytes
 
-    def path(self, cache_id: str, view: int) -> Path:
-        """Where the page of a view is, if it is."""
-        return self.folder / f"{cache_id}-{view:05d}.page"
+    def path(self, cache_id: str, view: int, part: Part = Part.WHOLE) -> Path:
+        """Where the page of a part of a view's records is, if it is."""
+        return self.folder / f"{cache_id}-{view:05d}-{part}.page"
 
-    def open(self, served: ServedCache, view: int) -> Page:
-        """Map the page of a view, made here where nobody has; no record is read.
+    def open(self, served: ServedCache, view: int, part: Part = Part.WHOLE) -> Page:
+        """Map the page of a part of a view's records, made here where nobody has; no record is read.
 
         Raises :class:`StorageError` where the folder cannot be used.
         """
-        path = self.path(served.cache_id, view)
+        path = self.path(served.cache_id, view, part)
         with _kept(served, f"view {view}"):
             self.folder.mkdir(mode=0o700, exist_ok=True)  # again: something may tidy up temporary folders
             with _locked(self.folder / _BUDGET_LOCK):
-                create(path, served.blocks, served.record_bytes)
+                create(path, served.blocks, served.part_bytes(part))
                 return Page(path)
 
-    def load(self, served: ServedCache, view: int, page: Page, block: int) -> NDArray[np.uint8]:
-        """The records of a block, read from the cache and kept in the page where nobody has.
+    def load(
+        self, served: ServedCache, view: int, page: Page, block: int, part: Part = Part.WHOLE
+    ) -> NDArray[np.uint8]:
+        """The part that a page has of a block's records, read from the cache and kept where nobody has.
 
         Blocks for as long as the load takes, whoever does it. Raises :class:`CorruptCacheError` or
         :class:`StorageError`, after which the next call tries again.
@@ -72,7 +75,7 @@ class PageFolder:
                 kept = page.take_range(served.blocks.rows(block))
                 if kept is not None:
                     return kept
-                records = read_block(served, view, block)
+                records = read_block(served, view, block, part)
                 self._keep(page, block, records)
                 return records
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.format.codecs import Part
 from logit_server.page import Page
 from logit_server.page_folder import PageFolder
 from logit_server.served_caches import ServedCache
@@ -24,14 +25,17 @@ _LOADERS = 2
 
 _T = TypeVar("_T")
 
-PageKey = tuple[str, int]
-"""(cache_id, view)."""
-BlockKey = tuple[str, int, int]
-"""(cache_id, view, block)."""
+PageKey = tuple[str, int, Part]
+"""(cache_id, view, part of its records)."""
+BlockKey = tuple[str, int, Part, int]
+"""... and block."""
 
 
 class Pages:
-    """Mapped pages by (cache_id, view). Lives on one event loop; only mapping and loading leave it."""
+    """Mapped pages by cache_id, view and part. Lives on one event loop; only mapping and loading leave it.
+
+    Where views share a part of their records, it has a page of its own, and a record is put together of two.
+    """
 
     def __init__(self, folder: PageFolder) -> None:
         self.folder = folder
@@ -41,73 +45,104 @@ class Pages:
         self._executor = ThreadPoolExecutor(_LOADERS, thread_name_prefix="block-loader")
 
     def resident(
-        self, served: ServedCache, view: int, positions: NDArray[np.integer[Any]]
+        self,
+        served: ServedCache,
+        view: int,
+        positions: NDArray[np.integer[Any]],
+        part: Part = Part.WHOLE,
     ) -> NDArray[np.uint8] | None:
-        """The records of ``positions``, uint8 [n, record_bytes], where all of them are in memory already.
+        """The records of ``positions``, uint8 [n, bytes], where all of them are in memory already.
 
         Raises :class:`IndexError` for what the cache does not have; where not all others are in memory,
         it may not notice.
         """
-        page = self._mapped.get((served.cache_id, view))
-        return None if page is None else page.take(positions)
+        found = []
+        for of in served.pages_of(view, part):
+            page = self._mapped.get((served.cache_id, *of))
+            records = None if page is None else page.take(positions)
+            if records is None:
+                return None
+            found.append(records)
+        return _side_by_side(found)
 
     async def gather(
-        self, served: ServedCache, view: int, positions: NDArray[np.integer[Any]]
+        self,
+        served: ServedCache,
+        view: int,
+        positions: NDArray[np.integer[Any]],
+        part: Part = Part.WHOLE,
     ) -> NDArray[np.uint8]:
-        """The records of ``positions``, uint8 [n, record_bytes]; the blocks that are missing are loaded.
+        """The records of ``positions``, uint8 [n, bytes]; the blocks that are missing are loaded.
 
         The cache must have all of them. Raises what :meth:`PageFolder.load` raises for a block that some of
         them lie in.
         """
-        page = await self._page(served, view)
+        return _side_by_side(
+            [await self._gathered(served, of, positions) for of in served.pages_of(view, part)]
+        )
+
+    async def _gathered(
+        self, served: ServedCache, of: tuple[int, Part], positions: NDArray[np.integer[Any]]
+    ) -> NDArray[np.uint8]:
+        """As :meth:`gather`, of one page."""
+        page = await self._page(served, of)
         records = page.take(positions)
         if records is not None:
             return records
-        out = np.empty((len(positions), served.record_bytes), np.uint8)
+        out = np.empty((len(positions), page.record_bytes), np.uint8)
 
         async def fill(block: int, places: NDArray[np.intp]) -> None:
             wanted = positions[places]
             found = page.take(wanted)
             if found is None:
                 # From the block itself: it may be evicted for the next one before this request is answered.
-                found = (await self._block(served, view, page, block))[
-                    wanted - served.blocks.rows(block).start
-                ]
+                found = (await self._block(served, of, page, block))[wanted - served.blocks.rows(block).start]
             out[places] = found
 
         async for _ in _in_order(fill(*part) for part in served.blocks.split(positions)):
             pass
         return out
 
-    async def stream(self, served: ServedCache, view: int, rows: range) -> AsyncIterator[NDArray[np.uint8]]:
+    async def stream(
+        self, served: ServedCache, view: int, rows: range, part: Part = Part.WHOLE
+    ) -> AsyncIterator[NDArray[np.uint8]]:
         """The records of consecutive rows in pieces, block by block; the next one is loaded meanwhile."""
-        page = await self._page(served, view)
 
         async def piece(run: range, block: int) -> NDArray[np.uint8]:
-            of_block = served.blocks.rows(block)
-            part = range(max(run.start, of_block.start), min(run.stop, of_block.stop))
-            found = page.take_range(part)
-            if found is None:
-                whole = await self._block(served, view, page, block)
-                found = whole[part.start - of_block.start : part.stop - of_block.start]
-            return found
+            pages = served.pages_of(view, part)
+            return _side_by_side([await self._piece(served, of, run, block) for of in pages])
 
         runs = served.cache.positions.runs(rows)
         pieces = (piece(run, block) for run in runs for block in served.blocks.meeting(run))
         async for records in _in_order(pieces):
             yield records
 
-    async def _page(self, served: ServedCache, view: int) -> Page:
-        key = (served.cache_id, view)
+    async def _piece(
+        self, served: ServedCache, of: tuple[int, Part], run: range, block: int
+    ) -> NDArray[np.uint8]:
+        """What a page has of those positions of a run that lie in a block."""
+        page, of_block = await self._page(served, of), served.blocks.rows(block)
+        wanted = range(max(run.start, of_block.start), min(run.stop, of_block.stop))
+        found = page.take_range(wanted)
+        if found is None:
+            whole = await self._block(served, of, page, block)
+            found = whole[wanted.start - of_block.start : wanted.stop - of_block.start]
+        return found
+
+    async def _page(self, served: ServedCache, of: tuple[int, Part]) -> Page:
+        key = (served.cache_id, *of)
         page = self._mapped.get(key)
         if page is None:
-            page = await self._once(self._mapping, key, self.folder.open, served, view)
+            page = await self._once(self._mapping, key, self.folder.open, served, *of)
             self._mapped[key] = page
         return page
 
-    async def _block(self, served: ServedCache, view: int, page: Page, block: int) -> NDArray[np.uint8]:
-        key = (served.cache_id, view, block)
-        return await self._once(self._loading, key, self.folder.load, served, view, page, block)
+    async def _block(
+        self, served: ServedCache, of: tuple[int, Part], page: Page, block: int
+    ) -> NDArray[np.uint8]:
+        view, part = of
+        key = (served.cache_id, view, part, block)
+        return await self._once(self._loading, key, self.folder.load, served, view, page, block, part)
 
     async def _once(self, running: dict[Any, asyncio.Task[_T]], key: Any, call: Any, *arguments: Any) -> _T:
         """Call in a thread, once for everybody who waits for it; a failure is not remembered."""
@@ -145,6 +180,11 @@ class Pages:
         while True:
             await asyncio.sleep(REFRESH_S)
             await self.refresh()
+
+
+def _side_by_side(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Parts of the same records [n, ...] as these records."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _look_after(mapped: list[tuple[PageKey, Page]]) -> list[PageKey]:

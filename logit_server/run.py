@@ -25,6 +25,7 @@ from cache_builder.format import ConfigError, KDCacheError, ServerError
 from cache_builder.format.wire import cache_path
 from logit_server.app import create_app
 from logit_server.page_folder import run_folder
+from logit_server.protocol import GuardedProtocol
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 
@@ -90,6 +91,7 @@ def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvi
     return uvicorn.Config(
         app,
         factory=factory,
+        http=GuardedProtocol,
         workers=settings.workers,
         lifespan="on",
         ws="none",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
+from cache_builder.format.codecs import Part
 from cache_builder.format.layout import Blocks, record_arrays
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
@@ -53,6 +54,29 @@ class ServedCache:
         """Bytes of one packed record."""
         return self.cache.record_bytes
 
+    def part_bytes(self, part: Part) -> int:
+        """Bytes of a part of one packed record."""
+        return self.cache.layout.part(part).record_bytes
+
+    def pages_of(self, view: int, part: Part = Part.WHOLE) -> tuple[tuple[int, Part], ...]:
+        """The pages that hold a part of a view's records, side by side.
+
+        What the views of a tile share has one page, which has the number of their first view.
+        """
+        if not self.cache.layout.shared_bytes:
+            return ((view, Part.WHOLE),)
+        shared, own = (view - view % self.manifest.tiling.views, Part.SHARED), (view, Part.OWN)
+        return {Part.WHOLE: (shared, own), Part.SHARED: (shared,), Part.OWN: (own,)}[part]
+
+    def check_part(self, part: Part) -> Part:
+        """The part itself, where the records of this cache have it; else :class:`RequestError`."""
+        if part is not Part.WHOLE and not self.cache.layout.shared_bytes:
+            raise RequestError(
+                f"part={part} is of records whose views share something, and those of cache {self.name!r} "
+                "do not: ask for them without `part`"
+            )
+        return part
+
     @cached_property
     def stored_bytes(self) -> int:
         """Bytes of all records on disk."""
@@ -79,10 +103,10 @@ class ServedCache:
         """Bytes of the largest block."""
         return len(self.blocks.rows(0)) * self.record_bytes
 
-    def class_name(self, class_id: int) -> str | None:
-        """What a class is called, where somebody named it."""
-        names = self.cache.class_names
-        return names[class_id] if names and 0 <= class_id < len(names) else None
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """What classes are called, by class id; those that nobody named are missing."""
+        return dict(enumerate(self.cache.class_names or ()))
 
     def check_view(self, view: int) -> int:
         """The view itself, where the cache has it; else :class:`RequestError`."""

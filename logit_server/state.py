@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter
 from starlette.requests import Request
 
+from logit_server.admission import Admission
+from logit_server.connections import Connections
 from logit_server.pages import Pages
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
@@ -24,6 +27,11 @@ class State:
     pages: Pages | None = None
     look: asyncio.Task[None] | None = None
     """At the stores, begun last (see ``/readyz``)."""
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.settings.max_in_flight)
+        self.connections = Connections(self.settings)
+        self.large_bodies = CapacityLimiter(self.settings.max_large_bodies)
 
     @property
     def running_pages(self) -> Pages:

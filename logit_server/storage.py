@@ -10,20 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format import CorruptCacheError, IncompleteCacheError, KDCacheError, StorageError
+from cache_builder.format.codecs import Part
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.reader import read_body
 from logit_server.errors import ReplacedCacheError
 from logit_server.served_caches import ServedCache
 
 
-def read_block(served: ServedCache, view: int, block: int) -> NDArray[np.uint8]:
-    """The records of a block of a view, uint8 [positions of the block, record_bytes].
+def read_block(served: ServedCache, view: int, block: int, part: Part = Part.WHOLE) -> NDArray[np.uint8]:
+    """The records of a block of a view, or a part of each, uint8 [positions of the block, bytes].
 
     Raises :class:`CorruptCacheError` (naming the tile), :class:`StorageError` or :class:`ReplacedCacheError`.
     """
     with storage_errors(served, f"view {view}"):
         try:
-            records = served.cache.read_positions(view, served.blocks.rows(block))
+            records = served.cache.read_positions(view, served.blocks.rows(block), part=part)
         except (CorruptCacheError, IncompleteCacheError):
             _check_same(served)  # the records of another cache
             raise

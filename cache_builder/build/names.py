@@ -19,10 +19,3 @@ def check_teacher_name(name: str) -> None:
     from cache_builder.teachers import known
 
     known.check_teacher_name(name)
-
-
-def check_recipe(text: str) -> None:
-    """Raise :class:`ConfigError` for a recipe that cannot be read."""
-    from cache_builder.views import parse_recipe
-
-    parse_recipe(text)

@@ -14,6 +14,10 @@ _AS_LIVE, _LITTLE = 0.99, 0.8
 _NOISE = 0.1
 # A larger record is worth naming where it loses less than this share of what is lost now.
 _WORTH_IT = 0.8
+_ALIKE = (
+    "the teacher answers every picture alike, so there is nothing to lose, and nothing that a student could "
+    "learn from it: are its weights in place?"
+)
 
 
 def chosen_point(manifest: Manifest) -> RatePoint | None:
@@ -27,6 +31,8 @@ def fidelity_facts(manifest: Manifest) -> dict[str, str]:
     point = chosen_point(manifest)
     if point is None:
         return {}
+    if manifest.calibration.is_alike:
+        return {"lost": _ALIKE}
     facts = {} if point.lost is None else {"lost": _lost_in_words(manifest, point.lost)}
     facts["losses"] = _losses_in_words(point)
     larger = next_larger(manifest)
@@ -38,7 +44,7 @@ def fidelity_facts(manifest: Manifest) -> dict[str, str]:
 def fidelity_warnings(manifest: Manifest) -> list[str]:
     """What a user should know before training from the cache, with the way out."""
     point = chosen_point(manifest)
-    if point is None:
+    if point is None or manifest.calibration.is_alike:
         return []
     asked, warnings = manifest.requested.codec.lose, []
     if asked is not None and point.lost is not None and point.lost > (1 + _NOISE) * asked:

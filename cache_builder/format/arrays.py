@@ -35,7 +35,6 @@ _CHECKSUM_BYTES = 4
 
 def create_array(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
     """Create the array a spec describes, without chunks."""
-    blosc = BloscCodec(cname="zstd", clevel=_LEVEL, shuffle=spec.shuffle, typesize=spec.dtype.itemsize)
     return group.create_array(
         spec.path,
         shape=spec.shape,
@@ -44,10 +43,15 @@ def create_array(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
         shards=spec.shards,
         filters=[TransposeCodec(order=spec.order)] if spec.order else None,
         serializer=BytesCodec(endian="little"),
-        compressors=[blosc, Crc32cCodec()],
+        compressors=[compressor_of(spec), Crc32cCodec()],
         fill_value=0,
         dimension_names=spec.dimension_names,
     )
+
+
+def compressor_of(spec: ArraySpec) -> BloscCodec:
+    """What the chunks of a new array are compressed with."""
+    return BloscCodec(cname="zstd", clevel=_LEVEL, shuffle=spec.shuffle, typesize=spec.dtype.itemsize)
 
 
 def compressed_size(column: NDArray[Any], field: Field) -> int:
@@ -68,16 +72,21 @@ def open_array(store: Store, spec: ArraySpec, where: str) -> zarr.Array[Any]:
     try:
         if raw is None:
             raise ValueError("it is missing")
-        found = _essentials(json.loads(raw), spec.dtype.itemsize)
-        for key, expected in expected_metadata(spec).items():
-            if found[key] != expected:
-                raise ValueError(f"{key} is {found[key]}, expected {expected}")
+        check_metadata(json.loads(raw), spec)
         return zarr.open_array(store, path=spec.path, mode="r", zarr_format=3)
     except DECODING_ERRORS as error:
         raise CorruptCacheError(
             f"{where}: {spec.path}/zarr.json is not what this cache's manifest asks for ({error!r}); "
             "restore the file or rebuild the cache"
         ) from error
+
+
+def check_metadata(metadata: dict[str, Any], spec: ArraySpec) -> None:
+    """Raise one of ``DECODING_ERRORS`` where a ``zarr.json`` means other numbers than the spec's."""
+    found = _essentials(metadata, spec.dtype.itemsize)
+    for key, expected in expected_metadata(spec).items():
+        if found[key] != expected:
+            raise ValueError(f"{key} is {found[key]}, expected {expected}")
 
 
 def expected_metadata(spec: ArraySpec) -> dict[str, Any]:

@@ -61,8 +61,12 @@ class LogitsWriter:
     print(writer.manifest.cache_id)
 
     A batch may end anywhere, also within a sample. A sample of which any logit is NaN is one that could not
-    be read: all of its records become invalid. Leaving the ``with`` block seals the cache; where an exception
-    ends it, what was written stays without a cache_id, and readers refuse it.
+    be read: all of its records become invalid. -infinity masks a class, and so does a logit of -5000 or less
+    beside ordinary ones: it decodes to a number far below all others (not below -1e4). That takes a codec
+    that was fitted to logits with masks, or ``all-logits``; others refuse it.
+
+    Leaving the ``with`` block seals the cache; where an exception ends it, what was written stays without a
+    cache_id, and readers refuse it.
     """
 
     def __init__(
@@ -107,9 +111,10 @@ class LogitsWriter:
     def add(self, logits: NDArray[np.float32]) -> None:
         """Take the next n positions: logits float32 [V, n, C].
 
-        Raises :class:`DataError` for logits of another shape, for more than the rows have, and for infinite
-        ones. Warns of numbers that the codec cut off: it was fitted to smaller logits, and records of the
-        same sample may suffer with them.
+        Raises :class:`DataError` for logits of another shape, for more than the rows have, for +infinity, for
+        masks that the codec has no place for and for a position that masks every class. Warns of numbers that
+        the codec cut off: it was fitted to smaller logits, and records of the same sample may suffer with
+        them.
         """
         records, is_unread = self._encoded(logits)
         self._warn_of_saturated(records)
@@ -147,7 +152,21 @@ class LogitsWriter:
             raise DataError(f"expected logits [{views}, n, {classes}], got {list(logits.shape)}")
         is_unread = np.asarray(np.isnan(logits).any(axis=(0, 2)))
         known = np.where(is_unread[:, None], np.float32(0), logits).astype(np.float32, copy=False)
+        self._check_masks(known.reshape(-1, classes))
         return self._codec.packed_views(known, manifest.tiling.views), is_unread
+
+    def _check_masks(self, logits: NDArray[np.float32]) -> None:
+        """Raise :class:`DataError` for masks among logits [n, C] that no record of this codec can say."""
+        refused = int(np.isneginf(logits).all(axis=1).sum())
+        if refused:
+            raise DataError(f"{refused} of {len(logits)} answers mask every class: one must be left")
+        refused = int(self._codec.without_place(logits).sum())
+        if refused:
+            raise DataError(
+                f"{refused} of {len(logits)} answers mask classes (logits of -infinity, or of -5000 or less "
+                f"beside ordinary ones), and codec {self._codec.settings.name} was fitted to logits without "
+                "masks: fit it to some that have them, or use codec all-logits"
+            )
 
     def _warn_of_saturated(self, records: NDArray[np.uint8]) -> None:
         flat = records.reshape(-1, records.shape[2])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format.arrays import DECODING_ERRORS, open_array
 from cache_builder.format.class_names import ClassNames
-from cache_builder.format.codecs import Ranked, Stored, open_codec
+from cache_builder.format.codecs import Part, Ranked, Stored, open_codec
 from cache_builder.format.coded import uncoded_block
 from cache_builder.format.commits import (
     REPAIR,
@@ -46,6 +46,7 @@ from cache_builder.format.layout import (
     digest_array,
     header_specs,
     output_arrays,
+    record_arrays,
     tile_arrays,
     tiles,
 )
@@ -275,6 +276,12 @@ class Cache:
         stored = {version_3_path(path): self.header_array(path) for path in self._manifest.digests}
         return stored | self.names.arrays()
 
+    def array_specs(self) -> list[ArraySpec]:
+        """Every array of the store; raises as :meth:`header_array` does."""
+        headers = [self._header_spec(path) for path in sorted(self._manifest.digests)]
+        known = [spec for spec in headers if spec is not None]
+        return [*known, *record_arrays(self._manifest), digest_array(self._manifest)]
+
     def _header_spec(self, path: str) -> ArraySpec | None:
         # Only text has a length that the manifest does not know; its offsets end with it.
         sizes = {}
@@ -309,38 +316,54 @@ class Cache:
         return out
 
     def read_positions(
-        self, view: int, positions: range, out: NDArray[np.uint8] | None = None
+        self, view: int, positions: range, out: NDArray[np.uint8] | None = None, part: Part = Part.WHOLE
     ) -> NDArray[np.uint8]:
-        """As :meth:`read_rows`, of consecutive positions; those that belong to no row are zeros."""
+        """As :meth:`read_rows`, of consecutive positions; those that belong to no row are zeros.
+
+        ``part``: which fields of the records are read, so that ``out`` has as many bytes a record.
+        """
         if not 0 <= positions.start <= positions.stop <= self.position_blocks.samples:
             raise DataError(
                 f"positions {positions.start}-{positions.stop - 1} are out of range: the cache has positions "
                 f"0 to {self.position_blocks.samples - 1}"
             )
-        of_rows = self._readable(view, self.blocks.spanned(self.position_blocks.meeting(positions)))
+        of_rows = self._readable(view, self.blocks.spanned(self.position_blocks.meeting(positions)), part)
         if out is None:
-            out = np.empty((len(positions), self.record_bytes), np.uint8)
-        self._read_run(view, positions, of_rows, out)
+            out = np.empty((len(positions), self.layout.part(part).record_bytes), np.uint8)
+        self._read_run(view, positions, of_rows, out, part)
         return out
 
-    def _readable(self, view: int, rows: range) -> list[Tile]:
-        """The tiles that some rows of a view lie in, which are there."""
+    def _readable(self, view: int, rows: range, part: Part = Part.WHOLE) -> list[Tile]:
+        """The tiles that some rows of a view lie in, which are there, with the arrays of these fields."""
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
             )
         of_rows = self._tiles_of(rows, view // self._manifest.tiling.views)
         self._require_commits(of_rows, f"view {view}")
-        self.check_shards(of_rows, output_arrays(self._manifest, LOGITS))
+        self.check_shards(of_rows, list(self._arrays_of(part).values()))
         return of_rows
 
-    def _read_run(self, view: int, run: range, of_tiles: list[Tile], out: NDArray[np.uint8]) -> None:
-        """Fill ``out`` [n, record_bytes] with the records of n positions that follow each other."""
+    def _arrays_of(self, part: Part) -> dict[str, ArraySpec]:
+        """The arrays of some fields of the records, by field."""
+        arrays = zip(output_arrays(self._manifest, LOGITS), self.layout.fields, strict=True)
+        names = self.layout.part(part).dtype.names or ()
+        return {field.name: spec for spec, field in arrays if field.name in names}
+
+    def _read_run(
+        self,
+        view: int,
+        run: range,
+        of_tiles: list[Tile],
+        out: NDArray[np.uint8],
+        part: Part = Part.WHOLE,
+    ) -> None:
+        """Fill ``out`` [n, bytes] with that part of the records of n positions that follow each other."""
         if not run:
             return
-        records = out.reshape(-1).view(self.layout.dtype)
-        for spec, field in zip(output_arrays(self._manifest, LOGITS), self.layout.fields, strict=True):
-            records[field.name] = self._column(spec, view, run, of_tiles)
+        records = out.reshape(-1).view(self.layout.part(part).dtype)
+        for name, spec in self._arrays_of(part).items():
+            records[name] = self._column(spec, view, run, of_tiles)
 
     def _column(self, spec: ArraySpec, view: int, run: range, of_rows: list[Tile]) -> NDArray[Any]:
         """A field of consecutive records of a view."""

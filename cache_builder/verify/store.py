@@ -27,6 +27,7 @@ from cache_builder.format.commits import (
 from cache_builder.format.errors import CorruptCacheError, FormatError
 from cache_builder.format.layout import Tile, tile_arrays
 from cache_builder.format.manifest import Manifest, build_digest, cache_digest, canonical_json, parse_manifest
+from cache_builder.format.metadata import metadata_problems
 from cache_builder.format.reader import Cache, read_body
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
@@ -72,6 +73,10 @@ class StoreVerifier:
         yield self._manifest(self.cache, body)
         headers = self._headers(self.cache)
         yield headers
+        if headers.failed:
+            yield skipped("metadata", "not compared, because header arrays are damaged")
+        else:
+            yield self._metadata(self.cache)
         if not headers.failed and self._parsed.positions.kind != "one":
             yield self._positions(self.cache)
         yield self._tiles(self.cache, problems)
@@ -139,6 +144,14 @@ class StoreVerifier:
         if problems:
             return _damaged("headers", f"{named(problems)}; restore the files or rebuild the cache")
         return ok("headers", f"{len(paths)} arrays match their digests")
+
+    def _metadata(self, cache: Cache) -> Check:
+        """The ``zarr.json`` of every group and array is what the manifest says."""
+        specs = cache.array_specs()
+        problems = list(metadata_problems(self._store, specs))
+        if problems:
+            return _damaged("metadata", f"{named(problems, 3)}; restore the files or rebuild the cache")
+        return ok("metadata", f"{len(specs)} arrays and their groups are described as they were written")
 
     def _positions(self, cache: Cache) -> Check:
         """Every row owns the positions that the specification gives it."""

@@ -11,11 +11,23 @@ import zarr
 from numpy.typing import NDArray
 
 import kdcache
-from cache_builder.format import ConfigError, DataError, IncompleteCacheError, open_cache
+from cache_builder.format import CODECS, ConfigError, DataError, IncompleteCacheError, open_cache
+from cache_builder.format.codecs import Ranked
+from cache_builder.format.codecs.all_logits import AllLogits
+from cache_builder.format.codecs.class_sketch import ClassSketchSettings
+from cache_builder.format.codecs.masking import LOWEST, MaskSection
 from cache_builder.format.logits_writer import LogitsWriter
 from cache_builder.format.manifest import GridPositions, OnePosition, RaggedPositions
 from cache_builder.format.writer import SampleTable
-from tests.caches import bound, fit_basis, synthetic_logits, synthetic_manifest, synthetic_names
+from tests.caches import (
+    bound,
+    fit_basis,
+    synthetic_logits,
+    synthetic_manifest,
+    synthetic_names,
+    with_centres,
+)
+from tests.format.joint import fitted
 from tests.format.position_caches import COUNTS_OF_ROWS, GRID, RAGGED, write_positions
 from tests.format.test_golden import GOLDEN
 
@@ -152,3 +164,59 @@ def test_logits_beyond_what_the_codec_was_fitted_to_are_noticed(tmp_path: Path) 
     with pytest.warns(UserWarning, match="reach the end of what the codec holds"):
         made.add(loud)
     made.finish()
+
+
+MASKS = MaskSection(classes=0, lowest=LOWEST, floor=-20.0)
+
+
+def codec_of(name: str, logits: NDArray[np.float32], masks: MaskSection | None) -> Ranked[Any]:
+    """A codec of 12 classes by its name; ``all-logits`` holds masks without a section."""
+    if name == "all-logits":
+        return AllLogits.of(12, "float16")
+    if name == "joint-sketch":
+        return fitted(logits, masks=masks)
+    settings = synthetic_manifest(classes=12, top_k=3, rank=2, wide=1).codec
+    basis = fit_basis(logits, 2)
+    if name == "class-sketch":
+        settings = ClassSketchSettings(
+            top_k=3, index_bits=8, value_bits=8, value_step=0.05, tail_rank=2, tail_wide=1, tail_bytes=1,
+            tail_step=0.1,
+        )  # fmt: skip
+        basis = with_centres(basis, logits, 0.1)
+    return bound(settings.model_copy(update={"masks": masks}), basis)
+
+
+def write_masked(path: Path, codec: Ranked[Any], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Write logits [3, 5, 12] with a codec; gives what view 1 decodes to."""
+    manifest = synthetic_manifest(rows=5, classes=12, top_k=3, rank=2, wide=1, tile_rows=2)
+    table = SampleTable.from_ids([f"{row}.txt" for row in range(5)], None, synthetic_names(manifest))
+    pixels = np.zeros((1, 3, 8, 8), np.uint8)
+    manifest = manifest.with_codec(codec.settings)
+    with LogitsWriter(path, manifest, codec, table, np.arange(5, dtype=np.uint64), pixels=pixels) as out:
+        out.add(logits)
+    cache = open_cache(path)
+    return cache.decode(cache.read_page(1))
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("mask", [-np.inf, -1e9])
+def test_masks_are_kept_or_refused_by_every_codec_alike(tmp_path: Path, name: str, mask: float) -> None:
+    logits = synthetic_logits(3, 5, 12, seed=2)
+    masked = logits.copy()
+    masked[:, [2, 4], 7] = mask
+    seen = np.maximum(masked, np.float32(MASKS.floor)).reshape(-1, 12)
+    decoded = write_masked(tmp_path / "kept.zarr", codec_of(name, seen, MASKS), masked)
+    assert np.isfinite(decoded).all()
+    assert decoded[[2, 4], 7].max() < decoded[[0, 1, 3]].min() - 5
+    if name != "all-logits":
+        with pytest.raises(DataError, match=f"6 of 15 answers mask classes .* and codec {name} was fitted"):
+            write_masked(tmp_path / "refused.zarr", codec_of(name, logits.reshape(-1, 12), None), masked)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_an_answer_that_masks_every_class_is_refused(tmp_path: Path, name: str) -> None:
+    logits = synthetic_logits(3, 5, 12, seed=2)
+    codec = codec_of(name, logits.reshape(-1, 12), MASKS)
+    logits[1, 2] = -np.inf
+    with pytest.raises(DataError, match="1 of 15 answers mask every class"):
+        write_masked(tmp_path / "c.zarr", codec, logits)

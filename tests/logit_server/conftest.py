@@ -33,6 +33,14 @@ def odd_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def large_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache whose view, 10 MB, is more than the socket buffers on both sides take."""
+    path = tmp_path_factory.mktemp("large") / "large.zarr"
+    write_synthetic_cache(path, synthetic_logits(1, 200_000, 20), top_k=20, tile_rows=16_384)
+    return path
+
+
+@pytest.fixture(scope="session")
 def cache(cache_path: Path) -> Cache:
     """The cache as a local reader sees it."""
     return open_cache(cache_path)

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cache_builder.format import StorageError
+from cache_builder.format.codecs import Part
 from logit_server.page import PageFile
 from logit_server.page_folder import PageFolder, joined_run, run_folder, sweep
 from logit_server.served_caches import ServedCache, open_catalog
@@ -90,9 +91,9 @@ def test_many_threads_load_a_block_once(
 ) -> None:
     read: list[int] = []
 
-    def counting(served: ServedCache, view: int, block: int) -> NDArray[np.uint8]:
+    def counting(served: ServedCache, view: int, block: int, part: Part) -> NDArray[np.uint8]:
         read.append(block)
-        return read_block(served, view, block)
+        return read_block(served, view, block, part)
 
     monkeypatch.setattr("logit_server.page_folder.read_block", counting)
     folder = PageFolder(tmp_path / "pages", PLENTY)

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cache_builder.format import CorruptCacheError
+from cache_builder.format.codecs import Part
 from logit_server.errors import RequestError
 from logit_server.page import Page
 from logit_server.page_folder import PageFolder
@@ -32,14 +33,16 @@ class CountingFolder(PageFolder):
         self.gate = threading.Event()
         self.gate.set()
 
-    def load(self, served: ServedCache, view: int, page: Page, block: int) -> NDArray[np.uint8]:
+    def load(
+        self, served: ServedCache, view: int, page: Page, block: int, part: Part = Part.WHOLE
+    ) -> NDArray[np.uint8]:
         self.loaded.append((view, block))
         self.threads.add(threading.current_thread().name)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         self.gate.wait(30)
         try:
-            return super().load(served, view, page, block)
+            return super().load(served, view, page, block, part)
         finally:
             self.at_once -= 1
 

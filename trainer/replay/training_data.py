@@ -17,13 +17,12 @@ from cache_builder.views.replay import Replay
 from trainer.replay.matching import usable_labels
 from trainer.replay.order import epoch_order
 from trainer.replay.same_data import check_against_cache
-from trainer.replay.sources import check_views_asked, own_views
+from trainer.replay.sources import own_views
 from trainer.replay.view_dataset import ReplayDataset, ViewDataset, natural_size
 from trainer.run.classes import ClassChoice
 from trainer.run.run_folder import DRIFT
 from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
-from trainer.teacher.several import check_caches_agree
 
 # Epochs that no run reaches: choices that are made once have an order of their own.
 _ORDER_OF_LABELS, _ORDER_OF_SET_ASIDE = 2**64 - 1, 2**64 - 2
@@ -39,8 +38,8 @@ def training_data(
     """The training samples in the views of the caches, or in views that are drawn here.
 
     ``choice``: labels are the teacher's class ids, unless it is ``data`` or ``both``: then the data's own.
-    Every cache is checked against the data. Raises :class:`ConfigError` for caches that do not agree with
-    each other, and :class:`DataError` for one that does not fit the data.
+    That the caches agree with each other was seen when they were opened (``open_inputs``). Each is checked
+    against the data here; raises :class:`DataError` for one that does not fit.
     """
     dataset = _taught(settings, caches, source) if caches else _untaught(settings, source)
     if caches and choice != "teacher" and source.labels is not None:
@@ -78,8 +77,6 @@ def class_counts(dataset: ViewDataset, classes: int) -> Tensor:
 
 
 def _taught(settings: TrainSettings, caches: Sequence[TeacherCache], source: ImageSource) -> ViewDataset:
-    check_views_asked(settings)
-    check_caches_agree(caches)
     first = ReplayDataset(
         caches[0],
         source,

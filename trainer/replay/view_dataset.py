@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from cache_builder.datasets import ImageSource, decoded_by, open_source
 from cache_builder.format import ConfigError, DataError
+from cache_builder.format.positions import require_one_position
 from cache_builder.views.apply import Rendered
 from cache_builder.views.replay import Replay
 from trainer.replay.matching import check_partners, labels_missing, match_rows, usable_labels
@@ -198,8 +199,9 @@ class ReplayDataset(ViewDataset):
     matched by sample id; a cache whose recipe mixes samples needs them all. Rows that the builder could not
     read are left out. Checked at once, and refused by name: number of classes, sample ids, labels, the
     digests of a few samples and the render probe; checked while reading: every sample's digest. Raises
-    :class:`DataError` (or :class:`RenderDriftError`, unless ``allow_render_drift``; the two pictures are
-    written to ``drift_folder``).
+    :class:`ConfigError` for a cache of several positions a sample, and :class:`DataError` for what does not
+    fit (or :class:`RenderDriftError`, unless ``allow_render_drift``; the two pictures are written to
+    ``drift_folder``).
     """
 
     def __init__(
@@ -212,6 +214,7 @@ class ReplayDataset(ViewDataset):
         drift_folder: Path | str = "render-drift",
     ) -> None:
         manifest = cache.manifest
+        require_one_position(manifest, cache.location, "ReplayDataset")
         rule = manifest.input.decoding
         source = open_source(data, rule) if isinstance(data, str) else decoded_by(data, rule)
         rows, indices = match_rows(cache, source)

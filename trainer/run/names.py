@@ -15,10 +15,3 @@ def check_objective(text: str) -> None:
     from trainer.objective.written import read_objective
 
     read_objective(text, "imagenet")
-
-
-def check_recipe(text: str) -> None:
-    """Raise :class:`ConfigError` for a recipe that cannot be read."""
-    from cache_builder.views import parse_recipe
-
-    parse_recipe(text)

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cache_builder.console.names import DATA_KINDS, check_device_name
+from cache_builder.console.names import DATA_KINDS, check_device_name, check_recipe
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
 from cache_builder.format.locations import local_output
-from trainer.run.names import check_objective, check_recipe, check_student
+from trainer.run.names import check_objective, check_student
 
 # Headings of --help.
 DATA, STUDENT = Option(panel="Data and teacher"), Option(panel="Student and objective")

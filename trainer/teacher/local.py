@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Manifest, StorageError, open_cache
 from cache_builder.format.class_names import ClassNames
+from cache_builder.format.codecs import Part
 from cache_builder.format.positions import Positions
 from trainer.teacher.patience import Patience
 
@@ -93,10 +94,24 @@ class StoreSource:
         return _View(records, np.zeros(len(self._blocks), np.bool_))
 
     def _read_into(self, kept: _View, view: int, run: range) -> None:
-        out = kept.records[run.start : run.stop]
-        self._patiently(lambda: self._cache.read_positions(view, run, out))
+        out, shared = kept.records[run.start : run.stop], self._shared(view, run)
+        if shared is None:
+            self._patiently(lambda: self._cache.read_positions(view, run, out))
+        else:
+            own = self._patiently(lambda: self._cache.read_positions(view, run, part=Part.OWN))
+            np.concatenate([shared, own], axis=1, out=out)
         met = self._blocks.meeting(run)
         kept.is_read[met.start : met.stop] = True
+
+    def _shared(self, view: int, run: range) -> NDArray[np.uint8] | None:
+        """What records share with those of a view that was read before, where there is one."""
+        nbytes, height = self._cache.layout.shared_bytes, self._cache.manifest.tiling.views
+        met = self._blocks.meeting(run)
+        for other, kept in self._views.items():
+            is_there = other != view and other // height == view // height
+            if nbytes and is_there and kept.is_read[met.start : met.stop].all():
+                return kept.records[run.start : run.stop, :nbytes]
+        return None
 
     def close(self) -> None:
         """Drop the views, and end whoever waits."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache_builder.console.environment import is_loopback, proxy_for
 from cache_builder.format import ConfigError, CorruptCacheError, Manifest, ServerError
 from cache_builder.format.class_names import ClassNames
+from cache_builder.format.codecs import Part
 from cache_builder.format.content_digest import matches
 from cache_builder.format.manifest import array_digest, parse_manifest
 from cache_builder.format.positions import Positions
@@ -29,6 +30,7 @@ from cache_builder.format.wire import (
     rows_body,
 )
 from trainer.teacher.patience import Patience
+from trainer.teacher.shared_parts import SharedParts
 
 RECORDS_PER_REQUEST = 16_384
 """Records asked for at once: one request stays small enough to be repeated without regret."""
@@ -58,6 +60,7 @@ class RemoteSource:
         self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, trust_env=not is_here)
         self._manifest: Manifest | None = None
         self._positions: Positions | None = None
+        self._shared: SharedParts | None = None
         self._body: dict[str, Any] = {}
 
     def manifest(self) -> Manifest:
@@ -71,6 +74,8 @@ class RemoteSource:
             self._manifest = parse_manifest(self._body, where=self.location)
             self._cache_id = self._manifest.completed_id
             self._check_identity(response)
+            if SharedParts.worth_keeping(self._manifest):
+                self._shared = SharedParts(self._manifest, self._shared_records)
         return self._manifest
 
     def names(self) -> ClassNames:
@@ -91,19 +96,35 @@ class RemoteSource:
 
     def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Records of the given rows, in their order."""
+        if self._shared is None:
+            return self._records(view, rows)
+        return np.concatenate([self._shared.of(view, rows), self._records(view, rows, Part.OWN)], axis=1)
+
+    def _shared_records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        if len(rows) == self.manifest().data.samples:
+            return self._page(view, Part.SHARED)
+        return self._records(view, rows, Part.SHARED)
+
+    def _records(self, view: int, rows: NDArray[np.int64], part: Part = Part.WHOLE) -> NDArray[np.uint8]:
         counts = self.positions().counts(rows)
-        parts = [self._records(view, rows[part], counts[part]) for part in _requests(counts)]
-        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        found = [self._requested(view, rows[some], counts[some], part) for some in _requests(counts)]
+        return np.concatenate(found) if len(found) != 1 else found[0]
 
     def page(self, view: int) -> NDArray[np.uint8]:
         """All records of a view, asked for in slices: what has arrived is not asked for again."""
+        if self._shared is None:
+            return self._page(view)
+        rows = np.arange(self.manifest().data.samples)
+        return np.concatenate([self._shared.of(view, rows), self._page(view, Part.OWN)], axis=1)
+
+    def _page(self, view: int, part: Part = Part.WHOLE) -> NDArray[np.uint8]:
         counts = self.positions().counts(range(self.manifest().data.samples))
-        page = np.empty((int(counts.sum()), self._record_bytes), np.uint8)
+        page = np.empty((int(counts.sum()), self._part_bytes(part)), np.uint8)
         filled = 0
-        for part in _requests(counts):
-            params = {"start": part.start, "stop": part.stop}
+        for some in _requests(counts):
+            params = {"start": some.start, "stop": some.stop} | _part_query(part)
             response = self._request("GET", f"/views/{view}/records", params=params)
-            records = self._as_records(response, counts[part])
+            records = self._as_records(response, counts[some], part)
             page[filled : filled + len(records)] = records
             filled += len(records)
         return page
@@ -119,34 +140,37 @@ class RemoteSource:
         self._closed.set()
         self._client.close()
 
-    @property
-    def _record_bytes(self) -> int:
-        return self.manifest().codec.layout.record_bytes
+    def _part_bytes(self, part: Part) -> int:
+        return self.manifest().codec.layout.part(part).record_bytes
 
-    def _records(self, view: int, rows: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _requested(
+        self, view: int, rows: NDArray[np.int64], counts: NDArray[np.int64], part: Part
+    ) -> NDArray[np.uint8]:
         media_type, body = rows_body(rows)
         response = self._request(
             "POST",
             "/records",
-            params={"view": view},
+            params={"view": view} | _part_query(part),
             content=body,
             headers={"Content-Type": media_type, "Accept": records_type(self.manifest())},
         )
-        return self._as_records(response, counts)
+        return self._as_records(response, counts, part)
 
-    def _as_records(self, response: httpx2.Response, counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _as_records(
+        self, response: httpx2.Response, counts: NDArray[np.int64], part: Part
+    ) -> NDArray[np.uint8]:
         """The records of rows that have so many each."""
-        content, count = response.content, int(counts.sum())
+        content, count, nbytes = response.content, int(counts.sum()), self._part_bytes(part)
         is_counted = records_type(self.manifest()) == COUNTED
         prefix = counts.astype(COUNT_TYPE).tobytes() if is_counted else b""
-        if len(content) != len(prefix) + count * self._record_bytes or not content.startswith(prefix):
+        if len(content) != len(prefix) + count * nbytes or not content.startswith(prefix):
             raise ServerError(
-                f"{response.url} answered {len(content)} bytes for {count} records of {self._record_bytes} "
+                f"{response.url} answered {len(content)} bytes for {count} records of {nbytes} "
                 f"bytes{' after their counts' if is_counted else ''}: does a proxy change the answers?"
             )
         # A bytearray makes the array writable: torch warns about others.
         records = np.frombuffer(bytearray(content), np.uint8, offset=len(prefix))
-        return records.reshape(count, self._record_bytes)
+        return records.reshape(count, nbytes)
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
         """Send until there is an answer worth having; raise what waiting cannot mend."""
@@ -219,6 +243,11 @@ def _requests(counts: NDArray[np.int64]) -> Iterator[slice]:
         stop = max(start + 1, int(np.searchsorted(ends, before + RECORDS_PER_REQUEST, side="right")))
         yield slice(start, stop)
         start = stop
+
+
+def _part_query(part: Part) -> dict[str, Any]:
+    """A query that says nothing of whole records: servers of earlier releases know no parts."""
+    return {} if part is Part.WHOLE else {"part": part.value}
 
 
 def _sendable(token: str) -> str:

@@ -13,7 +13,7 @@ from cache_builder.format.codecs.class_sketch import ClassSketch
 from cache_builder.format.codecs.contract import Codec, CodecSettings, Ranked, Stored
 from cache_builder.format.codecs.fields import Fields
 from cache_builder.format.codecs.joint_sketch import JointSketch
-from cache_builder.format.codecs.record import RecordLayout
+from cache_builder.format.codecs.record import Part, RecordLayout
 from cache_builder.format.codecs.topk_tail import TopkTail
 from cache_builder.format.errors import FormatError
 
@@ -23,6 +23,7 @@ __all__ = [
     "CodecSettings",
     "Fields",
     "ManifestCodec",
+    "Part",
     "Ranked",
     "RecordLayout",
     "Stored",

@@ -97,6 +97,29 @@ class Digits:
 
     def unpack(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The inverse: bytes [n, bytes] to integers [n, r]."""
-        whole = packed.astype(np.int64)[:, self.place]
-        whole[:, self.wide] += packed[:, self.place[self.wide] + 1].astype(np.int64) << 8
-        return whole // self.weight % np.array(self.values, np.int64) - self.limit
+        return self._unpacked(packed, slice(None))
+
+    def unpack_first(self, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The first integer of each row alone [n], in a small part of the time that all of them take."""
+        return self._unpacked(packed, slice(1))[:, 0]
+
+    def _unpacked(self, packed: NDArray[np.uint8], which: slice) -> NDArray[np.int64]:
+        place, weight, values, is_wide = (
+            part[which] for part in (self.place, self._weight_32, self._values_32, self._is_wide)
+        )
+        # Divisions of 32 bits take half the time of those of 64.
+        whole = packed[:, place].astype(np.uint32)
+        whole[:, is_wide] += packed[:, place[is_wide] + 1].astype(np.uint32) << 8
+        return (whole // weight % values).astype(np.int64) - self.limit[which]
+
+    @cached_property
+    def _weight_32(self) -> NDArray[np.uint32]:
+        return self.weight.astype(np.uint32)
+
+    @cached_property
+    def _values_32(self) -> NDArray[np.uint32]:
+        return np.array(self.values, np.uint32)
+
+    @cached_property
+    def _is_wide(self) -> NDArray[np.bool_]:
+        return np.asarray(self._values_32 == WIDE)

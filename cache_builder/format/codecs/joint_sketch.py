@@ -15,14 +15,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, PositiveFloat
 
 from cache_builder.format.codecs.class_sketch import ORDER_GAP
-from cache_builder.format.codecs.contract import CodecSettings, Header, Ranked, Stored
+from cache_builder.format.codecs.contract import CodecSettings, Header, Stored
 from cache_builder.format.codecs.digits import BYTE, WIDE, Digits, is_radix
 from cache_builder.format.codecs.entropy import PLACES, EntropyCoder
 from cache_builder.format.codecs.fields import Fields, log_sum_exp, stored_first
-from cache_builder.format.codecs.masking import MASKED_BELOW, MaskSection, is_masked, unmasked
+from cache_builder.format.codecs.masked import Masking, MaskingSettings
+from cache_builder.format.codecs.masking import MASKED_BELOW, MaskSection
 from cache_builder.format.codecs.record import Column
 from cache_builder.format.errors import DataError, FormatError
 
@@ -40,7 +41,7 @@ _CODED, _AS_IT_IS = b"\x00", b"\x01"
 Runs = tuple[tuple[int, int], ...]
 
 
-class JointSketchSettings(CodecSettings):
+class JointSketchSettings(MaskingSettings):
     """A logit vector as a sketch that its sample's views share, one of its own, and K values put right."""
 
     since: ClassVar[int] = 3
@@ -64,11 +65,6 @@ class JointSketchSettings(CodecSettings):
     """The same for the integers of a view: valid or not, its coefficients, K places, K residuals."""
     masks: MaskSection | None = None
     """Of a teacher that masks classes. The JSON has this key only then."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_masks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        body: dict[str, Any] = serialize(self)
-        return {key: value for key, value in body.items() if key != "masks" or value is not None}
 
     @property
     def sample_digits(self) -> Digits:
@@ -168,7 +164,7 @@ class Integers(NamedTuple):
     """Of their logits, in value steps [n, K]."""
 
 
-class JointSketch(Ranked[JointSketchSettings]):
+class JointSketch(Masking[JointSketchSettings]):
     """A sketch that the views of a sample share, one of each view's own, and the K largest put right.
 
     ``mean`` is float32 [C]; ``basis`` int16 [r, C], in steps of 2**-12, with nearly orthonormal rows.
@@ -176,15 +172,18 @@ class JointSketch(Ranked[JointSketchSettings]):
 
     Settings: ClassVar[type[CodecSettings]] = JointSketchSettings
 
-    @property
-    def mean(self) -> NDArray[np.float32]:
-        """float32 [C]; the constant of a class that is masked in every record."""
-        return self.arrays["mean"]
-
     @cached_property
     def basis(self) -> NDArray[np.float32]:
         """float32 [r, C]: what coefficients are computed with."""
         return self.arrays["basis"].astype(np.float32) / np.float32(2**BASIS_BITS)
+
+    @cached_property
+    def integer_basis(self) -> NDArray[np.float64]:
+        """The stored integers of the basis [r, C] in float64, which is exact up to 2**53.
+
+        Their sums with other integers are then the same in whatever order they are added.
+        """
+        return self.arrays["basis"].astype(np.float64)
 
     @cached_property
     def constant(self) -> NDArray[np.bool_]:
@@ -271,8 +270,7 @@ class JointSketch(Ranked[JointSketchSettings]):
         total = np.zeros((len(own), self.settings.rank))
         total[:, : common.shape[1]] += common
         total[:, : own.shape[1]] += own * float(2**self.settings.finer)
-        # Integers in float64, which is exact up to 2**53 in whatever order they are added.
-        return (total @ self.arrays["basis"].astype(np.float64)).astype(np.int64) + self.offsets
+        return (total @ self.integer_basis).astype(np.int64) + self.offsets
 
     def residuals(self, top: NDArray[np.float32], sketched: NDArray[np.int64]) -> NDArray[np.int64]:
         """Live minus sketched logits [n, K] in value steps; what they decode to falls from left to right."""
@@ -331,7 +329,7 @@ class JointSketch(Ranked[JointSketchSettings]):
 
     def usable(self, fields: Fields) -> NDArray[np.bool_]:
         """Records that are not marked as invalid."""
-        usable: NDArray[np.bool_] = self.digits[VIEW].unpack(fields[VIEW])[:, 0] == 0
+        usable: NDArray[np.bool_] = self.digits[VIEW].unpack_first(fields[VIEW]) == 0
         return usable
 
     def _invalidate(self, columns: NDArray[Any]) -> None:
@@ -366,17 +364,6 @@ class JointSketch(Ranked[JointSketchSettings]):
         if len(body) < rows * digits.bytes:
             raise FormatError("a block of records is shorter than its records")
         return np.frombuffer(body[: rows * digits.bytes], np.uint8).reshape(rows, digits.bytes)
-
-    def settled(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [n, C] with masks at what they decode to, and not a number where there is no place."""
-        masks = self.settings.masks
-        return values if masks is None else unmasked(values, masks, self.mean)
-
-    def without_place(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Where calibration saw no mask: outputs [n] that have one."""
-        if self.settings.masks is not None:
-            return np.zeros(len(values), bool)
-        return np.asarray(is_masked(values).any(axis=1))
 
     def widened(
         self, left: NDArray[np.bool_], constants: NDArray[np.float32], changes: Mapping[str, object]

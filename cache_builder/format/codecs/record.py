@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -13,6 +14,17 @@ from cache_builder.format.codecs.fields import Fields
 from cache_builder.format.errors import FormatError
 
 Shuffle = Literal["noshuffle", "bitshuffle"]
+
+
+class Part(StrEnum):
+    """Which fields of a record."""
+
+    WHOLE = "whole"
+    """All of them."""
+    SHARED = "shared"
+    """Those that all views of a tile have in common; they come first."""
+    OWN = "own"
+    """The others."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,21 @@ class RecordLayout:
                 )
                 offset += fields[-1].nbytes
         return tuple(fields)
+
+    def part(self, part: Part) -> RecordLayout:
+        """The layout of some of the fields alone: a record is its shared part, then its own."""
+        if part is Part.WHOLE:
+            return self
+        return record_layout(
+            tuple(column for column in self.columns if column.shared == (part is Part.SHARED))
+        )
+
+    @cached_property
+    def shared_bytes(self) -> int:
+        """Bytes at the beginning of a packed record that all views of a tile have in common."""
+        order = [field.shared for field in self.fields]
+        assert order == sorted(order, reverse=True), "fields that views share come first"
+        return self.part(Part.SHARED).record_bytes
 
     @cached_property
     def record_bytes(self) -> int:

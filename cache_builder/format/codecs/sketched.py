@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from cache_builder.format.codecs.contract import CodecSettings, Header, Ranked
+from cache_builder.format.codecs.contract import Header
 from cache_builder.format.codecs.fields import Fields
-from cache_builder.format.codecs.masking import MaskSection, is_masked, unmasked
+from cache_builder.format.codecs.masked import Masking, MaskingSettings
 from cache_builder.format.codecs.record import Column
 from cache_builder.format.errors import DataError, FormatError
 
@@ -25,7 +24,7 @@ def index_bits(classes: int) -> int:
     return 8 if classes <= 2**8 else 16 if classes <= 2**16 else 32
 
 
-class SketchedSettings(CodecSettings):
+class SketchedSettings(MaskingSettings):
     """Settings that every codec with a sketch has. Each declares its own, in the order of its JSON."""
 
     if TYPE_CHECKING:
@@ -34,12 +33,6 @@ class SketchedSettings(CodecSettings):
         tail_rank: int
         tail_wide: int
         tail_step: float
-        masks: MaskSection | None
-
-    @model_serializer(mode="wrap")
-    def _without_absent_masks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        body: dict[str, Any] = serialize(self)
-        return {key: value for key, value in body.items() if key != "masks" or value is not None}
 
     def headers(self, width: int) -> tuple[Header, ...]:
         """Mean and basis."""
@@ -81,7 +74,7 @@ class SketchedSettings(CodecSettings):
 K = TypeVar("K", bound=SketchedSettings)
 
 
-class Sketched(Ranked[K]):
+class Sketched(Masking[K]):
     """Every class is ``mean + basis^T (step * coef)``; the K largest are stored one by one beside it.
 
     ``mean`` is float32 [C], ``basis`` float32 [r, C] with orthonormal rows.
@@ -91,25 +84,9 @@ class Sketched(Ranked[K]):
     """The largest number that each field of saturating integers holds."""
 
     @property
-    def mean(self) -> NDArray[np.float32]:
-        """float32 [C]; the constant of a class that is masked in every record."""
-        return self.arrays["mean"]
-
-    @property
     def basis(self) -> NDArray[np.float32]:
         """float32 [r, C]."""
         return self.arrays["basis"]
-
-    def settled(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits [n, C] with masks at what they decode to, and not a number where there is no place."""
-        masks = self.settings.masks
-        return values if masks is None else unmasked(values, masks, self.mean)
-
-    def without_place(self, values: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Where calibration saw no mask: outputs [n] that have one."""
-        if self.settings.masks is not None:
-            return np.zeros(len(values), bool)
-        return np.asarray(is_masked(values).any(axis=1))
 
     def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The coefficients [n, r] of logits [n, C] in units of the step, as whole floats."""

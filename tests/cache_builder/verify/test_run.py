@@ -87,7 +87,7 @@ class TestGood:
         report = checked(whole)
         assert failed(report) == {}
         assert [check.name for check in report.checks] == [
-            "manifest", "headers", "tiles", "shards", "records", "statistics", "data",
+            "manifest", "headers", "metadata", "tiles", "shards", "records", "statistics", "data",
         ]  # fmt: skip
         assert report.exit_code == 0
         assert report.verdict() == f"{whole}: ok; not checked: data"
@@ -97,7 +97,7 @@ class TestGood:
         assert failed(report) == {}
         outcomes = {check.name: check.outcome for check in report.checks}
         assert set(outcomes.values()) == {Outcome.OK}
-        assert list(outcomes)[6:] == [
+        assert list(outcomes)[7:] == [
             "ids",
             "labels",
             "sources",
@@ -256,6 +256,22 @@ class TestDamage:
         stored[...] = np.asarray(stored[...]) + 1
         report = checked(own)
         assert f"{array} (array {array} does not match its digest" in failed(report)["headers"]
+        assert report.exit_code == 3
+
+    @pytest.mark.parametrize(
+        ("key", "old", "new"),
+        [
+            ("samples/zarr.json", "group", "grouq"),
+            ("codec/logits/zarr.json", "attributes", "attributer"),
+            ("samples/digest/zarr.json", "uint64", "uint65"),
+            ("records/logits/view/zarr.json", '"row"', '"rov"'),
+        ],
+    )
+    def test_metadata_with_a_flipped_bit(self, own: Path, key: str, old: str, new: str) -> None:
+        file = own / key
+        file.write_text(file.read_text().replace(old, new, 1))
+        report = checked(own)
+        assert key in failed(report)["metadata"]
         assert report.exit_code == 3
 
     def test_partial(self, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_integers_come_back_and_those_beyond_are_cut_off(values: list[int], data
     assert packed.dtype == np.uint8
     assert packed.shape == (3, digits.bytes)
     np.testing.assert_array_equal(digits.unpack(packed), np.clip(integers, -digits.limit, digits.limit))
+    np.testing.assert_array_equal(digits.unpack_first(packed), digits.unpack(packed)[:, 0])
 
 
 def test_every_value_of_a_wide_digit_comes_back() -> None:

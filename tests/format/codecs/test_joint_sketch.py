@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from cache_builder.format import CODECS, DataError, FormatError
-from cache_builder.format.codecs.digits import WIDE
+from cache_builder.format.codecs.digits import WIDE, Digits
 from cache_builder.format.codecs.fields import log_sum_exp, stored_first
 from cache_builder.format.codecs.joint_sketch import SAMPLE, VIEW, JointSketch
 from cache_builder.format.codecs.masking import LOWEST, MaskSection
@@ -137,6 +137,13 @@ class TestSketch:
         expected = (6 * 32767 + 4 * 32767 * 64) * round(7.99 * 4096)
         assert codec.sketched(common, own)[0].tolist() == [expected] * CLASSES
 
+    def test_the_basis_is_converted_once(self) -> None:
+        codec = fitted(LOGITS)
+        codec.encode(LOGITS[:2], 2)
+        first = codec.integer_basis
+        codec.encode(LOGITS[2:4], 2)
+        assert codec.integer_basis is first
+
     def test_coefficients_at_the_end_of_their_digits_are_counted(self) -> None:
         fields = CODEC.encode(LOGITS, VIEWS)
         assert CODEC.saturated(fields) < 0.01 * 10 * len(LOGITS)
@@ -163,6 +170,17 @@ class TestInvalid:
     def test_zeros_are_no_valid_record(self) -> None:
         zeros = CODEC.unpack(np.zeros((2, CODEC.layout.record_bytes), np.uint8))
         assert CODEC.usable(zeros).tolist() == [False, False]
+
+    def test_whether_it_is_valid_is_told_without_its_other_integers(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fields = CODEC.encode(LOGITS[:4], 2)
+
+        def unpack(self: Digits, packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+            raise AssertionError("all integers of a record were unpacked")
+
+        monkeypatch.setattr(Digits, "unpack", unpack)
+        assert CODEC.usable(fields).all()
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     def test_logits_that_are_not_finite_are_refused(self, bad: float) -> None:

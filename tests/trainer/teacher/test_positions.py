@@ -14,6 +14,7 @@ from cache_builder.tensors.decode import RecordDecoder
 from tests.format.position_caches import COUNTS_OF_ROWS
 from tests.format.test_golden import GOLDEN
 from tests.trainer.servers import server
+from trainer.replay.view_dataset import ReplayDataset
 from trainer.run.inputs import open_teacher
 from trainer.teacher import remote
 from trainer.teacher.client import TeacherCache
@@ -87,6 +88,12 @@ def test_who_takes_one_record_a_row_says_so(cache: TeacherCache) -> None:
 def test_training_says_so(kind: str) -> None:
     with ExitStack() as stack, pytest.raises(ConfigError, match="which kdtrain does not know yet"):
         open_teacher(str(GOLDEN / f"v3/{kind}.zarr"), stack)
+
+
+def test_the_data_set_of_a_training_loop_says_so(cache: TeacherCache) -> None:
+    """Before it looks for samples of the data."""
+    with pytest.raises(ConfigError, match=r"several positions a sample .* which ReplayDataset does not know"):
+        ReplayDataset(cache, "digits:train")
 
 
 @pytest.mark.parametrize("rows", [np.array([True, False]), [1.7], ["a"]])
