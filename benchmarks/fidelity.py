@@ -8,8 +8,8 @@ Fonts must be installed (``python -m benchmarks.glyphs --packages``). The folder
 random order; the codec is fitted on others. Gradients are those of a student trained for two epochs.
 
 *kdcache* is codec ``joint-sketch``, which looks at 8 views of a sample at once; *class-sketch* and the other
-systems see each view alone. Gradients are of the same two views of the same samples for all of them. Rows in
-``results/fidelity_losses.json`` that are of the same networks are kept: remove it to measure all of them anew.
+systems see each view alone. Gradients are of the same two views of the same samples for all of them. Rows
+in ``results/fidelity_losses.json`` that are of the same networks are kept: remove it to measure all anew.
 """
 
 from __future__ import annotations
@@ -239,8 +239,8 @@ def write(rows: list[Measured]) -> None:
         f"{len(counted)} losses ({', '.join(counted)}). Left out of the least, because live logits rounded "
         f"to bfloat16 already turn its gradient: {chaos}. Bytes: of the teacher's output, after each "
         "system's own compression, of records in random order. kdcache is codec joint-sketch on "
-        f"{GRADIENTS} samples in {VIEWS} views, fitted to {JOINT_FITTED:,} others; class-sketch, the codec of "
-        f"kdcache's earlier releases, and the other systems see each view alone, of {2 * MEASURED:,}. "
+        f"{GRADIENTS} samples in {VIEWS} views, fitted to {JOINT_FITTED:,} others; class-sketch, "
+        f"the codec of earlier releases, and the other systems see each view alone, of {2 * MEASURED:,}. "
         f"{measured_when(rows)}"
     )
     write_results("fidelity", "What a byte buys: kdcache and other encodings", columns,
