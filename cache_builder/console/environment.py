@@ -16,7 +16,12 @@ _KINDS = ("http", "https", "all")
 
 VARIABLES = {
     "KDCACHE_ACCESS_LOG": "server",
+    "KDCACHE_ALLOWED_HOSTS": "server",
+    "KDCACHE_ALLOW_ANONYMOUS": "server",
+    "KDCACHE_ALLOW_ROOT": "server",
     "KDCACHE_CACHES": "server",
+    "KDCACHE_CONFIG": "the file of settings of `kdcache serve`",
+    "KDCACHE_CORS_ORIGINS": "server",
     "KDCACHE_DRAIN_S": "server",
     "KDCACHE_HOST": "server",
     "KDCACHE_KEEP_ALIVE_S": "server",
@@ -27,7 +32,11 @@ VARIABLES = {
     "KDCACHE_PAGE_BYTES": "server",
     "KDCACHE_PAGE_DIR": "server",
     "KDCACHE_PORT": "server",
+    "KDCACHE_TLS_CERT": "server",
+    "KDCACHE_TLS_KEY": "server",
+    "KDCACHE_TLS_KEY_PASSWORD": "server",
     "KDCACHE_TOKEN": "server and trainer",
+    "KDCACHE_TOKENS": "server",
     "KDCACHE_TRUSTED_CODE": "whatever replays the views of a cache",
     "KDCACHE_WORKERS": "server",
     "KDCACHE_FOLDER": "docker/compose.yaml",
@@ -44,7 +53,7 @@ def check_variables(environment: Mapping[str, str] | None = None) -> None:
     if unknown:
         raise ConfigError(
             f"the environment has {', '.join(map(_with_near, unknown))}, which kdcache does not know: unset "
-            "what is misspelt; `python -m logit_server --help` lists the server's variables"
+            "what is misspelt; `kdcache serve --help` lists the server's settings"
         )
 
 
