@@ -11,8 +11,10 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.cors import with_cors
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
@@ -40,7 +42,7 @@ def create_app(
     catalog: Catalog | None = None,
     pages: Path | None = None,
     parent: int | None = None,
-) -> Envelope:
+) -> ASGIApp:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
@@ -63,7 +65,7 @@ def create_app(
         ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
     }
-    return Envelope(api, state, shortcuts)
+    return with_cors(Envelope(api, state, shortcuts), settings.cors_origins)
 
 
 @contextlib.asynccontextmanager
@@ -71,8 +73,12 @@ async def _running(state: State, shared: Path | None, parent: int | None) -> Asy
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
-        async with state.pages.refreshing(), _stopping_with(parent):
-            yield
+        watch = asyncio.create_task(state.access.tokens.watch())
+        try:
+            async with state.pages.refreshing(), _stopping_with(parent):
+                yield
+        finally:
+            watch.cancel()
 
 
 @contextlib.asynccontextmanager

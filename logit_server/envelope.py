@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import itertools
 import re
 import secrets
@@ -12,14 +11,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
-from logit_server.errors import REQUEST_ID_KEY, OverloadedError, UnauthorizedError, respond_to
-from logit_server.state import HEAD_KEY, SCOPE_KEY, State
+from logit_server.access import HEALTH_PATHS
+from logit_server.errors import REQUEST_ID_KEY, OverloadedError, respond_to
+from logit_server.hosts import Hosts
+from logit_server.page_headers import ON_ALL, Header, page_headers
+from logit_server.served_caches import Catalog
+from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
 from logit_server.wire import check_no_key_twice
 
 _PROGRESS = "kdcache.progress"
 _BELOW = f"{CACHES_PATH}/"
 _ID_HEADER = ID_HEADER.lower().encode()
-_HEALTH = ("/healthz", "/readyz")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -27,7 +29,8 @@ class Envelope:
     """An ASGI application around another one.
 
     Gives every answer ``X-Request-Id`` (the client's own, where it sent a sane one) and, under
-    ``/v1/caches/{name}``, ``X-KDCache-Id``; refuses requests beyond ``max_in_flight`` with 503; answers HEAD
+    ``/v1/caches/{name}``, ``X-KDCache-Id``; refuses requests to other names than the server's, and those
+    without a token where there are tokens; refuses requests beyond ``max_in_flight`` with 503; answers HEAD
     wherever GET is answered.
 
     ``shortcuts``: applications by (method, path). The application inside routes these to the same ones,
@@ -40,8 +43,7 @@ class Envelope:
         self._shortcuts = shortcuts
         self._in_flight = 0
         self._limit = state.settings.max_in_flight
-        token = state.settings.token
-        self._token = token.get_secret_value().encode() if token else None
+        self._hosts = Hosts(state.settings, has_tokens=not state.access.tokens.is_empty)
         self._run_id = secrets.token_hex(4)
         self._count = itertools.count(1)
 
@@ -54,15 +56,18 @@ class Envelope:
             # A copy: the server below still sees HEAD in its own scope and sends no body.
             scope = {**scope, "method": "GET", HEAD_KEY: True}
         scope[SCOPE_KEY] = self._state
-        send = self._stamping(scope, send)
+        stamps = self._stamps(scope)
+        send = _stamping(scope, send, stamps)
         self._in_flight += 1
         try:
+            self._hosts.check(scope)
+            scope[CATALOG_KEY] = catalog = self._state.access.check(scope, self._state.catalog)
+            is_known = _stamp_cache(stamps, scope["path"], catalog)
             self._check_room(scope["path"])
-            self._check_token(scope)
             if b"&" in scope["query_string"]:
                 check_no_key_twice(scope["query_string"])
-            app = self._shortcuts.get((scope["method"], scope["path"]), self.app)
-            await app(scope, receive, send)
+            shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
+            await (shortcut or self.app)(scope, receive, send)
         except ClientDisconnect:
             # Nobody is left to answer, and clients that stop or lose patience are no event for the log.
             pass
@@ -81,44 +86,44 @@ class Envelope:
             await response(scope, receive, send)
 
     def _check_room(self, path: str) -> None:
-        if self._in_flight > self._limit and path not in _HEALTH:
+        if self._in_flight > self._limit and path not in HEALTH_PATHS:
             raise OverloadedError(
                 f"{self._in_flight} requests at once, the limit of this worker is {self._limit}; "
                 "try again in a second"
             )
 
-    def _check_token(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in _HEALTH:
-            return
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, token = given.partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
-            raise UnauthorizedError(
-                "this server answers only with its token: send it as `Authorization: Bearer TOKEN` "
-                "(kdtrain takes it from KDCACHE_TOKEN)"
-            )
-
-    def _stamping(self, scope: Scope, send: Send) -> Send:
+    def _stamps(self, scope: Scope) -> list[Header]:
+        """The headers of every answer."""
         request_id = self._request_id(scope)
         scope[REQUEST_ID_KEY] = request_id.decode()
-        stamps = [(b"x-request-id", request_id)]
-        path: str = scope["path"]
-        name = path[len(_BELOW) :].partition("/")[0] if path.startswith(_BELOW) else ""
-        if (served := self._state.catalog.get(name)) is not None:
-            stamps.append((_ID_HEADER, served.cache_id.encode()))
-
-        async def stamped(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *stamps]
-                scope[_PROGRESS] = "started"
-            elif not message.get("more_body"):
-                scope[_PROGRESS] = "finished"
-            await send(message)
-
-        return stamped
+        return [(b"x-request-id", request_id), *ON_ALL]
 
     def _request_id(self, scope: Scope) -> bytes:
         for key, value in scope["headers"]:
             if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 return bytes(value)
         return f"{self._run_id}-{next(self._count):x}".encode()
+
+
+def _stamp_cache(stamps: list[Header], path: str, catalog: Catalog) -> bool:
+    """Name the cache that a path is about, if the sender may know of it; gives whether there is one."""
+    name = path[len(_BELOW) :].partition("/")[0] if path.startswith(_BELOW) else ""
+    if (served := catalog.get(name)) is None:
+        return False
+    stamps.append((_ID_HEADER, served.cache_id.encode()))
+    return True
+
+
+def _stamping(scope: Scope, send: Send, stamps: list[Header]) -> Send:
+    path: str = scope["path"]
+
+    async def stamped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            message["headers"] = [*headers, *stamps, *page_headers(path, headers)]
+            scope[_PROGRESS] = "started"
+        elif not message.get("more_body"):
+            scope[_PROGRESS] = "finished"
+        await send(message)
+
+    return stamped

@@ -52,12 +52,21 @@ class UnauthorizedError(KDCacheError):
     """The request carries no token of this server."""
 
 
+class ForbiddenError(KDCacheError):
+    """The token of the request is good for other things."""
+
+
+class HostError(KDCacheError):
+    """The request was sent to a name that this server does not have."""
+
+
 class ReplacedCacheError(KDCacheError):
     """Another cache lies by now where the served one was."""
 
 
 STATUSES: dict[type[Exception], int] = {
     UnauthorizedError: 401,
+    ForbiddenError: 403,
     UnknownCacheError: 404,
     UnknownArrayError: 404,
     UnknownSampleError: 404,
@@ -65,6 +74,7 @@ STATUSES: dict[type[Exception], int] = {
     ReplacedCacheError: 410,
     TooLargeError: 413,
     MediaTypeError: 415,
+    HostError: 421,
     RequestError: 422,
     RequestValidationError: 422,
     CorruptCacheError: 500,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from logit_server.access import Access
 from logit_server.pages import Pages
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
 
 SCOPE_KEY = "kdcache.state"
+CATALOG_KEY = "kdcache.catalog"
 HEAD_KEY = "kdcache.head"
 
 
@@ -21,9 +23,13 @@ class State:
 
     settings: Settings
     catalog: Catalog
+    access: Access = field(init=False)
     pages: Pages | None = None
     look: asyncio.Task[None] | None = None
     """At the stores, begun last (see ``/readyz``)."""
+
+    def __post_init__(self) -> None:
+        self.access = Access(self.settings)
 
     @property
     def running_pages(self) -> Pages:
@@ -39,9 +45,15 @@ def state_of(request: Request) -> State:
     return state
 
 
+def catalog_of(request: Request) -> Catalog:
+    """The caches that the sender of a request may know of: answers tell of no others."""
+    catalog: Catalog = request.scope[CATALOG_KEY]
+    return catalog
+
+
 def cache_of(request: Request) -> ServedCache:
     """The cache named in the path; :class:`UnknownCacheError` where it is not served."""
-    return state_of(request).catalog.find(request.path_params["name"])
+    return catalog_of(request).find(request.path_params["name"])
 
 
 def pages_of(request: Request) -> Pages:

@@ -71,7 +71,7 @@ def test_a_full_server_says_when_to_return_and_stays_healthy(cache_path: Path) -
     with serving(Settings(caches=(str(cache_path),), port=0, max_in_flight=1)) as base:
         split = urllib.parse.urlsplit(base)
         with socket.create_connection((split.hostname or "", split.port or 0)) as slow:
-            head = "POST /v1/caches/synthetic/records HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+            head = "POST /v1/caches/synthetic/records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
             slow.sendall(head.encode() + b"Content-Type: application/vnd.kdcache.rows\r\n\r\n")
             refused = wait_for(base, 503)
             assert refused.json()["error"] == "OverloadedError"
