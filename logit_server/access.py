@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from starlette.types import Scope as RequestScope
 
 from logit_server.errors import ForbiddenError, UnauthorizedError
@@ -19,9 +21,11 @@ _NOTHING = Catalog([])
 class Access:
     """Looks at the token of each request."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
+        """``folder``: of the run, where its workers keep the tokens that were good last."""
         token = settings.token
-        self.tokens = TokenBook(token.get_secret_value() if token else None, settings.tokens)
+        self.tokens = TokenBook(token.get_secret_value() if token else None, settings.tokens, folder)
+        self._is_open = self.tokens.is_empty
         self._of: Catalog | None = None
         self._visible: dict[Token, Catalog] = {}
 
@@ -30,7 +34,7 @@ class Access:
 
         Raises :class:`UnauthorizedError` without a token, :class:`ForbiddenError` for one of another scope.
         """
-        if self.tokens.is_empty:
+        if self._is_open:
             return catalog
         path: str = scope["path"]
         token = self._token_of(scope)
@@ -64,9 +68,12 @@ class Access:
         return self._visible[token]
 
 
-def check_access(settings: Settings) -> None:
-    """Raise :class:`ConfigError` for files of tokens, certificates or keys that are not right."""
-    Access(settings)
+def check_access(settings: Settings, folder: Path) -> None:
+    """Keep the tokens for the workers of a run, and look at the files of the certificate and its key.
+
+    Raises :class:`ConfigError` for what is not right in them.
+    """
+    Access(settings, folder)
     tls_arguments(settings)
 
 

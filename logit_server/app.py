@@ -49,7 +49,7 @@ def create_app(
     (caches that are open already), ``pages`` (the page folder) and ``parent`` (the process without which
     the worker stops); alone, an application makes its own.
     """
-    state = State(settings, catalog or open_catalog(settings))
+    state = State(settings, catalog or open_catalog(settings), pages)
     api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,

@@ -25,13 +25,19 @@ _CSP = b"content-security-policy"
 
 def page_headers(path: str, headers: Iterable[Header]) -> tuple[Header, ...]:
     """What is added to an answer with these headers: to pages, unless their route has a policy of its own."""
-    named = dict(headers)
-    if not named.get(b"content-type", b"").startswith(b"text/html"):
+    if not _is_page(headers):
         return ()
-    policy = () if _CSP in named else ((_CSP, _POLICIES.get(path, _CLOSED)),)
+    policy = () if _CSP in dict(headers) else ((_CSP, _POLICIES.get(path, _CLOSED)),)
     return (
         *policy,
         (b"referrer-policy", b"no-referrer"),
         (b"x-frame-options", b"DENY"),
         (b"cross-origin-opener-policy", b"same-origin"),
     )
+
+
+def _is_page(headers: Iterable[Header]) -> bool:
+    for key, value in headers:
+        if key == b"content-type":
+            return value.startswith(b"text/html")
+    return False

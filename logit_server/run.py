@@ -42,7 +42,6 @@ def serve(settings: Settings) -> None:
     Raises a :class:`KDCacheError` before the port is taken: for a cache that is missing, incomplete or
     damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
     """
-    check_access(settings)
     catalog = open_catalog(settings)
     with (
         contextlib.suppress(KeyboardInterrupt, _Stopped),
@@ -50,6 +49,7 @@ def serve(settings: Settings) -> None:
         run_folder(settings.page_dir) as folder,
         bound(settings) as listener,
     ):
+        check_access(settings, folder)
         announce(catalog, base_url(listener, scheme_of(settings)))
         if settings.workers == 1:
             app = create_app(settings, catalog=catalog, pages=folder)

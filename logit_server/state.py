@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path
 
 from starlette.requests import Request
 
@@ -23,13 +24,15 @@ class State:
 
     settings: Settings
     catalog: Catalog
+    folder: InitVar[Path | None] = None
+    """Of the run, where several workers share it."""
     access: Access = field(init=False)
     pages: Pages | None = None
     look: asyncio.Task[None] | None = None
     """At the stores, begun last (see ``/readyz``)."""
 
-    def __post_init__(self) -> None:
-        self.access = Access(self.settings)
+    def __post_init__(self, folder: Path | None) -> None:
+        self.access = Access(self.settings, folder)
 
     @property
     def running_pages(self) -> Pages:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 import logging
+import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ WATCH_S = 1.0
 logger = logging.getLogger("logit_server")
 
 _PREFIX = "sha256:"
+_KEPT = "tokens.toml"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -52,7 +55,16 @@ def new_token(name: str) -> tuple[str, str]:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"--new-token {name!r}: the name of a token is made of letters, digits, - and _")
     token = f"kdc_{secrets.token_urlsafe(32)}"
-    return token, f'{name} = {{ hash = "{hash_of(token.encode())}", scopes = ["{Scope.READ}"] }}'
+    return token, line_of(name, Token(hash=hash_of(token.encode())))
+
+
+def line_of(name: str, token: Token) -> str:
+    """A token as a line of the file of tokens. JSON's strings and lists are those of TOML."""
+    key = name if _NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    seen = (
+        "" if token.caches is None else f", caches = {json.dumps(sorted(token.caches), ensure_ascii=False)}"
+    )
+    return f'{key} = {{ hash = "{token.hash}", scopes = {json.dumps(sorted(token.scopes))}{seen} }}'
 
 
 def hash_of(token: bytes) -> str:
@@ -97,12 +109,16 @@ def _parsed(path: Path, name: str, value: object) -> Token:
 class TokenBook:
     """The tokens that are good just now."""
 
-    def __init__(self, token: str | None, file: Path | None) -> None:
-        """``token``: one that may do everything. Raises :class:`ConfigError` for a file that is not right."""
+    def __init__(self, token: str | None, file: Path | None, folder: Path | None = None) -> None:
+        """``token``: one that may do everything. ``folder``: of the run, shared by its workers.
+
+        Raises :class:`ConfigError` for a file that is not right, unless another worker has kept good tokens.
+        """
         self._always = {} if token is None else {"KDCACHE_TOKEN": token_of_everything(token)}
         self._file = file
+        self._kept = folder and folder / _KEPT
         self._seen = b"" if file is None else _content(file)
-        self._tokens: Mapping[str, Token] = ({} if file is None else read_tokens(file)) | self._always
+        self._tokens: Mapping[str, Token] = self._always if file is None else self._at_start(file)
 
     @property
     def is_empty(self) -> bool:
@@ -133,11 +149,30 @@ class TokenBook:
             return
         self._seen = content
         try:
-            self._tokens = read_tokens(file) | self._always
+            self._tokens = self._taken(file)
         except ConfigError as error:
             logger.error("%s; the tokens of before stay valid", error)
         else:
             logger.info("the file of tokens was read again: %s", ", ".join(sorted(self._tokens)))
+
+    def _at_start(self, file: Path) -> dict[str, Token]:
+        try:
+            return self._taken(file)
+        except ConfigError as error:
+            if self._kept is None or not self._kept.exists():
+                raise
+            # A worker that takes the place of one that died must not end the whole server.
+            logger.error("%s; the tokens of before stay valid", error)
+            return read_tokens(self._kept) | self._always
+
+    def _taken(self, file: Path) -> dict[str, Token]:
+        """The tokens of the file, kept for workers that start while it is not right."""
+        tokens = read_tokens(file)
+        if self._kept is not None:
+            making = self._kept.with_suffix(f".{os.getpid()}")
+            making.write_text("".join(f"{line_of(*item)}\n" for item in tokens.items()), "utf-8")
+            making.replace(self._kept)
+        return tokens | self._always
 
 
 def _content(file: Path) -> bytes | None:

@@ -136,7 +136,7 @@ def test_two_workers_answer_alike_and_share_their_pages(
             answered_by |= set(pool.map(ask, range(60)))
     assert len(answered_by) == 2
     assert sorted(page.name for page in folder.rglob("*.page")) == [
-        f"{cache.manifest.cache_id}-{view:05d}.page" for view in range(3)
+        f"{cache.manifest.cache_id}-{view:05d}-whole.page" for view in range(3)
     ]
 
 

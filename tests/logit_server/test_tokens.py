@@ -72,6 +72,20 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         TokenBook(None, tmp_path / "nowhere.toml")
 
 
+def test_a_worker_that_starts_while_the_file_is_broken_takes_the_tokens_of_the_others(tmp_path: Path) -> None:
+    line = f'"ann of lab" = {{ hash = "{HASH}", scopes = ["metrics"], caches = ["vit_l", "ü"] }}'
+    file = written(tmp_path / "t", line)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = TokenBook("other", file, folder)
+    file.write_text("ann = [")
+    second = TokenBook("other", file, folder)
+    assert second.find(b"secret") == first.find(b"secret") is not None
+    assert second.find(b"other") is not None
+    with pytest.raises(ConfigError, match="is not TOML"):
+        TokenBook("other", file, tmp_path)
+
+
 def test_a_changed_file_is_read_again_and_a_broken_one_is_not_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
