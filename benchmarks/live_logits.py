@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,13 +27,21 @@ _TOLD = 25
 """Passes between two lines of progress."""
 
 Floats = NDArray[np.float32]
+Kept = TypeVar("Kept", bound=np.generic)
 See = Callable[[Tensor], Tensor]
 
 
-def plan_of(teacher: str, data: str) -> Plan:
+def plan_of(teacher: str, data: str, recipe: str | None = None, views: int = VIEWS) -> Plan:
     """What ``kdcache build --teacher T --data D --ignore-labels`` would do."""
     return make_plan(
-        BuildSettings(teacher=(teacher,), data=data, out="not-written.zarr", views=VIEWS, ignore_labels=True)
+        BuildSettings(
+            teacher=(teacher,),
+            data=data,
+            out="not-written.zarr",
+            views=views,
+            recipe=recipe,
+            ignore_labels=True,
+        )
     )
 
 
@@ -50,12 +59,12 @@ def captured(plan: Plan, rows: NDArray[np.int64], views: int = VIEWS, see: See |
     return np.concatenate(out)
 
 
-def kept(path: Path, make: Callable[[], Floats]) -> Floats:
+def kept(path: Path, make: Callable[[], NDArray[Kept]]) -> NDArray[Kept]:
     """What a file holds; made and kept where it is not there."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npy")
         np.save(partial, make())
         partial.rename(path)
-    found: Floats = np.load(path)
+    found: NDArray[Kept] = np.load(path)
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
 
 from starlette.types import Scope as RequestScope
@@ -56,7 +58,11 @@ class Access:
     def _token_of(self, scope: RequestScope) -> Token | None:
         given = dict(scope["headers"]).get(b"authorization", b"")
         scheme, _, token = given.partition(b" ")
-        return self.tokens.find(token.strip()) if scheme.lower() == b"bearer" else None
+        if scheme.lower() == b"basic":
+            token = _password(token)
+        elif scheme.lower() != b"bearer":
+            return None
+        return self.tokens.find(token.strip())
 
     def _seen_by(self, token: Token, catalog: Catalog) -> Catalog:
         if token.caches is None:
@@ -66,6 +72,14 @@ class Access:
         if token not in self._visible:
             self._visible[token] = catalog.only(token.caches)
         return self._visible[token]
+
+
+def _password(credentials: bytes) -> bytes:
+    """The password of Basic authentication (RFC 7617): browsers ask for one, and take no bearer token."""
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def check_access(settings: Settings, folder: Path) -> None:

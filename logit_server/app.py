@@ -8,23 +8,36 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.compression import Compressed
+from logit_server.connections import CONNECTIONS_KEY
 from logit_server.cors import with_cors
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
-from logit_server.routes import caches, health, records, samples
+from logit_server.routes import caches, health, records, samples, store, views, web
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
+from logit_server.web.static_files import PackageFiles
+from logit_server.web.worker import Web
 
-ROUTERS = (caches.router, samples.router, records.plain_router, records.router, health.router)
+ROUTERS = (
+    caches.router,
+    samples.router,
+    records.plain_router,
+    views.router,
+    store.router,
+    health.router,
+    web.router,
+)
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
 
 _WATCH_S = 1.0
@@ -54,31 +67,33 @@ def create_app(
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
-        lifespan=lambda _: _running(state, pages, parent),
+        lifespan=lambda api: _running(state, api.state.web, pages, parent),
+        docs_url=None,  # ours needs no internet: see routes/web.py
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=dict.fromkeys((*STATUSES, HTTPException), respond_to),
     )
     for router in ROUTERS:
         api.include_router(router)
+    api.state.web = Web(state)
+    api.mount("/static", PackageFiles())
     shortcuts = {
         ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
     }
-    return with_cors(Envelope(api, state, shortcuts), settings.cors_origins)
+    return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
 
 
 @contextlib.asynccontextmanager
-async def _running(state: State, shared: Path | None, parent: int | None) -> AsyncIterator[None]:
+async def _running(
+    state: State, people: Web, shared: Path | None, parent: int | None
+) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
-        watch = asyncio.create_task(state.access.tokens.watch())
-        try:
-            async with state.pages.refreshing(), _stopping_with(parent):
-                yield
-        finally:
-            watch.cancel()
+        watched, tokens = state.connections.watched(), state.access.tokens.watched()
+        async with state.pages.refreshing(), people.running(), watched, tokens, _stopping_with(parent):
+            yield {CONNECTIONS_KEY: state.connections}
 
 
 @contextlib.asynccontextmanager

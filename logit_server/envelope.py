@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-import secrets
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,9 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
 from logit_server.access import HEALTH_PATHS
-from logit_server.errors import REQUEST_ID_KEY, OverloadedError, respond_to
+from logit_server.errors import REQUEST_ID_KEY, respond_to
 from logit_server.hosts import Hosts
 from logit_server.page_headers import ON_ALL, Header, page_headers
+from logit_server.request_ids import request_id_of
 from logit_server.served_caches import Catalog
 from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
 from logit_server.wire import check_no_key_twice
@@ -22,7 +20,6 @@ from logit_server.wire import check_no_key_twice
 _PROGRESS = "kdcache.progress"
 _BELOW = f"{CACHES_PATH}/"
 _ID_HEADER = ID_HEADER.lower().encode()
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Envelope:
@@ -41,11 +38,8 @@ class Envelope:
         self.app = app
         self._state = state
         self._shortcuts = shortcuts
-        self._in_flight = 0
-        self._limit = state.settings.max_in_flight
+        self._admission = state.admission
         self._hosts = Hosts(state.settings, has_tokens=not state.access.tokens.is_empty)
-        self._run_id = secrets.token_hex(4)
-        self._count = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -56,14 +50,15 @@ class Envelope:
             # A copy: the server below still sees HEAD in its own scope and sends no body.
             scope = {**scope, "method": "GET", HEAD_KEY: True}
         scope[SCOPE_KEY] = self._state
-        stamps = self._stamps(scope)
+        stamps = _stamps(scope)
         send = _stamping(scope, send, stamps)
-        self._in_flight += 1
+        self._admission.enter()
         try:
             self._hosts.check(scope)
             scope[CATALOG_KEY] = catalog = self._state.access.check(scope, self._state.catalog)
             is_known = _stamp_cache(stamps, scope["path"], catalog)
-            self._check_room(scope["path"])
+            if scope["path"] not in HEALTH_PATHS:
+                self._admission.check_room()
             if b"&" in scope["query_string"]:
                 check_no_key_twice(scope["query_string"])
             shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
@@ -74,7 +69,7 @@ class Envelope:
         except Exception as error:  # noqa: BLE001 - the table has a status for every exception
             await self._answer(error, scope, receive, send)
         finally:
-            self._in_flight -= 1
+            self._admission.leave()
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         progress = scope.get(_PROGRESS)
@@ -85,24 +80,12 @@ class Envelope:
             response = await respond_to(Request(scope), error)
             await response(scope, receive, send)
 
-    def _check_room(self, path: str) -> None:
-        if self._in_flight > self._limit and path not in HEALTH_PATHS:
-            raise OverloadedError(
-                f"{self._in_flight} requests at once, the limit of this worker is {self._limit}; "
-                "try again in a second"
-            )
 
-    def _stamps(self, scope: Scope) -> list[Header]:
-        """The headers of every answer."""
-        request_id = self._request_id(scope)
-        scope[REQUEST_ID_KEY] = request_id.decode()
-        return [(b"x-request-id", request_id), *ON_ALL]
-
-    def _request_id(self, scope: Scope) -> bytes:
-        for key, value in scope["headers"]:
-            if key == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                return bytes(value)
-        return f"{self._run_id}-{next(self._count):x}".encode()
+def _stamps(scope: Scope) -> list[Header]:
+    """The headers of every answer."""
+    request_id = request_id_of(scope["headers"])
+    scope[REQUEST_ID_KEY] = request_id.decode()
+    return [(b"x-request-id", request_id), *ON_ALL]
 
 
 def _stamp_cache(stamps: list[Header], path: str, catalog: Catalog) -> bool:
@@ -115,12 +98,10 @@ def _stamp_cache(stamps: list[Header], path: str, catalog: Catalog) -> bool:
 
 
 def _stamping(scope: Scope, send: Send, stamps: list[Header]) -> Send:
-    path: str = scope["path"]
-
     async def stamped(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = message.get("headers", ())
-            message["headers"] = [*headers, *stamps, *page_headers(path, headers)]
+            message["headers"] = [*headers, *stamps, *page_headers(headers)]
             scope[_PROGRESS] = "started"
         elif not message.get("more_body"):
             scope[_PROGRESS] = "finished"

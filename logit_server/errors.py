@@ -24,12 +24,32 @@ class RequestError(KDCacheError):
     """A request that cannot be answered: a value is malformed or out of range."""
 
 
+class MalformedRequestError(RequestError):
+    """What came is no request of HTTP/1.1."""
+
+
+class SlowClientError(RequestError):
+    """A request did not come within its time."""
+
+
+class TargetTooLongError(RequestError):
+    """The path and the query are longer than this server takes."""
+
+
+class HeaderTooLargeError(RequestError):
+    """The header is larger than this server takes."""
+
+
 class UnknownCacheError(RequestError):
     """No cache of that name or id is served."""
 
 
 class UnknownArrayError(RequestError):
     """The cache has no such array."""
+
+
+class UnknownObjectError(RequestError):
+    """The store of the cache has no such object."""
 
 
 class TooLargeError(RequestError):
@@ -42,6 +62,14 @@ class MediaTypeError(RequestError):
 
 class NotAcceptableError(RequestError):
     """The client takes none of the types this server can answer with."""
+
+
+class RangeError(RequestError):
+    """A range of bytes that lies beyond the end. ``headers``: what the answer has to say."""
+
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
 
 
 class OverloadedError(KDCacheError):
@@ -65,18 +93,24 @@ class ReplacedCacheError(KDCacheError):
 
 
 STATUSES: dict[type[Exception], int] = {
+    MalformedRequestError: 400,
     UnauthorizedError: 401,
     ForbiddenError: 403,
     UnknownCacheError: 404,
     UnknownArrayError: 404,
+    UnknownObjectError: 404,
     UnknownSampleError: 404,
     NotAcceptableError: 406,
+    SlowClientError: 408,
     ReplacedCacheError: 410,
     TooLargeError: 413,
+    TargetTooLongError: 414,
     MediaTypeError: 415,
+    RangeError: 416,
     HostError: 421,
     RequestError: 422,
     RequestValidationError: 422,
+    HeaderTooLargeError: 431,
     CorruptCacheError: 500,
     OverloadedError: 503,
     StorageError: 503,
@@ -106,9 +140,11 @@ def error_response(error: Exception) -> Response:
     if status == 503:
         headers["retry-after"] = str(RETRY_AFTER_S)
     if status == 401:
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = 'Bearer, Basic realm="kdcache: the token is the password"'
     if isinstance(error, HTTPException):
-        headers |= dict(error.headers or {})
+        headers |= _headers_of(error)
+    if isinstance(error, RangeError):
+        headers |= error.headers
     body = json.dumps({"error": name, "detail": detail}, ensure_ascii=False).encode()
     return Response(body, status, headers, media_type=JSON)
 
@@ -142,8 +178,17 @@ def _explain(error: HTTPException) -> str:
     if error.status_code == 404:
         return "there is nothing at this path; /openapi.json lists what there is"
     if error.status_code == 405:
-        return f"this path takes {dict(error.headers or {}).get('Allow', 'other methods')} only"
+        return f"this path takes {_headers_of(error).get('Allow', 'other methods')} only"
     return error.detail
+
+
+def _headers_of(error: HTTPException) -> dict[str, str]:
+    """The headers of an error; where GET is allowed, HEAD is too, which the envelope routes as GET."""
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        allowed = [method.strip() for method in headers["Allow"].split(",")]
+        headers["Allow"] = ", ".join(allowed + ["HEAD"] * ("GET" in allowed and "HEAD" not in allowed))
+    return headers
 
 
 def _invalid(location: tuple[str | int, ...], message: str, found: object, kind: str) -> str:

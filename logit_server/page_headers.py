@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 Header = tuple[bytes, bytes]
 
@@ -13,21 +13,14 @@ _CLOSED = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     b"connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-# The pages of FastAPI's documentation load their script and style from there.
-_DOCUMENTATION = (
-    b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
-    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_POLICIES: Mapping[str, bytes] = {"/docs": _DOCUMENTATION}
 _CSP = b"content-security-policy"
 
 
-def page_headers(path: str, headers: Iterable[Header]) -> tuple[Header, ...]:
+def page_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
     """What is added to an answer with these headers: to pages, unless their route has a policy of its own."""
     if not _is_page(headers):
         return ()
-    policy = () if _CSP in dict(headers) else ((_CSP, _POLICIES.get(path, _CLOSED)),)
+    policy = () if _CSP in dict(headers) else ((_CSP, _CLOSED),)
     return (
         *policy,
         (b"referrer-policy", b"no-referrer"),

@@ -27,6 +27,7 @@ from logit_server.access import check_access
 from logit_server.app import create_app
 from logit_server.listening import check_listening
 from logit_server.page_folder import run_folder
+from logit_server.protocol import GuardedProtocol
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.tls import scheme_of, tls_arguments
@@ -94,6 +95,7 @@ def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvi
     return uvicorn.Config(
         app,
         factory=factory,
+        http=GuardedProtocol,
         workers=settings.workers,
         lifespan="on",
         ws="none",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
 from cache_builder.format.codecs import Part
-from cache_builder.format.layout import Blocks, record_arrays
+from cache_builder.format.layout import ROOT_ATTRIBUTE, Blocks, record_arrays
+from cache_builder.format.objects import CacheObjects
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
 from logit_server.public_manifest import public_manifest
@@ -39,6 +40,18 @@ class ServedCache:
     def manifest_json(self) -> bytes:
         """The manifest in the format version of the store, with names in place of paths."""
         return json.dumps(public_manifest(self.cache.body), ensure_ascii=False).encode()
+
+    @cached_property
+    def root_json(self) -> bytes:
+        """The ``zarr.json`` of the store's root, which holds the manifest."""
+        attributes = {ROOT_ATTRIBUTE: json.loads(self.manifest_json)}
+        root = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return json.dumps(root, ensure_ascii=False).encode()
+
+    @cached_property
+    def objects(self) -> CacheObjects:
+        """The other objects of the store."""
+        return CacheObjects(self.cache)
 
     @cached_property
     def samples(self) -> int:
@@ -104,10 +117,10 @@ class ServedCache:
         """Bytes of the largest block."""
         return len(self.blocks.rows(0)) * self.record_bytes
 
-    def class_name(self, class_id: int) -> str | None:
-        """What a class is called, where somebody named it."""
-        names = self.cache.class_names
-        return names[class_id] if names and 0 <= class_id < len(names) else None
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """What classes are called, by class id; those that nobody named are missing."""
+        return dict(enumerate(self.cache.class_names or ()))
 
     def check_view(self, view: int) -> int:
         """The view itself, where the cache has it; else :class:`RequestError`."""

@@ -24,6 +24,10 @@ class Settings(AccessSettings):
     caches: Annotated[Listed, Option(is_argument=True, metavar="CACHE...")] = ()
     """Caches to serve: paths or fsspec URLs, or NAME=PATH to serve one under another name than its
     manifest's. In KDCACHE_CACHES they stand between commas, or as a JSON list."""
+    data: Annotated[Listed, Option(metavar="SPEC")] = ()
+    """Data sets whose pictures the pages show, SPEC for every cache or NAME=SPEC for one, such as
+    imagefolder:/data/train. Rendering them needs torch and torchvision, in a process of its own. In
+    KDCACHE_DATA as in KDCACHE_CACHES."""
     host: Annotated[str, Option(panel=_LISTENING)] = "127.0.0.1"
     """Address to listen on; 0.0.0.0 or :: for every one. Other machines are answered with tokens only, unless
     --allow-anonymous says otherwise."""
@@ -42,9 +46,37 @@ class Settings(AccessSettings):
     max_json_records: int = Field(4_096, ge=1)
     """Most records in one answer of decoded JSON."""
     max_body_bytes: ByteSize = Field(default=ByteSize(16 * 2**20), gt=0)
-    """Largest request body that is read."""
+    """Largest request body; a larger one is refused before it is read."""
+    max_bodies_bytes: ByteSize = Field(default=ByteSize(2**30), gt=0)
+    """Most bytes of request bodies that a worker holds at once; a request beyond them gets 503 and
+    Retry-After."""
+    max_large_bodies: int = Field(2, ge=1)
+    """Large JSON bodies that a worker parses at once; others wait for their turn."""
+    max_target_bytes: ByteSize = Field(default=ByteSize(16 * 2**10), gt=0)
+    """Longest path and query of a request; a longer one gets 414."""
+    max_header_bytes: ByteSize = Field(default=ByteSize(32 * 2**10), gt=0)
+    """Largest header of a request with its path and query; a larger one gets 431."""
+    max_headers: int = Field(100, ge=1)
+    """Most header fields of a request; more get 431."""
     max_in_flight: int = Field(512, ge=1)
-    """Requests a worker answers at once; further ones get 503 and Retry-After."""
+    """Requests a worker answers at once; further ones get 503 and Retry-After. A request counts from when its
+    body has come."""
+    max_connections: int = Field(16_384, ge=1)
+    """Connections a worker holds at once. Beyond them, the one that has waited longest for a request is
+    closed for a new one; where all are being answered, a new one gets 503 and Retry-After."""
+    max_unread_bytes: ByteSize = Field(default=ByteSize(2**30), gt=0)
+    """Most bytes of answers that a worker holds for clients that do not read them; beyond them, the
+    connection that has stood still longest is closed."""
+    header_s: float = Field(20, gt=0)
+    """Seconds a client has to send the header of a request; a slower one gets 408."""
+    body_s: float = Field(20, gt=0)
+    """Seconds a client has to send the body of a request, beside those that its bytes take at
+    min_bytes_per_s; a slower one gets 408."""
+    read_s: float = Field(30, gt=0)
+    """Seconds after which the connection is closed to a client that takes its answer more slowly than
+    min_bytes_per_s."""
+    min_bytes_per_s: ByteSize = Field(default=ByteSize(2**10), gt=0)
+    """Slowest rate at which a client may send a body or take an answer for long."""
     keep_alive_s: int = Field(75, ge=1)
     """Seconds an idle connection stays open."""
     drain_s: int = Field(30, ge=0)

@@ -6,9 +6,12 @@ import asyncio
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from logit_server.access import Access
+from logit_server.admission import Admission
+from logit_server.connections import Connections
 from logit_server.pages import Pages
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
@@ -28,11 +31,16 @@ class State:
     """Of the run, where several workers share it."""
     access: Access = field(init=False)
     pages: Pages | None = None
+    records_served: int = 0
+    """Records that this worker sent or began to send."""
     look: asyncio.Task[None] | None = None
     """At the stores, begun last (see ``/readyz``)."""
 
     def __post_init__(self, folder: Path | None) -> None:
         self.access = Access(self.settings, folder)
+        self.admission = Admission(self.settings.max_in_flight)
+        self.connections = Connections(self.settings)
+        self.large_bodies = CapacityLimiter(self.settings.max_large_bodies)
 
     @property
     def running_pages(self) -> Pages:

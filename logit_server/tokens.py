@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -10,7 +11,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -132,6 +133,15 @@ class TokenBook:
             if hmac.compare_digest(hashed, token.hash):
                 found = token
         return found
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Read the file again whenever it has changed, for as long as the context lasts."""
+        watch = asyncio.create_task(self.watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
 
     async def watch(self) -> None:
         """Read the file again whenever it has changed, for ever."""

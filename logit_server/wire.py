@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
@@ -22,21 +22,6 @@ from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError
 # Of an unknown key: what is longer resembles no name.
 _KEY_LENGTH = 60
 _INDEX = np.dtype("<i8")
-
-
-class RecordRequest(BaseModel):
-    """Which records: by sample id or by row, in the order of the answer."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    ids: list[str] | None = Field(None, fail_fast=True, examples=[["cat/1.jpg", "dog/7.jpg"]])
-    rows: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = Field(None, fail_fast=True)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.ids is None) == (self.rows is None):
-            raise ValueError('give either "ids" or "rows"')
-        return self
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -82,33 +67,6 @@ def _as_indices(rows: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
     return rows.view(_INDEX)
 
 
-def parse_record_request(body: bytes, max_ids: int) -> RecordRequest:
-    """A JSON body as a :class:`RecordRequest`; :class:`RequestError` says what is wrong with it."""
-    try:
-        request = RecordRequest.model_validate_json(body)
-        if body.count(b":") > 1:  # a key that is there twice, or an id with a colon in it
-            json.loads(body, object_pairs_hook=_once)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = f"{where} is {shorten(first['input'])}: " if where else ""
-        said = first["msg"].removeprefix("Value error, ")
-        raise RequestError(f'the body must be {{"ids": [...]}} or {{"rows": [...]}}: {what}{said}') from error
-    check_count(len(request.ids or request.rows or ()), max_ids)
-    return request
-
-
-def _once(pairs: list[tuple[str, object]]) -> None:
-    """Raise :class:`RequestError` for a key that an object has twice: of two lists, one would be dropped."""
-    keys = [key for key, _ in pairs]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise RequestError(
-            f"the body has the key {shorten(twice)} {keys.count(twice)} times; give it once, with all of its "
-            "values in one list"
-        )
-
-
 def check_count(count: int, limit: int) -> None:
     """Raise :class:`TooLargeError` for more than ``limit`` records."""
     if count > limit:
@@ -151,7 +109,12 @@ def answer_type(accept: bytes, offers: tuple[str, ...]) -> str:
 
 def check_accepted(request: Request, offer: str) -> None:
     """Raise :class:`NotAcceptableError` where the client does not take ``offer``."""
-    answer_type(request.headers.get("accept", "").encode("latin-1"), (offer,))
+    accepted(request, (offer,))
+
+
+def accepted(request: Request, offers: tuple[str, ...]) -> str:
+    """The offer that the client prefers (see :func:`answer_type`)."""
+    return answer_type(request.headers.get("accept", "").encode("latin-1"), offers)
 
 
 def _parse_range(item: str) -> tuple[str, float]:
@@ -225,12 +188,12 @@ async def no_query(request: Request) -> None:
 
 def check_no_key_twice(query: bytes) -> None:
     """Raise :class:`RequestError` for a key that is given twice: of two views, one would be dropped."""
-    keys = [unquote_plus(pair.partition("=")[0]) for pair in query.decode("latin-1").split("&") if pair]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        raise RequestError(
-            f"query parameter {shorten(twice)} is given {keys.count(twice)} times; give it once"
-        )
+    keys = Counter(
+        unquote_plus(pair.partition("=")[0]) for pair in query.decode("latin-1").split("&") if pair
+    )
+    twice, count = max(keys.items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise RequestError(f"query parameter {shorten(twice)} is given {count} times; give it once")
 
 
 def entity_tag(*parts: object) -> str:

@@ -8,6 +8,7 @@ from itertools import chain
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.build.batches import live_logits, remember, tile_batches
@@ -18,6 +19,8 @@ from cache_builder.build.running import check_finite, rendered, teacher_failures
 from cache_builder.build.teacher_check import PICTURES, check_members, check_teacher
 from cache_builder.calibration import calibrate
 from cache_builder.calibration.contract import Calibration, Scope
+from cache_builder.calibration.pairs import further_groups
+from cache_builder.calibration.topk_tail import nothing_lost
 from cache_builder.console.progress import Progress, searching
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.creation import create, header_digests
@@ -54,7 +57,7 @@ def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Ma
     ``masks``: the teacher masks classes; then also a codec of every class is fitted, to leave them out.
     """
     calibration = _calibrate(plan, progress, masks)
-    for line in calibration.told:
+    for line in (*calibration.told, *nothing_lost(plan.settings.lose, calibration)):
         progress.say(line)
     manifest = plan.manifest
     skip = plan.settings.on_error == "skip"
@@ -81,12 +84,39 @@ def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
     views = len(groups[0][1])
     # Where calibration looks at all that there is, it does so in the build's own batches, once for both.
     is_whole = views == manifest.tiling.views and len(groups) == manifest.data.samples
+    logits = _looked_at(plan, progress, groups, is_whole)
+    further = further_groups(groups, len(logits), manifest.data.samples, classes)
+    if further:
+        progress.say(
+            f"{len(groups) - len(logits)} of the {len(groups)} samples that calibration looked at cannot be "
+            f"read: it looks at {len(further)} others"
+        )
+        logits = np.concatenate([logits, _looked_at(plan, progress, further, is_whole=False)])
+    if len(logits) * views < 2:
+        raise DataError(
+            f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
+            f"--top-k {classes} stores every class and needs none"
+        )
+    records = manifest.data.samples * manifest.views.count
+    covers = (len(groups) + len(further)) * views == records
+    scope = Scope(views, records, covers, searching(progress))
+    return calibrate.fit(logits.reshape(-1, classes), request, codec, scope)
+
+
+def _looked_at(
+    plan: Plan, progress: Progress, groups: list[tuple[int, range]], is_whole: bool
+) -> NDArray[np.float32]:
+    """The teacher's logits [n, views, C] of the rows and views that can be read.
+
+    ``is_whole``: they are all of the first view group, whose logits are kept for its tiles.
+    """
+    manifest, views = plan.manifest, len(groups[0][1])
     of_tiles = (tile_batches(plan, tile) for tile in tiles(manifest) if tile.group == 0)
     tasks = [RenderTask(row, of_row.start, of_row.stop) for row, of_row in groups]
     per_batch = max(1, plan.settings.batch_size // views)
     batches = chain.from_iterable(of_tiles) if is_whole else chunks(tasks, per_batch)
     progress.start("calibrating", len(tasks) * views)
-    logits = np.empty((len(tasks), views, classes), np.float32)
+    logits = np.empty((len(tasks), views, manifest.classes), np.float32)
     done = read = 0
     for batch in rendered(plan, batches):
         with teacher_failures(plan, batch.rows):
@@ -99,15 +129,7 @@ def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:
         read += len(readable)
         done += len(batch.rows) * views
         progress.update(done, last=done == len(tasks) * views)
-    if read * views < 2:
-        raise DataError(
-            f"{plan.settings.data}: fewer than two readable views, so no tail can be fitted; "
-            f"--top-k {classes} stores every class and needs none"
-        )
-    records = manifest.data.samples * manifest.views.count
-    covers = is_whole and views == manifest.views.count
-    scope = Scope(views, records, covers, searching(progress))
-    return calibrate.fit(logits[:read].reshape(-1, classes), request, codec, scope)
+    return logits[:read]
 
 
 def _first_views(plan: Plan) -> Iterator[tuple[Tensor, list[int]]]:

@@ -74,6 +74,7 @@ def build(
 
 def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildResult:
     stored = resumed(plan)
+    _say_what_is_assumed(plan, progress)
     if plan.settings.compile:
         compile_teacher(plan, progress)
     masks = stored is None and look_at_teacher(plan, progress)
@@ -92,6 +93,13 @@ def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildR
     if all(map(writer.is_committed, tiles(manifest))):
         manifest = writer.finish()  # a part stays open
     return replace(result_of(plan, manifest, stats, was_finished=False), order=runner.order.better())
+
+
+def _say_what_is_assumed(plan: Plan, progress: Progress) -> None:
+    """Before the long work: what would make it useless where it is wrong."""
+    for name in ("pictures", "class names"):
+        if name in plan.manifest.environment:
+            progress.say(f"{name}: {plan.manifest.environment[name]}")
 
 
 def _repair(plan: Plan, progress: Progress, hold: Hold) -> None:

@@ -12,9 +12,9 @@ from cache_builder.console.names import (
     DATA_KINDS,
     check_device_name,
     check_precision_name,
-    check_recipe,
 )
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
+from cache_builder.console.recipes import check_recipe
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Decoding
 
@@ -45,12 +45,14 @@ class BuildSettings(Settings):
     takes another entry, FILE#by-order the tensors by their order, whatever they are called. Of an ensemble:
     once for each teacher, in the same order. Default: default."""
     lose: float | None = Field(default=None, gt=0, lt=1)
-    """The most that a record may lose, as a share of the variance of the teacher's logits, measured on views
-    that fitted nothing. Calibration takes the smallest record that loses no more; inspect shows what others
-    would take. Default: 0.02, unless --bytes-per-view says what a record may take."""
+    """The most that a record may lose, as a share of the variance of the teacher's logits. Calibration takes
+    the smallest record that loses no more, measured on views that fitted nothing, or on all views of a cache
+    so small that calibration sees each; inspect shows what others would take. Up to 32 classes are stored one
+    by one: nothing is lost but rounding to 8 bits. Not together with --bytes-per-view. Default: 0.02, where
+    that is not given."""
     bytes_per_view: float | None = Field(default=None, ge=1)
-    """The most bytes that a record should take on disk, instead of --lose. Calibration takes the most
-    faithful record below it."""
+    """The most bytes that a record should take on disk, instead of --lose. Calibration takes the record below
+    it that loses least, and says so where there is none. Default: as many as --lose needs."""
     exact: bool = False
     """Store every logit in 16 bits: float16, or bfloat16 where the teacher computes in it. Nothing is lost
     but rounding; a record takes some 1.8 bytes a class."""

@@ -26,6 +26,8 @@ CALIBRATORS: dict[str, Calibrator] = {
 """By codec name."""
 # What compression leaves of a header, and of logits in 16 bits.
 _HEADER_SHRINKS, _HALVES_SHRINK = 0.65, 0.9
+# A sketch puts one class right and describes others.
+_LEAST_SKETCHED = 3
 
 
 def calibrator(name: str) -> Calibrator:
@@ -71,11 +73,24 @@ def fit(
     """Choose the settings and fit the codec to calibration logits [pairs, C]. Deterministic.
 
     ``scope``: which views of what cache the logits are. Without a name, few classes are stored one by one,
-    where those that the teacher masks in every view do not count.
+    where those that the teacher masks in every view do not count; unless the request says what may be lost
+    and a sketch of what the teacher does not mask is smaller.
     """
-    name = codec or usual_codec(Masks.of(logits).left_count, request)
+    left = Masks.of(logits).left_count
+    name = codec or usual_codec(left, request)
     found = calibrator(name).fit(logits, request, scope)
-    return found if codec else _smaller(found, request, scope)
+    if codec:
+        return found
+    if name == "topk-tail" and request.lose is not None and _LEAST_SKETCHED <= left < logits.shape[1]:
+        sketch = calibrator(usual_codec(logits.shape[1], request)).fit(logits, request, scope)
+        found = min(found, sketch, key=lambda fitted: _whole_bytes(fitted, scope))
+    return _smaller(found, request, scope)
+
+
+def _whole_bytes(found: Calibration, scope: Scope) -> float:
+    """Bytes of a record, with its part of what a cache keeps once where its records are known."""
+    header = sum(array.nbytes for array in found.codec.arrays.values()) * _HEADER_SHRINKS
+    return found.bytes_per_view + (0.0 if scope.records is None else header / scope.records)
 
 
 def _smaller(found: Calibration, request: CodecRequest, scope: Scope) -> Calibration:
@@ -83,8 +98,7 @@ def _smaller(found: Calibration, request: CodecRequest, scope: Scope) -> Calibra
     classes = found.codec.width
     if found.section.chosen is None or scope.records is None:
         return found
-    header = sum(array.nbytes for array in found.codec.arrays.values()) * _HEADER_SHRINKS
-    sketched = found.bytes_per_view + header / scope.records
+    sketched = _whole_bytes(found, scope)
     dense = 2 * _HALVES_SHRINK * classes
     if sketched <= dense:
         return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.calibration.pairs import MAX_PAIRS, MIN_PAIRS, calibration_pairs
+from cache_builder.calibration.pairs import MAX_PAIRS, calibration_pairs, enough_pairs
 from cache_builder.format.codecs import CodecSettings, Ranked
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CalibrationSection, CodecRequest, Manifest
@@ -82,9 +82,9 @@ class Calibrator(ABC):
         """The codec that keeps what was asked for, fitted to logits float32 [pairs, C]. Deterministic."""
 
 
-def few_pairs(pairs: int, classes: int) -> list[str]:
-    """What to say where a sketch was fitted to few pairs."""
-    needed = max(MIN_PAIRS, min(classes, MAX_PAIRS))
+def few_pairs(pairs: int, classes: int, most: int = MAX_PAIRS) -> list[str]:
+    """What to say where a sketch was fitted to few pairs; ``most``: no more are ever looked at."""
+    needed = min(enough_pairs(classes), most)
     if pairs >= needed:
         return []
     return [

@@ -24,6 +24,7 @@ from cache_builder.calibration.contract import (
 )
 from cache_builder.calibration.fidelity import Held, measured_point
 from cache_builder.calibration.joint_fit import Quantised, Spread, codec_of, stored_basis
+from cache_builder.calibration.pairs import most_joint_pairs
 from cache_builder.format.codecs.joint_sketch import BASIS_BITS, VALUE_LIMIT, JointSketch
 from cache_builder.format.manifest import CalibrationSection, CodecRequest, RatePoint
 
@@ -57,8 +58,10 @@ _MISSED = 1.1
 _MEASURED, _SEARCHED = 384, 96
 # ... and of few views that many pairs.
 _MEASURED_PAIRS = 1024
-# Samples whose places and residuals make the tables of these.
-_TAIL_SAMPLES = 160
+# Samples whose places and residuals make the tables of these, and logits of theirs at once.
+_TAIL_SAMPLES, _TAIL_VALUES = 160, 2**23
+# Codecs that are remembered: each has a basis of its own.
+_CODECS = 2
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Search:
             table=table,
             chosen=table.index(point),
         )
-        return Calibration(codec, section, tuple(self._told(point)))
+        return Calibration(codec, section, tuple(self._told(point, section.is_alike)))
 
     def _final(self, codec: JointSketch) -> JointSketch:
         """The codec with mean and basis of all samples: 3 % fewer bytes than of a part (Lite0)."""
@@ -165,13 +168,15 @@ class Search:
         basis = stored_basis(principal_axes(pairs, mean, rank)) * 2**BASIS_BITS
         return JointSketch(codec.settings, codec.width, {**codec.arrays, "mean": mean, "basis": basis})
 
-    def _told(self, point: RatePoint) -> Iterator[str]:
+    def _told(self, point: RatePoint, is_alike: bool) -> Iterator[str]:
         yield from missed_budget(point.bytes_per_view, self.request)
         lose, lost = self.request.lose, point.lost or 0.0
-        if lose is not None and lost > _MISSED * lose:
+        if lose is not None and lost > _MISSED * lose and not is_alike:
             yield f"warning: --lose {lose:g} is missed: the records lose {lost:.2g} of the logits' variance"
         if not self.scope.is_whole:
-            yield from few_pairs(self.logits.shape[0] * self.logits.shape[1], self.logits.shape[2])
+            samples, views, classes = self.logits.shape
+            # Whole samples: where memory bounds them, some views fewer than would fit.
+            yield from few_pairs(samples * views, classes, most_joint_pairs(classes) - views)
 
     def _check_coefficients(self) -> None:
         """Refuse a step with which integers of 16 bits do not reach this teacher's coefficients."""
@@ -318,7 +323,10 @@ class Search:
         found = choice.quantised
         key = choice.rank, choice.finer, found.step
         if key not in self._codecs:
-            some, top_k = self.held[:_TAIL_SAMPLES], self._top_k(found)
+            while len(self._codecs) >= _CODECS:
+                self._codecs.pop(next(iter(self._codecs)))
+            few = max(1, _TAIL_VALUES // self.held[0].size)
+            some, top_k = self.held[: min(_TAIL_SAMPLES, few)], self._top_k(found)
             self._codecs[key] = codec_of(
                 self._spread(choice.rank), found, some, top_k, lambda far: self._value_step(found, far)
             )

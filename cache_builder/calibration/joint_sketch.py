@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope, missed_budget
 from cache_builder.calibration.joint_search import FEW, VALUE_STEP, Search
 from cache_builder.calibration.masks import Masks
-from cache_builder.calibration.pairs import group_rows
+from cache_builder.calibration.pairs import group_rows, view_groups
 from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.codecs.digits import WIDE
 from cache_builder.format.codecs.joint_sketch import MOST_CLASSES, VALUE_LIMIT, JointSketchSettings
@@ -40,10 +40,11 @@ class JointSketchCalibrator(Calibrator):
         return request
 
     def groups(self, manifest: Manifest) -> list[tuple[int, range]]:
-        """Whole samples, in all views of the first tile."""
-        views = manifest.tiling.views
-        rows = group_rows(manifest.data.samples, views, manifest.classes, manifest.views.seed)
-        return [(row, range(views)) for row in rows]
+        """Whole samples, in all views of the first tile; of few samples also in those of other tiles."""
+        height, samples, classes = manifest.tiling.views, manifest.data.samples, manifest.classes
+        rows = group_rows(samples, height, classes, manifest.views.seed)
+        found = view_groups(len(rows), height, manifest.views.count, classes)
+        return [(row, views) for views in found for row in rows]
 
     def provisional(self, classes: int, request: CodecRequest) -> CodecSettings:
         """A sketch whose numbers are to come."""

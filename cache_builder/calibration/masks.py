@@ -44,10 +44,10 @@ class Masks:
                 f"the teacher masks {int(throughout.sum())} of {logits.shape[1]} classes in every view "
                 "(logits of -5000 or less beside ordinary ones); at least two must be left"
             )
-        live = logits[~masked]
-        floor = float(live.min() - MARGIN) if masked.any() else LOWEST
+        found = bool(masked.any())
+        floor = float(logits.min(where=~masked, initial=np.inf) - MARGIN) if found else LOWEST
         values = np.maximum(logits.max(axis=0), np.float32(LOWEST))
-        return cls(throughout, values, floor, bool(masked.any()))
+        return cls(throughout, values, floor, found)
 
     @property
     def left_count(self) -> int:
@@ -63,8 +63,10 @@ class Masks:
 
     def left(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits [pairs, C'] of the classes that are not masked throughout, at or above the floor."""
+        if not self.found:
+            return logits  # not a copy: these may be all the memory there is
         kept = logits[:, ~self.throughout]
-        return np.where(is_masked(kept), np.float32(self.floor), kept) if self.found else kept
+        return np.where(is_masked(kept), np.float32(self.floor), kept)
 
     def widened(self, found: Calibration, **changes: object) -> Calibration:
         """What was fitted to C' classes as one of C: masked classes are their constant and cost nothing.

@@ -63,3 +63,16 @@ def is_exact(classes: int, request: CodecRequest) -> bool:
     if request.top_k is not None:
         return request.top_k >= classes
     return classes <= EXACT_UP_TO
+
+
+def nothing_lost(lose: float | None, found: Calibration) -> list[str]:
+    """What to say where ``--lose`` was given, and the classes are stored one by one all the same."""
+    settings = found.codec.settings
+    if lose is None or settings.name != "topk-tail":
+        return []
+    count = settings.kept(found.codec.width)
+    left = "" if count == found.codec.width else " that the teacher does not mask"
+    return [
+        f"--lose {lose:g} has no effect: each of the {count} classes{left} is stored by itself, and nothing "
+        "is lost but rounding to 8 bits; --codec joint-sketch stores a sketch, which may be smaller"
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cache_builder.format.manifest import Manifest, RatePoint
+from cache_builder.format.manifest import CalibrationSection, Manifest, RatePoint
 
 BLURRED = 0.95
 """A loss whose gradient has a smaller cosine with that from live logits sees a blurred teacher."""
@@ -14,6 +14,10 @@ _AS_LIVE, _LITTLE = 0.99, 0.8
 _NOISE = 0.1
 # A larger record is worth naming where it loses less than this share of what is lost now.
 _WORTH_IT = 0.8
+_ALIKE = (
+    "the teacher answers every picture alike, so there is nothing to lose, and nothing that a student could "
+    "learn from it: are its weights in place?"
+)
 
 
 def chosen_point(manifest: Manifest) -> RatePoint | None:
@@ -22,11 +26,32 @@ def chosen_point(manifest: Manifest) -> RatePoint | None:
     return None if found.chosen is None else found.table[found.chosen]
 
 
+def frontier(section: CalibrationSection) -> list[int]:
+    """Rows that no smaller row is as faithful as, by rising bytes; the chosen one is always there."""
+    found: list[int] = []
+    least = float("inf")
+    table = section.table
+    is_measured = all(point.lost is not None for point in table)
+    for index in sorted(range(len(table)), key=lambda index: table[index].bytes_per_view):
+        lost = _lost(table[index], is_measured)
+        if lost < least or index == section.chosen:
+            found.append(index)
+            least = min(least, lost)
+    return found
+
+
+def _lost(point: RatePoint, is_measured: bool) -> float:
+    """The share of the variance; of tables of releases that did not measure it, that of the gradient."""
+    return point.lost or 0.0 if is_measured else 1 - point.gradient_cosine
+
+
 def fidelity_facts(manifest: Manifest) -> dict[str, str]:
     """What is lost, what that means for losses, and what a larger record would give: sentences by a key."""
     point = chosen_point(manifest)
     if point is None:
         return {}
+    if manifest.calibration.is_alike:
+        return {"lost": _ALIKE}
     facts = {} if point.lost is None else {"lost": _lost_in_words(manifest, point.lost)}
     facts["losses"] = _losses_in_words(point)
     larger = next_larger(manifest)
@@ -38,7 +63,7 @@ def fidelity_facts(manifest: Manifest) -> dict[str, str]:
 def fidelity_warnings(manifest: Manifest) -> list[str]:
     """What a user should know before training from the cache, with the way out."""
     point = chosen_point(manifest)
-    if point is None:
+    if point is None or manifest.calibration.is_alike:
         return []
     asked, warnings = manifest.requested.codec.lose, []
     if asked is not None and point.lost is not None and point.lost > (1 + _NOISE) * asked:

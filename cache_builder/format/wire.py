@@ -21,6 +21,8 @@ DIGEST_HEADER = "Content-Digest"
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+ARROW = "application/vnd.apache.arrow.stream"
+"""The stream format of Apache Arrow IPC."""
 ROWS = "application/vnd.kdcache.rows"
 """Rows as raw little-endian uint32."""
 WIDE_ROWS = "application/vnd.kdcache.wide-rows"

@@ -13,9 +13,21 @@ _MEANINGS = {
     410: "Another cache lies by now where the served one was.",
     413: "More ids, records or bytes than this server takes in one request.",
     415: "The body is of a type this path does not read.",
+    416: "The range of bytes begins beyond the end.",
     422: "A row, view or range is out of range, or the request is malformed.",
     500: "Stored bytes fail their checksum; the tile is named. Never a wrong number.",
     503: "Too many requests at once, or the storage did not answer: try again after Retry-After seconds.",
+}
+
+_HEADERS = {
+    "X-Request-Id": {
+        "description": "The client's own id of the request, or one that the server's log has.",
+        "schema": {"type": "string"},
+    },
+    "X-KDCache-Id": {
+        "description": "The cache_id of the cache that the answer is about.",
+        "schema": {"type": "string"},
+    },
 }
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -36,8 +48,11 @@ def responses(
 ) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route: its errors, and the ``content`` of a success that is no model alone."""
     documented: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorDocument, "description": _MEANINGS[status]} for status in statuses
+        status: {"model": ErrorDocument, "description": _MEANINGS[status], "headers": _HEADERS}
+        for status in statuses
     }
     if content is not None:
-        documented[200] = {"content": content, "description": "Success"} | ({"model": model} if model else {})
+        documented[200] = {"content": content, "description": "Success", "headers": _HEADERS} | (
+            {"model": model} if model else {}
+        )
     return documented

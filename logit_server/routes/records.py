@@ -1,50 +1,45 @@
-"""Records by row or id, and by range: the paths that training takes."""
+"""Records by row or id: the path that training takes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Query, Request
+from anyio import to_thread
+from fastapi import APIRouter, Request
 from numpy.typing import NDArray
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_builder.format.codecs import Part
-from cache_builder.format.content_digest import ContentDigest, content_digest
+from cache_builder.format.content_digest import content_digest
 from cache_builder.format.wire import (
+    ARROW,
     CACHES_PATH,
     COUNT_TYPE,
     COUNTED,
     DIGEST_HEADER,
     JSON,
+    NDJSON,
     RECORDS,
     ROW_TYPES,
     ROWS,
     WIDE_ROWS,
 )
-from logit_server.decoded import CountedRecords, DecodedRecords, decode_records
-from logit_server.errors import RequestError
+from logit_server.decoded import CountedRecords, DecodedRecords
+from logit_server.formats import DECODED, Found, encoded
 from logit_server.pages import Pages
-from logit_server.routes.answers import caching_headers, not_modified
+from logit_server.record_request import SCHEMA, is_large, parse_record_request
 from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.plain import PlainRoute
 from logit_server.served_caches import ServedCache
-from logit_server.state import State, cache_of, is_head, pages_of, state_of
+from logit_server.state import State, cache_of, state_of
 from logit_server.wire import (
-    QueryKeys,
-    RecordRequest,
     Selection,
     answer_type,
     body_type,
-    check_accepted,
     check_count,
-    entity_tag,
-    parse_record_request,
     parse_rows,
     parse_selection,
     read_body,
@@ -63,7 +58,8 @@ _DIGEST = DIGEST_HEADER.lower().encode()
     response_model=None,
     responses=responses(
         404, 406, 410, 413, 415, 422, 500, 503,
-        content={RECORDS: BINARY, COUNTED: BINARY}, model=DecodedRecords | CountedRecords,
+        content=dict.fromkeys((RECORDS, COUNTED, NDJSON, ARROW), BINARY),
+        model=DecodedRecords | CountedRecords,
     ),
     openapi_extra={
         "parameters": [
@@ -74,7 +70,7 @@ _DIGEST = DIGEST_HEADER.lower().encode()
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": RecordRequest.model_json_schema()},
+                JSON: {"schema": SCHEMA},
                 ROWS: BINARY | {"example": "rows as little-endian uint32"},
                 WIDE_ROWS: BINARY | {"example": "rows as little-endian uint64"},
             },
@@ -82,8 +78,9 @@ _DIGEST = DIGEST_HEADER.lower().encode()
     },
 )  # fmt: skip
 async def post_records(request: Request) -> ASGIApp:
-    """Records of one view, in the order of the request: n times record_bytes packed bytes, or decoded JSON.
+    """Records of one view, in the order of the request: n times record_bytes packed bytes, or decoded.
 
+    Decoded (``Accept``) as JSON, as NDJSON, or as an Arrow IPC stream, which data frames are read from.
     Rows as little-endian uint32 (``application/vnd.kdcache.rows``) are the fast way. Where samples have
     several positions, the records of each row stand one after the other; where their numbers differ, the
     answer is of type ``application/vnd.kdcache.counted-records``: n numbers of records as little-endian
@@ -114,10 +111,14 @@ class RecordsOf:
             header(b"accept", b""),
         )
         settings, pages = self._state.settings, self._state.running_pages
-        body = await read_body(receive, settings.max_body_bytes)
+        with self._state.admission.waiting_for_client():
+            body = await read_body(receive, self._body_limit(body_is))
         rows: NDArray[np.integer[Any]]
         if body_is == JSON:
-            rows = await run_in_threadpool(_rows_of_json, self._served, body, settings.max_ids)
+            limiter = self._state.large_bodies if is_large(body) else None
+            rows = await to_thread.run_sync(
+                _rows_of_json, self._served, body, settings.max_ids, limiter=limiter
+            )
         else:
             rows = parse_rows(body, settings.max_ids, body_is)
         counts = None
@@ -126,16 +127,23 @@ class RecordsOf:
         else:
             positions, counts = self._served.positions_of(rows, settings.max_ids)
             records = await pages.gather(self._served, view, positions, part)
-        if answer == JSON:
-            check_count(len(records), settings.max_json_records)
-            content: bytes | memoryview = await run_in_threadpool(
-                _decoded, self._served, view, rows, records, counts
-            )
+        self._state.records_served += len(records)
+        if answer in DECODED:
+            check_count(len(records), settings.max_ids if answer == ARROW else settings.max_json_records)
+            found = Found(self._served, view, rows if counts is None else np.repeat(rows, counts), records)
+            content: bytes | memoryview = await run_in_threadpool(encoded, answer, found, counts)
         else:
             content = records.reshape(-1).data
             if answer == COUNTED and counts is not None:
-                content = b"".join((_prefix(counts), content))
+                content = b"".join((prefix_of(counts), content))
         await _send(send, answer, content)
+
+    def _body_limit(self, body_is: str) -> int:
+        """Bytes that a body may have: of raw rows, no more than there may be rows."""
+        settings = self._state.settings
+        if body_is == JSON:
+            return settings.max_body_bytes
+        return min(settings.max_body_bytes, settings.max_ids * ROW_TYPES[body_is].itemsize)
 
     def _read_terms(
         self, query: bytes, content_type: bytes, encoding: bytes, accept: bytes
@@ -146,7 +154,7 @@ class RecordsOf:
         self._served.check_view(selection.view)
         self._served.check_part(selection.part)
         raw = self._served.records_type
-        answer = answer_type(accept, (raw, JSON) if selection.part is Part.WHOLE else (raw,))
+        answer = answer_type(accept, (raw, *DECODED) if selection.part is Part.WHOLE else (raw,))
         return selection, body_is, answer
 
 
@@ -188,86 +196,6 @@ def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.
     return np.array(wanted.rows, np.int64)
 
 
-def _decoded(
-    served: ServedCache,
-    view: int,
-    rows: NDArray[np.integer[Any]],
-    records: NDArray[np.uint8],
-    counts: NDArray[np.int64] | None,
-) -> bytes:
-    """Records as JSON: one of each of ``rows``, or ``counts`` of them."""
-    if counts is None:
-        decoded = decode_records(served, view, rows, records)
-        return DecodedRecords(cache_id=served.cache_id, records=decoded).model_dump_json().encode()
-    decoded = decode_records(served, view, np.repeat(rows, counts), records)
-    counted = CountedRecords(cache_id=served.cache_id, records=decoded, counts=counts.tolist())
-    return counted.model_dump_json().encode()
-
-
-def _prefix(counts: NDArray[np.int64]) -> bytes:
+def prefix_of(counts: NDArray[np.int64]) -> bytes:
+    """What stands before records of type ``COUNTED``."""
     return counts.astype(COUNT_TYPE).tobytes()
-
-
-class RangeQuery(QueryKeys):
-    """Which rows."""
-
-    start: int = Field(0, description="First row")
-    stop: int | None = Field(None, description="Row after the last; default: all rows")
-    part: Part = Field(Part.WHOLE, description="Which fields, where views share some of them")
-
-
-@router.get(
-    CACHES_PATH + "/{name}/views/{view}/records",
-    response_class=Response,
-    responses=responses(404, 406, 410, 422, 500, 503, content={RECORDS: BINARY, COUNTED: BINARY}),
-)
-async def read_range(
-    request: Request,
-    name: str,
-    view: int,
-    asked: Annotated[RangeQuery, Query()],
-) -> Response:
-    """The records of rows [start, stop) of a view, streamed; without a range the whole view.
-
-    The bytes are those that a POST of the same rows gives.
-    """
-    served = cache_of(request)
-    check_accepted(request, served.records_type)
-    served.check_view(view)
-    part = served.check_part(asked.part)
-    start, end = asked.start, served.samples if asked.stop is None else asked.stop
-    if not 0 <= start <= end <= served.samples:
-        raise RequestError(
-            f"start={start}, stop={end} is no range of rows: they must be 0 <= start <= stop <= "
-            f"{served.samples}, the rows of cache {served.name!r}"
-        )
-    headers = caching_headers(
-        request, served, entity_tag(served.cache_id, view, start, end, *_unless_whole(part))
-    )
-    if fresh := not_modified(request, headers):
-        return fresh
-    pages, rows = pages_of(request), range(start, end)
-    positions = served.cache.positions
-    prefix = _prefix(positions.counts(rows)) if served.records_type == COUNTED else b""
-    headers["content-length"] = str(len(prefix) + positions.total(rows) * served.part_bytes(part))
-    # The digest comes before the bytes: what does not fit into memory is read once for each.
-    digest = ContentDigest()
-    digest.update(prefix)
-    async for records in pages.stream(served, view, rows, part):
-        await run_in_threadpool(digest.update, records.reshape(-1).data)
-    headers[DIGEST_HEADER] = digest.value()
-    body = () if is_head(request) else _chunks(prefix, pages.stream(served, view, rows, part))
-    return StreamingResponse(body, 200, headers, served.records_type)
-
-
-async def _chunks(prefix: bytes, blocks: AsyncIterator[NDArray[np.uint8]]) -> AsyncIterator[bytes]:
-    if prefix:
-        yield prefix
-    async for records in blocks:
-        step = max(1, _CHUNK_BYTES // records.shape[1])
-        for start in range(0, len(records), step):
-            yield records[start : start + step].tobytes()
-
-
-def _unless_whole(part: Part) -> tuple[Part, ...]:
-    return () if part is Part.WHOLE else (part,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+import orjson
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
@@ -12,11 +13,10 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from cache_builder.format.wire import CACHES_PATH, JSON
-from logit_server.decoded import CountedRecords, DecodedRecord, decode_records
+from logit_server.decoded import CountedRecords, DecodedRecord, decode_records, json_of
 from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
-from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, pages_of, state_of
 from logit_server.wire import QueryKeys, check_accepted, entity_tag
 
@@ -92,13 +92,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     limit = state_of(request).settings.max_json_records
     positions, counts = served.positions_of(rows, limit)
     records = await pages_of(request).gather(served, view, positions)
-    decoded = decode_records(served, view, np.repeat(rows, counts), records)
-    shown = [record.model_copy(update={"top": record.top[:top]}) for record in decoded]
-    return Response(_shown(served, shown), 200, headers, JSON)
-
-
-def _shown(served: ServedCache, records: list[DecodedRecord]) -> str:
-    if served.has_one_position:
-        return records[0].model_dump_json()
-    counted = CountedRecords(cache_id=served.cache_id, records=records, counts=[len(records)])
-    return counted.model_dump_json()
+    decoded = decode_records(served, view, np.repeat(rows, counts), records, top)
+    one = served.has_one_position
+    content = orjson.dumps(decoded[0]) if one else json_of(served, decoded, counts)
+    return Response(content, 200, headers, JSON)

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from cache_builder.format import IncompleteCacheError
-from cache_builder.format.wire import COUNTED, JSON, NDJSON, NPY, RECORDS, ROWS, WIDE_ROWS
+from cache_builder.format.wire import ARROW, COUNTED, JSON, NDJSON, NPY, RECORDS, ROWS, WIDE_ROWS
 from logit_server.app import create_app
 from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
@@ -37,6 +37,7 @@ def test_every_path_is_documented(document: dict[str, Any]) -> None:
         ("get", "/v1/caches/{name}"),
         ("get", "/v1/caches/{name}/arrays/{path}"),
         ("get", "/v1/caches/{name}/ids"),
+        ("get", "/v1/caches/{name}/zarr/{key}"),
         ("get", "/v1/caches/{name}/samples"),
         ("get", "/v1/caches/{name}/samples/{sample_id}"),
         ("post", "/v1/caches/{name}/records"),
@@ -77,8 +78,10 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_bodies_and_answers_of_records_are_documented(document: dict[str, Any]) -> None:
     post = document["paths"]["/v1/caches/{name}/records"]["post"]
     assert set(post["requestBody"]["content"]) == {JSON, ROWS, WIDE_ROWS}
-    assert set(post["requestBody"]["content"][JSON]["schema"]["properties"]) == {"ids", "rows"}
-    assert set(post["responses"]["200"]["content"]) == {JSON, RECORDS, COUNTED}
+    kinds = post["requestBody"]["content"][JSON]["schema"]["anyOf"]
+    assert [kind["required"] for kind in kinds] == [["ids"], ["rows"]]
+    assert not any(kind["additionalProperties"] for kind in kinds)
+    assert set(post["responses"]["200"]["content"]) == {JSON, NDJSON, ARROW, RECORDS, COUNTED}
     assert {"404", "406", "413", "415", "422", "500", "503"} <= set(post["responses"])
 
 

@@ -1,13 +1,18 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cache_builder.format import Cache
-from logit_server.decoded import decode_records
+from logit_server.decoded import DecodedRecord, decode_records
 from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
 from tests.logit_server.odd_cache import CLASSES, INVALID_ROW
+
+
+def decoded_records(*arguments: Any) -> list[DecodedRecord]:
+    return [DecodedRecord.model_validate(record) for record in decode_records(*arguments)]
 
 
 def test_decoded_logits_are_those_of_the_local_reader(cache_path: Path, cache: Cache) -> None:
@@ -16,7 +21,7 @@ def test_decoded_logits_are_those_of_the_local_reader(cache_path: Path, cache: C
     records = cache.read_page(2)[rows]
     dense = cache.decode(records)
     lse = cache.stored(records).lse
-    for i, decoded in enumerate(decode_records(served, 2, rows, records)):
+    for i, decoded in enumerate(decoded_records(served, 2, rows, records)):
         assert [decoded.row, decoded.view, decoded.label] == [rows[i], 2, rows[i] % 40]
         assert decoded.sample_id == cache.ids[rows[i]]
         assert decoded.label_name == f"class {rows[i] % 40}"
@@ -33,7 +38,7 @@ def test_decoded_logits_are_those_of_the_local_reader(cache_path: Path, cache: C
 def test_a_sample_that_could_not_be_read_says_so(odd_path: Path) -> None:
     (served,) = open_catalog(Settings(caches=(str(odd_path),)))
     rows = np.array([INVALID_ROW])
-    (decoded,) = decode_records(served, 0, rows, served.cache.read_page(0)[rows])
+    (decoded,) = decoded_records(served, 0, rows, served.cache.read_page(0)[rows])
     assert not decoded.valid
     assert (decoded.top, decoded.lse, decoded.tail_mass) == ([], None, None)
 
@@ -41,7 +46,7 @@ def test_a_sample_that_could_not_be_read_says_so(odd_path: Path) -> None:
 def test_without_labels_and_names_there_are_none(odd_path: Path) -> None:
     (served,) = open_catalog(Settings(caches=(str(odd_path),)))
     rows = np.array([0])
-    (decoded,) = decode_records(served, 0, rows, served.cache.read_page(0)[rows])
+    (decoded,) = decoded_records(served, 0, rows, served.cache.read_page(0)[rows])
     assert (decoded.label, decoded.label_name) == (None, None)
     assert {stored.name for stored in decoded.top} == {None}
     assert len(decoded.top) == CLASSES

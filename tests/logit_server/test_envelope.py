@@ -1,7 +1,6 @@
 import asyncio
-import socket
+import base64
 import time
-import urllib.parse
 from pathlib import Path
 
 import httpx2
@@ -15,6 +14,7 @@ from logit_server.run import serving
 from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
+from tests.logit_server.raw_client import ROWS_HEAD, answer, connect, served
 
 PATHS = ["/v1/caches", "/v1/caches/synthetic", "/v1/caches/nope", "/nothing", "/healthz", "/openapi.json"]
 
@@ -67,20 +67,26 @@ def wait_for(base: str, status: int) -> httpx2.Response:
     return response
 
 
-def test_a_full_server_says_when_to_return_and_stays_healthy(cache_path: Path) -> None:
-    with serving(Settings(caches=(str(cache_path),), port=0, max_in_flight=1)) as base:
-        split = urllib.parse.urlsplit(base)
-        with socket.create_connection((split.hostname or "", split.port or 0)) as slow:
-            head = "POST /v1/caches/synthetic/records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
-            slow.sendall(head.encode() + b"Content-Type: application/vnd.kdcache.rows\r\n\r\n")
+def test_a_full_server_says_when_to_return_and_stays_healthy(large_path: Path) -> None:
+    with served(large_path, max_in_flight=1) as base:
+        head = b"GET /v1/caches/synthetic/views/0/records HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with connect(base, head, receive_buffer=4096):
             refused = wait_for(base, 503)
             assert refused.json()["error"] == "OverloadedError"
             assert refused.headers["retry-after"] == "1"
             assert httpx2.get(f"{base}/healthz").status_code == 200
             assert httpx2.get(f"{base}/readyz").status_code == 200
-            slow.sendall(bytes(4))
-            assert slow.recv(1000).startswith(b"HTTP/1.1 200")
         wait_for(base, 200)
+
+
+def test_a_request_whose_body_has_not_come_takes_nobodys_place(cache_path: Path) -> None:
+    with served(cache_path, max_in_flight=1) as base:
+        head = ROWS_HEAD + b"Content-Length: 4\r\n\r\n"
+        with connect(base, head) as one, connect(base, head) as other:
+            assert httpx2.get(f"{base}/v1/caches").status_code == 200
+            for client in (one, other):
+                client.sendall(bytes(4))
+                assert answer(client)[0].status == 200
 
 
 def answers(app: object, cache_path: Path, method: str = "GET") -> list[Message]:
@@ -184,10 +190,12 @@ def test_a_server_with_a_token_answers_nobody_without(cache_path: Path) -> None:
             for given in wrong:
                 response = httpx2.get(base + path, headers={"Authorization": given} if given else {})
                 assert (response.status_code, response.json()["error"]) == (401, "UnauthorizedError")
-                assert response.headers["www-authenticate"] == "Bearer"
+                assert response.headers["www-authenticate"].startswith("Bearer, Basic ")
         rows = {"Content-Type": "application/vnd.kdcache.rows"}
         url = f"{base}/v1/caches/synthetic/records"
         assert httpx2.post(url, content=b"\0" * 4, headers=rows).status_code == 401
+        browser = {"Authorization": "Basic " + base64.b64encode(b"anybody:secret").decode()}
+        assert httpx2.get(f"{base}/v1/caches", headers=browser).status_code == 200
         rows["Authorization"] = "bearer secret"
         assert httpx2.post(url, content=b"\0" * 4, headers=rows).status_code == 200
         assert httpx2.get(f"{base}/healthz").status_code == httpx2.get(f"{base}/readyz").status_code == 200

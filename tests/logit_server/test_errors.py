@@ -42,8 +42,13 @@ def test_errors_are_never_stored_and_overload_says_when_to_return() -> None:
 
 def test_http_errors_keep_their_headers() -> None:
     response = error_response(HTTPException(405, headers={"Allow": "GET"}))
-    assert response.headers["allow"] == "GET"
-    assert json.loads(bytes(response.body))["detail"] == "this path takes GET only"
+    assert response.headers["allow"] == "GET, HEAD"
+    assert json.loads(bytes(response.body))["detail"] == "this path takes GET, HEAD only"
+
+
+def test_head_is_allowed_where_get_is() -> None:
+    for allowed, expected in (("POST", "POST"), ("GET, HEAD", "GET, HEAD"), ("POST,GET", "POST, GET, HEAD")):
+        assert error_response(HTTPException(405, headers={"Allow": allowed})).headers["allow"] == expected
 
 
 @pytest.mark.parametrize("value", ["x" * 10_000_000, list(range(10_000_000)), b"y" * 10_000_000, 10**1000])

@@ -23,11 +23,11 @@ def test_pages_are_framed_by_nobody_and_tell_nobody_where_they_are(client: httpx
 
 
 def test_a_page_takes_scripts_from_its_own_server_alone() -> None:
-    policy = dict(page_headers("/", [HTML]))[b"content-security-policy"]
+    policy = dict(page_headers([HTML]))[b"content-security-policy"]
     assert b"script-src 'self';" in policy
     assert b"unsafe" not in policy
 
 
 def test_a_route_may_have_a_policy_of_its_own() -> None:
     own = (b"content-security-policy", b"default-src 'none'")
-    assert b"content-security-policy" not in dict(page_headers("/", [HTML, own]))
+    assert b"content-security-policy" not in dict(page_headers([HTML, own]))

@@ -18,6 +18,7 @@ from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 from tests.logit_server.processes import Started, refused, started
+from tests.logit_server.raw_client import connect
 
 RAW = {"Content-Type": ROWS}
 WHOLE = "/v1/caches/synthetic/views/0/records"
@@ -30,14 +31,6 @@ def get(url: str) -> httpx2.Response:
 
 def raw(rows: list[int]) -> bytes:
     return np.array(rows, "<u4").tobytes()
-
-
-@pytest.fixture(scope="module")
-def large_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache whose view, 10 MB, is more than the socket buffers on both sides take."""
-    path = tmp_path_factory.mktemp("large") / "large.zarr"
-    write_synthetic_cache(path, synthetic_logits(1, 200_000, 20), top_k=20, tile_rows=16_384)
-    return path
 
 
 def test_the_urls_are_printed_and_answer(cache_path: Path, odd_path: Path, tmp_path: Path) -> None:
@@ -83,6 +76,21 @@ def test_a_running_answer_is_finished_after_sigterm(workers: int, large_path: Pa
             received += sum(len(chunk) for chunk in chunks)
             assert received == int(response.headers["content-length"])
         assert server.process.wait(120) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_does_not_read_leaves_no_traceback_at_the_end_of_the_drain(
+    large_path: Path, tmp_path: Path
+) -> None:
+    with started(large_path, drain_s=1, page_dir=tmp_path) as server:
+        head = f"GET {WHOLE} HTTP/1.1\r\nHost: x\r\n\r\n"
+        with connect(server.url, head.encode(), receive_buffer=4096) as client:
+            assert client.receive(10)
+            server.process.terminate()
+            _, stderr = server.process.communicate(timeout=120)
+        assert server.process.returncode == 0
+        assert "Traceback" not in stderr
+        assert len(stderr.splitlines()) <= 1
     assert list(tmp_path.iterdir()) == []
 
 

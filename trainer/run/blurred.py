@@ -39,7 +39,7 @@ def warn_of_blurred_teachers(losses: Iterable[Loss], caches: Iterable[TeacherCac
 def blurred(losses: Iterable[Loss], manifest: Manifest) -> Iterator[str]:
     """What to say of a cache: at most a sentence for each measure in which its records fall short."""
     point = chosen_point(manifest)
-    if point is None:
+    if point is None or manifest.calibration.is_alike:
         return
     by_measure: dict[str, dict[str, None]] = defaultdict(dict)
     for loss in losses:

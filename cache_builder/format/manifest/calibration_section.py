@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_
 from cache_builder.format.frozen import Frozen
 
 _NEW = ("lose", "values")
+_ALIKE = 1e-4
 
 
 class CodecRequest(Frozen):
@@ -70,3 +71,8 @@ class CalibrationSection(Frozen):
     """Fitted on one half of the pairs, measured on the other; empty when nothing was chosen."""
     chosen: int | None = Field(default=None, ge=0)
     """The row of the table that the cache uses."""
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the teacher answered every picture alike, but for rounding: there is nothing to lose."""
+        return self.chosen is not None and self.logit_std < _ALIKE

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from cache_builder.build.forward import CompilerError, TeacherForward
 from cache_builder.build.pipeline import build
+from cache_builder.calibration import pairs
 from cache_builder.console.progress import BuildProgress
 from cache_builder.datasets import DATASETS, ImageFolder, ImageSample, open_source
 from cache_builder.format.codecs.joint_sketch import JointSketchSettings
@@ -90,6 +91,41 @@ class TestContents:
         np.testing.assert_array_equal(cache.labels, source.labels)
         wanted = [xxhash.xxh64_intdigest((photos / sample_id).read_bytes()) for sample_id in source.ids]
         assert cache.digests.tolist() == wanted
+
+    def test_what_is_assumed_is_said_before_the_long_work(self, run_build: Build) -> None:
+        log = io.StringIO()
+        run_build(log=log, limit=8)
+        said = " ".join(log.getvalue().split())
+        assert "pictures: 16 px, bilinear, mean" in said
+        assert said.index("assumed, for the model says nothing") < said.index("calibrating")
+
+    def test_few_samples_with_many_views_are_calibrated_on_several_tiles(self, run_build: Build) -> None:
+        log = io.StringIO()
+        found = run_build(log=log, views=80, limit=10, tail_rank=None).manifest.calibration
+        assert found.pairs == 560
+        assert "make it reliable" not in log.getvalue()
+
+    def test_a_second_look_where_most_pictures_cannot_be_read(
+        self, run_build: Build, own_photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of 40 of the 80 rows that calibration looks at, four can be read; of the other 40 all."""
+        monkeypatch.setattr(pairs, "MAX_PAIRS", 120)
+        looked_at = pairs.group_rows(80, 3, 40, seed=5)
+        ids = open_source(f"imagefolder:{own_photos}").ids
+        for row in looked_at[4:]:
+            (own_photos / ids[row]).write_bytes(b"")
+        log = io.StringIO()
+        found = run_build(folder=own_photos, log=log, on_error="skip", codec="joint-sketch").manifest
+        assert len(found.invalid_rows) == 36
+        assert found.calibration.pairs == 3 * 44
+        said = " ".join(log.getvalue().split())
+        assert "36 of the 40 samples that calibration looked at cannot be read: it looks at 40 others" in said
+
+    def test_that_nothing_is_lost_is_said_where_a_loss_was_allowed(self, run_build: Build) -> None:
+        log = io.StringIO()
+        run_build(log=log, data="digits:test", limit=8, lose=0.1, tail_rank=None)
+        said = " ".join(log.getvalue().split())
+        assert "--lose 0.1 has no effect: each of the 10 classes is stored by itself" in said
 
     def test_statistics(self, run_build: Build, photos: Path, tmp_path: Path) -> None:
         result = run_build()

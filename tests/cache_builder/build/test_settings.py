@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from typer.main import get_command
 
 from cache_builder.build.settings import BuildSettings
+from cache_builder.calibration.joint_search import DEFAULT_LOSE
+from cache_builder.calibration.topk_tail import EXACT_UP_TO
 from cache_builder.cli.app import app
 from cache_builder.console.options import REQUIRED
 from tests.cache_builder.conftest import settings_for
@@ -48,3 +50,13 @@ def test_refused(change: dict[str, object]) -> None:
 def test_frozen() -> None:
     with pytest.raises(ValidationError):
         settings_for(Path("a.zarr"), Path()).views = 3  # type: ignore[misc]
+
+
+def test_the_two_ways_to_choose_a_record_stand_together_and_say_that_one_excludes_the_other() -> None:
+    names = [flag.name for flag in FLAGS]
+    assert names.index("bytes_per_view") == names.index("lose") + 1
+    told = {flag.name: " ".join(flag.help.split()) for flag in FLAGS}
+    assert f"Up to {EXACT_UP_TO} classes are stored one by one" in told["lose"]
+    assert f"Default: {DEFAULT_LOSE}" in told["lose"]
+    assert "Not together with --bytes-per-view" in told["lose"]
+    assert "instead of --lose" in told["bytes_per_view"]

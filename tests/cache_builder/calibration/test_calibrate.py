@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cache_builder.calibration import calibrate, class_sketch
 from cache_builder.calibration.contract import Calibration
 from cache_builder.calibration.fidelity import stored_bytes
-from cache_builder.calibration.pairs import calibration_pairs, pair_count
+from cache_builder.calibration.pairs import calibration_pairs, further_groups, pair_count, view_groups
 from cache_builder.calibration.topk_tail import is_exact
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CodecRequest, RatePoint
@@ -58,6 +58,22 @@ class TestPairs:
     def test_all_of_a_small_data_set(self) -> None:
         pairs = calibration_pairs(3, 2, 100, 9)
         assert sorted(pairs) == [(view, row) for view in (0, 1) for row in range(3)]
+
+    def test_of_few_samples_with_many_views_as_many_views_as_are_enough(self) -> None:
+        assert view_groups(10, 8, 1000, 40)[:2] == [range(8), range(160, 168)]
+        assert len(view_groups(10, 8, 1000, 40)) == 7  # 560 pairs
+        assert len(view_groups(10, 8, 20, 40)) == 2
+        assert view_groups(100, 8, 1000, 40) == [range(8)]
+        assert view_groups(768, 8, 1000, 21_841) == [range(8)]  # memory holds no more
+
+    def test_a_second_look_where_few_rows_could_be_read(self) -> None:
+        looked_at = [(row, range(8)) for row in range(0, 10_000, 10)]
+        assert further_groups(looked_at, 1000, 10_000, 40) == []
+        assert further_groups(looked_at, 64, 10_000, 40) == []  # 512 pairs
+        further = further_groups(looked_at, 16, 10_000, 40)
+        assert len(further) == 3000
+        assert not {row for row, _ in further} & {row for row, _ in looked_at}
+        assert len(further_groups(looked_at, 0, 1200, 40)) == 1080  # all that there are
 
     def test_spread_evenly_over_a_large_one(self) -> None:
         pairs = np.array(calibration_pairs(1_000_000, 8, 512, 1))
@@ -141,7 +157,7 @@ class TestFit:
     )
     def test_what_was_asked_for_is_taken(self, field: str, value: float, codec: str) -> None:
         if field == "value_step" and codec == "joint-sketch":
-            value = 0.2  # a residual has a byte
+            value = 0.3  # a residual has a byte
         fitted = calibrate.fit(logits_of(300), CodecRequest.model_validate({field: value}), codec)
         assert chosen(fitted, field) == value
         if codec == "class-sketch":
@@ -191,7 +207,15 @@ class TestFit:
         logits = np.tile(logits_of(1), (50, 1))
         fitted = calibrate.fit(logits, FREE, codec)
         assert fitted.section.logit_std == pytest.approx(0, abs=1e-6)
+        assert fitted.section.is_alike
         np.testing.assert_allclose(decoded(logits, fitted), logits, atol=0.1)
+
+    def test_a_share_of_no_variance_is_not_said_to_be_missed(self, codec: str) -> None:
+        rng, one = np.random.default_rng(0), logits_of(1)
+        noisy = (one * (1 + 1e-7 * rng.normal(size=(50, CLASSES)))).astype(np.float32)
+        request = FREE if codec == "class-sketch" else CodecRequest(lose=0.001)
+        fitted = calibrate.fit(noisy, request, codec)
+        assert not any("is missed" in line for line in fitted.told)
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
     def test_follows_the_scale(self, scale: float, codec: str) -> None:

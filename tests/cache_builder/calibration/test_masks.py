@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.contract import Calibration
-from cache_builder.calibration.topk_tail import is_exact
+from cache_builder.calibration.contract import Calibration, Scope
+from cache_builder.calibration.topk_tail import is_exact, nothing_lost
 from cache_builder.format.errors import DataError
 from cache_builder.format.manifest import CodecRequest
 from cache_builder.tensors.encode import RecordEncoder
@@ -31,6 +31,25 @@ def test_masked_classes_stay_masked_and_cost_nothing(classes: int, value: float)
     assert (decoded[:, 1::2] == max(value, found.codec.settings.masks.lowest)).all()
     np.testing.assert_allclose(np.square(decoded[:, ::2] - live).mean(), alone_error(live, alone), rtol=0.1)
     assert found.section.table == alone.section.table
+
+
+@pytest.mark.parametrize(
+    ("live", "lose", "name"),
+    [(28, None, "topk-tail"), (28, 0.1, "joint-sketch"), (3, 0.1, "joint-sketch"), (2, 0.1, "topk-tail")],
+)
+def test_few_classes_beside_masked_ones_are_sketched_where_something_may_be_lost(
+    live: int, lose: float | None, name: str
+) -> None:
+    logits = np.full((240, 200), -np.inf, np.float32)
+    logits[:, :live] = made(live)
+    found = calibrate.fit(logits, CodecRequest(lose=lose), scope=Scope(2, 100_000))
+    assert found.codec.settings.name == name
+    assert found.bytes_per_view <= 12 + 2 * live
+    said = nothing_lost(lose, found)
+    assert bool(said) == (lose is not None and name == "topk-tail")
+    assert all(
+        "each of the 2 classes that the teacher does not mask is stored by itself" in line for line in said
+    )
 
 
 def alone_error(live: np.ndarray, found: Calibration) -> float:

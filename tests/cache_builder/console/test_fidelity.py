@@ -113,3 +113,14 @@ def test_figures_of_all_records_are_not_called_held_out() -> None:
 @pytest.mark.parametrize(("size", "said"), [(16_494_000, "16.49 MB"), (1.54e9, "1.54 GB"), (0, "0.00 MB")])
 def test_sizes(size: float, said: str) -> None:
     assert megabytes(size) == said
+
+
+@pytest.mark.parametrize("std", [0.0, 9e-8])
+def test_a_teacher_that_answers_everything_alike(std: float) -> None:
+    """Shares of nothing say nothing, whatever they come to."""
+    manifest = with_table(rate_point(3, 0.16, (0.6, 0.6), worst=0.5), lose=0.02, manifest=joint())
+    section = manifest.calibration.model_copy(update={"logit_std": std})
+    manifest = manifest.model_copy(update={"calibration": section})
+    assert list(fidelity_facts(manifest)) == ["lost"]
+    assert fidelity_facts(manifest)["lost"].startswith("the teacher answers every picture alike, so there is")
+    assert fidelity_warnings(manifest) == []

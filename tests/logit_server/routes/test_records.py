@@ -220,7 +220,7 @@ def test_too_many_records_are_413(small: httpx2.Client) -> None:
     refusal(small.post(PATH, json={"rows": [0] * 5}, headers=as_json), 413, "TooLargeError")
 
 
-def test_a_body_that_is_too_large_is_413_and_the_connection_lives_on(small: httpx2.Client) -> None:
+def test_a_client_whose_body_was_too_large_is_answered_again(small: httpx2.Client) -> None:
     for _ in range(2):
         refusal(small.post(PATH, content=bytes(10_000_000), headers=RAW), 413, "TooLargeError")
     assert small.post(PATH, content=raw([0]), headers=RAW).status_code == 200

@@ -1,0 +1,405 @@
+"""HTTP/1.1 as uvicorn speaks it, with limits on what a client may send and on the time it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import math
+import socket
+import struct
+import sys
+import termios
+from typing import Any, Literal
+
+import httptools
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from cache_builder.format import KDCacheError
+from logit_server.admission import HEALTH_PATHS
+from logit_server.connections import CONNECTIONS_KEY, Connections
+from logit_server.errors import (
+    HeaderTooLargeError,
+    MalformedRequestError,
+    OverloadedError,
+    SlowClientError,
+    TargetTooLongError,
+    TooLargeError,
+    error_response,
+)
+from logit_server.request_ids import request_id_of
+
+_PIECE_BYTES = 2**14
+"""What is parsed in one go: a few hundred of the smallest requests."""
+_MAX_PIPELINED = 32
+"""Requests of a connection that wait for the one before; what comes after them is not parsed yet."""
+_LINGER_S = 5.0
+"""Seconds that the rest of a refused request is taken and thrown away. If the connection were closed with
+bytes unread, the client's system would throw the answer away."""
+_FIELD_BYTES = 4
+"""Of a header field, beside its name and its value: a colon, a space and the end of the line."""
+_HEALTH = tuple(path.encode() for path in HEALTH_PATHS)
+
+Phase = Literal["between", "header", "body", "refused"]
+"""What a connection reads: nothing of a request yet, its header, its body, or what is thrown away."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    It is refused as soon as a limit is passed: the error is answered like every other one, after the
+    answers that are still under way, and the connection is closed. The deadlines are numbers that
+    :class:`Connections` looks at, so that a request costs no timer.
+    """
+
+    flow: _HeldFlow
+
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._all: Connections = app_state[CONNECTIONS_KEY]
+        self._limits = self._all.settings
+        self._phase: Phase = "between"
+        self._due = math.inf
+        self._is_surplus = False
+        self._refusal: KDCacheError | None = None
+        self._unparsed = b""
+        self._unfinished_bytes = 0
+        self._header_bytes = 0
+        self._declared_bytes = 0
+        self._has_body = False
+        self._body_bytes = 0
+        self._held_bytes = 0
+        self._unread: tuple[float, int] | None = None
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self.flow = _HeldFlow(transport)
+        self._due = self.loop.time() + self._limits.header_s
+        self._is_surplus = not self._all.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        self._all.remove(self)
+        self._release()
+        self._unparsed = b""
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Note that the client does not take what it is sent."""
+        super().pause_writing()
+        self._all.is_unread(self, self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Note that the client goes on reading."""
+        self._unread = None
+        self._all.was_read(self)
+        super().resume_writing()
+
+    # Parsing
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless enough requests wait already."""
+        if self._phase == "refused":
+            return
+        if self._unparsed:
+            self._unparsed += data
+        elif len(data) <= _PIECE_BYTES and not self.pipeline:
+            self._feed(data)
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE_BYTES):
+            if len(self.pipeline) >= _MAX_PIPELINED:
+                self._unparsed = data[start:]
+                self.flow.pause_reading()
+                self.flow.is_held = True
+                return
+            self._feed(data[start : start + _PIECE_BYTES])
+            if self._phase == "refused":
+                return
+
+    def _parse_rest(self) -> None:
+        rest, self._unparsed = self._unparsed, b""
+        self.flow.is_held = False
+        if self._phase == "refused" or self.transport.is_closing():
+            return
+        if not self.pipeline:
+            self.flow.resume_reading()
+        self._parse(rest)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request is answered as if it had not asked; what follows it may be of another protocol.
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError as error:
+            limit = error.__context__
+            self.refuse(limit if isinstance(limit, KDCacheError) else _malformed(error))
+        if self._phase == "header":
+            # A field is told when it is whole; one that never ends is in no sum but this one.
+            self._unfinished_bytes += len(data)
+            if self._unfinished_bytes > self._limits.max_header_bytes + _PIECE_BYTES:
+                self.refuse(self._too_long())
+
+    def _too_long(self) -> KDCacheError:
+        return HeaderTooLargeError(
+            f"the header has more than {int(self._limits.max_header_bytes):,} bytes or "
+            f"{self._limits.max_headers} fields, the limits of this server; send fewer and shorter fields"
+        )
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._phase = "header"
+        self._due = self.loop.time() + self._limits.header_s
+        self._unfinished_bytes = self._header_bytes = self._declared_bytes = self._body_bytes = 0
+        self._has_body = False
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the request's target."""
+        super().on_url(url)
+        if len(self.url) > self._limits.max_target_bytes:
+            raise TargetTooLongError(
+                f"the path and the query have more than {int(self._limits.max_target_bytes):,} bytes, the "
+                "limit of this server; many ids or rows go into the body of a POST"
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the header, or one that follows a body in chunks, which means nothing here."""
+        self._header_bytes += len(name) + len(value) + _FIELD_BYTES
+        if self._header_bytes + len(self.url) > self._limits.max_header_bytes:
+            raise self._too_long()
+        if self._phase != "header":
+            return
+        super().on_header(name, value)
+        if len(self.headers) > self._limits.max_headers:
+            raise self._too_long()
+        name = self.headers[-1][0]
+        if name == b"content-length":
+            self._declared_bytes = int(value)
+            self._has_body = self._declared_bytes > 0
+        elif name == b"transfer-encoding":
+            self._has_body = True
+
+    def on_headers_complete(self) -> None:
+        """Hand the request to the application, unless its header alone refuses it."""
+        self._check_size(self._declared_bytes)
+        if self._is_surplus and self.url.partition(b"?")[0] not in _HEALTH:
+            raise OverloadedError(
+                f"more connections than the {self._limits.max_connections} of this worker; "
+                "try again in a second"
+            )
+        self._all.works(self)
+        super().on_headers_complete()
+        # A client that waits for "100 Continue" and gets a final answer may or may not send its body:
+        # what comes next could not be told apart.
+        if self._is_surplus or self.expect_100_continue:
+            self.cycle.keep_alive = False
+        if self._has_body:
+            self._phase = "body"
+            self._due = self.loop.time() + self._limits.body_s
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._body_bytes += len(body)
+        self._held_bytes += len(body)
+        self._all.hold(len(body))
+        self._check_size(self._body_bytes)
+        if self.expect_100_continue:
+            self.expect_100_continue = False
+            self.cycle.keep_alive = self.parser.should_keep_alive() and not self._is_surplus
+        super().on_body(body)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.max_body_bytes:
+            raise TooLargeError(
+                f"the body has more than {int(self._limits.max_body_bytes):,} bytes, the limit of this "
+                "server; send less at once"
+            )
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        super().on_message_complete()
+        self._phase = "between"
+        self._due = math.inf
+        self.headers = []
+        if self.cycle.response_complete:
+            self._wait()
+
+    # Answering
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, functools.partial(self._run, cycle, app))
+
+    async def _run(
+        self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            # The time to drain is over. uvicorn says so, and would add a traceback for each request.
+            cycle.disconnected = True
+            self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """Answer the next request, or wait for one."""
+        self.server_state.total_requests += 1
+        self._release()
+        if self.transport.is_closing():
+            return
+        if self._unparsed:
+            self.loop.call_soon(self._parse_rest)
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._answer_refusal(self._refusal)
+        elif self._phase == "between":
+            self._wait()
+
+    def _wait(self) -> None:
+        self._due = self.loop.time() + self._limits.keep_alive_s
+        self._all.waits(self)
+
+    def _release(self) -> None:
+        self._all.release(self._held_bytes)
+        self._held_bytes = 0
+
+    # Refusing
+
+    def refuse(self, error: KDCacheError) -> None:
+        """Answer a request with an error in place of the application, and close the connection."""
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        was_body, self._phase, self._due = self._phase == "body", "refused", math.inf
+        self._refusal = error
+        self._all.works(self)
+        cycle = self.cycle
+        if was_body and cycle.response_started:
+            # The application did not wait for the body: its answer stands, and is the last one.
+            cycle.keep_alive = False
+            if cycle.response_complete:
+                self._linger()
+        elif was_body and self.pipeline:
+            self.pipeline.popleft()
+        elif was_body:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._answer_refusal(error)
+        elif cycle is None or cycle.response_complete:
+            self._answer_refusal(error)
+
+    def _answer_refusal(self, error: KDCacheError) -> None:
+        self._write_refusal(error)
+        self._linger()
+
+    def _write_refusal(self, error: KDCacheError) -> None:
+        response = error_response(error)
+        stamps = [(b"x-request-id", request_id_of(self.headers or ())), (b"connection", b"close")]
+        fields = [*self.server_state.default_headers, *response.raw_headers, *stamps]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        body = b"" if self.parser.get_method() == b"HEAD" else bytes(response.body)
+        self.transport.write(b"".join((STATUS_LINE[response.status_code], head, b"\r\n", body)))
+
+    def _linger(self) -> None:
+        self._release()
+        self._due = self.loop.time() + _LINGER_S
+        self._all.waits(self)
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def give_way(self) -> None:
+        """Close the connection, which waits for a request, because another one needs its place."""
+        if self._phase == "header":
+            self._write_refusal(OverloadedError("this worker has no place for slow clients; try again"))
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once, and forget what has not been sent."""
+        with contextlib.suppress(OSError):
+            # The system forgets it too, instead of offering it to the client for minutes.
+            linger = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.transport.abort()
+
+    # Time
+
+    def check_time(self, now: float) -> None:
+        """End the connection if its client is late at ``now``, in seconds of the event loop's clock."""
+        if self._reads_too_slowly(now):
+            self.abort()
+            return
+        if self.flow.read_paused and self._phase in ("header", "body"):
+            # The client waits for this server, not the other way round.
+            self._due = now + self._limits.body_s
+        if now < self._due + self._allowance_s():
+            return
+        if self._phase == "header":
+            self.refuse(SlowClientError(f"the header was not there after {self._limits.header_s:g} s"))
+        elif self._phase == "body":
+            self.refuse(
+                SlowClientError(f"of the body, {self._body_bytes:,} bytes had come when its time was over")
+            )
+        elif self._phase == "between":
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def _allowance_s(self) -> float:
+        return self._body_bytes / self._limits.min_bytes_per_s if self._phase == "body" else 0.0
+
+    def _reads_too_slowly(self, now: float) -> bool:
+        """Whether bytes wait for the client and it took too few of them in the last ``read_s`` seconds."""
+        size: int = self.transport.get_write_buffer_size()
+        # The system takes megabytes at once from here, and only when as many have gone out: what it holds
+        # says whether the client reads.
+        size += _queued_bytes(self.transport) if size else 0
+        if size == 0 or self._unread is None or size > self._unread[1]:
+            self._unread = (now, size) if size else None
+            return False
+        since, before = self._unread
+        if now - since < self._limits.read_s:
+            return False
+        self._unread = now, size
+        return before - size < (now - since) * int(self._limits.min_bytes_per_s)
+
+
+def _queued_bytes(transport: asyncio.Transport) -> int:
+    """Bytes that the system has taken and the client's system has not acknowledged; 0 where it cannot say."""
+    try:
+        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def _malformed(error: httptools.HttpParserError) -> KDCacheError:
+    said = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
+    return MalformedRequestError(f"what came is no request of HTTP/1.1{said}")
+
+
+class _HeldFlow(FlowControl):
+    """Flow control that reads nothing further while it is held."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
