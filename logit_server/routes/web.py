@@ -235,7 +235,7 @@ async def read_picture(request: Request, name: str, asked: Annotated[PictureQuer
     if fresh := not_modified(request, headers):
         return fresh
     picture = await pictures.render(served, asked.row, asked.view)
-    return Response(picture, 200, headers | {"x-content-type-options": "nosniff"}, "image/png")
+    return Response(picture, 200, headers, "image/png")
 
 
 @router.get("/docs", dependencies=[Depends(no_query)])

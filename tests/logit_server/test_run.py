@@ -83,7 +83,7 @@ def test_a_client_that_does_not_read_leaves_no_traceback_at_the_end_of_the_drain
     large_path: Path, tmp_path: Path
 ) -> None:
     with started(large_path, drain_s=1, page_dir=tmp_path) as server:
-        head = f"GET {WHOLE} HTTP/1.1\r\nHost: x\r\n\r\n"
+        head = f"GET {WHOLE} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with connect(server.url, head.encode(), receive_buffer=4096) as client:
             assert client.receive(10)
             server.process.terminate()
