@@ -12,19 +12,32 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.compression import Compressed
 from logit_server.connections import CONNECTIONS_KEY
+from logit_server.cors import with_cors
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
-from logit_server.routes import caches, health, records, samples, views
+from logit_server.routes import caches, health, records, samples, store, views, web
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
+from logit_server.web.static_files import PackageFiles
+from logit_server.web.worker import Web
 
-ROUTERS = (caches.router, samples.router, records.plain_router, views.router, health.router)
+ROUTERS = (
+    caches.router,
+    samples.router,
+    records.plain_router,
+    views.router,
+    store.router,
+    health.router,
+    web.router,
+)
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
 
 _WATCH_S = 1.0
@@ -42,38 +55,44 @@ def create_app(
     catalog: Catalog | None = None,
     pages: Path | None = None,
     parent: int | None = None,
-) -> Envelope:
+) -> ASGIApp:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
     (caches that are open already), ``pages`` (the page folder) and ``parent`` (the process without which
     the worker stops); alone, an application makes its own.
     """
-    state = State(settings, catalog or open_catalog(settings))
+    state = State(settings, catalog or open_catalog(settings), pages)
     api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
-        lifespan=lambda _: _running(state, pages, parent),
+        lifespan=lambda api: _running(state, api.state.web, pages, parent),
+        docs_url=None,  # ours needs no internet: see routes/web.py
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=dict.fromkeys((*STATUSES, HTTPException), respond_to),
     )
     for router in ROUTERS:
         api.include_router(router)
+    api.state.web = Web(state)
+    api.mount("/static", PackageFiles())
     shortcuts = {
         ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
     }
-    return Envelope(api, state, shortcuts)
+    return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
 
 
 @contextlib.asynccontextmanager
-async def _running(state: State, shared: Path | None, parent: int | None) -> AsyncIterator[dict[str, Any]]:
+async def _running(
+    state: State, people: Web, shared: Path | None, parent: int | None
+) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
-        async with state.pages.refreshing(), state.connections.watched(), _stopping_with(parent):
+        watched, tokens = state.connections.watched(), state.access.tokens.watched()
+        async with state.pages.refreshing(), people.running(), watched, tokens, _stopping_with(parent):
             yield {CONNECTIONS_KEY: state.connections}
 
 

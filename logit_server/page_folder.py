@@ -48,6 +48,13 @@ class PageFolder:
         """Where the page of a part of a view's records is, if it is."""
         return self.folder / f"{cache_id}-{view:05d}-{part}.page"
 
+    def used_bytes(self) -> int:
+        """Bytes of all blocks in the folder, of every worker; 0 before the first one."""
+        try:
+            return int.from_bytes((self.folder / _BUDGET_LOCK).read_bytes()[:8], _ORDER)
+        except OSError:
+            return 0
+
     def open(self, served: ServedCache, view: int, part: Part = Part.WHOLE) -> Page:
         """Map the page of a part of a view's records, made here where nobody has; no record is read.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Cache, ConfigError, Manifest, open_cache
 from cache_builder.format.codecs import Part
-from cache_builder.format.layout import Blocks, record_arrays
+from cache_builder.format.layout import ROOT_ATTRIBUTE, Blocks, record_arrays
+from cache_builder.format.objects import CacheObjects
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
+from logit_server.public_manifest import public_manifest
 from logit_server.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -36,8 +38,20 @@ class ServedCache:
 
     @cached_property
     def manifest_json(self) -> bytes:
-        """The manifest as the store has it, in the format version of the store."""
-        return json.dumps(self.cache.body, ensure_ascii=False).encode()
+        """The manifest in the format version of the store, with names in place of paths."""
+        return json.dumps(public_manifest(self.cache.body), ensure_ascii=False).encode()
+
+    @cached_property
+    def root_json(self) -> bytes:
+        """The ``zarr.json`` of the store's root, which holds the manifest."""
+        attributes = {ROOT_ATTRIBUTE: json.loads(self.manifest_json)}
+        root = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return json.dumps(root, ensure_ascii=False).encode()
+
+    @cached_property
+    def objects(self) -> CacheObjects:
+        """The other objects of the store."""
+        return CacheObjects(self.cache)
 
     @cached_property
     def samples(self) -> int:
@@ -160,6 +174,10 @@ class Catalog:
     def __iter__(self) -> Iterator[ServedCache]:
         return iter(self._caches)
 
+    def only(self, keys: Container[str]) -> Catalog:
+        """Those of these caches that have one of the names or cache_ids."""
+        return Catalog([cache for cache in self._caches if cache.name in keys or cache.cache_id in keys])
+
     def items(self) -> Iterable[tuple[str, ServedCache]]:
         """Every name and every cache_id with its cache."""
         return self._by_key.items()
@@ -172,7 +190,7 @@ class Catalog:
         """The cache of that name or cache_id; else :class:`UnknownCacheError`."""
         served = self._by_key.get(name)
         if served is None:
-            known = ", ".join(sorted(repr(cache.name) for cache in self._caches))
+            known = ", ".join(sorted(repr(cache.name) for cache in self._caches)) or "none for this token"
             raise UnknownCacheError(f"no cache {name[:128]!r} here; this server has {known}")
         return served
 

@@ -12,9 +12,9 @@ from cache_builder.console.names import (
     DATA_KINDS,
     check_device_name,
     check_precision_name,
-    check_recipe,
 )
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
+from cache_builder.console.recipes import check_recipe
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Decoding
 

@@ -4,30 +4,12 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from cache_builder.console.fidelity import frontier
 from cache_builder.format.manifest import CalibrationSection, RatePoint
 
 _COLUMNS = ("", "bytes/view", "lost", "kd T=1", "kd T=4", "worst loss", "TV T=1", "TV T=4")
 _MOST_ROWS = 14
 _UNKNOWN = "-"
-
-
-def frontier(section: CalibrationSection) -> list[int]:
-    """Rows that no smaller row is as faithful as, by rising bytes; the chosen one is always there."""
-    found: list[int] = []
-    least = float("inf")
-    table = section.table
-    is_measured = all(point.lost is not None for point in table)
-    for index in sorted(range(len(table)), key=lambda index: table[index].bytes_per_view):
-        lost = _lost(table[index], is_measured)
-        if lost < least or index == section.chosen:
-            found.append(index)
-            least = min(least, lost)
-    return found
-
-
-def _lost(point: RatePoint, is_measured: bool) -> float:
-    """The share of the variance; of tables of releases that did not measure it, that of the gradient."""
-    return point.lost or 0.0 if is_measured else 1 - point.gradient_cosine
 
 
 def rate_table(section: CalibrationSection) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cache_builder.calibration.fidelity import TEMPERATURES
-from cache_builder.calibration.rate_distortion import frontier
+from cache_builder.console.fidelity import frontier
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import CalibrationSection, RatePoint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cache_builder.format.manifest import Manifest, RatePoint
+from cache_builder.format.manifest import CalibrationSection, Manifest, RatePoint
 
 BLURRED = 0.95
 """A loss whose gradient has a smaller cosine with that from live logits sees a blurred teacher."""
@@ -24,6 +24,25 @@ def chosen_point(manifest: Manifest) -> RatePoint | None:
     """The row of the calibration's table that the cache uses; None where nothing was chosen."""
     found = manifest.calibration
     return None if found.chosen is None else found.table[found.chosen]
+
+
+def frontier(section: CalibrationSection) -> list[int]:
+    """Rows that no smaller row is as faithful as, by rising bytes; the chosen one is always there."""
+    found: list[int] = []
+    least = float("inf")
+    table = section.table
+    is_measured = all(point.lost is not None for point in table)
+    for index in sorted(range(len(table)), key=lambda index: table[index].bytes_per_view):
+        lost = _lost(table[index], is_measured)
+        if lost < least or index == section.chosen:
+            found.append(index)
+            least = min(least, lost)
+    return found
+
+
+def _lost(point: RatePoint, is_measured: bool) -> float:
+    """The share of the variance; of tables of releases that did not measure it, that of the gradient."""
+    return point.lost or 0.0 if is_measured else 1 - point.gradient_cosine
 
 
 def fidelity_facts(manifest: Manifest) -> dict[str, str]:

@@ -28,14 +28,6 @@ SMALL_STUDENTS = ("cnn3", "resnet20")
 """kdtrain's own students, whose trained files are teachers again: ``trainer.students`` makes them."""
 
 
-def check_recipe(text: str) -> None:
-    """Raise :class:`ConfigError` for a recipe that cannot be read."""
-    # Imported where it is needed: the help of both programs does without.
-    from cache_builder.views import parse_recipe
-
-    parse_recipe(text)
-
-
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence with the nearest known names, or with all of them where nothing is near."""
     names = sorted(set(known))

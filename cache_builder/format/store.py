@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from zarr.abc.store import Store
+from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
@@ -71,6 +71,20 @@ def read_many(store: Store, keys: list[str]) -> list[bytes | None]:
         return None if value is None else value.to_bytes()
 
     return _for_each(read, keys)
+
+
+def read_range(store: Store, key: str, part: range) -> bytes | None:
+    """Some bytes of the object under ``key``, None where there is none."""
+
+    async def read(key: str) -> bytes | None:
+        wanted = RangeByteRequest(part.start, part.stop)
+        try:
+            value = await store.get(key, default_buffer_prototype(), wanted)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return None if value is None else value.to_bytes()
+
+    return _for_each(read, [key])[0]
 
 
 def object_sizes(store: Store, keys: list[str]) -> list[int | None]:

@@ -16,6 +16,7 @@ from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.positions import require_one_position
 from cache_builder.format.probabilities import softmax
 from cache_builder.format.reader import Cache, open_cache
+from cache_builder.look.images import Images
 from cache_builder.views import ViewParams
 from cache_builder.views.crops import Box
 from cache_builder.views.replay import Replay
@@ -84,7 +85,7 @@ def look(location: str, sample_id: str, view: int, data: str | None) -> tuple[Se
     row = int(cache.rows_for([sample_id])[0])
     if row in manifest.invalid_rows:
         raise DataError(f"sample {sample_id!r} could not be read when the cache was built: nothing to show")
-    images = _Images(cache, _opened(cache, data))
+    images = _Read(cache, _opened(cache, data))
     replay = Replay.of(manifest)
     params = replay.drawn(view, [row])
     (rendered,) = replay.batch([(row, view)], images.read)
@@ -103,41 +104,23 @@ def look(location: str, sample_id: str, view: int, data: str | None) -> tuple[Se
     return seen, row
 
 
-class _Images:
-    """The images of a cache's rows, each the one the cache was built from."""
+class _Read(Images):
+    """Images that stay in memory once they were read, since they are drawn too."""
 
     def __init__(self, cache: Cache, source: ImageSource) -> None:
-        self._cache, self._source = cache, source
-        self._read: dict[int, Tensor] = {}
+        super().__init__(cache, source)
+        self._read: dict[int, Tensor | None] = {}
 
     def read(self, row: int) -> Tensor | None:
-        """None for a row that could not be read; :class:`DataError` for one that is not there or changed."""
-        if row in self._cache.manifest.invalid_rows:
-            return None
         if row not in self._read:
-            self._read[row] = self._checked(row)
+            self._read[row] = super().read(row)
         return self._read[row]
 
     def image(self, row: int) -> Tensor:
         """The image of a row that was read already."""
-        return self._read[row]
-
-    def _checked(self, row: int) -> Tensor:
-        sample_id = self._cache.ids[row]
-        try:
-            index = list(self._source.ids).index(sample_id)
-        except ValueError:
-            raise DataError(
-                f"{self._source.spec} has no sample {sample_id!r}: give the data set the cache was built "
-                f"from ({self._cache.manifest.data.spec}) with --data"
-            ) from None
-        sample = self._source.read(index)
-        if sample.digest != int(self._cache.read_digests(range(row, row + 1))[0]):
-            raise DataError(
-                f"{self._source.spec}: sample {sample_id!r} changed since the cache was built (its digest "
-                "differs), so the teacher saw another picture; restore it"
-            )
-        return sample.value
+        image = self._read[row]
+        assert image is not None
+        return image
 
 
 def _opened(cache: Cache, data: str | None) -> ImageSource:
@@ -150,7 +133,7 @@ def _opened(cache: Cache, data: str | None) -> ImageSource:
         raise type(error)(f"{error}{hint}") from error
 
 
-def _source(cache: Cache, replay: Replay, view: int, row: int, images: _Images) -> Source:
+def _source(cache: Cache, replay: Replay, view: int, row: int, images: _Read) -> Source:
     """A row's image and crop."""
     image, params = images.image(row), replay.drawn(view, [row])
     height, width = image.shape[-2:]

@@ -127,6 +127,7 @@ class RecordsOf:
         else:
             positions, counts = self._served.positions_of(rows, settings.max_ids)
             records = await pages.gather(self._served, view, positions, part)
+        self._state.records_served += len(records)
         if answer in DECODED:
             check_count(len(records), settings.max_ids if answer == ARROW else settings.max_json_records)
             found = Found(self._served, view, rows if counts is None else np.repeat(rows, counts), records)

@@ -23,7 +23,7 @@ from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.records import prefix_of
 from logit_server.served_caches import ServedCache
-from logit_server.state import cache_of, is_head, pages_of
+from logit_server.state import cache_of, is_head, pages_of, state_of
 from logit_server.wire import QueryKeys, accepted, entity_tag
 
 router = APIRouter(tags=["records"])
@@ -70,10 +70,13 @@ async def read_range(
         return fresh
     run = _Run(pages_of(request), served, view, rows, part)
     if answer in STREAMED:
+        state_of(request).records_served += served.cache.positions.total(rows)
         body = await streamed(answer, served, view, rows, run.pieces(rows))
         return StreamingResponse(() if is_head(request) else body, 200, headers, answer)
     selected = select(request, run.total, tag)
     headers |= selected.headers | {DIGEST_HEADER: await run.digest(selected)}
+    if not is_head(request):
+        state_of(request).records_served += len(selected.bytes) // served.part_bytes(part)
     chunks = () if is_head(request) else run.chunks(selected)
     return StreamingResponse(chunks, selected.status, headers, raw)
 

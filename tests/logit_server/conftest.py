@@ -11,9 +11,11 @@ import pytest
 
 from cache_builder.format import Cache, open_cache
 from logit_server.run import serving
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.logit_server.odd_cache import write_odd_cache
+from tests.logit_server.web.page_caches import write_page_cache
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +66,33 @@ def client(url: str) -> Iterator[httpx2.Client]:
 def own_cache(cache_path: Path, tmp_path: Path) -> Path:
     """A copy of the cache that the test may damage."""
     return Path(shutil.copytree(cache_path, tmp_path / "own.zarr"))
+
+
+@pytest.fixture(scope="session")
+def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache named "pages"."""
+    path = tmp_path_factory.mktemp("page-caches") / "pages.zarr"
+    write_page_cache(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def served(page_path: Path) -> ServedCache:
+    """The same as a server has it."""
+    cache = open_cache(page_path)
+    return ServedCache("pages", cache, cache.manifest.completed_id)
+
+
+@pytest.fixture(scope="session")
+def site(page_path: Path, odd_path: Path) -> Iterator[str]:
+    """The base URL of a server of that cache and of one without labels, names and measurements."""
+    with serving(Settings(caches=(str(page_path), str(odd_path)), port=0)) as base:
+        yield base
+
+
+@pytest.fixture
+def reader(site: str) -> Iterator[httpx2.Client]:
+    """A client that reads pages, as browsers do."""
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    with httpx2.Client(base_url=site, headers={"Accept": accept}) as opened:
+        yield opened

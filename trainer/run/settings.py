@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cache_builder.console.names import DATA_KINDS, check_device_name, check_recipe
+from cache_builder.console.names import DATA_KINDS, check_device_name
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
+from cache_builder.console.recipes import check_recipe
 from cache_builder.format.locations import local_output
 from trainer.run.names import check_objective, check_student
 

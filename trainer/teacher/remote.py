@@ -54,7 +54,10 @@ class RemoteSource:
         self._patience_s = patience_s
         self._closed = threading.Event()
         self._cache_id: str | None = None
-        headers = {"Authorization": f"Bearer {_sendable(token)}"} if token else {}
+        # As it is: checksums are of the bytes that are sent.
+        headers = {"Accept-Encoding": "identity"}
+        if token:
+            headers["Authorization"] = f"Bearer {_sendable(token)}"
         self._proxy = proxy_for(self.location)
         is_here = is_loopback(urlsplit(self.location).hostname or "")
         self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, trust_env=not is_here)

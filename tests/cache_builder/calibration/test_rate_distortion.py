@@ -7,7 +7,8 @@ import io
 from rich.console import Console
 
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.rate_distortion import frontier, rate_table
+from cache_builder.calibration.rate_distortion import rate_table
+from cache_builder.console.fidelity import frontier
 from cache_builder.format.manifest import CalibrationSection, CodecRequest
 from tests.cache_builder.calibration.test_calibrate import logits_of
 from tests.rate_points import rate_point

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from cache_builder.build.settings import BuildSettings
-from cache_builder.console.names import check_recipe, unknown_name
+from cache_builder.console.names import unknown_name
 from cache_builder.console.options import Option
+from cache_builder.console.recipes import check_recipe
 from cache_builder.format.errors import ConfigError
 from trainer.run.settings import TrainSettings
 
