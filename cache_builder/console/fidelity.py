@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from cache_builder.format.manifest import CalibrationSection, Manifest, RatePoint
 
+CALIBRATED_VIEWS = "views at calibration"
+"""Key of the manifest's ``environment`` in extended caches: how many views there were before."""
 BLURRED = 0.95
 """A loss whose gradient has a smaller cosine with that from live logits sees a blurred teacher."""
 _AS_LIVE, _LITTLE = 0.99, 0.8
@@ -128,17 +130,27 @@ def next_larger(manifest: Manifest) -> RatePoint | None:
 
 def measured_views(manifest: Manifest) -> str:
     """What the table's figures are of."""
-    return "the views of this cache" if saw_all_records(manifest) else "held-out views"
+    known, count = calibrated_views(manifest), manifest.views.count
+    if known == count:
+        return "the views of this cache" if saw_all_records(manifest) else "held-out views"
+    if saw_all_records(manifest):
+        return f"the views that it was fitted to, the first {known} of {count}"
+    return f"held-out views among the first {known} of {count}"
 
 
 def saw_all_records(manifest: Manifest) -> bool:
-    """Whether calibration looked at every record of the cache, so that its figures are of these.
+    """Whether calibration looked at every record that the cache had then, so that its figures are of these.
 
     The other codecs fit one half of what they see and measure the other.
     """
     readable = manifest.data.samples - len(manifest.invalid_rows)
     is_joint = manifest.codec.name == "joint-sketch"
-    return is_joint and manifest.calibration.pairs >= readable * manifest.views.count
+    return is_joint and manifest.calibration.pairs >= readable * calibrated_views(manifest)
+
+
+def calibrated_views(manifest: Manifest) -> int:
+    """Views of the cache when it was calibrated; those that ``kdcache extend`` added came later."""
+    return int(manifest.environment.get(CALIBRATED_VIEWS, manifest.views.count))
 
 
 def _lost_in_words(manifest: Manifest, lost: float) -> str:

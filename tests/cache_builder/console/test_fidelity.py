@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cache_builder.console.fidelity import (
+    CALIBRATED_VIEWS,
     fidelity_facts,
     fidelity_warnings,
+    measured_views,
     megabytes,
     next_larger,
     saw_all_records,
@@ -108,6 +110,16 @@ def test_figures_of_all_records_are_not_called_held_out() -> None:
     assert fidelity_facts(manifest)["lost"].endswith("on the views of this cache")
     # The other codecs hold out one half of the same pairs.
     assert not saw_all_records(manifest.with_codec(synthetic_manifest(sketch=True).codec))
+
+
+def test_figures_of_an_extended_cache_are_those_of_the_views_before() -> None:
+    manifest = with_table(*POINTS, manifest=joint())
+    assert manifest.views.count == 3
+    manifest = manifest.model_copy(update={"environment": {CALIBRATED_VIEWS: "2"}})
+    assert measured_views(manifest) == "the views that it was fitted to, the first 2 of 3"
+    few = manifest.calibration.model_copy(update={"pairs": 150})
+    manifest = manifest.model_copy(update={"calibration": few})
+    assert measured_views(manifest) == "held-out views among the first 2 of 3"
 
 
 @pytest.mark.parametrize(("size", "said"), [(16_494_000, "16.49 MB"), (1.54e9, "1.54 GB"), (0, "0.00 MB")])
