@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -130,11 +130,6 @@ def dense_bf16(logits: Floats) -> Encoded:
     return Encoded("all logits, bf16", size / len(logits), _bf16(logits))
 
 
-def kdcache(fit: Floats, logits: Floats, budget: float) -> Encoded:
-    """Ours, calibrated on ``fit`` for a budget."""
-    return calibrated(f"kdcache, {budget:g} bytes", fit, logits, CodecRequest(bytes_per_view=budget))
-
-
 def calibrated(
     name: str, fit: Floats, logits: Floats, request: CodecRequest, codec_name: str = "class-sketch"
 ) -> Encoded:
@@ -166,21 +161,6 @@ def on_disk(packed: NDArray[np.uint8], codec: Codec[Any]) -> float:
 def chunked_bytes(column: NDArray[Any], field: Field) -> float:
     """Bytes of a row of a column [n, ...] in chunks of 4,096."""
     return sum(len(part) * column_bytes(part, field) for part in _chunks(column)) / len(column)
-
-
-def everyone(fit: Floats, logits: Floats) -> Iterator[Encoded]:
-    """Each system at several sizes."""
-    makers: list[Callable[[], Encoded]] = [
-        *(lambda k=k: tinyvit(logits, k) for k in (5, 10, 20, 50, 100)),
-        *(lambda half=half: fkd(logits, half) for half in (True, False)),
-        lambda: ml_dr(logits),
-        *(lambda k=k: megatron(logits, k) for k in (10, 20, 50)),
-        *(lambda k=k: distillkit(logits, k) for k in (10, 20, 50, 100)),
-        *(lambda b=b: kdcache(fit, logits, b) for b in (24.0, 28.0, 32.0, 36.0, 40.0, 48.0, 64.0)),
-        lambda: dense_half(logits),
-        lambda: dense_bf16(logits),
-    ]
-    return (make() for make in makers)
 
 
 def _chunks(array: NDArray[D]) -> Iterator[NDArray[D]]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 
 from cache_builder.format import ConfigError, KDCacheError
+from logit_server.printed_settings import described
 from logit_server.run import serve
-from logit_server.settings import Settings, described
+from logit_server.settings import Settings
 
 
 def main(arguments: list[str]) -> int:
     """Serve until stopped; returns the exit code."""
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(
-            f"usage: python -m logit_server, with settings from the environment:\n\n{described()}\n"
+            f"usage: python -m logit_server, with settings from the environment:\n\n{described(Settings)}\n"
         )
         return 0
     try:

@@ -12,10 +12,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from cache_builder.format.wire import CACHES_PATH
 from logit_server.compression import Compressed
 from logit_server.connections import CONNECTIONS_KEY
+from logit_server.cors import with_cors
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
@@ -53,14 +55,14 @@ def create_app(
     catalog: Catalog | None = None,
     pages: Path | None = None,
     parent: int | None = None,
-) -> Envelope:
+) -> ASGIApp:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
     (caches that are open already), ``pages`` (the page folder) and ``parent`` (the process without which
     the worker stops); alone, an application makes its own.
     """
-    state = State(settings, catalog or open_catalog(settings))
+    state = State(settings, catalog or open_catalog(settings), pages)
     api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,
@@ -79,7 +81,7 @@ def create_app(
         ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
     }
-    return Envelope(Compressed(api), state, shortcuts)
+    return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
 
 
 @contextlib.asynccontextmanager
@@ -89,8 +91,8 @@ async def _running(
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
-        watched = state.connections.watched()
-        async with state.pages.refreshing(), people.running(), watched, _stopping_with(parent):
+        watched, tokens = state.connections.watched(), state.access.tokens.watched()
+        async with state.pages.refreshing(), people.running(), watched, tokens, _stopping_with(parent):
             yield {CONNECTIONS_KEY: state.connections}
 
 

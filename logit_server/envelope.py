@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
-from logit_server.admission import HEALTH_PATHS
-from logit_server.errors import REQUEST_ID_KEY, UnauthorizedError, respond_to
+from logit_server.access import HEALTH_PATHS
+from logit_server.errors import REQUEST_ID_KEY, respond_to
+from logit_server.hosts import Hosts
+from logit_server.page_headers import ON_ALL, Header, page_headers
 from logit_server.request_ids import request_id_of
-from logit_server.state import HEAD_KEY, SCOPE_KEY, State
+from logit_server.served_caches import Catalog
+from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
 from logit_server.wire import check_no_key_twice
 
 _PROGRESS = "kdcache.progress"
@@ -24,7 +26,8 @@ class Envelope:
     """An ASGI application around another one.
 
     Gives every answer ``X-Request-Id`` (the client's own, where it sent a sane one) and, under
-    ``/v1/caches/{name}``, ``X-KDCache-Id``; refuses requests beyond ``max_in_flight`` with 503; answers HEAD
+    ``/v1/caches/{name}``, ``X-KDCache-Id``; refuses requests to other names than the server's, and those
+    without a token where there are tokens; refuses requests beyond ``max_in_flight`` with 503; answers HEAD
     wherever GET is answered.
 
     ``shortcuts``: applications by (method, path). The application inside routes these to the same ones,
@@ -36,8 +39,7 @@ class Envelope:
         self._state = state
         self._shortcuts = shortcuts
         self._admission = state.admission
-        token = state.settings.token
-        self._token = token.get_secret_value().encode() if token else None
+        self._hosts = Hosts(state.settings, has_tokens=not state.access.tokens.is_empty)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -48,16 +50,19 @@ class Envelope:
             # A copy: the server below still sees HEAD in its own scope and sends no body.
             scope = {**scope, "method": "GET", HEAD_KEY: True}
         scope[SCOPE_KEY] = self._state
-        send = self._stamping(scope, send)
+        stamps = _stamps(scope)
+        send = _stamping(scope, send, stamps)
         self._admission.enter()
         try:
+            self._hosts.check(scope)
+            scope[CATALOG_KEY] = catalog = self._state.access.check(scope, self._state.catalog)
+            is_known = _stamp_cache(stamps, scope["path"], catalog)
             if scope["path"] not in HEALTH_PATHS:
                 self._admission.check_room()
-            self._check_token(scope)
             if b"&" in scope["query_string"]:
                 check_no_key_twice(scope["query_string"])
-            app = self._shortcuts.get((scope["method"], scope["path"]), self.app)
-            await app(scope, receive, send)
+            shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
+            await (shortcut or self.app)(scope, receive, send)
         except ClientDisconnect:
             # Nobody is left to answer, and clients that stop or lose patience are no event for the log.
             pass
@@ -75,32 +80,31 @@ class Envelope:
             response = await respond_to(Request(scope), error)
             await response(scope, receive, send)
 
-    def _check_token(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in HEALTH_PATHS:
-            return
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, token = given.partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
-            raise UnauthorizedError(
-                "this server answers only with its token: send it as `Authorization: Bearer TOKEN` "
-                "(kdtrain takes it from KDCACHE_TOKEN)"
-            )
 
-    def _stamping(self, scope: Scope, send: Send) -> Send:
-        request_id = request_id_of(scope["headers"])
-        scope[REQUEST_ID_KEY] = request_id.decode()
-        stamps = [(b"x-request-id", request_id)]
-        path: str = scope["path"]
-        name = path[len(_BELOW) :].partition("/")[0] if path.startswith(_BELOW) else ""
-        if (served := self._state.catalog.get(name)) is not None:
-            stamps.append((_ID_HEADER, served.cache_id.encode()))
+def _stamps(scope: Scope) -> list[Header]:
+    """The headers of every answer."""
+    request_id = request_id_of(scope["headers"])
+    scope[REQUEST_ID_KEY] = request_id.decode()
+    return [(b"x-request-id", request_id), *ON_ALL]
 
-        async def stamped(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *stamps]
-                scope[_PROGRESS] = "started"
-            elif not message.get("more_body"):
-                scope[_PROGRESS] = "finished"
-            await send(message)
 
-        return stamped
+def _stamp_cache(stamps: list[Header], path: str, catalog: Catalog) -> bool:
+    """Name the cache that a path is about, if the sender may know of it; gives whether there is one."""
+    name = path[len(_BELOW) :].partition("/")[0] if path.startswith(_BELOW) else ""
+    if (served := catalog.get(name)) is None:
+        return False
+    stamps.append((_ID_HEADER, served.cache_id.encode()))
+    return True
+
+
+def _stamping(scope: Scope, send: Send, stamps: list[Header]) -> Send:
+    async def stamped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            message["headers"] = [*headers, *stamps, *page_headers(headers)]
+            scope[_PROGRESS] = "started"
+        elif not message.get("more_body"):
+            scope[_PROGRESS] = "finished"
+        await send(message)
+
+    return stamped

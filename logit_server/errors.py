@@ -80,6 +80,14 @@ class UnauthorizedError(KDCacheError):
     """The request carries no token of this server."""
 
 
+class ForbiddenError(KDCacheError):
+    """The token of the request is good for other things."""
+
+
+class HostError(KDCacheError):
+    """The request was sent to a name that this server does not have."""
+
+
 class ReplacedCacheError(KDCacheError):
     """Another cache lies by now where the served one was."""
 
@@ -87,6 +95,7 @@ class ReplacedCacheError(KDCacheError):
 STATUSES: dict[type[Exception], int] = {
     MalformedRequestError: 400,
     UnauthorizedError: 401,
+    ForbiddenError: 403,
     UnknownCacheError: 404,
     UnknownArrayError: 404,
     UnknownObjectError: 404,
@@ -98,6 +107,7 @@ STATUSES: dict[type[Exception], int] = {
     TargetTooLongError: 414,
     MediaTypeError: 415,
     RangeError: 416,
+    HostError: 421,
     RequestError: 422,
     RequestValidationError: 422,
     HeaderTooLargeError: 431,
@@ -130,7 +140,7 @@ def error_response(error: Exception) -> Response:
     if status == 503:
         headers["retry-after"] = str(RETRY_AFTER_S)
     if status == 401:
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = 'Bearer, Basic realm="kdcache: the token is the password"'
     if isinstance(error, HTTPException):
         headers |= _headers_of(error)
     if isinstance(error, RangeError):

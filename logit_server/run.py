@@ -23,11 +23,14 @@ from uvicorn.supervisors import Multiprocess
 
 from cache_builder.format import ConfigError, KDCacheError, ServerError
 from cache_builder.format.wire import cache_path
+from logit_server.access import check_access
 from logit_server.app import create_app
+from logit_server.listening import check_listening
 from logit_server.page_folder import run_folder
 from logit_server.protocol import GuardedProtocol
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
+from logit_server.tls import scheme_of, tls_arguments
 
 _HEALTHCHECK_S = 60
 """Seconds after which a silent worker is replaced. uvicorn's 5 are less than a busy machine needs to start
@@ -47,7 +50,8 @@ def serve(settings: Settings) -> None:
         run_folder(settings.page_dir) as folder,
         bound(settings) as listener,
     ):
-        announce(catalog, listener)
+        check_access(settings, folder)
+        announce(catalog, base_url(listener, scheme_of(settings)))
         if settings.workers == 1:
             app = create_app(settings, catalog=catalog, pages=folder)
             uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
@@ -68,7 +72,7 @@ def serving(settings: Settings) -> Iterator[str]:
                 time.sleep(0.01)
             if not server.started:
                 raise ServerError("the server did not start: its log says why")
-            yield base_url(listener)
+            yield base_url(listener, scheme_of(settings))
         finally:
             server.should_exit = True
             thread.join()
@@ -103,6 +107,7 @@ def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvi
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
         timeout_worker_healthcheck=_HEALTHCHECK_S,
+        **tls_arguments(settings),
     )
 
 
@@ -113,6 +118,7 @@ def bound(settings: Settings) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        check_listening(settings, str(address[0]))
         listener = socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(
@@ -123,18 +129,18 @@ def bound(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
-def base_url(listener: socket.socket) -> str:
-    """``http://host:port`` of a listening socket, as a client on this machine would write it."""
+def base_url(listener: socket.socket, scheme: str = "http") -> str:
+    """``scheme://host:port`` of a listening socket, as a client on this machine would write it."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def announce(catalog: Catalog, listener: socket.socket) -> None:
+def announce(catalog: Catalog, base: str) -> None:
     """Print the URL of every cache: what a person gives to ``kdtrain --cache``."""
     for served in catalog:
         size = f"{served.samples:,} samples, {served.views} views, {served.record_bytes} bytes a record"
-        sys.stdout.write(f"{base_url(listener)}{cache_path(served.name)}  ({size})\n")
+        sys.stdout.write(f"{base}{cache_path(served.name)}  ({size})\n")
     sys.stdout.flush()
 
 

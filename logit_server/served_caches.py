@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from cache_builder.format.layout import ROOT_ATTRIBUTE, Blocks, record_arrays
 from cache_builder.format.objects import CacheObjects
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
+from logit_server.public_manifest import public_manifest
 from logit_server.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -37,8 +38,8 @@ class ServedCache:
 
     @cached_property
     def manifest_json(self) -> bytes:
-        """The manifest as the store has it, in the format version of the store."""
-        return json.dumps(self.cache.body, ensure_ascii=False).encode()
+        """The manifest in the format version of the store, with names in place of paths."""
+        return json.dumps(public_manifest(self.cache.body), ensure_ascii=False).encode()
 
     @cached_property
     def root_json(self) -> bytes:
@@ -173,6 +174,10 @@ class Catalog:
     def __iter__(self) -> Iterator[ServedCache]:
         return iter(self._caches)
 
+    def only(self, keys: Container[str]) -> Catalog:
+        """Those of these caches that have one of the names or cache_ids."""
+        return Catalog([cache for cache in self._caches if cache.name in keys or cache.cache_id in keys])
+
     def items(self) -> Iterable[tuple[str, ServedCache]]:
         """Every name and every cache_id with its cache."""
         return self._by_key.items()
@@ -185,7 +190,7 @@ class Catalog:
         """The cache of that name or cache_id; else :class:`UnknownCacheError`."""
         served = self._by_key.get(name)
         if served is None:
-            known = ", ".join(sorted(repr(cache.name) for cache in self._caches))
+            known = ", ".join(sorted(repr(cache.name) for cache in self._caches)) or "none for this token"
             raise UnknownCacheError(f"no cache {name[:128]!r} here; this server has {known}")
         return served
 

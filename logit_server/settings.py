@@ -1,52 +1,44 @@
-"""What a server can be told, as arguments or as ``KDCACHE_*`` variables of the environment."""
+"""What a server can be told: as flags, as ``KDCACHE_*`` variables, and in a TOML file."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import ByteSize, Field
 
-from cache_builder.console.environment import check_variables
-from cache_builder.format import ConfigError
+from cache_builder.console.options import Option
+from logit_server.access_settings import AccessSettings
+from logit_server.listed import Listed
+from logit_server.sources import gather
 
-ENVIRONMENT_PREFIX = "KDCACHE_"
+_LISTENING = "Where it listens"
+_PAGES = "Pages"
 
 
-class Settings(BaseSettings):
-    """The settings of one server run. Arguments win over the environment."""
+class Settings(AccessSettings):
+    """The settings of one server run: each a flag of ``kdcache serve``, a variable and a line of a file."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX,
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
+    panel: ClassVar[str] = "Limits"
 
-    caches: Annotated[tuple[str, ...], NoDecode] = ()
-    """Paths or fsspec URLs, or NAME=PATH to serve one under another name than its manifest's.
-    In the environment: separated by commas, or a JSON list."""
-    data: Annotated[tuple[str, ...], NoDecode] = ()
-    """Data sets whose pictures the pages show, SPEC for every cache or NAME=SPEC for one, e.g.
-    ``imagefolder:/data/train``. Rendering them needs torch and torchvision, in a process of its own.
-    In the environment as ``caches``."""
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 or :: for every one. Without a token everybody who can reach it is
-    answered."""
-    port: int = Field(8000, ge=0, le=65535)
-    """TCP port; 0 takes a free one."""
-    token: SecretStr | None = None
-    """Whoever asks must send it as ``Authorization: Bearer TOKEN``; only /healthz and /readyz answer without.
-    kdtrain sends what its own KDCACHE_TOKEN says."""
-    workers: int = Field(1, ge=1, le=256)
-    """Processes that answer requests. They share one set of pages."""
-    page_dir: Path | None = None
+    caches: Annotated[Listed, Option(is_argument=True, metavar="CACHE...")] = ()
+    """Caches to serve: paths or fsspec URLs, or NAME=PATH to serve one under another name than its
+    manifest's. In KDCACHE_CACHES they stand between commas, or as a JSON list."""
+    data: Annotated[Listed, Option(metavar="SPEC")] = ()
+    """Data sets whose pictures the pages show, SPEC for every cache or NAME=SPEC for one, such as
+    imagefolder:/data/train. Rendering them needs torch and torchvision, in a process of its own. In
+    KDCACHE_DATA as in KDCACHE_CACHES."""
+    host: Annotated[str, Option(panel=_LISTENING)] = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 or :: for every one. Other machines are answered with tokens only, unless
+    --allow-anonymous says otherwise."""
+    port: Annotated[int, Option(panel=_LISTENING)] = Field(8000, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one."""
+    workers: Annotated[int, Option(panel=_LISTENING)] = Field(1, ge=1, le=256)
+    """Processes that answer requests; they share one set of pages."""
+    page_dir: Annotated[Path | None, Option(panel=_PAGES)] = None
     """Folder for the page files, in a private subfolder that is removed at the end; default: the system's
     temporary folder."""
-    page_bytes: ByteSize = Field(default=ByteSize(8 * 2**30), gt=0)
+    page_bytes: Annotated[ByteSize, Option(panel=_PAGES)] = Field(default=ByteSize(8 * 2**30), gt=0)
     """Budget of all records in page files together, e.g. ``8GiB``; the block of a view that was unused for
     longest goes first. A view may be larger: its blocks then come and go."""
     max_ids: int = Field(65_536, ge=1)
@@ -89,51 +81,10 @@ class Settings(BaseSettings):
     """Seconds an idle connection stays open."""
     drain_s: int = Field(30, ge=0)
     """Seconds that running requests have to finish after SIGTERM."""
-    access_log: bool = False
+    access_log: Annotated[bool, Option(panel="Log")] = False
     """Whether to log one line per request."""
-
-    @field_validator("caches", "data", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return json.loads(value)
-        return tuple(item.strip() for item in value.split(",") if item.strip())
-
-    @field_validator("token")
-    @classmethod
-    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        text = value.get_secret_value() if value else ""
-        if value is not None and not (text and text.isascii() and text.isprintable() and " " not in text):
-            raise ValueError("a token is made of visible ASCII characters, without spaces")
-        return value
 
     @classmethod
     def checked(cls, **arguments: object) -> Self:
-        """Settings from arguments and environment; what is wrong with them as a :class:`ConfigError`.
-
-        So is a variable that means nothing here: a misspelt limit would be no limit.
-        """
-        check_variables()
-        try:
-            return cls(**arguments)  # type: ignore[arg-type]
-        except ValidationError as error:
-            wrong = "; ".join(
-                _explain(str(item["loc"][0]), item["msg"], item["input"]) for item in error.errors()
-            )
-            raise ConfigError(f"the server's settings are not valid: {wrong}") from error
-
-
-def _explain(field: str, message: str, found: object) -> str:
-    shown = "not shown" if field == "token" else repr(found)
-    return f"{field} (or {ENVIRONMENT_PREFIX}{field.upper()}) is {shown}: {message}"
-
-
-def described() -> str:
-    """Every setting as a variable of the environment: name, default, meaning."""
-    lines = []
-    for name, field in Settings.model_fields.items():
-        meaning = " ".join((field.description or "").split())
-        lines.append(f"{ENVIRONMENT_PREFIX}{name.upper()}  (default: {field.default!s})\n    {meaning}")
-    return "\n".join(lines)
+        """Settings from arguments, environment and file; what is wrong with them as a ``ConfigError``."""
+        return gather(cls, arguments).settings

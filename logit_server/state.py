@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path
 
 from anyio import CapacityLimiter
 from starlette.requests import Request
 
+from logit_server.access import Access
 from logit_server.admission import Admission
 from logit_server.connections import Connections
 from logit_server.pages import Pages
@@ -15,6 +17,7 @@ from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
 
 SCOPE_KEY = "kdcache.state"
+CATALOG_KEY = "kdcache.catalog"
 HEAD_KEY = "kdcache.head"
 
 
@@ -24,13 +27,17 @@ class State:
 
     settings: Settings
     catalog: Catalog
+    folder: InitVar[Path | None] = None
+    """Of the run, where several workers share it."""
+    access: Access = field(init=False)
     pages: Pages | None = None
     records_served: int = 0
     """Records that this worker sent or began to send."""
     look: asyncio.Task[None] | None = None
     """At the stores, begun last (see ``/readyz``)."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, folder: Path | None) -> None:
+        self.access = Access(self.settings, folder)
         self.admission = Admission(self.settings.max_in_flight)
         self.connections = Connections(self.settings)
         self.large_bodies = CapacityLimiter(self.settings.max_large_bodies)
@@ -49,9 +56,15 @@ def state_of(request: Request) -> State:
     return state
 
 
+def catalog_of(request: Request) -> Catalog:
+    """The caches that the sender of a request may know of: answers tell of no others."""
+    catalog: Catalog = request.scope[CATALOG_KEY]
+    return catalog
+
+
 def cache_of(request: Request) -> ServedCache:
     """The cache named in the path; :class:`UnknownCacheError` where it is not served."""
-    return state_of(request).catalog.find(request.path_params["name"])
+    return catalog_of(request).find(request.path_params["name"])
 
 
 def pages_of(request: Request) -> Pages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,11 +145,20 @@ def synthetic_fit(settings: Any, logits: NDArray[np.float32]) -> Any:
 
 
 def write_synthetic_cache(
-    path: str | Path, logits: NDArray[np.float32], *, commit: int | None = None, **settings: object
+    path: str | Path,
+    logits: NDArray[np.float32],
+    *,
+    commit: int | None = None,
+    change: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+    **settings: object,
 ) -> Manifest:
-    """Write logits [V, N, C] as a cache; ``commit`` limits the tiles written (the cache stays incomplete)."""
+    """Write logits [V, N, C] as a cache; ``commit`` limits the tiles written (the cache stays incomplete).
+
+    ``change``: what to change in the manifest before anything is written.
+    """
     views, rows, classes = logits.shape
-    manifest = synthetic_manifest(views=views, rows=rows, classes=classes, **settings)  # type: ignore[arg-type]
+    plain = synthetic_manifest(views=views, rows=rows, classes=classes, **settings)  # type: ignore[arg-type]
+    manifest = change(plain)
     codec = synthetic_fit(manifest.codec, logits.reshape(-1, classes))
     labels = (np.arange(rows) % classes).astype(np.int32)
     ids = [f"dir/img_{i:05d}.png" for i in range(rows)]

@@ -28,10 +28,16 @@ def rate_point(
 
 
 def with_table(
-    *points: RatePoint, chosen: int = 0, lose: float | None = None, manifest: Manifest | None = None
+    *points: RatePoint,
+    chosen: int = 0,
+    lose: float | None = None,
+    budget: float | None = None,
+    manifest: Manifest | None = None,
 ) -> Manifest:
     """A manifest (synthetic: 100 samples in 3 views) whose calibration found these rows."""
     manifest = manifest or synthetic_manifest()
     section = CalibrationSection(pairs=200, logit_std=1, tail_error=0.1, table=points, chosen=chosen)
-    requested = manifest.requested.model_copy(update={"codec": CodecRequest(lose=lose)})
+    requested = manifest.requested.model_copy(
+        update={"codec": CodecRequest(lose=lose, bytes_per_view=budget)}
+    )
     return manifest.model_copy(update={"calibration": section, "requested": requested})

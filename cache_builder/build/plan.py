@@ -17,7 +17,7 @@ from cache_builder.build.output import check_name
 from cache_builder.build.preflight import opened_source
 from cache_builder.build.settings import BuildSettings
 from cache_builder.calibration import calibrate
-from cache_builder.calibration.joint_search import DEFAULT_LOSE
+from cache_builder.console.limits import DEFAULT_LOSE
 from cache_builder.console.names import Precision
 from cache_builder.datasets import ImageSource, decoding_of, left_out_of
 from cache_builder.format.class_names import ClassNames

@@ -25,15 +25,14 @@ from cache_builder.calibration.contract import (
 from cache_builder.calibration.fidelity import Held, measured_point
 from cache_builder.calibration.joint_fit import Quantised, Spread, codec_of, stored_basis
 from cache_builder.calibration.pairs import most_joint_pairs
+from cache_builder.console.limits import DEFAULT_LOSE, FEW, allowed_loss, limit_in_words
 from cache_builder.format.codecs.joint_sketch import BASIS_BITS, VALUE_LIMIT, JointSketch
 from cache_builder.format.manifest import CalibrationSection, CodecRequest, RatePoint
 
-DEFAULT_LOSE = 0.02
-"""Of the variance, where nothing is said: no student was worse for it (``benchmarks/accuracy.py``)."""
 _TABLE = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """What the rows of the table lose, where bytes reach so far."""
-FEW, _MANY, _MANY_BELOW = 5, 10, 0.03
-"""K where much is lost anyway, and where little is."""
+# K where little is lost; FEW where more is.
+_MANY, _MANY_BELOW = 10, 0.03
 # Bytes of a place and a residual where the sketch is coarse.
 _TOP_BYTES = 1.1
 VALUE_STEP, _VALUE_PART, _LEAST_VALUE_STEP = 0.08, 0.08, 1e-6
@@ -177,9 +176,10 @@ class Search:
 
     def _told(self, point: RatePoint, is_alike: bool) -> Iterator[str]:
         yield from missed_budget(point.bytes_per_view, self.request)
-        lose, lost = self.request.lose, point.lost or 0.0
-        if lose is not None and lost > _MISSED * lose and not is_alike:
-            yield f"warning: --lose {lose:g} is missed: the records lose {lost:.2g} of the logits' variance"
+        allowed, lost = allowed_loss(self.request), point.lost or 0.0
+        if allowed is not None and lost > _MISSED * allowed and not is_alike:
+            asked = limit_in_words(self.request)
+            yield f"warning: {asked} is missed: the records lose {lost:.2g} of the logits' variance"
         if not self.scope.is_whole:
             samples, views, classes = self.logits.shape
             # Whole samples: where memory bounds them, some views fewer than would fit.

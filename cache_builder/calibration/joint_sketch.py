@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.calibration.contract import ALONE, Calibration, Calibrator, Scope, missed_budget
-from cache_builder.calibration.joint_search import FEW, VALUE_STEP, Search
+from cache_builder.calibration.joint_search import VALUE_STEP, Search
 from cache_builder.calibration.masks import Masks
 from cache_builder.calibration.pairs import group_rows, view_groups
+from cache_builder.console.limits import FEW
 from cache_builder.format.codecs import CodecSettings
 from cache_builder.format.codecs.digits import WIDE
 from cache_builder.format.codecs.joint_sketch import MOST_CLASSES, VALUE_LIMIT, JointSketchSettings

@@ -16,8 +16,13 @@ _KINDS = ("http", "https", "all")
 
 VARIABLES = {
     "KDCACHE_ACCESS_LOG": "server",
+    "KDCACHE_ALLOWED_HOSTS": "server",
+    "KDCACHE_ALLOW_ANONYMOUS": "server",
+    "KDCACHE_ALLOW_ROOT": "server",
     "KDCACHE_BODY_S": "server",
     "KDCACHE_CACHES": "server",
+    "KDCACHE_CONFIG": "the file of settings of `kdcache serve`",
+    "KDCACHE_CORS_ORIGINS": "server",
     "KDCACHE_DATA": "server",
     "KDCACHE_DRAIN_S": "server",
     "KDCACHE_HEADER_S": "server",
@@ -39,7 +44,11 @@ VARIABLES = {
     "KDCACHE_PAGE_DIR": "server",
     "KDCACHE_PORT": "server",
     "KDCACHE_READ_S": "server",
+    "KDCACHE_TLS_CERT": "server",
+    "KDCACHE_TLS_KEY": "server",
+    "KDCACHE_TLS_KEY_PASSWORD": "server",
     "KDCACHE_TOKEN": "server and trainer",
+    "KDCACHE_TOKENS": "server",
     "KDCACHE_TRUSTED_CODE": "whatever replays the views of a cache",
     "KDCACHE_WORKERS": "server",
     "KDCACHE_FOLDER": "docker/compose.yaml",
@@ -56,7 +65,7 @@ def check_variables(environment: Mapping[str, str] | None = None) -> None:
     if unknown:
         raise ConfigError(
             f"the environment has {', '.join(map(_with_near, unknown))}, which kdcache does not know: unset "
-            "what is misspelt; `python -m logit_server --help` lists the server's variables"
+            "what is misspelt; `kdcache serve --help` lists the server's settings"
         )
 
 

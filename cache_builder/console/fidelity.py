@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from cache_builder.console.limits import FEW, allowed_loss, limit_in_words
 from cache_builder.console.one_by_one import stored_one_by_one
 from cache_builder.format.manifest import CalibrationSection, Manifest, RatePoint
 
+CALIBRATED_VIEWS = "views at calibration"
+"""Key of the manifest's ``environment`` in extended caches: how many views there were before."""
 BLURRED = 0.95
 """A loss whose gradient has a smaller cosine with that from live logits sees a blurred teacher."""
 _AS_LIVE, _LITTLE = 0.99, 0.8
@@ -68,11 +71,11 @@ def fidelity_warnings(manifest: Manifest) -> list[str]:
     point = chosen_point(manifest)
     if point is None or manifest.calibration.is_alike:
         return []
-    asked, warnings = manifest.requested.codec.lose, []
+    asked, warnings = _limit(manifest), []
     if asked is not None and point.lost is not None and point.lost > (1 + _NOISE) * asked:
         warnings.append(
-            f"WARNING: the record loses {_share(point.lost)} of the logits' variance, more than --lose "
-            f"{asked:g} allows: build with a smaller --lose to keep that limit"
+            f"WARNING: the record loses {_share(point.lost)} of the logits' variance, more than "
+            f"{limit_in_words(manifest.requested.codec)} allows: {_how_to_keep(manifest, asked)}"
         )
     if point.kd_cosines is not None and point.kd_cosines[1] < BLURRED:
         warnings.append(
@@ -104,16 +107,61 @@ def of_worst_loss(row: RatePoint) -> float:
 
 def way_out(manifest: Manifest, measure: Callable[[RatePoint], float] = at_temperature_4) -> str:
     """How to build a cache that a loss sees clearly: by the smallest row of the table that does it."""
-    for row in sorted(manifest.calibration.table, key=lambda row: row.bytes_per_view):
+    for row in _reachable(manifest):
         if measure(row) >= BLURRED:
             return (
                 f"build again with {_option(manifest, row)}, {row.bytes_per_view:.1f} bytes a view with "
                 f"gradient cosine {_cosine(measure(row))}"
             )
     point = chosen_point(manifest)
+    if manifest.codec.name == "class-sketch" and point is not None:
+        return _twice_the_bytes(point)
     if point is None or not point.lost:
         return "build again with --lose 0.02 or less"
-    return f"build again with a smaller --lose, such as {_rounded_up(point.lost / 4):g}"
+    least = min((row.lost for row in _reachable(manifest) if row.lost), default=point.lost)
+    if least >= point.lost:
+        return f"build again {_more(manifest)}"
+    return f"build again with a smaller --lose, such as {_rounded_up(least / 2):g}"
+
+
+def _limit(manifest: Manifest) -> float | None:
+    """The most that the record was to lose; None where its size was given, or nothing can be told."""
+    request = manifest.requested.codec
+    return allowed_loss(request) if manifest.codec.name == "joint-sketch" else request.lose
+
+
+def _reachable(manifest: Manifest) -> list[RatePoint]:
+    """Rows of the table that an option gives, by rising bytes; none of a larger --lose than was asked."""
+    rows = sorted(manifest.calibration.table, key=lambda row: row.bytes_per_view)
+    asked = _limit(manifest)
+    if asked is None or manifest.codec.name != "joint-sketch":
+        return rows
+    return [row for row in rows if not row.lost or _rounded_up(row.lost) < asked]
+
+
+def _how_to_keep(manifest: Manifest, asked: float) -> str:
+    """What to build with, where the record loses more than was asked."""
+    point = chosen_point(manifest)
+    assert point is not None
+    kept = [row for row in _reachable(manifest) if row.lost and row.lost <= asked]
+    if kept:
+        return f"build again with {_option(manifest, kept[0])} to keep that limit"
+    if manifest.codec.name == "class-sketch":
+        return _twice_the_bytes(point)
+    return f"no smaller --lose keeps that limit here, build again {_more(manifest)}"
+
+
+def _more(manifest: Manifest) -> str:
+    """What helps where no smaller limit does: the basis leaves out more than that."""
+    basis = (
+        "without --tail-rank" if manifest.requested.codec.tail_rank else "with more samples or more --views"
+    )
+    return f"{basis}, or with --exact, which stores every logit"
+
+
+def _twice_the_bytes(point: RatePoint) -> str:
+    """For a codec that is chosen by its size alone."""
+    return f"build again with a larger --bytes-per-view, such as {math.ceil(2 * point.bytes_per_view)}"
 
 
 def next_larger(manifest: Manifest) -> RatePoint | None:
@@ -123,7 +171,7 @@ def next_larger(manifest: Manifest) -> RatePoint | None:
         return None
     better = [
         row
-        for row in manifest.calibration.table
+        for row in _reachable(manifest)
         if row.bytes_per_view > point.bytes_per_view and _loss_of(row) < _WORTH_IT * _loss_of(point)
     ]
     return min(better, key=lambda row: row.bytes_per_view, default=None)
@@ -131,17 +179,27 @@ def next_larger(manifest: Manifest) -> RatePoint | None:
 
 def measured_views(manifest: Manifest) -> str:
     """What the table's figures are of."""
-    return "the views of this cache" if saw_all_records(manifest) else "held-out views"
+    known, count = calibrated_views(manifest), manifest.views.count
+    if known == count:
+        return "the views of this cache" if saw_all_records(manifest) else "held-out views"
+    if saw_all_records(manifest):
+        return f"the views that it was fitted to, the first {known} of {count}"
+    return f"held-out views among the first {known} of {count}"
 
 
 def saw_all_records(manifest: Manifest) -> bool:
-    """Whether calibration looked at every record of the cache, so that its figures are of these.
+    """Whether calibration looked at every record that the cache had then, so that its figures are of these.
 
     The other codecs fit one half of what they see and measure the other.
     """
     readable = manifest.data.samples - len(manifest.invalid_rows)
     is_joint = manifest.codec.name == "joint-sketch"
-    return is_joint and manifest.calibration.pairs >= readable * manifest.views.count
+    return is_joint and manifest.calibration.pairs >= readable * calibrated_views(manifest)
+
+
+def calibrated_views(manifest: Manifest) -> int:
+    """Views of the cache when it was calibrated; those that ``kdcache extend`` added came later."""
+    return int(manifest.environment.get(CALIBRATED_VIEWS, manifest.views.count))
 
 
 def _lost_in_words(manifest: Manifest, lost: float) -> str:
@@ -196,7 +254,8 @@ def megabytes(size: float) -> str:
 def _option(manifest: Manifest, row: RatePoint) -> str:
     """The option of ``kdcache build`` that gives this row, or one that is no worse."""
     if row.lost and manifest.codec.name == "joint-sketch":
-        return f"--lose {_rounded_up(row.lost):g}"
+        is_fewer = manifest.requested.codec.top_k is not None or row.top_k < FEW
+        return f"--lose {_rounded_up(row.lost):g}" + (f" --top-k {row.top_k}" if is_fewer else "")
     return f"--bytes-per-view {math.ceil(row.bytes_per_view)}"
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import shlex
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
 from cache_builder.format.errors import ConfigError
@@ -32,6 +33,9 @@ _LARGEST_BOUND = 10**6
 
 class Settings(Frozen, defer_build=True):
     """What a command was asked for. The validator is built on first use, so that ``--help`` does without."""
+
+    panel: ClassVar[str | None] = None
+    """Heading in ``--help`` of the options that name none themselves."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,11 @@ def parameters_of(model: type[Settings]) -> Iterable[inspect.Parameter]:
     for name, info in model.model_fields.items():
         option = _option(info)
         if not option.is_hidden:
-            yield _parameter(name, info, option)
+            yield _parameter(name, info, replace(option, panel=_panel(model, option)))
+
+
+def _panel(model: type[Settings], option: Option) -> str | None:
+    return option.panel if option.is_argument else option.panel or model.panel
 
 
 def checked(model: type[S], values: Mapping[str, Any]) -> S:
@@ -197,6 +205,8 @@ def _is_repeated(kind: Any) -> bool:
 def _default(info: FieldInfo) -> Any:
     """As typer shows it: numbers as their text."""
     default = None if info.is_required() or info.default == () else info.default
+    if isinstance(default, ByteSize):
+        return re.sub(r"\.0(?=\D)", "", default.human_readable())
     return default if default is None or isinstance(default, bool | Path) else str(default)
 
 

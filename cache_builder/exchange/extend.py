@@ -14,6 +14,7 @@ from cache_builder.build.parts import copy_begun
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import check_samples, check_teacher, reopened
 from cache_builder.build.tile_runner import TileRunner
+from cache_builder.console.fidelity import CALIBRATED_VIEWS, calibrated_views, chosen_point
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.datasets import ImageSample, ImageSource
@@ -42,7 +43,19 @@ def run_extend(settings: ExtendSettings) -> None:
     with BuildProgress(console) as progress:
         manifest = extend(settings, progress)
     said = f"{settings.cache}: {manifest.views.count} views; cache_id {manifest.cache_id}"
-    console.print(said, highlight=False, soft_wrap=True, markup=False)
+    for line in (said, *_not_measured(manifest)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _not_measured(manifest: Manifest) -> list[str]:
+    """What to say of a record's figures, which stay those of the views that there were before."""
+    known = calibrated_views(manifest)
+    if chosen_point(manifest) is None or known == manifest.views.count:
+        return []
+    return [
+        f"what a record loses was measured when the cache had {known} views: those that were added since "
+        "were not part of that measurement, and may lose more"
+    ]
 
 
 def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
@@ -118,7 +131,7 @@ def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
         update={
             **NO_RESULTS,
             "views": old.views.model_copy(update={"count": settings.views}),
-            "environment": old.environment | added,
+            "environment": old.environment | added | {CALIBRATED_VIEWS: str(calibrated_views(old))},
         }
     )
     # Rows that were unreadable stay so, in every view; any other such row stops the run.

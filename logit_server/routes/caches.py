@@ -20,7 +20,7 @@ from logit_server.errors import UnknownArrayError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
 from logit_server.served_caches import ServedCache
-from logit_server.state import cache_of, is_head, state_of
+from logit_server.state import cache_of, catalog_of, is_head
 from logit_server.storage import storage_errors
 from logit_server.wire import check_accepted, entity_tag, no_query
 
@@ -75,8 +75,8 @@ class CacheList(BaseModel):
 
 @router.get(CACHES_PATH, response_model=CacheList)
 async def list_caches(request: Request) -> CacheList:
-    """Every cache of this server."""
-    return CacheList(caches=[summary(served) for served in state_of(request).catalog])
+    """Every cache of this server that the sender's token sees."""
+    return CacheList(caches=[summary(served) for served in catalog_of(request)])
 
 
 def summary(served: ServedCache) -> CacheSummary:
@@ -112,7 +112,7 @@ def fidelity(served: ServedCache) -> Fidelity | None:
 
 @router.get(CACHES_PATH + "/{name}", response_model=Manifest, responses=responses(404, 422))
 async def read_manifest(request: Request, name: str) -> Response:
-    """The manifest, as the store has it. ``name``: the cache's name or its cache_id."""
+    """The manifest, with names in place of the builder's paths. ``name``: the cache's, or its cache_id."""
     served = cache_of(request)
     headers = caching_headers(request, served, entity_tag(served.cache_id, "manifest"))
     if fresh := not_modified(request, headers):

@@ -9,11 +9,15 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from cache_builder.format import StorageError
+from logit_server.errors import ReplacedCacheError
 from logit_server.routes.documents import responses
-from logit_server.state import State, pages_of, state_of
+from logit_server.state import State, catalog_of, pages_of, state_of
 from logit_server.storage import check_reachable
 
 router = APIRouter(tags=["health"])
+
+_SOMETHING = "a cache of this server cannot be served just now; the server's log says which"
+"""What those are told who may not know of every cache."""
 
 LOOK_S = 5.0
 """Seconds that a store has to answer: one that hangs is as good as away."""
@@ -24,12 +28,13 @@ class Health(BaseModel):
 
     status: str
     caches: list[str]
+    """Those that the sender may know of: none without a token, where the server has tokens."""
 
 
 @router.get("/healthz", response_model=Health)
 async def healthz(request: Request) -> Health:
     """200 while the process answers at all."""
-    return Health(status="ok", caches=[served.name for served in state_of(request).catalog])
+    return Health(status="ok", caches=_names(request))
 
 
 @router.get("/readyz", response_model=Health, responses=responses(410, 503))
@@ -37,10 +42,25 @@ async def readyz(request: Request) -> Health:
     """200 when records can be served: every store is looked at, and pages can be written."""
     folder = pages_of(request).folder.folder
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"the page folder {folder} cannot be written")
+        raise StorageError("the page folder cannot be written; the server's log says which") from (
+            StorageError(f"the page folder {folder} cannot be written")
+        )
     state = state_of(request)
-    await _look(state)
-    return Health(status="ready", caches=[served.name for served in state.catalog])
+    try:
+        await _look(state)
+    except (StorageError, ReplacedCacheError) as error:
+        if _sees_all(request):
+            raise
+        raise StorageError(_SOMETHING) from error
+    return Health(status="ready", caches=_names(request))
+
+
+def _names(request: Request) -> list[str]:
+    return [served.name for served in catalog_of(request)]
+
+
+def _sees_all(request: Request) -> bool:
+    return catalog_of(request) is state_of(request).catalog
 
 
 async def _look(state: State) -> None:

@@ -21,7 +21,7 @@ from logit_server.decoded import decode_records
 from logit_server.errors import RequestError, respond_to
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.served_caches import ServedCache
-from logit_server.state import cache_of, pages_of, state_of
+from logit_server.state import cache_of, catalog_of, pages_of, state_of
 from logit_server.web import browse
 from logit_server.web.browse import Found, Search, find
 from logit_server.web.html import page
@@ -81,7 +81,7 @@ async def read_overview(request: Request) -> Response:
 
 
 def _overviews(request: Request) -> list[Overview]:
-    return [overview(served, str(request.base_url)) for served in state_of(request).catalog]
+    return [overview(served, str(request.base_url)) for served in catalog_of(request)]
 
 
 @router.get("/live.json", dependencies=[Depends(no_query)])
@@ -235,7 +235,7 @@ async def read_picture(request: Request, name: str, asked: Annotated[PictureQuer
     if fresh := not_modified(request, headers):
         return fresh
     picture = await pictures.render(served, asked.row, asked.view)
-    return Response(picture, 200, headers | {"x-content-type-options": "nosniff"}, "image/png")
+    return Response(picture, 200, headers, "image/png")
 
 
 @router.get("/docs", dependencies=[Depends(no_query)])

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from logit_server.web.html import SECURITY_HEADERS, STATIC
+from logit_server.web.html import STATIC
 
 _VENDOR = "vendor/"
 _YEAR = "public, max-age=31536000, immutable"
@@ -21,6 +21,5 @@ class PackageFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, with headers."""
         response = await super().get_response(path, scope)
-        response.headers.update(SECURITY_HEADERS)
         response.headers["cache-control"] = _YEAR if path.startswith(_VENDOR) else "no-cache"
         return response

@@ -160,6 +160,16 @@ def test_compose_sets_settings_that_exist_and_pages_fit_into_tmp(service: dict[s
     assert as_bytes(given["page_bytes"]) < as_bytes(size[1].replace("m", "MiB"))
 
 
+def test_everybody_is_answered_only_where_the_port_is_published_on_this_machine(
+    image: Stage, service: dict[str, Any]
+) -> None:
+    assert service["environment"]["KDCACHE_ALLOW_ANONYMOUS"] == "true"
+    assert all(published.startswith("127.0.0.1:") for published in service["ports"])
+    # Whoever runs the image says so himself, or gives it a token.
+    assert not any("ANONYMOUS" in line for line in image.all("ENV"))
+    assert not any("anonymous" in word or "root" in word for word in image.words("ENTRYPOINT"))
+
+
 def environment_without_torch(folder: Path) -> dict[str, str]:
     """An environment in which what the image lacks cannot be imported."""
     for name in TORCHLESS:
@@ -179,6 +189,7 @@ def test_the_command_of_the_image_serves_a_cache_and_its_health_check_passes(
     command = [word.replace(str(default_port()), port) for word in [*image.words("ENTRYPOINT"), str(cache)]]
     check = [word.replace(str(default_port()), port) for word in healthcheck(image)]
     environment = environment_without_torch(tmp_path) | service["environment"]
+    environment["KDCACHE_ALLOW_ROOT"] = "true"  # The tests may run as root; the image does not.
     with subprocess.Popen([bin_folder / command[0], *command[1:]], env=environment, text=True) as server:
         try:
             assert _until_it_passes([sys.executable, *check[1:]], server)

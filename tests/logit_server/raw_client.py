@@ -17,10 +17,9 @@ from logit_server.settings import Settings
 
 PATIENCE_S = 60.0
 """Seconds that a test waits for what must come."""
-ROWS_HEAD = (
-    b"POST /v1/caches/synthetic/records HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.kdcache.rows\r\n"
-)
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+_POST = b"POST /v1/caches/synthetic/records HTTP/1.1\r\nHost: localhost\r\n"
+ROWS_HEAD = _POST + b"Content-Type: application/vnd.kdcache.rows\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.logit_server.processes import ROOT
 
+HERE = "http://localhost"
+
 
 @pytest.fixture(scope="module")
 def document(url: str) -> dict[str, Any]:
@@ -118,14 +120,15 @@ def test_an_application_refuses_what_the_server_refuses(tmp_path: Path) -> None:
 
 
 def test_an_application_cleans_up_after_itself(cache_path: Path, tmp_path: Path) -> None:
-    with TestClient(create_app(Settings(caches=(str(cache_path),), page_dir=tmp_path))) as client:
+    app = create_app(Settings(caches=(str(cache_path),), page_dir=tmp_path))
+    with TestClient(app, HERE) as client:
         assert client.get("/v1/caches/synthetic/views/0/records").status_code == 200
         assert len(list(tmp_path.rglob("*.page"))) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_application_that_was_not_started_says_so(cache_path: Path) -> None:
-    client = TestClient(create_app(Settings(caches=(str(cache_path),))))
+    client = TestClient(create_app(Settings(caches=(str(cache_path),))), HERE)
     response = client.get("/v1/caches/synthetic/views/0/records")
     assert (response.status_code, response.json()["error"]) == (500, "InternalError")
 
@@ -140,7 +143,7 @@ print(sorted(name for name in builder if not name.startswith("cache_builder.form
 """
 
 
-SERVER_CONSOLE = ("environment", "fidelity")
+SERVER_CONSOLE = ("environment", "fidelity", "options")
 
 
 def test_the_server_loads_no_torch_and_of_the_builder_only_format_and_console() -> None:

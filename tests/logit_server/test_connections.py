@@ -21,8 +21,8 @@ from tests.logit_server.raw_client import (
     served,
 )
 
-WHOLE = b"GET /v1/caches/synthetic/views/0/records HTTP/1.1\r\nHost: x\r\n\r\n"
-LIST = b"GET /v1/caches HTTP/1.1\r\nHost: x\r\n\r\n"
+WHOLE = b"GET /v1/caches/synthetic/views/0/records HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LIST = b"GET /v1/caches HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEADER = b"GET /healthz HTTP/1.1\r\n"
 
 

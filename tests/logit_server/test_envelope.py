@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import time
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def wait_for(base: str, status: int) -> httpx2.Response:
 
 def test_a_full_server_says_when_to_return_and_stays_healthy(large_path: Path) -> None:
     with served(large_path, max_in_flight=1) as base:
-        head = b"GET /v1/caches/synthetic/views/0/records HTTP/1.1\r\nHost: x\r\n\r\n"
+        head = b"GET /v1/caches/synthetic/views/0/records HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with connect(base, head, receive_buffer=4096):
             refused = wait_for(base, 503)
             assert refused.json()["error"] == "OverloadedError"
@@ -189,10 +190,12 @@ def test_a_server_with_a_token_answers_nobody_without(cache_path: Path) -> None:
             for given in wrong:
                 response = httpx2.get(base + path, headers={"Authorization": given} if given else {})
                 assert (response.status_code, response.json()["error"]) == (401, "UnauthorizedError")
-                assert response.headers["www-authenticate"] == "Bearer"
+                assert response.headers["www-authenticate"].startswith("Bearer, Basic ")
         rows = {"Content-Type": "application/vnd.kdcache.rows"}
         url = f"{base}/v1/caches/synthetic/records"
         assert httpx2.post(url, content=b"\0" * 4, headers=rows).status_code == 401
+        browser = {"Authorization": "Basic " + base64.b64encode(b"anybody:secret").decode()}
+        assert httpx2.get(f"{base}/v1/caches", headers=browser).status_code == 200
         rows["Authorization"] = "bearer secret"
         assert httpx2.post(url, content=b"\0" * 4, headers=rows).status_code == 200
         assert httpx2.get(f"{base}/healthz").status_code == httpx2.get(f"{base}/readyz").status_code == 200

@@ -122,7 +122,9 @@ def test_a_body_that_is_slow_but_comes_is_answered(cache_path: Path, cache: Cach
 
 
 def test_an_answered_request_whose_body_does_not_come_ends_the_connection(quick: str) -> None:
-    head = b"POST /v1/caches/synthetic/records?veiw=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+    head = (
+        b"POST /v1/caches/synthetic/records?veiw=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    )
     with connect(quick, head) as client:
         assert answer(client)[0].status in (415, 422)
         assert client.receive(1) == b""
@@ -141,9 +143,9 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_not(quick: str) -> None:
 
 
 def test_a_target_that_is_too_long_is_414(strict: str) -> None:
-    with connect(strict, b"GET /" + b"a" * 500 + b" HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+    with connect(strict, b"GET /" + b"a" * 500 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n") as client:
         refusal(client, 414, "TargetTooLongError")
-    with connect(strict, b"GET /" + b"a" * 499 + b" HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+    with connect(strict, b"GET /" + b"a" * 499 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n") as client:
         assert answer(client)[0].status == 404
 
 
@@ -169,7 +171,7 @@ def test_a_header_that_is_too_large_is_431(fields: bytes, strict: str) -> None:
 
 def test_a_header_within_the_limits_is_read(strict: str) -> None:
     fields = b"A: x\r\n" * 18 + b"B: " + b"x" * 1500 + b"\r\n\r\n"
-    with connect(strict, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + fields) as client:
+    with connect(strict, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + fields) as client:
         assert answer(client)[0].status == 200
 
 
@@ -196,7 +198,7 @@ def test_a_body_within_the_limit_gets_100_continue(strict: str, cache: Cache) ->
 
 
 def test_a_body_that_was_not_asked_for_ends_the_connection(strict: str) -> None:
-    head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+    head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
     with connect(strict, head) as client:
         response, _ = answer(client)
         assert (response.status, response.headers["connection"]) == (404, "close")
@@ -205,7 +207,7 @@ def test_a_body_that_was_not_asked_for_ends_the_connection(strict: str) -> None:
 
 @pytest.mark.parametrize("path", [b"/v1/caches/synthetic/records", b"/nothing", b"/v1/caches"])
 def test_a_body_in_chunks_is_refused_as_it_grows(path: bytes, strict: str) -> None:
-    head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.kdcache.rows\r\n"
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/vnd.kdcache.rows\r\n"
     body = in_chunks(bytes(2000), bytes(2001))
     with connect(strict, head + b"Transfer-Encoding: chunked\r\n\r\n" + body) as client:
         refusal(client, 413, "TooLargeError")
@@ -240,7 +242,7 @@ def test_a_client_that_does_not_stop_sending_still_hears_why(strict: str) -> Non
         b"nonsense\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nA : x\r\n\r\n",
         b"GET / HTTP/1.1\r\nA: \0\r\n\r\n",
         ROWS_HEAD + b"Content-Length: -1\r\n\r\n",
@@ -268,7 +270,7 @@ def test_a_refusal_of_head_has_no_body(strict: str) -> None:
 
 
 def test_an_upgrade_is_declined_and_the_request_answered(strict: str) -> None:
-    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     with connect(strict, head + b"\x81\x00") as client:
         response, _ = answer(client)
         assert (response.status, response.headers["connection"]) == (200, "close")

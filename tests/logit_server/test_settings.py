@@ -30,7 +30,8 @@ def test_caches_in_the_environment(
     text: str, caches: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KDCACHE_CACHES", text)
-    assert Settings().caches == caches
+    assert Settings.checked().caches == caches
+    assert Settings().caches == ()  # what a program makes is not changed by the environment
 
 
 def test_the_environment_fills_in_what_arguments_leave_open(monkeypatch: pytest.MonkeyPatch) -> None:

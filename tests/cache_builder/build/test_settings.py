@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from typer.main import get_command
 
 from cache_builder.build.settings import BuildSettings
-from cache_builder.calibration.joint_search import DEFAULT_LOSE
 from cache_builder.calibration.topk_tail import EXACT_UP_TO
 from cache_builder.cli.app import app
+from cache_builder.console.limits import DEFAULT_LOSE
 from cache_builder.console.options import REQUIRED
 from tests.cache_builder.conftest import settings_for
 

@@ -289,3 +289,12 @@ class TestSteps:
 
     def test_positive_for_constant_logits(self) -> None:
         assert min(class_sketch.tail_steps(0.0, 1000)) > 0
+
+
+@pytest.mark.parametrize(("lose", "said"), [(None, "the default --lose 0.02"), (0.02, "--lose 0.02")])
+def test_a_missed_limit_is_said_by_default_too(lose: float | None, said: str) -> None:
+    """A basis of one direction leaves out more than that."""
+    fitted = calibrate.fit(logits_of(300), CodecRequest(lose=lose, tail_rank=1), "joint-sketch")
+    assert any(line.startswith(f"warning: {said} is missed") for line in fitted.told)
+    by_size = calibrate.fit(logits_of(300), CodecRequest(bytes_per_view=20, tail_rank=1), "joint-sketch")
+    assert not any("--lose" in line for line in by_size.told)

@@ -13,8 +13,9 @@ from cache_builder.cli import build as cli_build
 from cache_builder.cli import inspect as cli_inspect
 from cache_builder.cli.build import run_build
 from cache_builder.cli.inspect import InspectSettings, run_inspect
-from cache_builder.cli.serve import ServeSettings, run_serve
+from cache_builder.cli.serve import run_serve
 from cache_builder.format.errors import ConfigError
+from logit_server.settings import Settings
 from tests.cache_builder.conftest import settings_for
 
 
@@ -113,4 +114,4 @@ def test_serve_without_the_servers_libraries(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(ConfigError, match=r"the server needs fastapi: pip install 'kdcache\[server\]'"):
-        run_serve(ServeSettings(caches=("a.zarr",), port=0))
+        run_serve(Settings(caches=("a.zarr",), port=0))

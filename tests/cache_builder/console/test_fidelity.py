@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cache_builder.console.fidelity import (
+    CALIBRATED_VIEWS,
     fidelity_facts,
     fidelity_warnings,
+    measured_views,
     megabytes,
     next_larger,
     saw_all_records,
@@ -68,10 +70,52 @@ def test_more_than_was_asked() -> None:
     assert fidelity_warnings(with_table(*POINTS, chosen=3, lose=0.019, manifest=joint())) == []
 
 
+def test_the_default_limit_is_a_limit() -> None:
+    missed = rate_point(195, 0.031, (0.9995, 0.992), worst=0.96)
+    (warning,) = fidelity_warnings(with_table(missed, manifest=joint()))
+    assert warning == (
+        "WARNING: the record loses 3.1 % of the logits' variance, more than the default --lose 0.02 allows: "
+        "no smaller --lose keeps that limit here, build again with more samples or more --views, or with "
+        "--exact, which stores every logit"
+    )
+    assert fidelity_warnings(with_table(missed, budget=200, manifest=joint())) == []
+
+
+def test_a_smaller_limit_is_named_where_the_table_has_it() -> None:
+    table = (*POINTS, rate_point(300, 0.012, (0.9999, 0.995)))
+    (warning,) = fidelity_warnings(with_table(*table, chosen=3, lose=0.015, manifest=joint()))
+    assert warning.endswith("allows: build again with --lose 0.012 to keep that limit")
+
+
 def test_no_row_is_good_enough() -> None:
-    manifest = with_table(*POINTS[:2], chosen=1, manifest=joint())
-    assert way_out(manifest) == "build again with a smaller --lose, such as 0.025"
+    least = with_table(*POINTS[:2], chosen=1, budget=61, manifest=joint())
+    assert way_out(least).startswith("build again with more samples or more --views, or with --exact")
+    other = with_table(*POINTS[:2], budget=30, manifest=joint())
+    assert way_out(other) == "build again with a smaller --lose, such as 0.05"
     assert way_out(synthetic_manifest()) == "build again with --lose 0.02 or less"
+
+
+def test_no_larger_limit_than_was_asked_is_named() -> None:
+    manifest = with_table(*POINTS[:3], lose=0.02, manifest=joint())
+    assert way_out(manifest).startswith("build again with more samples")
+
+
+def test_a_class_sketch_is_named_by_its_size() -> None:
+    sketch = synthetic_manifest().with_codec(synthetic_manifest(sketch=True).codec)
+    assert sketch.codec.name == "class-sketch"
+    assert way_out(with_table(POINTS[0], manifest=sketch)) == (
+        "build again with a larger --bytes-per-view, such as 60"
+    )
+    (missed, _) = fidelity_warnings(with_table(POINTS[0], lose=0.1, manifest=sketch))
+    assert missed.endswith("--lose 0.1 allows: build again with a larger --bytes-per-view, such as 60")
+
+
+def test_a_lower_k_is_named_with_the_limit() -> None:
+    """Records of K = 3 are no promise of what K = 5 takes."""
+    rows = [row.model_copy(update={"top_k": 3}) for row in POINTS]
+    manifest = with_table(*rows, budget=31, manifest=joint())
+    assert way_out(manifest).startswith("build again with --lose 0.05 --top-k 3, 115.0 bytes a view")
+    assert fidelity_facts(manifest)["larger"].endswith("--lose 0.1 --top-k 3")
 
 
 def test_a_larger_record_that_gains_little_is_not_named() -> None:
@@ -125,6 +169,16 @@ def test_figures_of_all_records_are_not_called_held_out() -> None:
     assert fidelity_facts(manifest)["lost"].endswith("on the views of this cache")
     # The other codecs hold out one half of the same pairs.
     assert not saw_all_records(manifest.with_codec(synthetic_manifest(sketch=True).codec))
+
+
+def test_figures_of_an_extended_cache_are_those_of_the_views_before() -> None:
+    manifest = with_table(*POINTS, manifest=joint())
+    assert manifest.views.count == 3
+    manifest = manifest.model_copy(update={"environment": {CALIBRATED_VIEWS: "2"}})
+    assert measured_views(manifest) == "the views that it was fitted to, the first 2 of 3"
+    few = manifest.calibration.model_copy(update={"pairs": 150})
+    manifest = manifest.model_copy(update={"calibration": few})
+    assert measured_views(manifest) == "held-out views among the first 2 of 3"
 
 
 @pytest.mark.parametrize(("size", "said"), [(16_494_000, "16.49 MB"), (1.54e9, "1.54 GB"), (9_140, "9.1 kB")])

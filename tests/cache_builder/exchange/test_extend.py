@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from cache_builder.build.pipeline import build
+from cache_builder.console.fidelity import measured_views
 from cache_builder.console.progress import BuildProgress
 from cache_builder.exchange import extend as module
 from cache_builder.exchange import replace_folder as exchange
@@ -333,6 +334,17 @@ def test_the_command_itself_killed(by_command: Path, photos: Path, tmp_path: Pat
     assert contents(cache)["logits"][:3] == before["logits"]
     assert open_cache(cache).manifest.views.count == 6
     assert failed(checked(cache, data=f"imagefolder:{photos}")) == {}
+
+
+def test_what_was_measured_is_said_to_be_of_the_views_before(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = built(tmp_path / "c.zarr", photos, views=2)
+    for views in (3, 4):
+        run_extend(ExtendSettings(cache=str(cache), views=views, device="cpu", workers=0))
+        assert "measured when the cache had 2 views: those that were added since" in capsys.readouterr().out
+    manifest = open_cache(cache).manifest
+    assert measured_views(manifest) == "the views that it was fitted to, the first 2 of 4"
 
 
 def test_what_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,7 +229,8 @@ def test_a_client_whose_body_was_too_large_is_answered_again(small: httpx2.Clien
 def test_a_body_of_unknown_length_is_refused_before_its_end(small: httpx2.Client) -> None:
     """Of a body that never ends, the first bytes beyond the limit are answered."""
     split = urllib.parse.urlsplit(str(small.base_url))
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {ROWS}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {ROWS}\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection((split.hostname or "", split.port or 0), timeout=30) as connection:
         connection.sendall(head.encode() + b"100\r\n" + bytes(256) + b"\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")

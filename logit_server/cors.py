@@ -1,0 +1,37 @@
+"""Web pages of other origins: none may read the answers, but those of ``--cors-origin``."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from cache_builder.format.wire import DIGEST_HEADER, ID_HEADER
+from logit_server.page_headers import ON_ALL
+
+_SENT = ("Accept", "Authorization", "Content-Type", "If-None-Match", "Range", "X-Request-Id")
+_SHOWN = (ID_HEADER, DIGEST_HEADER, "ETag", "Retry-After", "X-Request-Id")
+
+
+class Cors(CORSMiddleware):
+    """Answers browsers that ask in advance, without a token: they never send one with that question."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to such a question."""
+        response = super().preflight_response(request_headers)
+        response.headers.update({key.decode(): value.decode() for key, value in ON_ALL})
+        return response
+
+
+def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """The application, open to web pages of these origins; itself where there are none."""
+    if not origins:
+        return app
+    return Cors(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=_SENT,
+        expose_headers=_SHOWN,
+    )
