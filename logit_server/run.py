@@ -43,6 +43,7 @@ def serve(settings: Settings) -> None:
     Raises a :class:`KDCacheError` before the port is taken: for a cache that is missing, incomplete or
     damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
     """
+    tls_arguments(settings)  # before caches are opened, which may take a while
     catalog = open_catalog(settings)
     with (
         contextlib.suppress(KeyboardInterrupt, _Stopped),
