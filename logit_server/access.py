@@ -8,14 +8,12 @@ from pathlib import Path
 
 from starlette.types import Scope as RequestScope
 
+from logit_server.admission import HEALTH_PATHS
 from logit_server.errors import ForbiddenError, UnauthorizedError
 from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
 from logit_server.tls import tls_arguments
 from logit_server.tokens import Scope, Token, TokenBook
-
-HEALTH_PATHS = ("/healthz", "/readyz")
-"""Answered without a token, and always."""
 
 _NOTHING = Catalog([])
 

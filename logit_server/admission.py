@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from logit_server.errors import OverloadedError
 
 HEALTH_PATHS = ("/healthz", "/readyz")
-"""What is answered however full the server is."""
+"""What is answered however full the server is, and without a token."""
 
 
 class Admission:

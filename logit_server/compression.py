@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from numcodecs.zstd import Zstd
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.content_digest import content_digest
@@ -17,6 +18,8 @@ from cache_builder.format.wire import DIGEST_HEADER, JSON, NDJSON, NPY
 
 _TYPES = {JSON, NDJSON, NPY, "text/html", "text/css", "text/javascript", "image/svg+xml"}
 _LEAST_BYTES = 1024
+# A millisecond or less.
+_AT_ONCE_BYTES = 2**16
 _ZSTD_LEVEL, _GZIP_LEVEL = 3, 4
 _GZIP_FORMAT = 31
 _DIGEST = DIGEST_HEADER.lower().encode()
@@ -80,10 +83,10 @@ class _Compressing:
                 await self._send(_varying(start))
                 return message
             self._compress = _whole_zstd if coding == "zstd" else _gzip()
-            body = self._compress(body, is_last)
+            body = await _run(self._compress, body, is_last)
             await self._send(_encoded(start, coding, body if is_last else None))
         elif self._compress is not None:
-            body = self._compress(body, is_last)
+            body = await _run(self._compress, body, is_last)
         return {**message, "body": body}
 
     def _choose(self, is_whole: bool) -> str | None:
@@ -117,6 +120,13 @@ def _encoded(start: Message, coding: str, body: bytes | None) -> Message:
 def _weak(tag: bytes) -> bytes:
     """The same content in other bytes."""
     return tag if tag.startswith(b"W/") else b"W/" + tag
+
+
+async def _run(compress: Callable[[bytes, bool], bytes], body: bytes, is_last: bool) -> bytes:
+    """Compress, in a thread where other requests would wait for it."""
+    if len(body) <= _AT_ONCE_BYTES:
+        return compress(body, is_last)
+    return await run_in_threadpool(compress, body, is_last)
 
 
 def _whole_zstd(body: bytes, _is_last: bool) -> bytes:

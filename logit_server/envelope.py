@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
-from logit_server.access import HEALTH_PATHS
+from logit_server.admission import HEALTH_PATHS
 from logit_server.errors import REQUEST_ID_KEY, respond_to
 from logit_server.hosts import Hosts
 from logit_server.page_headers import ON_ALL, Header, page_headers

@@ -21,7 +21,7 @@ from cache_builder.format.store import read_many
 def metadata_problems(store: Store, specs: list[ArraySpec]) -> Iterator[str]:
     """What is wrong with the ``zarr.json`` of these arrays and of the groups that hold them, one a file."""
     by_key = {f"{spec.path}/zarr.json": spec for spec in specs}
-    keys = sorted({*by_key, *(f"{path}/zarr.json" for path in _groups(specs))})
+    keys = sorted({*by_key, *(f"{path}/zarr.json" for path in groups_of(specs))})
     for key, raw in zip(keys, read_many(store, keys), strict=True):
         spec = by_key.get(key)
         try:
@@ -37,7 +37,7 @@ def metadata_problems(store: Store, specs: list[ArraySpec]) -> Iterator[str]:
             yield f"{key} ({error})"
 
 
-def _groups(specs: Iterable[ArraySpec]) -> set[str]:
+def groups_of(specs: Iterable[ArraySpec]) -> set[str]:
     """The groups below the root; tiles are committed in one that holds no array."""
     parts = [spec.path.split("/") for spec in specs]
     return {"commits"} | {"/".join(path[:depth]) for path in parts for depth in range(1, len(path))}

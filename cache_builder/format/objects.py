@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cache_builder.format.layout import digest_array, record_arrays
+from cache_builder.format.metadata import groups_of
 from cache_builder.format.reader import Cache
 from cache_builder.format.store import object_sizes, open_store, read_range
 
@@ -17,13 +18,11 @@ class CacheObjects:
 
     def __init__(self, cache: Cache) -> None:
         self._store = open_store(cache.location, read_only=True)
-        specs = [*record_arrays(cache.manifest), digest_array(cache.manifest)]
-        self._arrays = {*cache.manifest.digests, *(spec.path for spec in specs)}
-        parts = [path.split("/") for path in self._arrays]
-        self._groups = {"/".join(path[:depth]) for path in parts for depth in range(1, len(path))}
-        self._shards = {
-            spec.shard_key(tile) for spec in record_arrays(cache.manifest) for tile in cache.tiles
-        }
+        specs = cache.array_specs()
+        self._arrays = {spec.path for spec in specs}
+        self._groups = groups_of(specs) - {"commits"}
+        of_tiles = [*record_arrays(cache.manifest), digest_array(cache.manifest)]
+        self._shards = {spec.shard_key(tile) for spec in of_tiles for tile in cache.tiles}
 
     def is_metadata(self, key: str) -> bool:
         """Whether it is the ``zarr.json`` of an array, or of a group below the root."""

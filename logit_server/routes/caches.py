@@ -16,6 +16,7 @@ from cache_builder.console.fidelity import chosen_point, fidelity_facts, fidelit
 from cache_builder.format import Manifest
 from cache_builder.format.content_digest import content_digest
 from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON, NDJSON, NPY
+from logit_server.byte_ranges import select
 from logit_server.errors import UnknownArrayError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
@@ -124,18 +125,22 @@ async def read_manifest(request: Request, name: str) -> Response:
 @router.get(
     CACHES_PATH + "/{name}/arrays/{path:path}",
     response_class=Response,
-    responses=responses(404, 406, 422, 500, 503, content={NPY: BINARY}),
+    responses=responses(404, 406, 416, 422, 500, 503, content={NPY: BINARY}),
 )
 async def read_array(request: Request, name: str, path: str) -> Response:
     """One header array (``codec/logits/mean``, ``samples/label``, …) as a .npy file."""
     served = cache_of(request)
     check_accepted(request, NPY)
     _check_path(served, path)
-    headers = caching_headers(request, served, entity_tag(served.cache_id, "array", path.replace("/", ".")))
+    tag = entity_tag(served.cache_id, "array", path.replace("/", "."))
+    headers = caching_headers(request, served, tag)
     if fresh := not_modified(request, headers):
         return fresh
     content = await run_in_threadpool(_npy, served, path)
-    return Response(content, 200, headers | {DIGEST_HEADER: content_digest(content)}, NPY)
+    selected = select(request, len(content), tag)
+    part = content[selected.bytes.start : selected.bytes.stop]
+    headers |= selected.headers | {DIGEST_HEADER: content_digest(part)}
+    return Response(part, selected.status, headers, NPY)
 
 
 def _check_path(served: ServedCache, path: str) -> None:

@@ -105,5 +105,5 @@ def is_closed(client: Client) -> bool:
     except TimeoutError:
         return False
     except OSError:
-        pass
+        pass  # reset, and so ended too
     return True

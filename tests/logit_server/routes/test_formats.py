@@ -124,6 +124,15 @@ def test_what_is_no_range_of_this_body_gives_all_of_it(
     assert response.headers["accept-ranges"] == "bytes"
 
 
+def test_some_bytes_of_an_array(client: httpx2.Client) -> None:
+    path = "/v1/caches/synthetic/arrays/codec/logits/basis"
+    whole = client.get(path, headers={"Accept-Encoding": "identity"})
+    part = client.get(path, headers={"Range": "bytes=7-99", "If-Range": whole.headers["etag"]})
+    assert (part.status_code, part.content) == (206, whole.content[7:100])
+    assert part.headers["content-range"] == f"bytes 7-99/{len(whole.content)}"
+    assert part.headers[DIGEST_HEADER] == content_digest(part.content)
+
+
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
 def test_a_range_beyond_the_end_is_416(client: httpx2.Client, cache: Cache, asked: str) -> None:
     response = client.get(VIEW, headers={"Range": asked})
