@@ -180,7 +180,7 @@ def held_out_labels(source: ImageSource, student: ClassPlan) -> NDArray[np.int32
     if own is None or labels is None:
         return labels
     if student.names is None:
-        _check_counts(source.spec, len(own), student.count)
+        _check_counts(source.spec, len(own), student)
         return labels
     # Held-out folders are mostly named as the training data's; those names come first.
     known = {name: place for place, name in enumerate(student.names)} | dict(student.label_names)
@@ -198,11 +198,11 @@ def held_out_labels(source: ImageSource, student: ClassPlan) -> NDArray[np.int32
     return relabelled(labels, places)
 
 
-def _check_counts(spec: str, found: int, classes: int) -> None:
-    if found != classes:
+def _check_counts(spec: str, found: int, student: ClassPlan) -> None:
+    if found != student.count:
         raise DataError(
-            f"{spec} has {found} classes, the student has {classes}, and nobody named the student's: "
-            "evaluate on data of the same classes"
+            f"{spec} has {found} classes, the student has {student.count}, and nobody named the student's: "
+            f"{_remedy(student)}"
         )
 
 

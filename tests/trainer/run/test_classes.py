@@ -112,6 +112,12 @@ def test_the_data_decide_whose_classes_a_student_has(tmp_path, images):
             plan_classes("data", [cache], other, True)
 
 
+def test_a_student_of_classes_that_nobody_named_is_told_the_way_out(images):
+    unnamed = ClassPlan("teacher", 1000, None)
+    with pytest.raises(DataError, match=r"the student has 1000, .*nobody named.*--classes both"):
+        held_out_labels(images, unnamed)
+
+
 def test_a_restriction_takes_columns_as_they_are():
     logits = torch.arange(10.0).view(2, 5)
     found = Restricted(torch.nn.Identity(), (3, 1))(logits)
