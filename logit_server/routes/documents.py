@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cache_builder.format.wire import ID_HEADER
+
 _MEANINGS = {
     404: "No such cache, array or sample id; the first few unknown ids are named.",
     406: "The client takes none of the types this path answers with.",
@@ -24,7 +26,7 @@ _HEADERS = {
         "description": "The client's own id of the request, or one that the server's log has.",
         "schema": {"type": "string"},
     },
-    "X-KDCache-Id": {
+    ID_HEADER: {
         "description": "The cache_id of the cache that the answer is about.",
         "schema": {"type": "string"},
     },
