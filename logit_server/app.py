@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
+from logit_server.pulse import Pulse
 from logit_server.routes import caches, health, records, samples, store, views, web
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
@@ -40,8 +38,6 @@ ROUTERS = (
 )
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
 
-_WATCH_S = 1.0
-
 _DESCRIPTION = """Streams compressed teacher logits by sample id or row.
 
 A *record* is the encoded teacher output of one (view, row); `record_bytes` and the codec are in the manifest.
@@ -54,20 +50,20 @@ def create_app(
     *,
     catalog: Catalog | None = None,
     pages: Path | None = None,
-    parent: int | None = None,
+    pulse: Pulse | None = None,
 ) -> ASGIApp:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
-    (caches that are open already), ``pages`` (the page folder) and ``parent`` (the process without which
-    the worker stops); alone, an application makes its own.
+    (caches that are open already), ``pages`` (the page folder) and ``pulse`` (what tells the supervisor that
+    the worker lives); alone, an application makes its own.
     """
     state = State(settings, catalog or open_catalog(settings), pages)
     api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
-        lifespan=lambda api: _running(state, api.state.web, pages, parent),
+        lifespan=lambda api: _running(state, api.state.web, pages, pulse),
         docs_url=None,  # ours needs no internet: see routes/web.py
         redoc_url=None,
         redirect_slashes=False,
@@ -86,30 +82,12 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _running(
-    state: State, people: Web, shared: Path | None, parent: int | None
+    state: State, people: Web, shared: Path | None, pulse: Pulse | None
 ) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
         watched, tokens = state.connections.watched(), state.access.tokens.watched()
-        async with state.pages.refreshing(), people.running(), watched, tokens, _stopping_with(parent):
+        beating = contextlib.nullcontext() if pulse is None else pulse.beating()
+        async with state.pages.refreshing(), people.running(), watched, tokens, beating:
             yield {CONNECTIONS_KEY: state.connections}
-
-
-@contextlib.asynccontextmanager
-async def _stopping_with(parent: int | None) -> AsyncIterator[None]:
-    """Stop this process when ``parent`` is gone: nobody would restart it, and it would keep the port."""
-    if parent is None:
-        yield
-        return
-    watch = asyncio.create_task(_watch(parent))
-    try:
-        yield
-    finally:
-        watch.cancel()
-
-
-async def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        await asyncio.sleep(_WATCH_S)
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import os
 import signal
 import socket
 import sys
@@ -19,7 +18,6 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from cache_builder.format import ConfigError, KDCacheError, ServerError
 from cache_builder.format.wire import cache_path
@@ -28,17 +26,18 @@ from logit_server.app import create_app
 from logit_server.listening import check_listening
 from logit_server.page_folder import run_folder
 from logit_server.protocol import GuardedProtocol
+from logit_server.pulse import Pulse
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
+from logit_server.supervision import Supervisor
 from logit_server.tls import scheme_of, tls_arguments
-
-_HEALTHCHECK_S = 60
-"""Seconds after which a silent worker is replaced. uvicorn's 5 are less than a busy machine needs to start
-one, and it would be started again and again."""
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests finish and return.
+
+    Several workers are watched, and replaced when they die or freeze. A single one is this process itself:
+    whoever started it (systemd, Docker, Kubernetes) watches it and starts it again.
 
     Raises a :class:`KDCacheError` before the port is taken: for a cache that is missing, incomplete or
     damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
@@ -54,11 +53,10 @@ def serve(settings: Settings) -> None:
         check_access(settings, folder)
         announce(catalog, base_url(listener, scheme_of(settings)))
         if settings.workers == 1:
-            app = create_app(settings, catalog=catalog, pages=folder)
-            uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
+            _run(create_app(settings, catalog=catalog, pages=folder), settings, listener)
         else:
-            worker = functools.partial(worker_app, settings, folder, os.getpid())
-            _Supervisor(server_config(worker, settings, factory=True), sockets=[listener]).run()
+            server_config(None, settings)  # the log of this process
+            _supervisor(settings, folder, listener).run()
 
 
 @contextlib.contextmanager
@@ -79,25 +77,39 @@ def serving(settings: Settings) -> Iterator[str]:
             thread.join()
 
 
-def worker_app(settings: Settings, folder: Path, parent: int) -> ASGIApp:
-    """The application of one worker process among several."""
+def _run(app: ASGIApp, settings: Settings, listener: socket.socket) -> None:
+    uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
+
+
+def _supervisor(settings: Settings, folder: Path, listener: socket.socket) -> Supervisor:
+    return Supervisor(
+        functools.partial(_work, settings, folder, listener),
+        settings.workers,
+        silence_s=settings.worker_silence_s,
+        drain_s=settings.drain_s,
+        # While the workers drain, a client that connects is to be refused, not kept waiting in a queue that
+        # nobody serves any more.
+        before_stop=listener.close,
+    )
+
+
+def _work(settings: Settings, folder: Path, listener: socket.socket, pulse: Pulse) -> None:
+    """What one worker process among several does."""
     try:
-        return create_app(settings, pages=folder, parent=parent)
+        app = create_app(settings, pages=folder, pulse=pulse)
     except KDCacheError as error:
-        # This exit code stops the whole server: another worker would fail alike.
         sys.stderr.write(f"{error}\n")
         sys.exit(STARTUP_FAILURE)
+    _run(app, settings, listener)
 
 
-def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
-    """How uvicorn is to run the application (or, with ``factory``, the function that makes it)."""
+def server_config(app: Any, settings: Settings) -> uvicorn.Config:
+    """How uvicorn is to run the application."""
     logging = copy.deepcopy(LOGGING_CONFIG)
     logging["loggers"]["logit_server"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return uvicorn.Config(
         app,
-        factory=factory,
         http=GuardedProtocol,
-        workers=settings.workers,
         lifespan="on",
         ws="none",
         log_config=logging,
@@ -107,7 +119,6 @@ def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvi
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
-        timeout_worker_healthcheck=_HEALTHCHECK_S,
         **tls_arguments(settings),
     )
 
@@ -143,17 +154,6 @@ def announce(catalog: Catalog, base: str) -> None:
         size = f"{served.samples:,} samples, {served.views} views, {served.record_bytes} bytes a record"
         sys.stdout.write(f"{base}{cache_path(served.name)}  ({size})\n")
     sys.stdout.flush()
-
-
-class _Supervisor(Multiprocess):
-    """Starts, watches and stops the workers."""
-
-    def terminate_all(self) -> None:
-        # While the workers drain, a client that connects is to be refused, not kept waiting in a queue
-        # that nobody serves any more.
-        for listener in self.sockets:
-            listener.close()
-        super().terminate_all()
 
 
 class _Stopped(BaseException):

@@ -34,7 +34,10 @@ class Settings(AccessSettings):
     port: Annotated[int, Option(panel=_LISTENING)] = Field(8000, ge=0, le=65535)
     """TCP port to listen on; 0 takes a free one."""
     workers: Annotated[int, Option(panel=_LISTENING)] = Field(1, ge=1, le=256)
-    """Processes that answer requests; they share one set of pages."""
+    """Processes that answer requests; they share one set of pages. Several are watched: one that dies or
+    freezes is replaced. A single one is for whoever starts the server to watch."""
+    worker_silence_s: Annotated[float, Option(panel=_LISTENING)] = Field(10, ge=1)
+    """Seconds without a sign of life after which one of several workers is killed and replaced."""
     page_dir: Annotated[Path | None, Option(panel=_PAGES)] = None
     """Folder for the page files, in a private subfolder that is removed at the end; default: the system's
     temporary folder."""

@@ -51,6 +51,7 @@ VARIABLES = {
     "KDCACHE_TOKENS": "server",
     "KDCACHE_TRUSTED_CODE": "whatever replays the views of a cache",
     "KDCACHE_WORKERS": "server",
+    "KDCACHE_WORKER_SILENCE_S": "server",
     "KDCACHE_FOLDER": "docker/compose.yaml",
     "KDCACHE_GLYPHS": "tests",
 }
