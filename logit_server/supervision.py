@@ -24,6 +24,7 @@ from types import FrameType
 from uvicorn.config import STARTUP_FAILURE
 
 from cache_builder.format import ServerError
+from logit_server.log import tell
 from logit_server.pulse import Pulse, pulses
 
 FROZEN = "frozen"
@@ -49,8 +50,6 @@ _MEANINGS = {
     "SIGBUS": "its mapped memory could not be read or written: is a disk full?",
 }
 
-logger = logging.getLogger("logit_server")
-
 
 @dataclass
 class _Worker:
@@ -70,8 +69,9 @@ class Supervisor:
     """Runs ``work`` in some processes until SIGTERM or SIGINT comes.
 
     ``silence_s``: seconds without a sign of life of its event loop after which a worker is replaced;
-    ``drain_s``: seconds that workers have to end; ``on_end`` is told what ended a worker (one of ``CAUSES``),
-    ``before_stop`` is called before the workers are stopped; ``forwarded``: signals that workers get too.
+    ``drain_s``: seconds that workers have to end; ``on_end`` is told which worker ended, and of which of
+    ``CAUSES``, ``before_stop`` is called before the workers are stopped; ``forwarded``: signals that workers
+    get too.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Supervisor:
         *,
         silence_s: float,
         drain_s: float,
-        on_end: Callable[[str], None] = lambda cause: None,
+        on_end: Callable[[int, str], None] = lambda slot, cause: None,
         before_stop: Callable[[], None] = lambda: None,
         forwarded: tuple[int, ...] = (),
     ) -> None:
@@ -188,10 +188,12 @@ class Supervisor:
         delay_s = delay_after(worker.quick_deaths)
         worker.process, worker.due = None, now + delay_s
         when = f"in {delay_s:g} s" if delay_s else "now"
-        logger.error(
-            "worker %s %s, after %.0f s; another one is started %s", process.pid, description, lived_s, when
-        )
-        self._on_end(cause)
+        tell(
+            logging.ERROR, "worker_ended", "worker %s %s, after %.0f s; another one is started %s",
+            process.pid, description, lived_s, when,
+            worker=process.pid, cause=cause, lived=round(lived_s, 1), delay=delay_s,
+        )  # fmt: skip
+        self._on_end(worker.pulse.slot, cause)
 
     def _stop(self) -> None:
         self._before_stop()
@@ -203,7 +205,8 @@ class Supervisor:
             process.join(max(0.0, deadline - time.monotonic()))
         for process in left:
             if process.exitcode is None:
-                logger.error("worker %s did not end in its time: killed", process.pid)
+                text = "worker %s did not end in its time: killed"
+                tell(logging.ERROR, "worker_killed", text, process.pid, worker=process.pid)
                 process.kill()
                 process.join(_DRAIN_MARGIN_S)
 

@@ -32,7 +32,8 @@ def raw(rows: list[int]) -> bytes:
 
 
 def test_the_urls_are_printed_and_answer(cache_path: Path, odd_path: Path, tmp_path: Path) -> None:
-    with started(f"{cache_path},other={odd_path}", page_dir=tmp_path) as server:
+    caches = f"{cache_path},other={odd_path}"
+    with started(caches, page_dir=tmp_path, log_level="warning") as server:
         assert server.process.stdout is not None
         assert f"{server.url}/v1/caches/other" in server.process.stdout.readline()
         names = [cache["name"] for cache in get(f"{server.url}/v1/caches").json()["caches"]]
@@ -80,7 +81,7 @@ def test_a_running_answer_is_finished_after_sigterm(workers: int, large_path: Pa
 def test_a_client_that_does_not_read_leaves_no_traceback_at_the_end_of_the_drain(
     large_path: Path, tmp_path: Path
 ) -> None:
-    with started(large_path, drain_s=1, page_dir=tmp_path) as server:
+    with started(large_path, drain_s=1, page_dir=tmp_path, log_level="warning") as server:
         head = f"GET {WHOLE} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with connect(server.url, head.encode(), receive_buffer=4096) as client:
             assert client.receive(10)
