@@ -21,7 +21,7 @@ class Answer:
         """Bytes of its body so far."""
         self.is_finished = False
 
-    async def __call__(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         """Send a message."""
         if message["type"] == "http.response.start":
             headers = message.get("headers", ())

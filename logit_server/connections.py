@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from logit_server.errors import OverloadedError
+from logit_server.refusal_reasons import SLOW_READER
 from logit_server.refusals import Refusals
 from logit_server.settings import Settings
 
@@ -20,6 +21,10 @@ logger = logging.getLogger("logit_server")
 
 class Connection(Protocol):
     """What is asked of a connection."""
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
 
     def check_time(self, now: float) -> None:
         """End the connection if its client is late at ``now``, in seconds of the event loop's clock."""
@@ -81,6 +86,7 @@ class Connections:
         while self._unread_bytes > self.settings.max_unread_bytes:
             longest = next(iter(self._unread))
             self.was_read(longest)
+            self.refusals.note(SLOW_READER, "too much is held for clients that do not read", longest.peer)
             longest.abort()
 
     def was_read(self, connection: Connection) -> None:

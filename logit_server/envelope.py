@@ -45,6 +45,7 @@ class Envelope:
         limit = state.settings.requests_per_peer
         self._peers = None if limit is None else Peers(limit)
         self._traffic = Traffic(state)
+        self._ended = self._traffic.ended
         self._hosts = Hosts(state.settings, has_tokens=not state.access.tokens.is_empty)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +75,7 @@ class Envelope:
             if b"&" in scope["query_string"]:
                 check_no_key_twice(scope["query_string"])
             shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
-            await (shortcut or self.app)(scope, receive, answer)
+            await (shortcut or self.app)(scope, receive, answer.send)
         except ClientDisconnect:
             # Nobody is left to answer, and clients that stop or lose patience are no event for the log.
             pass
@@ -84,7 +85,7 @@ class Envelope:
             self._admission.leave()
             if peers is not None:
                 peers.leave(scope)
-            self._traffic.ended(scope, answer, perf_counter() - began)
+            self._ended(scope, answer, perf_counter() - began)
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, answer: Answer) -> None:
         if answer.status and not answer.is_finished:
@@ -93,7 +94,7 @@ class Envelope:
         if not answer.status:
             self._traffic.refused(scope, error)
             response = await respond_to(Request(scope), error)
-            await response(scope, receive, answer)
+            await response(scope, receive, answer.send)
 
 
 def _stamps(scope: Scope) -> list[Header]:

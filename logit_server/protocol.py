@@ -109,7 +109,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     @property
-    def _peer(self) -> str:
+    def peer(self) -> str:
+        """The address of the client."""
         return self.client[0] if self.client else "unknown"
 
     # Parsing
@@ -315,7 +316,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _write_refusal(self, error: KDCacheError) -> None:
         request_id = request_id_of(self.headers or ())
-        self._all.refusals.before_routes(error, request_id.decode(), self._peer)
+        self._all.refusals.before_routes(error, request_id.decode(), self.peer)
         response = error_response(error)
         stamps = [(b"x-request-id", request_id), (b"connection", b"close")]
         fields = [*self.server_state.default_headers, *response.raw_headers, *stamps]
@@ -353,7 +354,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def check_time(self, now: float) -> None:
         """End the connection if its client is late at ``now``, in seconds of the event loop's clock."""
         if self._reads_too_slowly(now):
-            self._all.refusals.note(SLOW_READER, "it does not take its answer", self._peer)
+            self._all.refusals.note(SLOW_READER, "it does not take its answer", self.peer)
             self.abort()
             return
         if self.flow.read_paused and self._phase in ("header", "body"):

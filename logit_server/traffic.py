@@ -30,7 +30,8 @@ class Traffic:
         """Note the end of a request, however it ended."""
         size = 0 if HEAD_KEY in scope else answer.size
         if answer.status:
-            self._counters.note(self._route_of(scope), answer.status, seconds, size)
+            route = scope.get(ROUTE_KEY) or self._route_of(scope)
+            self._counters.note(route, answer.status, seconds, size)
         if not answer.is_finished:
             self._counters.add(ABANDONED)
         if self._is_logged:
@@ -42,12 +43,10 @@ class Traffic:
 
     def _route_of(self, scope: Scope) -> str:
         """The template of a request's path: paths themselves are without number."""
-        template: str | None = scope.get(ROUTE_KEY)
-        if template is None:
-            route, path = scope.get("route"), scope["path"]
-            template = getattr(route, "path_format", path)
-            if path.startswith(f"{STATIC}/"):
-                template = STATIC
+        path: str = scope["path"]
+        if path.startswith(f"{STATIC}/"):
+            return STATIC
+        template = scope.get(ROUTE_KEY) or getattr(scope.get("route"), "path_format", path)
         return template if template in self._routes else UNMATCHED
 
     def _log(self, scope: Scope, answer: Answer, seconds: float, size: int) -> None:
