@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -61,7 +61,7 @@ class _Worker:
     heard_at: float = 0.0
     beats: int = 0
     quick_deaths: int = 0
-    due: float = field(default=0.0)
+    due: float = 0.0
     """When its next process is started, by the monotonic clock."""
 
 
@@ -70,8 +70,7 @@ class Supervisor:
 
     ``silence_s``: seconds without a sign of life of its event loop after which a worker is replaced;
     ``drain_s``: seconds that workers have to end; ``on_end`` is told which worker ended, and of which of
-    ``CAUSES``, ``before_stop`` is called before the workers are stopped; ``forwarded``: signals that workers
-    get too.
+    ``CAUSES``, ``before_stop`` is called before the workers are stopped.
     """
 
     def __init__(
@@ -83,7 +82,6 @@ class Supervisor:
         drain_s: float,
         on_end: Callable[[int, str], None] = lambda slot, cause: None,
         before_stop: Callable[[], None] = lambda: None,
-        forwarded: tuple[int, ...] = (),
     ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._work = work
@@ -92,7 +90,6 @@ class Supervisor:
         self._drain_s = drain_s
         self._on_end = on_end
         self._before_stop = before_stop
-        self._forwarded = forwarded
         self._is_stopping = False
         self._was_ready = False
         self._looked_at = 0.0
@@ -110,22 +107,12 @@ class Supervisor:
             finally:
                 self._stop()
 
-    def pass_on(self, number: int) -> None:
-        """Send a signal to every worker that is ready for it."""
-        for worker in self._workers:
-            if worker.process is not None and worker.pulse.is_ready:
-                _send(worker.process, number)
-
     @contextlib.contextmanager
     def _handling_signals(self) -> Iterator[None]:
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._is_stopping = True
 
-        def forward(number: int, _frame: FrameType | None) -> None:
-            self.pass_on(number)
-
-        handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, **dict.fromkeys(self._forwarded, forward)}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
