@@ -46,6 +46,21 @@ def service() -> dict[str, Any]:
     return dict(found)
 
 
+def as_bytes(text: str) -> int:
+    """Bytes of a size such as "2GiB"."""
+    return int(TypeAdapter(ByteSize).validate_python(text))
+
+
+WORKER_BYTES = 384 * 2**20
+"""What a worker takes beside pages, bodies and answers: the interpreter, ids, blocks being decoded."""
+
+
+def memory_of(settings: Settings) -> int:
+    """Most bytes of memory that a server with these settings takes, pages in memory included."""
+    a_worker = WORKER_BYTES + settings.max_bodies_bytes + settings.max_unread_bytes
+    return settings.page_bytes + settings.workers * a_worker
+
+
 def default_port() -> int:
     return int(Settings.model_fields["port"].default)
 
@@ -115,7 +130,7 @@ def test_one_port_everywhere(image: Stage, service: dict[str, Any]) -> None:
     assert {
         int(image.all("EXPOSE")[0]),
         int(entrypoint[entrypoint.index("--port") + 1]),
-        int(re.findall(r"127\.0\.0\.1:(\d+)/healthz", healthcheck(image)[-1])[0]),
+        int(re.findall(r"127\.0\.0\.1:(\d+)/readyz", healthcheck(image)[-1])[0]),
         int(published.split(":")[-1]),
     } == {default_port()}
 
@@ -156,8 +171,12 @@ def test_compose_sets_settings_that_exist_and_pages_fit_into_tmp(service: dict[s
     (tmpfs,) = service["tmpfs"]
     size = re.search(r"^/tmp:.*\bsize=(\w+)", tmpfs)
     assert size
-    as_bytes = TypeAdapter(ByteSize).validate_python
-    assert as_bytes(given["page_bytes"]) < as_bytes(size[1].replace("m", "MiB"))
+    assert as_bytes(given["page_bytes"]) < as_bytes(f"{size[1]}ib")
+
+
+def test_the_memory_that_compose_allows_fits_the_settings(service: dict[str, Any]) -> None:
+    given = {name.removeprefix("KDCACHE_").lower(): value for name, value in service["environment"].items()}
+    assert as_bytes(f"{service['mem_limit']}ib") >= memory_of(Settings.model_validate(given))
 
 
 def test_everybody_is_answered_only_where_the_port_is_published_on_this_machine(

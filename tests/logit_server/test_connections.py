@@ -171,6 +171,8 @@ def test_a_flood_of_connections_leaves_the_server_alive(cache_path: Path) -> Non
 class Recorder:
     """A connection that notes what happens to it."""
 
+    peer = "203.0.113.1"
+
     def __init__(self) -> None:
         self.seen: list[str] = []
 
