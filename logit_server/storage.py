@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache_builder.format import CorruptCacheError, IncompleteCacheError, KDCacheError, StorageError
 from cache_builder.format.codecs import Part
 from cache_builder.format.layout import record_arrays
-from cache_builder.format.reader import read_body
+from cache_builder.format.root import read_body
 from logit_server.errors import ReplacedCacheError
 from logit_server.served_caches import ServedCache
 

@@ -30,7 +30,8 @@ from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import Manifest, is_same_build
 from cache_builder.format.owned import foreign, remove
 from cache_builder.format.positions import require_one_position
-from cache_builder.format.reader import Cache, open_cache, read_manifest
+from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.root import read_manifest
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.writer import NO_RESULTS, CacheWriter
 from cache_builder.views import recipe_from
