@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from cache_builder.format.wire import CACHES_PATH
 from logit_server.errors import OverloadedError
 
-HEALTH_PATHS = ("/healthz", "/readyz")
+HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 """What is answered however full the server is, and without a token."""
+
+
+def is_health(path: str) -> bool:
+    """Whether a path tells how the server or one of its caches is: it does so however full the server is."""
+    return path in HEALTH_PATHS or (path.startswith(f"{CACHES_PATH}/") and path.endswith("/ready"))
 
 
 class Admission:
@@ -25,6 +31,15 @@ class Admission:
     def leave(self) -> None:
         """Count a request no longer."""
         self._in_work -= 1
+
+    def problem(self) -> OverloadedError | None:
+        """What is wrong for who asks before the next request comes; the one that asks is counted, too."""
+        if self._in_work <= self._limit:
+            return None
+        return OverloadedError(
+            f"{self._limit} requests are in work, the limit of this worker: send fewer at once, or raise "
+            "max_in_flight"
+        )
 
     def check_room(self) -> None:
         """Raise :class:`OverloadedError` where more requests are in work than the limit allows."""

@@ -23,8 +23,9 @@ from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
 from logit_server.routes import caches, health, records, samples, store, views, web
-from logit_server.served_caches import Catalog, open_catalog
+from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.state import State
 from logit_server.web.static_files import PackageFiles
 from logit_server.web.worker import Web
@@ -77,10 +78,15 @@ def create_app(
         api.include_router(router)
     api.state.web = Web(state)
     api.mount("/static", PackageFiles())
-    shortcuts = {
-        ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
-        for key, served in state.catalog.items()
-    }
+    shortcuts: dict[tuple[str, str], ASGIApp] = {}
+
+    def take(catalog: Catalog) -> None:
+        shortcuts.clear()
+        for key, served in catalog.items():
+            shortcuts["POST", f"{CACHES_PATH}/{key}/records"] = records.RecordsOf(state, served)
+
+    take(state.catalog)
+    state.takers += [take, api.state.web.take]
     return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
 
 
@@ -92,7 +98,16 @@ async def _running(
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
         watched, tokens = state.connections.watched(), state.access.tokens.watched()
-        async with state.pages.refreshing(), people.running(), watched, tokens, _stopping_with(parent):
+        async with contextlib.AsyncExitStack() as stack:
+            for context in (
+                state.pages.refreshing(),
+                people.running(),
+                watched,
+                tokens,
+                state.watch.running(),
+            ):
+                await stack.enter_async_context(context)
+            await stack.enter_async_context(_stopping_with(parent))
             yield {CONNECTIONS_KEY: state.connections}
 
 

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
-from logit_server.admission import HEALTH_PATHS
+from logit_server.admission import is_health
 from logit_server.errors import REQUEST_ID_KEY, respond_to
 from logit_server.hosts import Hosts
 from logit_server.page_headers import ON_ALL, Header, page_headers
@@ -57,7 +57,7 @@ class Envelope:
             self._hosts.check(scope)
             scope[CATALOG_KEY] = catalog = self._state.access.check(scope, self._state.catalog)
             is_known = _stamp_cache(stamps, scope["path"], catalog)
-            if scope["path"] not in HEALTH_PATHS:
+            if not is_health(scope["path"]):
                 self._admission.check_room()
             if b"&" in scope["query_string"]:
                 check_no_key_twice(scope["query_string"])

@@ -32,6 +32,7 @@ from logit_server.storage import read_block
 _PREFIX = "kdcache-pages-"
 _RUN_LOCK = "run.lock"
 _BUDGET_LOCK = "budget.lock"
+_PROBE_BYTES = 4096
 # Blocks of a view that have a lock of their own; others share one, and wait without need.
 _PARTS = 16
 _ORDER = sys.byteorder
@@ -54,6 +55,26 @@ class PageFolder:
             return int.from_bytes((self.folder / _BUDGET_LOCK).read_bytes()[:8], _ORDER)
         except OSError:
             return 0
+
+    def check_room(self, block_bytes: int) -> None:
+        """Raise :class:`StorageError` where a block of so many bytes could not be kept just now."""
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)  # as a load does
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial") as probe:
+                probe.write(bytes(_PROBE_BYTES))
+            disk = os.statvfs(self.folder)
+        except OSError as error:
+            raise StorageError(
+                f"nothing can be written there ({error.strerror}); free space or mend it, or set another "
+                "page_dir"
+            ) from error
+        free = disk.f_bavail * disk.f_frsize
+        evicts = self.used_bytes() + block_bytes > self._budget_bytes
+        if disk.f_blocks and free < block_bytes and not evicts:
+            raise StorageError(
+                f"its disk has {free:,} bytes left, and a block takes {block_bytes:,}: free space there, set "
+                "another page_dir or a smaller page_bytes"
+            )
 
     def open(self, served: ServedCache, view: int, part: Part = Part.WHOLE) -> Page:
         """Map the page of a part of a view's records, made here where nobody has; no record is read.

@@ -96,6 +96,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unparsed = b""
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Close the connection, or let its request be finished first: the server stops."""
+        self._all.is_draining = True
+        super().shutdown()
+
     def pause_writing(self) -> None:
         """Note that the client does not take what it is sent."""
         super().pause_writing()

@@ -28,8 +28,9 @@ from logit_server.app import create_app
 from logit_server.listening import check_listening
 from logit_server.page_folder import run_folder
 from logit_server.protocol import GuardedProtocol
-from logit_server.served_caches import Catalog, open_catalog
+from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.tls import scheme_of, tls_arguments
 
 _HEALTHCHECK_S = 60

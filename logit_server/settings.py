@@ -81,6 +81,9 @@ class Settings(AccessSettings):
     """Seconds an idle connection stays open."""
     drain_s: int = Field(30, ge=0)
     """Seconds that running requests have to finish after SIGTERM."""
+    look_s: float = Field(5, gt=0)
+    """Seconds between two looks at the store of every served cache: one that was extended or replaced is
+    noticed so soon, if no request comes first."""
     access_log: Annotated[bool, Option(panel="Log")] = False
     """Whether to log one line per request."""
 

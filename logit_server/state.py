@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from logit_server.connections import Connections
 from logit_server.pages import Pages
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
+from logit_server.shelf import Shelf
+from logit_server.watch import Watch
 
 SCOPE_KEY = "kdcache.state"
 CATALOG_KEY = "kdcache.catalog"
@@ -33,14 +35,26 @@ class State:
     pages: Pages | None = None
     records_served: int = 0
     """Records that this worker sent or began to send."""
-    look: asyncio.Task[None] | None = None
-    """At the stores, begun last (see ``/readyz``)."""
+    shelf: Shelf = field(init=False)
+    """Where the caches lie, and what was found there."""
+    watch: Watch = field(init=False)
+    takers: list[Callable[[Catalog], None]] = field(default_factory=list)
+    """Called with every catalog that takes the place of another one."""
 
     def __post_init__(self, folder: Path | None) -> None:
         self.access = Access(self.settings, folder)
+        self.shelf = Shelf.of(self.catalog)
+        self.watch = Watch(self.shelf, self.settings.page_bytes, self.settings.look_s)
+        self.watch.publish = self.serve
         self.admission = Admission(self.settings.max_in_flight)
         self.connections = Connections(self.settings)
         self.large_bodies = CapacityLimiter(self.settings.max_large_bodies)
+
+    def serve(self, catalog: Catalog) -> None:
+        """Serve these caches from the next request on."""
+        self.catalog = catalog
+        for take in self.takers:
+            take(catalog)
 
     @property
     def running_pages(self) -> Pages:

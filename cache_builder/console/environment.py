@@ -28,6 +28,7 @@ VARIABLES = {
     "KDCACHE_HEADER_S": "server",
     "KDCACHE_HOST": "server",
     "KDCACHE_KEEP_ALIVE_S": "server",
+    "KDCACHE_LOOK_S": "server",
     "KDCACHE_MAX_BODIES_BYTES": "server",
     "KDCACHE_MAX_BODY_BYTES": "server",
     "KDCACHE_MAX_CONNECTIONS": "server",

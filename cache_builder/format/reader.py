@@ -107,7 +107,7 @@ class Cache:
     ) -> None:
         """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits.
 
-        ``commits``: the commit objects by tile key, where the store does not hold those of this body any more.
+        ``commits``: the commit objects by tile key, where the store holds those of this body no more.
         """
         self.location = str(location)
         self._given_commits = commits

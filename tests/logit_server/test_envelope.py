@@ -11,8 +11,8 @@ from cache_builder.format import Cache
 from logit_server.envelope import Envelope
 from logit_server.errors import REQUEST_ID_KEY
 from logit_server.run import serving
-from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.state import State
 from tests.logit_server.raw_client import ROWS_HEAD, answer, connect, served
 

@@ -17,8 +17,9 @@ from cache_builder.format import StorageError
 from cache_builder.format.codecs import Part
 from logit_server.page import PageFile
 from logit_server.page_folder import PageFolder, joined_run, run_folder, sweep
-from logit_server.served_caches import ServedCache, open_catalog
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.storage import read_block
 from tests.logit_server.processes import ROOT
 
