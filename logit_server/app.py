@@ -22,13 +22,16 @@ from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
-from logit_server.routes import caches, health, records, samples, store, views, web
+from logit_server.reloads import Reloads
+from logit_server.roster import Reread, Roster, shelf_of_run
+from logit_server.routes import admin, caches, health, records, samples, store, views, web
 from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
-from logit_server.shelf import open_catalog
+from logit_server.shelf import Shelf
 from logit_server.state import State
 from logit_server.web.static_files import PackageFiles
 from logit_server.web.worker import Web
+from logit_server.wishes import Wishes
 
 ROUTERS = (
     caches.router,
@@ -37,6 +40,7 @@ ROUTERS = (
     views.router,
     store.router,
     health.router,
+    admin.router,
     web.router,
 )
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
@@ -56,19 +60,22 @@ def create_app(
     catalog: Catalog | None = None,
     pages: Path | None = None,
     parent: int | None = None,
+    reread: Reread | None = None,
 ) -> ASGIApp:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
     (caches that are open already), ``pages`` (the page folder) and ``parent`` (the process without which
-    the worker stops); alone, an application makes its own.
+    the worker stops); alone, an application makes its own. ``reread``: reads the settings anew, when what is
+    served is to be read again.
     """
-    state = State(settings, catalog or open_catalog(settings), pages)
+    shelf = shelf_of_run(settings, pages, reread) if catalog is None else Shelf.of(catalog)
+    state = State(settings, shelf.catalog(), pages, shelf)
     api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
-        lifespan=lambda api: _running(state, api.state.web, pages, parent),
+        lifespan=lambda api: _running(state, api.state.web, api.state.reloads, pages, parent),
         docs_url=None,  # ours needs no internet: see routes/web.py
         redoc_url=None,
         redirect_slashes=False,
@@ -77,6 +84,7 @@ def create_app(
     for router in ROUTERS:
         api.include_router(router)
     api.state.web = Web(state)
+    api.state.reloads = Reloads(state, reread or (lambda: settings))
     api.mount("/static", PackageFiles())
     shortcuts: dict[tuple[str, str], ASGIApp] = {}
 
@@ -92,11 +100,13 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _running(
-    state: State, people: Web, shared: Path | None, parent: int | None
+    state: State, people: Web, reloads: Reloads, shared: Path | None, parent: int | None
 ) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
+        state.roster = Roster(folder)
+        state.roster.write(state.shelf)
         watched, tokens = state.connections.watched(), state.access.tokens.watched()
         async with contextlib.AsyncExitStack() as stack:
             for context in (
@@ -105,6 +115,7 @@ async def _running(
                 watched,
                 tokens,
                 state.watch.running(),
+                reloads.running(Wishes(folder)),
             ):
                 await stack.enter_async_context(context)
             await stack.enter_async_context(_stopping_with(parent))

@@ -15,8 +15,11 @@ from logit_server.page_headers import ON_ALL, Header, page_headers
 from logit_server.request_ids import request_id_of
 from logit_server.served_caches import Catalog
 from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
-from logit_server.wire import check_no_key_twice
+from logit_server.wire import check_path, check_query, check_query_keys, parse_query
 
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""What stands in a path for bytes that are not UTF-8, or for itself."""
+_DOCUMENT_PATH = "/openapi.json"
 _PROGRESS = "kdcache.progress"
 _BELOW = f"{CACHES_PATH}/"
 _ID_HEADER = ID_HEADER.lower().encode()
@@ -59,8 +62,12 @@ class Envelope:
             is_known = _stamp_cache(stamps, scope["path"], catalog)
             if not is_health(scope["path"]):
                 self._admission.check_room()
-            if b"&" in scope["query_string"]:
-                check_no_key_twice(scope["query_string"])
+            if scope["query_string"]:
+                check_query(scope["query_string"])
+                if scope["path"] == _DOCUMENT_PATH:  # a route of FastAPI's own
+                    check_query_keys(parse_query(scope["query_string"]), ())
+            if _REPLACED in scope["path"]:
+                check_path(scope["raw_path"])
             shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
             await (shortcut or self.app)(scope, receive, send)
         except ClientDisconnect:

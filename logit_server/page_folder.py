@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,7 +123,11 @@ class PageFolder:
         for left_behind in self.folder.glob("*.partial"):
             left_behind.unlink(missing_ok=True)
         files = [PageFile(path) for path in self.folder.glob("*.page")]
-        blocks = [(int(file.used_ns[block]), file, block) for file in files for block in file.resident()]
+        # No page is of another boot, whose clock this is not; a stamp of the future is damage, and is old.
+        now_ns = time.monotonic_ns()
+        blocks = [
+            (file.last_use_ns(block, now_ns), file, block) for file in files for block in file.resident()
+        ]
         total = sum(file.nbytes(block) for _, file, block in blocks) + nbytes
         for _, file, block in sorted(blocks, key=lambda item: item[0]):
             if total <= self._budget_bytes:

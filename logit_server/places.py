@@ -49,7 +49,8 @@ class Place:
         self._root: bytes | None = None
         self._stamp: Stamp | None = None
         self._lock = threading.Lock()
-        self._holds: dict[str, bool] = {}
+        self._holds: dict[tuple[str, str], bool] = {}
+        """Whether the first holds the records of the second, by cache_id."""
 
     def look(self) -> Cache:
         """What lies here now, opened where it is another cache than before.
@@ -67,11 +68,11 @@ class Place:
 
     def holds(self, cache: Cache) -> bool:
         """Whether what was opened here last has all records of a cache that was opened here before."""
-        now, held = self.now, self._holds
-        cache_id = cache.manifest.completed_id
-        if cache_id not in held:
-            held[cache_id] = holds_all_of(now, cache)
-        return held[cache_id] and self.lost is None
+        now = self.now
+        pair = now.manifest.completed_id, cache.manifest.completed_id
+        if pair not in self._holds:
+            self._holds[pair] = holds_all_of(now, cache)
+        return self._holds[pair] and self.lost is None
 
     def read(self, cache: Cache, read: Callable[[Cache], _T], *, as_it_was: bool = False) -> _T:
         """What ``read`` gives of the cache that has the records of ``cache`` now.
@@ -80,8 +81,7 @@ class Place:
         raises, what :meth:`look` raises, and :class:`ReplacedCacheError` where another cache lies here.
         """
         for _ in range(_TRIES):
-            source, stamp = self._known(), self._stamp
-            self._require(cache, source, as_it_was)
+            source, stamp = self._source(cache, as_it_was), self._stamp
             try:
                 found = read(source)
             except (CorruptCacheError, IncompleteCacheError):
@@ -92,20 +92,24 @@ class Place:
                 return found
         raise StorageError(f"{self.location} changes while it is read; try again")
 
-    def _known(self) -> Cache:
-        """What lies here as far as is known: whether that is true shows after it was read."""
-        if self.lost is None and (self._folder is None or self._stamp is not None):
-            return self.now
-        return self.look()
-
-    def _require(self, cache: Cache, source: Cache, as_it_was: bool) -> None:
-        has = source.manifest.cache_id == cache.manifest.cache_id if as_it_was else self.holds(cache)
-        if not has:
+    def _source(self, cache: Cache, as_it_was: bool) -> Cache:
+        """What has the records of a cache, as far as is known: whether that is true shows after the read."""
+        source, is_known = self.now, self._folder is None or self._stamp is not None
+        if is_known and self._has(source, cache, as_it_was):
+            return source
+        source = self.look()
+        if not self._has(source, cache, as_it_was):
             raise ReplacedCacheError(
                 f"{self.location} holds cache {source.manifest.cache_id} by now, which has not the records "
                 f"of {cache.manifest.cache_id}: it was replaced. Put the old one back to go on with it, or "
                 "take the new one by its name"
             )
+        return source
+
+    def _has(self, source: Cache, cache: Cache, as_it_was: bool) -> bool:
+        if as_it_was:
+            return self.lost is None and source.manifest.cache_id == cache.manifest.cache_id
+        return self.holds(cache)
 
     def _compare_root(self) -> None:
         raw = read_root(self.location)
@@ -134,8 +138,6 @@ class Place:
         is_another = cache.body != self.now.body
         self.lost = None
         if is_another:
-            # In this order: who reads both without the lock must not keep an answer about another one.
-            self._holds = {}
             self.now = cache
         self._noticed()
 

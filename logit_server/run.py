@@ -28,18 +28,23 @@ from logit_server.app import create_app
 from logit_server.listening import check_listening
 from logit_server.page_folder import run_folder
 from logit_server.protocol import GuardedProtocol
+from logit_server.roster import Reread, Roster
 from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
-from logit_server.shelf import open_catalog
+from logit_server.shelf import Shelf, open_catalog
 from logit_server.tls import scheme_of, tls_arguments
+from logit_server.wishes import Wishes, wish_on_hangup, wishing_on_hangup
 
 _HEALTHCHECK_S = 60
 """Seconds after which a silent worker is replaced. uvicorn's 5 are less than a busy machine needs to start
 one, and it would be started again and again."""
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, reread: Reread | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests finish and return.
+
+    At SIGHUP the list of caches is read again, as ``reread`` gives it; spawned processes must be able to
+    import that.
 
     Raises a :class:`KDCacheError` before the port is taken: for a cache that is missing, incomplete or
     damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
@@ -50,16 +55,18 @@ def serve(settings: Settings) -> None:
         contextlib.suppress(KeyboardInterrupt, _Stopped),
         _stopping_on_sigterm(),
         run_folder(settings.page_dir) as folder,
+        wishing_on_hangup(folder),
         bound(settings) as listener,
     ):
         check_access(settings, folder)
+        Roster(folder).write(Shelf.of(catalog))
         announce(catalog, base_url(listener, scheme_of(settings)))
         if settings.workers == 1:
-            app = create_app(settings, catalog=catalog, pages=folder)
+            app = create_app(settings, catalog=catalog, pages=folder, reread=reread)
             uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
         else:
-            worker = functools.partial(worker_app, settings, folder, os.getpid())
-            _Supervisor(server_config(worker, settings, factory=True), sockets=[listener]).run()
+            worker = functools.partial(worker_app, settings, folder, os.getpid(), reread)
+            _Supervisor(server_config(worker, settings, factory=True), [listener], Wishes(folder)).run()
 
 
 @contextlib.contextmanager
@@ -80,10 +87,11 @@ def serving(settings: Settings) -> Iterator[str]:
             thread.join()
 
 
-def worker_app(settings: Settings, folder: Path, parent: int) -> ASGIApp:
+def worker_app(settings: Settings, folder: Path, parent: int, reread: Reread | None = None) -> ASGIApp:
     """The application of one worker process among several."""
+    wish_on_hangup(folder)
     try:
-        return create_app(settings, pages=folder, parent=parent)
+        return create_app(settings, pages=folder, parent=parent, reread=reread)
     except KDCacheError as error:
         # This exit code stops the whole server: another worker would fail alike.
         sys.stderr.write(f"{error}\n")
@@ -148,6 +156,14 @@ def announce(catalog: Catalog, base: str) -> None:
 
 class _Supervisor(Multiprocess):
     """Starts, watches and stops the workers."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], wishes: Wishes) -> None:
+        super().__init__(config, sockets)
+        self._wishes = wishes
+
+    def handle_hup(self) -> None:
+        # Where uvicorn would start every worker anew.
+        self._wishes.add()
 
     def terminate_all(self) -> None:
         # While the workers drain, a client that connects is to be refused, not kept waiting in a queue

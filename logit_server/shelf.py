@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cache_builder.format import ConfigError, KDCacheError, StorageError, open_cache
+from cache_builder.format import ConfigError, KDCacheError, open_cache
 from logit_server.errors import ReplacedCacheError
 from logit_server.places import Place, opened, touch
 from logit_server.served_caches import Catalog, Missing, ServedCache
@@ -19,7 +19,7 @@ _GENERATIONS = 16
 """cache_ids that a place is known to have held."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A name of the server, with the place where its cache lies and the caches that were found there."""
 
@@ -105,17 +105,6 @@ class Slot:
         )
 
 
-def away(name: str, location: str, known: Iterable[str]) -> Slot:
-    """The slot of a cache that was served and cannot be opened just now: it is looked for again."""
-    missing = Missing(
-        name,
-        StorageError,
-        f"cache {name!r}: its store is out of reach or is being written just now; it is served again as soon "
-        "as it is whole and back",
-    )
-    return Slot(name, location, known=list(known), missing=missing)
-
-
 Spare = Callable[[Source], Slot | None]
 """What stands in for a cache that cannot be opened: None for nothing."""
 
@@ -138,6 +127,11 @@ class Shelf:
             [cache for slot in self.slots for cache in slot.former],
             {key: missing for slot in self.slots for key, missing in slot.missing_ids()},
         )
+
+    def drop(self, slots: Iterable[Slot]) -> None:
+        """Serve some no longer."""
+        dropped = list(slots)
+        self.slots = [slot for slot in self.slots if slot not in dropped]
 
     def add(self, slot: Slot) -> None:
         """Serve one more; :class:`ConfigError` where another one has its name already."""

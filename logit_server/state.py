@@ -13,6 +13,7 @@ from logit_server.access import Access
 from logit_server.admission import Admission
 from logit_server.connections import Connections
 from logit_server.pages import Pages
+from logit_server.roster import Roster
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
 from logit_server.shelf import Shelf
@@ -31,6 +32,8 @@ class State:
     catalog: Catalog
     folder: InitVar[Path | None] = None
     """Of the run, where several workers share it."""
+    known: InitVar[Shelf | None] = None
+    """What is known of the places of the caches; None for nothing but what is served now."""
     access: Access = field(init=False)
     pages: Pages | None = None
     records_served: int = 0
@@ -38,12 +41,14 @@ class State:
     shelf: Shelf = field(init=False)
     """Where the caches lie, and what was found there."""
     watch: Watch = field(init=False)
+    roster: Roster | None = None
+    """What the workers of a run know of its caches, while the application runs."""
     takers: list[Callable[[Catalog], None]] = field(default_factory=list)
     """Called with every catalog that takes the place of another one."""
 
-    def __post_init__(self, folder: Path | None) -> None:
+    def __post_init__(self, folder: Path | None, known: Shelf | None) -> None:
         self.access = Access(self.settings, folder)
-        self.shelf = Shelf.of(self.catalog)
+        self.shelf = known or Shelf.of(self.catalog)
         self.watch = Watch(self.shelf, self.settings.page_bytes, self.settings.look_s)
         self.watch.publish = self.serve
         self.admission = Admission(self.settings.max_in_flight)
@@ -53,6 +58,8 @@ class State:
     def serve(self, catalog: Catalog) -> None:
         """Serve these caches from the next request on."""
         self.catalog = catalog
+        if self.roster is not None:
+            self.roster.write(self.shelf)
         for take in self.takers:
             take(catalog)
 

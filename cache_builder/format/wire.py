@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cache_builder.format.manifest import Manifest
 
 CACHES_PATH = "/v1/caches"
+ADMIN_PATH = "/v1/admin"
+RELOAD_PATH = f"{ADMIN_PATH}/reload"
 """Below it each cache has a path of its own, by its name or its cache_id."""
 
 ID_HEADER = "X-KDCache-Id"
