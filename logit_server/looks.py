@@ -41,11 +41,15 @@ class Looks:
         self._threads = 0
         self._lock = threading.Lock()
 
-    async def problem(self, key: str, look: Look) -> KDCacheError | None:
-        """What a look at ``key``, which may have ended a moment ago, found to be wrong; None for nothing."""
+    async def problem(self, key: str, look: Look, *, afresh: bool = False) -> KDCacheError | None:
+        """What a look at ``key``, which may have ended a moment ago, found to be wrong; None for nothing.
+
+        ``afresh``: what another one found a moment ago is not enough.
+        """
         loop = asyncio.get_running_loop()
         begun = self._begun.get(key)
-        if begun is None or (begun.ended_s is not None and loop.time() > begun.ended_s + FRESH_S):
+        fresh_s = 0 if afresh else FRESH_S
+        if begun is None or (begun.ended_s is not None and loop.time() >= begun.ended_s + fresh_s):
             begun = self._begun[key] = _Begun(loop.time(), loop.create_future())
             self._start(loop, begun, look)
         try:

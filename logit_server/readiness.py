@@ -82,9 +82,9 @@ async def check_cache(state: State, name: str) -> None:
     findings.require_none()
 
 
-async def slot_problem(state: State, slot: Slot) -> KDCacheError | None:
+async def slot_problem(state: State, slot: Slot, *, afresh: bool = False) -> KDCacheError | None:
     """What is wrong with the store of a slot, in words for clients, after a look at it."""
-    found = await state.watch.look(slot)
+    found = await state.watch.look(slot, afresh=afresh)
     if found is not None:
         return public_error(slot.name, slot.location, "its store", found)
     if slot.missing is not None:

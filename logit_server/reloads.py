@@ -130,7 +130,7 @@ class Reloads:
             done.added.append(slot.name)
 
     async def _look(self, slot: Slot, before: str | None, done: Reloaded) -> None:
-        problem = await slot_problem(self._state, slot)
+        problem = await slot_problem(self._state, slot, afresh=True)
         if problem is not None:
             done.refused.append(Refused(cache=slot.name, detail=str(problem)))
         elif slot.current is None or slot.current.cache_id == before:

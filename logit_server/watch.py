@@ -27,9 +27,12 @@ class Watch:
         self._look_s = look_s
         self._troubled: dict[str, str] = {}
 
-    async def look(self, slot: Slot) -> KDCacheError | None:
-        """Look at the place of a slot, and serve what is there; gives what is wrong with it."""
-        found = await self.looks.problem(f"cache {slot.name}", slot.look)
+    async def look(self, slot: Slot, *, afresh: bool = False) -> KDCacheError | None:
+        """Look at the place of a slot, and serve what is there; gives what is wrong with it.
+
+        ``afresh``: as :meth:`Looks.problem` says.
+        """
+        found = await self.looks.problem(f"cache {slot.name}", slot.look, afresh=afresh)
         self._log(slot, found)
         self.settle(slot)
         return found
