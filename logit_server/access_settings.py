@@ -25,7 +25,7 @@ class AccessSettings(Settings):
     what its own KDCACHE_TOKEN says. There is no flag for it, because command lines are visible to others."""
     tokens: Annotated[Path | None, Option(panel=_ACCESS, metavar="FILE")] = None
     """A file of hashed tokens, one a line, as --new-token prints them; it is read again when it changes.
-    Where there are tokens, only /healthz and /readyz answer without one, and they name no caches."""
+    Where there are tokens, only /livez, /healthz and /readyz answer without one, and they name no caches."""
     allow_anonymous: Annotated[bool, Option(panel=_ACCESS)] = False
     """Answer everybody who can reach a server without tokens. It is needed to listen on an address that other
     machines reach."""

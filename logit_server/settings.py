@@ -23,7 +23,8 @@ class Settings(AccessSettings):
 
     caches: Annotated[Listed, Option(is_argument=True, metavar="CACHE...")] = ()
     """Caches to serve: paths or fsspec URLs, or NAME=PATH to serve one under another name than its
-    manifest's. In KDCACHE_CACHES they stand between commas, or as a JSON list."""
+    manifest's; a folder of caches stands for all that lie in it. At SIGHUP the list and the folders are read
+    again. In KDCACHE_CACHES they stand between commas, or as a JSON list."""
     data: Annotated[Listed, Option(metavar="SPEC")] = ()
     """Data sets whose pictures the pages show, SPEC for every cache or NAME=SPEC for one, such as
     imagefolder:/data/train. Rendering them needs torch and torchvision, in a process of its own. In

@@ -65,6 +65,8 @@ def serve(
     Every option is also a variable (`--page-bytes` is KDCACHE_PAGE_BYTES, `--allowed-host` is
     KDCACHE_ALLOWED_HOSTS) and a line of the file of `--config`. A flag wins over a variable, a variable over
     the file.
+
+    `kill -HUP` reads the list of caches again; the server does not end by it, nor when its terminal closes.
     """
     if new_token is not None:
         show_new_token(new_token)

@@ -41,7 +41,7 @@ async def readyz(request: Request) -> Health:
     return Health(status="ready", caches=_names(request))
 
 
-@router.get(CACHES_PATH + "/{name}/ready", response_model=Health, responses=responses(404, 410, 503))
+@router.get(CACHES_PATH + "/{name}/ready", response_model=Health, responses=responses(404, 410, 422, 503))
 async def ready(request: Request, name: str) -> Health:
     """As ``/readyz``, of one cache."""
     served = cache_of(request)
