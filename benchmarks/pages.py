@@ -11,8 +11,9 @@ from pathlib import Path
 from benchmarks.caches import IMAGENET_ROWS, write_large_cache
 from benchmarks.report import alternate, write_results
 from logit_server.page_folder import PageFolder
-from logit_server.served_caches import ServedCache, open_catalog
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.storage import read_block
 
 ROUNDS = 11

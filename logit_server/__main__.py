@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
                 f"unexpected argument {arguments[0]!r}: this command takes its settings from KDCACHE_* "
                 "variables (see --help); `kdcache serve CACHE` takes arguments"
             )
-        serve(Settings.checked())
+        serve(Settings.checked(), reread=Settings.checked)
     except KDCacheError as error:
         sys.stderr.write(f"kdcache: {error}\n")
         return error.exit_code

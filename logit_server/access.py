@@ -8,7 +8,8 @@ from pathlib import Path
 
 from starlette.types import Scope as RequestScope
 
-from logit_server.admission import HEALTH_PATHS, METRICS_PATH
+from cache_builder.format.wire import ADMIN_PATH, METRICS_PATH
+from logit_server.admission import HEALTH_PATHS
 from logit_server.errors import ForbiddenError, UnauthorizedError
 from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
@@ -93,6 +94,6 @@ def scope_of(path: str) -> Scope:
     """What a token must be good for to be answered at a path."""
     if path == METRICS_PATH or path.startswith(f"{METRICS_PATH}/"):
         return Scope.METRICS
-    if path == "/v1/admin" or path.startswith("/v1/admin/"):
+    if path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/"):
         return Scope.ADMIN
     return Scope.READ

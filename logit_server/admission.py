@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
+from cache_builder.format.wire import CACHES_PATH, METRICS_PATH
 from logit_server.errors import OverloadedError
 
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
-"""What is answered however full the server is, and without a token."""
-METRICS_PATH = "/metrics"
-ALWAYS_ANSWERED = (*HEALTH_PATHS, METRICS_PATH)
-"""What is answered however full the server is."""
+"""What is answered without a token."""
+_NOW = re.compile(f"{CACHES_PATH}/[^/]+/ready")
+
+
+def is_of_this_moment(path: str) -> bool:
+    """Whether a path says how the server or one of its caches is at this moment.
+
+    It does so however full the server is, and what it says is never kept.
+    """
+    return path in HEALTH_PATHS or path == METRICS_PATH or _NOW.fullmatch(path) is not None
 
 
 class Admission:
@@ -34,13 +42,20 @@ class Admission:
         """Count a request no longer."""
         self._in_work -= 1
 
+    def problem(self) -> OverloadedError | None:
+        """What is wrong where more requests are in work than the limit allows."""
+        if self._in_work <= self._limit:
+            return None
+        return OverloadedError(
+            f"{self._in_work} requests at once, the limit of this worker is {self._limit}: try again in a "
+            "second, send fewer at once, or raise max_in_flight"
+        )
+
     def check_room(self) -> None:
         """Raise :class:`OverloadedError` where more requests are in work than the limit allows."""
-        if self._in_work > self._limit:
-            raise OverloadedError(
-                f"{self._in_work} requests at once, the limit of this worker is {self._limit}; "
-                "try again in a second"
-            )
+        problem = self.problem()
+        if problem is not None:
+            raise problem
 
     @contextlib.contextmanager
     def waiting_for_client(self) -> Iterator[None]:

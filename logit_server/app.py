@@ -22,13 +22,17 @@ from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
 from logit_server.pulse import Pulse
-from logit_server.routes import caches, health, metrics, records, samples, store, views, web
-from logit_server.served_caches import Catalog, open_catalog
+from logit_server.reloads import Reloads
+from logit_server.roster import Reread, Roster, shelf_of_run
+from logit_server.routes import admin, caches, health, metrics, records, samples, store, views, web
+from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
+from logit_server.shelf import Shelf
 from logit_server.state import State
 from logit_server.traffic import STATIC
 from logit_server.web.static_files import PackageFiles
 from logit_server.web.worker import Web
+from logit_server.wishes import Wishes
 
 ROUTERS = (
     caches.router,
@@ -38,6 +42,7 @@ ROUTERS = (
     store.router,
     health.router,
     metrics.router,
+    admin.router,
     web.router,
 )
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
@@ -56,21 +61,23 @@ def create_app(
     pages: Path | None = None,
     pulse: Pulse | None = None,
     board: Board | None = None,
+    reread: Reread | None = None,
 ) -> ASGIApp:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
     (caches that are open already), ``pages`` (the page folder), ``pulse`` (what tells the supervisor that the
-    worker lives) and ``board`` (where the workers count); alone, an application makes its own.
+    worker lives) and ``board`` (where the workers count); alone, an application makes its own. ``reread``:
+    reads the settings anew, when what is served is to be read again.
     """
     process = 0 if pulse is None else pulse.slot
-    caches = catalog or open_catalog(settings)
-    state = State(settings, caches, pages, board=board or new_board(), process=process)
+    shelf = shelf_of_run(settings, pages, reread) if catalog is None else Shelf.of(catalog)
+    state = State(settings, shelf.catalog(), pages, shelf, board=board or new_board(), process=process)
     api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
-        lifespan=lambda api: _running(state, api.state.web, pages, pulse),
+        lifespan=lambda api: _running(state, api.state.web, api.state.reloads, pages, pulse),
         docs_url=None,  # ours needs no internet: see routes/web.py
         redoc_url=None,
         redirect_slashes=False,
@@ -79,11 +86,17 @@ def create_app(
     for router in ROUTERS:
         api.include_router(router)
     api.state.web = Web(state)
+    api.state.reloads = Reloads(state, reread or (lambda: settings))
     api.mount(STATIC, PackageFiles())
-    shortcuts = {
-        ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
-        for key, served in state.catalog.items()
-    }
+    shortcuts: dict[tuple[str, str], ASGIApp] = {}
+
+    def take(catalog: Catalog) -> None:
+        shortcuts.clear()
+        for key, served in catalog.items():
+            shortcuts["POST", f"{CACHES_PATH}/{key}/records"] = records.RecordsOf(state, served)
+
+    take(state.catalog)
+    state.takers += [take, api.state.web.take]
     return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
 
 
@@ -95,12 +108,23 @@ def new_board(processes: int = 1) -> Board:
 
 @contextlib.asynccontextmanager
 async def _running(
-    state: State, people: Web, shared: Path | None, pulse: Pulse | None
+    state: State, people: Web, reloads: Reloads, shared: Path | None, pulse: Pulse | None
 ) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes, state.page_watch))
-        watched, tokens = state.connections.watched(), state.access.tokens.watched()
-        beating = contextlib.nullcontext() if pulse is None else pulse.beating()
-        async with state.pages.refreshing(), people.running(), watched, tokens, beating, state.publishing():
+        state.roster = Roster(folder)
+        state.roster.write(state.shelf)
+        async with contextlib.AsyncExitStack() as stack:
+            for context in (
+                state.pages.refreshing(),
+                people.running(),
+                state.connections.watched(),
+                state.access.tokens.watched(),
+                state.watch.running(),
+                reloads.running(Wishes(folder)),
+                contextlib.nullcontext() if pulse is None else pulse.beating(),
+                state.publishing(),
+            ):
+                await stack.enter_async_context(context)
             yield {CONNECTIONS_KEY: state.connections}

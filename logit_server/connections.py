@@ -48,6 +48,8 @@ class Connections:
         self._unread: dict[Connection, int] = {}
         self._unread_bytes = 0
         self._body_bytes = 0
+        self.is_draining = False
+        """Whether the worker is stopping."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,6 +94,15 @@ class Connections:
     def was_read(self, connection: Connection) -> None:
         """Note that a client takes what it is sent."""
         self._unread_bytes -= self._unread.pop(connection, 0)
+
+    def problem(self) -> OverloadedError | None:
+        """What is wrong where the next connection would find no place."""
+        if len(self._open) <= self.settings.max_connections or self._waiting:
+            return None
+        return OverloadedError(
+            f"all {self.settings.max_connections} connections of this worker are in work: open fewer, or "
+            "raise max_connections"
+        )
 
     def hold(self, size: int) -> None:
         """Count ``size`` bytes of request bodies, until :meth:`release`.

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
-from logit_server.admission import ALWAYS_ANSWERED
+from logit_server.admission import is_of_this_moment
 from logit_server.answer import Answer
 from logit_server.errors import REQUEST_ID_KEY, respond_to
 from logit_server.hosts import Hosts
@@ -19,8 +19,11 @@ from logit_server.request_ids import request_id_of
 from logit_server.served_caches import Catalog
 from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
 from logit_server.traffic import Traffic
-from logit_server.wire import check_no_key_twice
+from logit_server.wire import check_path, check_query, check_query_keys, parse_query
 
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""What stands in a path for bytes that are not UTF-8, or for itself."""
+_DOCUMENT_PATH = "/openapi.json"
 _BELOW = f"{CACHES_PATH}/"
 _ID_HEADER = ID_HEADER.lower().encode()
 
@@ -68,12 +71,16 @@ class Envelope:
             self._hosts.check(scope)
             scope[CATALOG_KEY] = catalog = self._state.access.check(scope, self._state.catalog)
             is_known = _stamp_cache(stamps, scope["path"], catalog)
-            if scope["path"] not in ALWAYS_ANSWERED:
+            if not is_of_this_moment(scope["path"]):
                 self._admission.check_room()
                 if peers is not None:
                     peers.check_room(scope)
-            if b"&" in scope["query_string"]:
-                check_no_key_twice(scope["query_string"])
+            if scope["query_string"]:
+                check_query(scope["query_string"])
+                if scope["path"] == _DOCUMENT_PATH:  # a route of FastAPI's own
+                    check_query_keys(parse_query(scope["query_string"]), ())
+            if _REPLACED in scope["path"]:
+                check_path(scope["raw_path"])
             shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
             await (shortcut or self.app)(scope, receive, answer.send)
         except ClientDisconnect:

@@ -156,7 +156,8 @@ def error_response(error: Exception) -> Response:
         headers |= _headers_of(error)
     if isinstance(error, RangeError):
         headers |= error.headers
-    body = json.dumps({"error": name, "detail": detail}, ensure_ascii=False).encode()
+    document = {"error": name, "detail": detail} | getattr(error, "members", {})
+    body = json.dumps(document, ensure_ascii=False).encode()
     return Response(body, status, headers, media_type=JSON)
 
 

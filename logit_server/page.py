@@ -5,7 +5,8 @@ A page knows rows only: one for each position of the view, where a sample has se
 The file begins with an index of 64-bit words, which every worker maps to read and write:
 
 - a count of evictions, the rows of the view, the rows of a block, the bytes of a record;
-- by block, whether its records are there (its mark), and when it was last used, in nanoseconds.
+- by block, whether its records are there (its mark), and when it was last used: in nanoseconds of the clock
+  that counts from the boot of the machine, which is the same in all workers and never jumps.
 
 Marks are read without a lock, so their order decides what may be believed. Who loads a block writes its
 records first and its mark last. Who evicts one clears the mark, raises the count and only then gives the
@@ -65,6 +66,11 @@ class PageFile:
     def resident(self) -> list[int]:
         """The blocks that are there."""
         return [int(block) for block in np.flatnonzero(self.marks)]
+
+    def last_use_ns(self, block: int, now_ns: int) -> int:
+        """When a block was last used; 0 for a stamp that lies in the future, which no worker wrote."""
+        used_ns = int(self.used_ns[block])
+        return used_ns if used_ns <= now_ns else 0
 
     def evict(self, block: int) -> int:
         """Give the memory of a block back; returns its bytes, or those of every block where all had to go.
@@ -148,7 +154,7 @@ class Page(PageFile):
         while data:
             written = os.pwrite(self._descriptor, data, offset)
             data, offset = data[written:], offset + written
-        self.used_ns[block] = time.time_ns()
+        self.used_ns[block] = time.monotonic_ns()
         self.marks[block] = 1
         self._touch(block)
 
@@ -161,7 +167,7 @@ class Page(PageFile):
         """Tell the other workers which blocks were used here since the last call."""
         used, self._used = self._used, np.zeros_like(self._used)
         whole, self._whole_is_used = self._whole_is_used, False
-        self.used_ns[slice(None) if whole else used] = time.time_ns()
+        self.used_ns[slice(None) if whole else used] = time.monotonic_ns()
 
 
 def index_bytes(blocks: Blocks) -> int:

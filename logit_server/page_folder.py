@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from logit_server.storage import read_block
 _PREFIX = "kdcache-pages-"
 _RUN_LOCK = "run.lock"
 _BUDGET_LOCK = "budget.lock"
+_PROBE_BYTES = 4096
 # Blocks of a view that have a lock of their own; others share one, and wait without need.
 _PARTS = 16
 _ORDER = sys.byteorder
@@ -56,6 +58,26 @@ class PageFolder:
             return int.from_bytes((self.folder / _BUDGET_LOCK).read_bytes()[:8], _ORDER)
         except OSError:
             return 0
+
+    def check_room(self, block_bytes: int) -> None:
+        """Raise :class:`StorageError` where a block of so many bytes could not be kept just now."""
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)  # as a load does
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial") as probe:
+                probe.write(bytes(_PROBE_BYTES))
+            disk = os.statvfs(self.folder)
+        except OSError as error:
+            raise StorageError(
+                f"nothing can be written there ({error.strerror}); free space or mend it, or set another "
+                "page_dir"
+            ) from error
+        free = disk.f_bavail * disk.f_frsize
+        evicts = self.used_bytes() + block_bytes > self._budget_bytes
+        if disk.f_blocks and free < block_bytes and not evicts:
+            raise StorageError(
+                f"its disk has {free:,} bytes left, and a block takes {block_bytes:,}: free space there, set "
+                "another page_dir or a smaller page_bytes"
+            )
 
     def open(self, served: ServedCache, view: int, part: Part = Part.WHOLE) -> Page:
         """Map the page of a part of a view's records, made here where nobody has; no record is read.
@@ -104,7 +126,11 @@ class PageFolder:
         for left_behind in self.folder.glob("*.partial"):
             left_behind.unlink(missing_ok=True)
         files = [PageFile(path) for path in self.folder.glob("*.page")]
-        blocks = [(int(file.used_ns[block]), file, block) for file in files for block in file.resident()]
+        # No page is of another boot, whose clock this is not; a stamp of the future is damage, and is old.
+        now_ns = time.monotonic_ns()
+        blocks = [
+            (file.last_use_ns(block, now_ns), file, block) for file in files for block in file.resident()
+        ]
         total = wanted = sum(file.nbytes(block) for _, file, block in blocks) + nbytes
         evicted = 0
         for _, file, block in sorted(blocks, key=lambda item: item[0]):

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from cache_builder.format import KDCacheError
-from logit_server.admission import HEALTH_PATHS
+from logit_server.admission import is_of_this_moment
 from logit_server.connections import CONNECTIONS_KEY, Connections
 from logit_server.errors import (
     HeaderTooLargeError,
@@ -42,7 +42,6 @@ _LINGER_S = 5.0
 bytes unread, the client's system would throw the answer away."""
 _FIELD_BYTES = 4
 """Of a header field, beside its name and its value: a colon, a space and the end of the line."""
-_HEALTH = tuple(path.encode() for path in HEALTH_PATHS)
 
 Phase = Literal["between", "header", "body", "refused"]
 """What a connection reads: nothing of a request yet, its header, its body, or what is thrown away."""
@@ -96,6 +95,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._release()
         self._unparsed = b""
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close the connection, or let its request be finished first: the server stops."""
+        self._all.is_draining = True
+        super().shutdown()
 
     def pause_writing(self) -> None:
         """Note that the client does not take what it is sent."""
@@ -204,7 +208,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless its header alone refuses it."""
         self._check_size(self._declared_bytes)
-        if self._is_surplus and self.url.partition(b"?")[0] not in _HEALTH:
+        if self._is_surplus and not is_of_this_moment(self.url.partition(b"?")[0].decode("latin-1")):
             raise OverloadedError(
                 f"more connections than the {self._limits.max_connections} of this worker; "
                 "try again in a second",

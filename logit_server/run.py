@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from logging.config import dictConfig
 from pathlib import Path
@@ -33,21 +34,24 @@ from logit_server.page_folder import run_folder
 from logit_server.printed_settings import shown
 from logit_server.protocol import GuardedProtocol
 from logit_server.pulse import Pulse
-from logit_server.served_caches import Catalog, open_catalog
+from logit_server.roster import Reread, Roster
+from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
+from logit_server.shelf import Shelf, open_catalog
 from logit_server.supervision import Supervisor
 from logit_server.tls import scheme_of, tls_arguments
+from logit_server.wishes import wish_on_hangup, wishing_on_hangup
 
 Around = Callable[[ASGIApp], ASGIApp]
 
 
-def serve(settings: Settings, around: Around | None = None) -> None:
+def serve(settings: Settings, *, reread: Reread | None = None, around: Around | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests finish and return.
 
     Several workers are watched, and replaced when they die or freeze. A single one is this process itself:
-    whoever started it (systemd, Docker, Kubernetes) watches it and starts it again. ``around`` puts
-    middleware around the application of each worker, such as that of OpenTelemetry; spawned processes must be
-    able to import it.
+    whoever started it (systemd, Docker, Kubernetes) watches it and starts it again. At SIGHUP the list of
+    caches is read again, as ``reread`` gives it. ``around`` puts middleware around the application of each
+    worker, such as that of OpenTelemetry. Spawned processes must be able to import both.
 
     Raises a :class:`KDCacheError` before the port is taken: for a cache that is missing, incomplete or
     damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
@@ -59,16 +63,19 @@ def serve(settings: Settings, around: Around | None = None) -> None:
         contextlib.suppress(KeyboardInterrupt, _Stopped),
         _stopping_on_sigterm(),
         run_folder(settings.page_dir) as folder,
+        wishing_on_hangup(folder),
         bound(settings) as listener,
     ):
         check_access(settings, folder)
+        Roster(folder).write(Shelf.of(catalog))
         base = base_url(listener, scheme_of(settings))
         announce(catalog, base)
         tell_start(settings, catalog, base)
         if settings.workers == 1:
-            _run(create_app(settings, catalog=catalog, pages=folder), around, settings, listener)
+            app = create_app(settings, catalog=catalog, pages=folder, reread=reread)
+            _run(app, around, settings, listener)
         else:
-            _supervisor(settings, around, folder, listener).run()
+            _supervisor(settings, _Worker(settings, around, reread, folder), listener).run()
     tell(logging.INFO, "stopped", "stopped")
 
 
@@ -97,12 +104,10 @@ def _run(app: ASGIApp, around: Around | None, settings: Settings, listener: sock
     uvicorn.Server(server_config(whole, settings)).run(sockets=[listener])
 
 
-def _supervisor(
-    settings: Settings, around: Around | None, folder: Path, listener: socket.socket
-) -> Supervisor:
+def _supervisor(settings: Settings, worker: _Worker, listener: socket.socket) -> Supervisor:
     board = new_board(settings.workers)
     return Supervisor(
-        functools.partial(_work, settings, around, folder, listener, board),
+        functools.partial(_work, worker, listener, board),
         settings.workers,
         silence_s=settings.worker_silence_s,
         drain_s=settings.drain_s,
@@ -113,22 +118,26 @@ def _supervisor(
     )
 
 
-def _work(
-    settings: Settings,
-    around: Around | None,
-    folder: Path,
-    listener: socket.socket,
-    board: Board,
-    pulse: Pulse,
-) -> None:
+@dataclass(frozen=True)
+class _Worker:
+    """What every worker process of a run is given."""
+
+    settings: Settings
+    around: Around | None
+    reread: Reread | None
+    folder: Path
+
+
+def _work(worker: _Worker, listener: socket.socket, board: Board, pulse: Pulse) -> None:
     """What one worker process among several does."""
-    dictConfig(log_config(settings))
+    dictConfig(log_config(worker.settings))
+    wish_on_hangup(worker.folder)
     try:
-        app = create_app(settings, pages=folder, pulse=pulse, board=board)
+        app = create_app(worker.settings, pages=worker.folder, pulse=pulse, board=board, reread=worker.reread)
     except KDCacheError as error:
         tell(logging.ERROR, "start_failed", "worker %d cannot start: %s", os.getpid(), error)
         sys.exit(STARTUP_FAILURE)
-    _run(app, around, settings, listener)
+    _run(app, worker.around, worker.settings, listener)
 
 
 def server_config(app: Any, settings: Settings) -> uvicorn.Config:

@@ -1,26 +1,23 @@
-"""The caches a server serves, opened and checked at start."""
+"""The caches a server serves, and how they are found."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format import Cache, ConfigError, Manifest, open_cache
+from cache_builder.format import Cache, KDCacheError, Manifest
 from cache_builder.format.codecs import Part
 from cache_builder.format.layout import ROOT_ATTRIBUTE, Blocks, record_arrays
 from cache_builder.format.objects import CacheObjects
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
+from logit_server.places import Place
 from logit_server.public_manifest import public_manifest
-from logit_server.settings import Settings
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,13 @@ class ServedCache:
     name: str
     cache: Cache
     cache_id: str
+    at: Place | None = None
+    """Where it lies, as others know it that lay or lie there; None for a place of its own."""
+
+    @cached_property
+    def place(self) -> Place:
+        """Where it lies, and what lies there by now."""
+        return self.at or Place(self.cache)
 
     @property
     def manifest(self) -> Manifest:
@@ -163,12 +167,33 @@ class ServedCache:
         )
 
 
-class Catalog:
-    """The served caches, found by name or by cache_id."""
+@dataclass(frozen=True)
+class Missing:
+    """Why a name or a cache_id that was served is not served now."""
 
-    def __init__(self, caches: list[ServedCache]) -> None:
+    name: str
+    """On this server."""
+    error: type[KDCacheError]
+    detail: str
+
+
+class Catalog:
+    """The served caches, found by name or by cache_id. It never changes: another one takes its place."""
+
+    def __init__(
+        self,
+        caches: list[ServedCache],
+        former: Iterable[ServedCache] = (),
+        missing: Mapping[str, Missing] | None = None,
+    ) -> None:
+        """``former``: caches that ``caches`` were made from and still hold: they are found by cache_id.
+
+        ``missing``: by names and cache_ids that were served before.
+        """
         self._caches = caches
-        self._by_key = {served.cache_id: served for served in caches}
+        self._former = list(former)
+        self._missing = missing or {}
+        self._by_key = {served.cache_id: served for served in [*self._former, *caches]}
         self._by_key |= {served.name: served for served in caches}
 
     def __iter__(self) -> Iterator[ServedCache]:
@@ -176,7 +201,12 @@ class Catalog:
 
     def only(self, keys: Container[str]) -> Catalog:
         """Those of these caches that have one of the names or cache_ids."""
-        return Catalog([cache for cache in self._caches if cache.name in keys or cache.cache_id in keys])
+        caches, former = (
+            [cache for cache in some if cache.name in keys or cache.cache_id in keys]
+            for some in (self._caches, self._former)
+        )
+        missing = {key: item for key, item in self._missing.items() if key in keys or item.name in keys}
+        return Catalog(caches, former, missing)
 
     def items(self) -> Iterable[tuple[str, ServedCache]]:
         """Every name and every cache_id with its cache."""
@@ -187,64 +217,15 @@ class Catalog:
         return self._by_key.get(name)
 
     def find(self, name: str) -> ServedCache:
-        """The cache of that name or cache_id; else :class:`UnknownCacheError`."""
+        """The cache of that name or cache_id.
+
+        Raises :class:`UnknownCacheError` for one that never was here, and for one that was what it is missing
+        for: :class:`StorageError` or :class:`ReplacedCacheError`.
+        """
         served = self._by_key.get(name)
         if served is None:
+            if missing := self._missing.get(name):
+                raise missing.error(missing.detail)
             known = ", ".join(sorted(repr(cache.name) for cache in self._caches)) or "none for this token"
             raise UnknownCacheError(f"no cache {name[:128]!r} here; this server has {known}")
         return served
-
-
-def open_catalog(settings: Settings) -> Catalog:
-    """Open every cache of the settings and read its header arrays.
-
-    Raises :class:`ConfigError` for settings that do not fit together, and what :func:`open_cache` raises for
-    a cache that is missing, incomplete, damaged or of an unknown version.
-    """
-    if not settings.caches:
-        raise ConfigError("there is no cache to serve: name one (`kdcache serve PATH`) or set KDCACHE_CACHES")
-    caches: list[ServedCache] = []
-    for item in settings.caches:
-        served = _open(item)
-        _check_new(served, caches)
-        if served.block_bytes > settings.page_bytes:
-            raise ConfigError(
-                f"one block of cache {served.name!r} takes {served.block_bytes:,} bytes, more than the "
-                f"budget of {int(settings.page_bytes):,}; raise page_bytes (KDCACHE_PAGE_BYTES)"
-            )
-        caches.append(served)
-    return Catalog(caches)
-
-
-def _open(item: str) -> ServedCache:
-    name, location = split_name(item)
-    cache = open_cache(location)
-    served = ServedCache(name or cache.manifest.name, cache, cache.manifest.completed_id)
-    # Touched here so that a damaged header array stops the start instead of a request.
-    _ = (
-        served.manifest_json,
-        served.stored_bytes,
-        cache.ids,
-        cache.labels,
-        cache.names,
-        cache.codec,
-        cache.positions,
-    )
-    return served
-
-
-def split_name(item: str) -> tuple[str | None, str]:
-    """``NAME=PATH`` to its parts; anything else is a path (write ``./a=b`` for a path of that form)."""
-    name, equals, location = item.partition("=")
-    if equals and _NAME.fullmatch(name):
-        return name, location
-    return None, item
-
-
-def _check_new(served: ServedCache, caches: list[ServedCache]) -> None:
-    for other in caches:
-        if served.name in (other.name, other.cache_id) or other.name == served.cache_id:
-            raise ConfigError(
-                f"{served.cache.location} and {other.cache.location} would both be served as "
-                f"{served.name!r}; give one another name: NAME={served.cache.location}"
-            )

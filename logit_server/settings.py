@@ -24,7 +24,8 @@ class Settings(AccessSettings):
 
     caches: Annotated[Listed, Option(is_argument=True, metavar="CACHE...")] = ()
     """Caches to serve: paths or fsspec URLs, or NAME=PATH to serve one under another name than its
-    manifest's. In KDCACHE_CACHES they stand between commas, or as a JSON list."""
+    manifest's; a folder of caches stands for all that lie in it. At SIGHUP the list and the folders are read
+    again. In KDCACHE_CACHES they stand between commas, or as a JSON list."""
     data: Annotated[Listed, Option(metavar="SPEC")] = ()
     """Data sets whose pictures the pages show, SPEC for every cache or NAME=SPEC for one, such as
     imagefolder:/data/train. Rendering them needs torch and torchvision, in a process of its own. In
@@ -66,8 +67,9 @@ class Settings(AccessSettings):
     """Requests a worker answers at once; further ones get 503 and Retry-After. A request counts from when its
     body has come."""
     requests_per_peer: int | None = Field(None, ge=1)
-    """Requests of one address that a worker answers at once; further ones get 429 and Retry-After. Without it
-    an address may have all. Clients behind one proxy share an address."""
+    """Requests of one address that a worker answers at once, those whose body is still to come among them;
+    further ones get 429 and Retry-After. By default there is no such limit. Clients behind one proxy share an
+    address."""
     max_connections: int = Field(16_384, ge=1)
     """Connections a worker holds at once. Beyond them, the one that has waited longest for a request is
     closed for a new one; where all are being answered, a new one gets 503 and Retry-After."""
@@ -88,12 +90,15 @@ class Settings(AccessSettings):
     """Seconds an idle connection stays open."""
     drain_s: int = Field(30, ge=0)
     """Seconds that running requests have to finish after SIGTERM."""
+    look_s: float = Field(5, gt=0)
+    """Seconds between two looks at the store of every served cache: one that was extended or replaced is
+    noticed so soon, if no request comes first."""
     access_log: Annotated[bool, Option(panel=_LOG)] = False
     """Log one line for each request: its route, not its path, which may name samples."""
     log_format: Annotated[Literal["text", "json"], Option(panel=_LOG)] = "text"
     """How the log on stderr is written: lines for people, or a JSON object a line."""
     log_level: Annotated[Literal["info", "warning", "error"], Option(panel=_LOG)] = "info"
-    """What is logged at least. Start, stop, loaded and evicted pages and refusals are info."""
+    """The lowest level that is logged. Start, stop, loaded and evicted pages and refusals are info."""
 
     @classmethod
     def checked(cls, **arguments: object) -> Self:

@@ -59,6 +59,11 @@ def gather(model: type[S], flags: Mapping[str, object], file: Path | None = None
     return Gathered(model.model_validate(values), origins)
 
 
+def gather_settings(model: type[S], flags: Mapping[str, object], file: Path | None = None) -> S:
+    """As :func:`gather`, without where each came from."""
+    return gather(model, flags, file).settings
+
+
 def is_secret(model: type[Settings], name: str) -> bool:
     """Whether the value of a setting must not be shown."""
     field = model.model_fields.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from logit_server.counters import Counters
 from logit_server.page_watch import PageWatch
 from logit_server.pages import Pages
 from logit_server.refusals import Refusals
+from logit_server.roster import Roster
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
+from logit_server.shelf import Shelf
+from logit_server.watch import Watch
 
 PUBLISH_S = 0.1
 """Seconds after which other processes see what was counted of requests."""
@@ -43,6 +46,8 @@ class State:
     catalog: Catalog
     folder: InitVar[Path | None] = None
     """Of the run, where several workers share it."""
+    known: InitVar[Shelf | None] = None
+    """What is known of the places of the caches; None for nothing but what is served now."""
     access: Access = field(init=False)
     pages: Pages | None = None
     board: InitVar[Board | None] = None
@@ -51,13 +56,23 @@ class State:
     """Which of them this is."""
     records_served: int = 0
     """Records that this worker sent or began to send, since it last put them on the board."""
-    look: asyncio.Task[None] | None = None
-    """At the stores, begun last (see ``/readyz``)."""
+    shelf: Shelf = field(init=False)
+    """Where the caches lie, and what was found there."""
+    watch: Watch = field(init=False)
+    roster: Roster | None = None
+    """What the workers of a run know of its caches, while the application runs."""
+    takers: list[Callable[[Catalog], None]] = field(default_factory=list)
+    """Called with every catalog that takes the place of another one."""
 
-    def __post_init__(self, folder: Path | None, board: Board | None, process: int) -> None:
+    def __post_init__(
+        self, folder: Path | None, known: Shelf | None, board: Board | None, process: int
+    ) -> None:
         self.counters = Counters(board or Board(()), process)
         self.page_watch = PageWatch(self.counters)
         self.access = Access(self.settings, folder)
+        self.shelf = known or Shelf.of(self.catalog)
+        self.watch = Watch(self.shelf, self.settings.page_bytes, self.settings.look_s)
+        self.watch.publish = self.serve
         self.admission = Admission(self.settings.max_in_flight)
         self.refusals = Refusals(self.counters)
         self.connections = Connections(self.settings, self.refusals)
@@ -67,6 +82,14 @@ class State:
         """Note that a request is answered with records."""
         self.records_served += count
         scope[ROWS_KEY] = count
+
+    def serve(self, catalog: Catalog) -> None:
+        """Serve these caches from the next request on."""
+        self.catalog = catalog
+        if self.roster is not None:
+            self.roster.write(self.shelf)
+        for take in self.takers:
+            take(catalog)
 
     @property
     def running_pages(self) -> Pages:

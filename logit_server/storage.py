@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format import CorruptCacheError, IncompleteCacheError, KDCacheError, StorageError
+from cache_builder.format import (
+    Cache,
+    CorruptCacheError,
+    IncompleteCacheError,
+    KDCacheError,
+    StorageError,
+)
 from cache_builder.format.codecs import Part
 from cache_builder.format.layout import record_arrays
-from cache_builder.format.reader import read_body
+from cache_builder.format.locations import is_remote
 from logit_server.errors import ReplacedCacheError
 from logit_server.served_caches import ServedCache
+
+_T = TypeVar("_T")
 
 
 def read_block(served: ServedCache, view: int, block: int, part: Part = Part.WHOLE) -> NDArray[np.uint8]:
@@ -22,55 +31,57 @@ def read_block(served: ServedCache, view: int, block: int, part: Part = Part.WHO
 
     Raises :class:`CorruptCacheError` (naming the tile), :class:`StorageError` or :class:`ReplacedCacheError`.
     """
-    with storage_errors(served, f"view {view}"):
-        try:
-            records = served.cache.read_positions(view, served.blocks.rows(block), part=part)
-        except (CorruptCacheError, IncompleteCacheError):
-            _check_same(served)  # the records of another cache
-            raise
-        _check_same(served)
-    return records
+    rows = served.blocks.rows(block)
+    return read_cache(served, f"view {view}", lambda cache: cache.read_positions(view, rows, part=part))
+
+
+def read_cache(served: ServedCache, what: str, read: Callable[[Cache], _T], *, as_it_was: bool = False) -> _T:
+    """What ``read`` gives of the store of a cache; raises as :func:`read_block`.
+
+    ``as_it_was``: only of the very cache, not of one that was made from it and holds its records too.
+    """
+    with storage_errors(served, what):
+        return served.place.read(served.cache, read, as_it_was=as_it_was)
 
 
 def check_reachable(served: ServedCache) -> None:
-    """Look whether the store of a cache is there, and still holds that cache.
+    """Look whether the store of a cache is there, and still holds what that cache held.
 
-    Raises :class:`StorageError` or :class:`ReplacedCacheError`.
+    Raises :class:`StorageError`, :class:`CorruptCacheError` or :class:`ReplacedCacheError`.
     """
-    with storage_errors(served, "its manifest"):
-        _check_same(served)
-
-
-def _check_same(served: ServedCache) -> None:
-    body = read_body(served.cache.location)
-    if body is None:
-        served.cache.check_reachable()
-    elif body.get("cache_id") != served.cache_id:
-        raise ReplacedCacheError(
-            f"cache {served.name!r} was replaced while it was served: its id was {served.cache_id}; put it "
-            "back, or restart the server"
-        )
+    read_cache(served, "its manifest", lambda _: served.place.look())
 
 
 @contextlib.contextmanager
 def storage_errors(served: ServedCache, what: str) -> Iterator[None]:
-    """Turn what a read raises into errors for clients: they name cache and tile, not the server's folders."""
+    """Turn what a read raises into errors for clients: they name cache and tile, not the server's folders.
+
+    The log has the whole of it.
+    """
     try:
         yield
-    except ReplacedCacheError:
-        raise
-    except StorageError as error:
-        # The log has the whole of it; clients need not know where the store is.
-        raise StorageError(f"cache {served.name!r}, {what}: its store is out of reach just now") from error
     except KDCacheError as error:
-        raise CorruptCacheError(
-            str(error).replace(served.cache.location, f"cache {served.name!r}")
-        ) from error
+        raise public_error(served.name, served.cache.location, what, error) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(
             f"cache {served.name!r}, {what}: {_place(served, error)} could not be read ({reason})"
         ) from error
+
+
+def public_error(name: str, location: str, what: str, error: KDCacheError) -> KDCacheError:
+    """What a read raised, for clients: with the name of the cache in place of where it lies.
+
+    What is away or being written is a :class:`StorageError`, and never said to be damaged.
+    """
+    said = str(error).replace(location, f"cache {name!r}")
+    if isinstance(error, ReplacedCacheError):
+        return ReplacedCacheError(said)
+    if not isinstance(error, (StorageError, IncompleteCacheError)):
+        return CorruptCacheError(said)
+    if is_remote(location) and isinstance(error, StorageError):  # they name servers, and what these answered
+        said = "its store is out of reach just now, and is asked again by the next request"
+    return StorageError(f"cache {name!r}, {what}: {said}")
 
 
 def _place(served: ServedCache, error: OSError) -> str:

@@ -147,10 +147,17 @@ class Supervisor:
     def _start(self, worker: _Worker, now: float) -> None:
         worker.pulse.reset()
         worker.beats, worker.started_at, worker.heard_at = 0, now, now
-        worker.process = self._context.Process(
+        process = self._context.Process(
             target=_run, args=(self._work, worker.pulse), name=f"kdcache-worker-{worker.pulse.slot}"
         )
-        worker.process.start()
+        try:
+            process.start()
+        except OSError as error:  # no memory, or no more processes: others may end
+            worker.quick_deaths += 1
+            worker.due = now + max(_DELAY_S, delay_after(worker.quick_deaths))
+            tell(logging.ERROR, "worker_not_started", "a worker could not be started: %s", error)
+            return
+        worker.process = process
 
     def _died(self, worker: _Worker, process: BaseProcess, now: float) -> None:
         cause, description = cause_of(process.exitcode or 0)
@@ -230,5 +237,7 @@ def _run(work: Callable[[Pulse], None], pulse: Pulse) -> None:
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     # Ctrl-C reaches every process: until the server inside handles it, no traceback is worth reading.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The end of a terminal reaches every process too, and ends no server.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=pulse.beat_until_ready, daemon=True).start()
     work(pulse)

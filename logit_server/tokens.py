@@ -152,6 +152,11 @@ class TokenBook:
             except Exception:  # a watch that ended would keep withdrawn tokens valid
                 logger.exception("the file of tokens, %s, could not be read again", self._file)
 
+    def reread(self) -> None:
+        """Read the file again at once, if it has changed."""
+        if self._file is not None:
+            self.look_again(self._file)
+
     def look_again(self, file: Path) -> None:
         """Take the tokens of the file, if it has changed; where it is not right, the old ones stay good."""
         content = _content(file)

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
@@ -146,11 +147,9 @@ def parse_selection(query: bytes) -> Selection:
     Unknown keys are refused: with a typo in the key every view would be view 0.
     """
     given = {"view": "0", "part": Part.WHOLE.value}
-    for pair in query.decode("latin-1").split("&") if query else ():
-        key, _, value = pair.partition("=")
-        check_query_keys([unquote_plus(key)], tuple(given))
-        given[unquote_plus(key)] = value
-    view, part = given["view"], given["part"]
+    found = parse_query(query)
+    check_query_keys(found, given)
+    view, part = (given | found).values()
     if not (view.isascii() and view.isdigit() and len(view) <= 9):
         raise RequestError(f"view is {shorten(view)}: it must be a whole number from 0")
     if part not in set(Part):
@@ -186,14 +185,50 @@ async def no_query(request: Request) -> None:
     check_query_keys(request.query_params, ())
 
 
-def check_no_key_twice(query: bytes) -> None:
-    """Raise :class:`RequestError` for a key that is given twice: of two views, one would be dropped."""
-    keys = Counter(
-        unquote_plus(pair.partition("=")[0]) for pair in query.decode("latin-1").split("&") if pair
-    )
-    twice, count = max(keys.items(), key=lambda item: item[1], default=("", 0))
-    if count > 1:
+def parse_query(query: bytes) -> dict[str, str]:
+    """The keys and values of a query string (application/x-www-form-urlencoded), exactly.
+
+    The one parser of the server: every query passes it, and what reads it otherwise later reads the same.
+    Raises :class:`RequestError` for a key that is given twice, since of two views one would be dropped, and
+    for what is not UTF-8: with a replacement character in its place an id would be another one.
+    """
+    if not query:
+        return {}
+    pairs = [_decoded(pair).partition("=")[::2] for pair in query.split(b"&") if pair]
+    found = {unquote_plus(key): unquote_plus(value) for key, value in pairs}
+    if len(found) < len(pairs):
+        twice, count = Counter(unquote_plus(key) for key, _ in pairs).most_common(1)[0]
         raise RequestError(f"query parameter {shorten(twice)} is given {count} times; give it once")
+    return found
+
+
+@lru_cache(maxsize=256)
+def check_query(query: bytes) -> None:
+    """Raise what :func:`parse_query` raises."""
+    parse_query(query)
+
+
+def _decoded(pair: bytes) -> str:
+    """A part of a query, still escaped; :class:`RequestError` unless it is escaped UTF-8."""
+    try:
+        unquote_to_bytes(pair).decode()
+        return pair.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"the query has {shorten(pair.decode('latin-1'))}: it must be UTF-8, with every byte beyond "
+            "ASCII escaped"
+        ) from error
+
+
+def check_path(raw_path: bytes) -> None:
+    """Raise :class:`HTTPException` 404 for a path that is not UTF-8: nothing has such a name.
+
+    The server below puts replacement characters into it, with which it may be the name of something else.
+    """
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError as error:
+        raise HTTPException(404) from error
 
 
 def entity_tag(*parts: object) -> str:

@@ -16,7 +16,8 @@ from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import tiles
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest, differing_names
-from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.reader import open_cache
+from cache_builder.format.root import read_manifest
 from cache_builder.format.same_samples import differing_array
 from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import open_store

@@ -8,7 +8,7 @@ import re
 from cache_builder.format.creation import check_unclaimed
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import followed, is_remote, local_path
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 
 _CACHE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 

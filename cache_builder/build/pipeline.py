@@ -29,7 +29,7 @@ from cache_builder.datasets import ImageSource, left_out_of
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import tiles
 from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter
 
 _NAMED_IN_ERRORS = 5

@@ -38,7 +38,7 @@ from cache_builder.format.manifest import (
     ViewsSection,
     differing_settings,
 )
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import SampleTable
 from cache_builder.teachers import Preprocessing, Teacher, TeacherRequest, combined, open_teacher
 from cache_builder.tensors.device import resolve_device, resolve_precision

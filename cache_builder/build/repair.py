@@ -21,7 +21,8 @@ from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
 from cache_builder.format.positions import require_one_position
-from cache_builder.format.reader import Cache, read_body, read_manifest
+from cache_builder.format.reader import Cache
+from cache_builder.format.root import read_body, read_manifest
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.format.writer import CacheWriter
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,7 @@ from cache_builder.console.options import takes_settings
 from cache_builder.format.errors import ConfigError
 from logit_server.printed_settings import as_toml
 from logit_server.settings import Settings
-from logit_server.sources import gather
+from logit_server.sources import gather, gather_settings
 
 commands = typer.Typer(**STYLE)
 
@@ -63,6 +65,8 @@ def serve(
     Every option is also a variable (`--page-bytes` is KDCACHE_PAGE_BYTES, `--allowed-host` is
     KDCACHE_ALLOWED_HOSTS) and a line of the file of `--config`. A flag wins over a variable, a variable over
     the file.
+
+    `kill -HUP` reads the list of caches again; the server does not end by it, nor when its terminal closes.
     """
     if new_token is not None:
         show_new_token(new_token)
@@ -71,7 +75,9 @@ def serve(
     if print_config:
         typer.echo(as_toml(gathered), nl=False)
     else:
-        run_serve(gathered.settings)
+        run_serve(
+            gathered.settings, functools.partial(gather_settings, Settings, typed(context, settings), config)
+        )
 
 
 def typed(context: typer.Context, settings: Settings) -> dict[str, object]:
@@ -90,11 +96,11 @@ def show_new_token(name: str) -> None:
     typer.echo(f"the token of {name}, to be sent as KDCACHE_TOKEN; it is shown this once: {token}", err=True)
 
 
-def run_serve(settings: Settings) -> None:
-    """Serve caches until stopped."""
+def run_serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
+    """Serve caches until stopped; ``reread`` gives the settings anew, when the list is read again."""
     try:
         from logit_server.run import serve
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         raise ConfigError(f"the server needs {missing}: pip install 'kdcache[server]'") from error
-    serve(settings)
+    serve(settings, reread=reread)

@@ -30,6 +30,7 @@ VARIABLES = {
     "KDCACHE_KEEP_ALIVE_S": "server",
     "KDCACHE_LOG_FORMAT": "server",
     "KDCACHE_LOG_LEVEL": "server",
+    "KDCACHE_LOOK_S": "server",
     "KDCACHE_MAX_BODIES_BYTES": "server",
     "KDCACHE_MAX_BODY_BYTES": "server",
     "KDCACHE_MAX_CONNECTIONS": "server",

@@ -25,6 +25,7 @@ from cache_builder.exchange.settings import ExtendSettings
 from cache_builder.exchange.tiles import copy_tile
 from cache_builder.format.codecs import Fields
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.extension import EXTENDS, line_of
 from cache_builder.format.kept import kept_figures
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
@@ -32,7 +33,8 @@ from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import Manifest, is_same_build
 from cache_builder.format.owned import foreign, remove
 from cache_builder.format.positions import require_one_position
-from cache_builder.format.reader import Cache, open_cache, read_manifest
+from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.root import read_manifest
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.writer import NO_RESULTS, CacheWriter
 from cache_builder.views import recipe_from
@@ -136,7 +138,7 @@ def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
         update={
             **NO_RESULTS,
             "views": old.views.model_copy(update={"count": settings.views}),
-            "environment": old.environment | added | {CALIBRATED_VIEWS: str(calibrated_views(old))},
+            "environment": old.environment | added | _lineage(old),
         }
     )
     # Rows that were unreadable stay so, in every view; any other such row stops the run.
@@ -144,6 +146,11 @@ def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
     build = plan.settings.model_copy(update={"out": str(making), "on_error": "skip" if invalid else "fail"})
     source = WithoutRows(plan.source, invalid) if invalid else plan.source
     return replace(plan, settings=build, manifest=manifest, source=source)
+
+
+def _lineage(old: Manifest) -> dict[str, str]:
+    """What an extended cache says of the one it was made from; servers go on with the old one by it."""
+    return {CALIBRATED_VIEWS: str(calibrated_views(old)), EXTENDS: line_of(old)}
 
 
 def _check_pictures(cache: Cache, plan: Plan) -> None:

@@ -20,7 +20,8 @@ from cache_builder.format.locks.lock import Hold, claimed
 from cache_builder.format.manifest import Manifest, differing_names, differing_settings, is_same_build
 from cache_builder.format.manifest.compare import version_3_path
 from cache_builder.format.positions import require_one_position
-from cache_builder.format.reader import Cache, open_cache, read_manifest
+from cache_builder.format.reader import Cache, open_cache
+from cache_builder.format.root import read_manifest
 from cache_builder.format.same_samples import same_ids, same_labels
 from cache_builder.format.writer import NO_RESULTS, CacheWriter
 

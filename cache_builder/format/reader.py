@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +37,6 @@ from cache_builder.format.errors import (
 )
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
-    ROOT_ATTRIBUTE,
     ArraySpec,
     Blocks,
     Tile,
@@ -60,39 +58,11 @@ from cache_builder.format.manifest import (
 )
 from cache_builder.format.manifest.compare import version_3_path
 from cache_builder.format.positions import Positions
+from cache_builder.format.root import read_body
 from cache_builder.format.statistics import TeacherStatistics, figures
-from cache_builder.format.store import object_sizes, open_store, read_bytes
+from cache_builder.format.store import CompleteStore, object_sizes, open_store, read_bytes
 
 _NAMED_IN_ERRORS = 3
-
-
-def read_manifest(location: str | Path) -> Manifest | None:
-    """The manifest at a location; None where there is no store.
-
-    Raises :class:`FormatError` for a store that is something else or of an unknown version.
-    """
-    body = read_body(location)
-    return None if body is None else parse_manifest(body, where=str(location))
-
-
-def read_body(location: str | Path) -> dict[str, Any] | None:
-    """The manifest's JSON as stored; None where there is no store. Raises as :func:`read_manifest`."""
-    raw = read_bytes(open_store(location, read_only=True), "zarr.json")
-    if raw is None:
-        return None
-    try:
-        root = json.loads(raw)
-        group = (root["zarr_format"], root["node_type"]) == (3, "group")
-        attributes = root.get("attributes", {})
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptCacheError(f"{location}: zarr.json is damaged ({error!r})") from error
-    if not group or not isinstance(attributes, dict) or ROOT_ATTRIBUTE not in attributes:
-        raise FormatError(
-            f"{location} is a Zarr store, but not a kdcache: its root is no group with the attribute "
-            f"{ROOT_ATTRIBUTE!r}"
-        )
-    body: dict[str, Any] = attributes[ROOT_ATTRIBUTE]
-    return body
 
 
 def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
@@ -107,7 +77,8 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
     try:
         cache.check_complete(allow_partial)
     except CorruptCacheError:
-        # Somebody may have unsealed or sealed it between the manifest and the commits.
+        # Somebody may have unsealed, sealed or taken it away between the manifest and the commits.
+        cache.check_reachable()
         now = _body_there(location)
         if now == body:
             raise
@@ -131,9 +102,15 @@ class Cache:
     body: dict[str, Any]
     """The manifest's JSON as stored, of whatever version; ``manifest`` says the same as version 3 does."""
 
-    def __init__(self, location: str | Path, body: dict[str, Any]) -> None:
-        """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits."""
+    def __init__(
+        self, location: str | Path, body: dict[str, Any], commits: dict[str, bytes] | None = None
+    ) -> None:
+        """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits.
+
+        ``commits``: the commit objects by tile key, where the store holds those of this body no more.
+        """
         self.location = str(location)
+        self._given_commits = commits
         self._store = open_store(location, read_only=True)
         self.body = body
         self._manifest = parse_manifest(body, where=self.location)
@@ -211,6 +188,8 @@ class Cache:
 
     @cached_property
     def _commit_bytes(self) -> dict[str, bytes]:
+        if self._given_commits is not None:
+            return self._given_commits
         if has_index(self._manifest):
             return read_index(self._store, self.tiles, self.location)
         return read_commit_bytes(self._store, self.tiles)
@@ -261,6 +240,7 @@ class Cache:
             raise FormatError(f"{self.location} has no array {path!r}")
         array = self._guarded(spec, ..., [])
         if array_digest(array) != expected:
+            self._check_same_store()
             raise CorruptCacheError(
                 f"{self.location}: array {path} does not match its digest in the manifest; "
                 "restore the file or rebuild the cache"
@@ -442,8 +422,7 @@ class Cache:
         sizes = object_sizes(self._store, [key for _, key, _ in wanted])
         for (tile, key, shard), size in zip(wanted, sizes, strict=True):
             if size != shard.bytes:
-                self.check_reachable()
-                self.check_unchanged()
+                self._check_same_store()
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise CorruptCacheError(
                     f"{self.location}: shard {key} ({tile}) {found}, its commit says {shard.bytes} bytes; "
@@ -491,16 +470,28 @@ class Cache:
     ) -> NDArray[Any]:
         """Read; when the bytes do not decode, find out which tile it was and say so."""
         if spec.path not in self._arrays:
-            self._arrays[spec.path] = open_array(self._store, spec, self.location)
+            self._arrays[spec.path] = self._opened(spec, of_tiles)
         try:
             return np.asarray(self._arrays[spec.path][selection])
         except DECODING_ERRORS as error:
             raise self._undecodable(spec, of_tiles, error) from error
 
-    def _undecodable(self, spec: ArraySpec, of_tiles: list[Tile], error: Exception) -> KDCacheError:
-        """What it means that bytes did not decode: each shard is read once more and compared."""
+    def _opened(self, spec: ArraySpec, of_tiles: list[Tile]) -> zarr.Array[Any]:
+        store = CompleteStore(self._store) if of_tiles else self._store
+        try:
+            return open_array(store, spec, self.location)
+        except CorruptCacheError:
+            self._check_same_store()
+            raise
+
+    def _check_same_store(self) -> None:
+        """Raise where the store is away or holds something else by now: then nothing of it is damaged."""
         self.check_reachable()
         self.check_unchanged()
+
+    def _undecodable(self, spec: ArraySpec, of_tiles: list[Tile], error: Exception) -> KDCacheError:
+        """What it means that bytes did not decode: each shard is read once more and compared."""
+        self._check_same_store()
         shards = list(self._committed_shards(of_tiles, [spec]))
         damaged = [(tile, key) for tile, key, shard in shards if not self._is_intact(key, shard)]
         if shards and not damaged:

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from zarr.abc.store import RangeByteRequest, Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 
 from cache_builder.format.durable import fsync_folder, write_file
 from cache_builder.format.errors import ConfigError, KDCacheError
@@ -48,6 +48,22 @@ def _what_to_install(url: str) -> str:
     return (
         "install kdcache[s3]" if protocol in ("s3", "s3a") else f"install fsspec's package for {protocol}://"
     )
+
+
+class CompleteStore(WrapperStore[Store]):
+    """A store whose arrays lack no chunk: one that is not there is an error, and does not read as zeros.
+
+    The sizes of shards are looked at before they are read, but a store may go away in between.
+    """
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """The object or a range of it; a chunk that is not there raises :class:`KeyError`."""
+        value = await super().get(key, prototype, byte_range)
+        if value is None and "/c/" in key:
+            raise KeyError(f"{key} is not there")
+        return value
 
 
 def local_root(store: Store) -> Path | None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 CACHES_PATH = "/v1/caches"
 """Below it each cache has a path of its own, by its name or its cache_id."""
+ADMIN_PATH = "/v1/admin"
+RELOAD_PATH = f"{ADMIN_PATH}/reload"
+METRICS_PATH = "/metrics"
 
 ID_HEADER = "X-KDCache-Id"
 """Stands on every answer about a cache: its cache_id."""

@@ -53,7 +53,8 @@ from cache_builder.format.manifest import (
     parse_manifest,
 )
 from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
-from cache_builder.format.reader import Cache, read_body
+from cache_builder.format.reader import Cache
+from cache_builder.format.root import read_body
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import delete_object, local_root, open_store, read_bytes, write_durably
 

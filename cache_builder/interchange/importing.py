@@ -50,7 +50,8 @@ from cache_builder.format.manifest import (
     is_same_build,
 )
 from cache_builder.format.owned import creations_beside, removed
-from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.reader import open_cache
+from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter, SampleTable, header_arrays
 from cache_builder.interchange.accuracy import Accuracy, AccuracyTally
 from cache_builder.interchange.matching import Matched, match

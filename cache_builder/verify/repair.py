@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cache_builder.format.locks.lock import claimed
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter
 
 

@@ -28,7 +28,8 @@ from cache_builder.format.errors import CorruptCacheError, FormatError
 from cache_builder.format.layout import Tile, tile_arrays
 from cache_builder.format.manifest import Manifest, build_digest, cache_digest, canonical_json, parse_manifest
 from cache_builder.format.metadata import metadata_problems
-from cache_builder.format.reader import Cache, read_body
+from cache_builder.format.reader import Cache
+from cache_builder.format.root import read_body
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 from cache_builder.verify.statistics import StatisticsRecount

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from cache_builder.console.fidelity import chosen_point, fidelity_facts, fidelity_warnings, measured_views
-from cache_builder.format import Manifest
+from cache_builder.format import Cache, Manifest
 from cache_builder.format.content_digest import content_digest
+from cache_builder.format.manifest.compare import version_3_path
 from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON, NDJSON, NPY
 from logit_server.byte_ranges import select
 from logit_server.errors import UnknownArrayError
@@ -22,7 +25,7 @@ from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
 from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, catalog_of, is_head
-from logit_server.storage import storage_errors
+from logit_server.storage import read_cache
 from logit_server.wire import check_accepted, entity_tag, no_query
 
 router = APIRouter(tags=["caches"], dependencies=[Depends(no_query)])
@@ -152,9 +155,12 @@ def _check_path(served: ServedCache, path: str) -> None:
 
 
 def _npy(served: ServedCache, path: str) -> bytes:
-    cache = served.cache
-    with storage_errors(served, f"array {path}"):
-        array = cache.digests if path == _DIGESTS else cache.header_array(path)
+    def read(cache: Cache) -> NDArray[Any]:
+        # A cache that was extended may have the same array under the path of a newer format version.
+        paths = {version_3_path(known): known for known in cache.manifest.digests}
+        return cache.digests if path == _DIGESTS else cache.header_array(paths[version_3_path(path)])
+
+    array = read_cache(served, f"array {path}", read)
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -19,7 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
-from logit_server.admission import METRICS_PATH
+from cache_builder.format.wire import METRICS_PATH
 from logit_server.board import (
     ABANDONED,
     BOUNDS_S,

@@ -17,7 +17,7 @@ from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import BINARY, responses
 from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, is_head
-from logit_server.storage import check_reachable, storage_errors
+from logit_server.storage import check_reachable, read_cache
 from logit_server.wire import entity_tag, no_query
 
 router = APIRouter(tags=["caches"], dependencies=[Depends(no_query)])
@@ -57,16 +57,14 @@ async def read_object(request: Request, name: str, key: str) -> Response:
 def _size(served: ServedCache, key: str) -> int:
     if key == _ROOT:
         return len(served.root_json)
-    with storage_errors(served, f"object {key}"):
-        size = served.objects.size(key)
+    size = read_cache(served, f"object {key}", lambda _: served.objects.size(key), as_it_was=True)
     return _there(served, key, size)
 
 
 def _read(served: ServedCache, key: str, part: range) -> bytes:
     if key == _ROOT:
         return served.root_json[part.start : part.stop]
-    with storage_errors(served, f"object {key}"):
-        content = served.objects.read(key, part)
+    content = read_cache(served, f"object {key}", lambda _: served.objects.read(key, part), as_it_was=True)
     return _there(served, key, content)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from cache_builder.format import ConfigError, KDCacheError, StorageError
 from logit_server.errors import OverloadedError
-from logit_server.served_caches import Catalog, ServedCache, split_name
+from logit_server.served_caches import Catalog, ServedCache
+from logit_server.sources_of_caches import split_name
 
 _COMMAND = (sys.executable, "-m", "cache_builder.look.pictures")
 _ANSWER_S = 120.0
@@ -47,7 +48,8 @@ class Pictures:
     """Renders views of caches whose data sets are known, one after the other."""
 
     def __init__(self, data: Mapping[str, str]) -> None:
-        self._data = data
+        self.data = data
+        """The data set of each cache, by the cache's name."""
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -55,7 +57,7 @@ class Pictures:
 
     def has(self, served: ServedCache) -> bool:
         """Whether the pictures of a cache can be asked for."""
-        return served.name in self._data and served.has_one_position
+        return served.name in self.data and served.has_one_position
 
     async def render(self, served: ServedCache, row: int, view: int) -> bytes:
         """One view as a PNG.
@@ -73,7 +75,7 @@ class Pictures:
             self._waiting -= 1
 
     async def _rendered(self, served: ServedCache, row: int, view: int) -> bytes:
-        location, data = served.cache.location, self._data[served.name]
+        location, data = served.cache.location, self.data[served.name]
         wanted = {"cache": location, "data": data, "row": row, "view": view}
         try:
             answer = await self._asked(wanted)

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from starlette.requests import Request
 
-from logit_server.served_caches import ServedCache
+from logit_server.served_caches import Catalog, ServedCache
+from logit_server.sources_of_caches import split_name
 from logit_server.state import State
 from logit_server.web.figures import Figures, measured
 from logit_server.web.pictures import Pictures, data_sets
@@ -26,12 +27,20 @@ class Web:
 
     def __init__(self, state: State) -> None:
         """Raises :class:`ConfigError` for data of a cache that is not served."""
-        self.pictures = Pictures(data_sets(state.settings.data, state.catalog))
+        self._data = state.settings.data
+        self.pictures = Pictures(data_sets(self._data, state.catalog))
         self._figures: dict[str, Figures] = {}
         self._top: dict[str, TopClasses] = {}
         self._finding: dict[str, Future[None]] = {}
         # One cache at a time, however many are browsed.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="top-classes")
+
+    def take(self, catalog: Catalog) -> None:
+        """Show these caches from now on; data of caches that are not served any more is left out."""
+        names = {served.name for served in catalog}
+        self.pictures.data = data_sets(
+            tuple(item for item in self._data if split_name(item)[0] in (None, *names)), catalog
+        )
 
     def figures(self, served: ServedCache) -> Figures:
         """The numbers of a cache's plots, computed once."""

@@ -5,8 +5,8 @@ import pytest
 from benchmarks import pages, server
 from benchmarks.caches import write_large_cache
 from cache_builder.format import open_cache
-from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from cache_builder.exchange.settings import ExtendSettings
 from cache_builder.format import ConfigError, DataError, open_cache
 from cache_builder.format.errors import FormatError
 from cache_builder.format.manifest import parse_manifest
-from cache_builder.format.reader import read_body
+from cache_builder.format.root import read_body
 from cache_builder.verify.run import verify
 from cache_builder.verify.settings import VerifySettings
 from tests.cache_builder.conftest import Build

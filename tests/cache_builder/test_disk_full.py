@@ -11,7 +11,8 @@ import pytest
 
 from cache_builder.build.recorder import BatchRecorder
 from cache_builder.build.tile_runner import TileRunner
-from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.reader import open_cache
+from cache_builder.format.root import read_manifest
 from tests.cache_builder.cli.test_app import invoke
 from tests.cache_builder.command import arguments
 from tests.cache_builder.conftest import Build

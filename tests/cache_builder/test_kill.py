@@ -26,7 +26,7 @@ from cache_builder.build.forward import TeacherForward
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format.errors import KDCacheError
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from tests.cache_builder.command import arguments, run, start, wait_for
 from tests.cache_builder.conftest import settings_for
 from tests.cache_builder.trees import contents

@@ -24,7 +24,7 @@ from cache_builder.exchange.merge import MergeSettings, merge
 from cache_builder.format import Cache, ConfigError, open_cache
 from cache_builder.format.commits import INDEX_KEY
 from cache_builder.format.layout import tile_arrays
-from cache_builder.format.reader import read_body
+from cache_builder.format.root import read_body
 from tests.cache_builder.verify.test_run import checked, failed
 from trainer import TeacherCache
 

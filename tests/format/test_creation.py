@@ -15,7 +15,7 @@ from zarr.storage import FsspecStore
 from cache_builder.format import ConfigError, Manifest, conditional, creation, store, writer
 from cache_builder.format.creation import check_unclaimed, create
 from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from tests.caches import synthetic_manifest, synthetic_names
 from tests.object_store import BUCKET, objects, s3_server
 

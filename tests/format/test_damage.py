@@ -12,7 +12,7 @@ import pytest
 
 from cache_builder.format import open_cache
 from cache_builder.format.layout import tile_arrays, tiles
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.conftest import Written
 from tests.format.damage import changed, contents, files_of, flipped, pick_bits, read_or_refuse

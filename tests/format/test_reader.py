@@ -24,7 +24,7 @@ from cache_builder.format import (
     open_cache,
 )
 from cache_builder.format.commits import INDEX_KEY
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.conftest import Written
 from tests.format.damage import changed, contents, flipped

@@ -10,8 +10,8 @@ import pytest
 
 from cache_builder.format.reader import open_cache
 from logit_server.page_folder import PageFolder
-from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.counting import Requests, counted_requests
 from trainer.teacher.local import StoreSource

@@ -26,7 +26,7 @@ from cache_builder.format import (
 )
 from cache_builder.format.codecs import Fields
 from cache_builder.format.layout import Tile, tile_arrays, tiles
-from cache_builder.format.reader import read_manifest
+from cache_builder.format.root import read_manifest
 from tests.caches import synthetic_logits, synthetic_manifest, synthetic_names, write_synthetic_cache
 from tests.format.conftest import Written
 from tests.format.damage import contents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +31,15 @@ INVALID_ROW = 3
 CLASSES = 6
 
 
-def write_odd_cache(path: Path) -> Manifest:
+def write_odd_cache(path: Path, ids: Sequence[str] = tuple(ODD_IDS)) -> Manifest:
     """One view of every odd id, without labels and class names; one row could not be read."""
-    rows = len(ODD_IDS)
+    rows = len(ids)
     logits = synthetic_logits(1, rows, CLASSES)[0]
     plain = synthetic_manifest(
         views=1, rows=rows, classes=CLASSES, top_k=CLASSES, tile_views=1, name="odd", named=False
     )
     codec = bound(plain.codec, no_tail(CLASSES))
-    table = writer.SampleTable.from_ids(ODD_IDS, None)
+    table = writer.SampleTable.from_ids(ids, None)
     arrays = writer.header_arrays(codec, table, np.zeros((1, 3, 8, 8), np.uint8))
     manifest = plain.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, manifest, arrays)

@@ -26,7 +26,8 @@ def environment(caches: str, **settings: object) -> dict[str, str]:
     """The environment of a server with these settings and no others."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("KDCACHE_")}
     given = {f"KDCACHE_{key.upper()}": str(value) for key, value in settings.items()}
-    return inherited | {"KDCACHE_CACHES": caches, "KDCACHE_PORT": "0", "PYTHONPATH": str(ROOT)} | given
+    named = {"KDCACHE_CACHES": caches} if caches else {}
+    return inherited | named | {"KDCACHE_PORT": "0", "PYTHONPATH": str(ROOT)} | given
 
 
 @contextlib.contextmanager

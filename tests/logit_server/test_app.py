@@ -42,6 +42,8 @@ def test_every_path_is_documented(document: dict[str, Any]) -> None:
         ("get", "/v1/caches/{name}/samples/{sample_id}"),
         ("post", "/v1/caches/{name}/records"),
         ("get", "/v1/caches/{name}/views/{view}/records"),
+        ("get", "/v1/caches/{name}/ready"),
+        ("post", "/v1/admin/reload"),
         ("get", "/healthz"),
         ("get", "/livez"),
         ("get", "/metrics"),

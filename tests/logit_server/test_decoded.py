@@ -6,8 +6,8 @@ import pytest
 
 from cache_builder.format import Cache
 from logit_server.decoded import DecodedRecord, decode_records
-from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from tests.logit_server.odd_cache import CLASSES, INVALID_ROW
 
 

@@ -11,8 +11,8 @@ from cache_builder.format import Cache
 from logit_server.envelope import Envelope
 from logit_server.errors import REQUEST_ID_KEY
 from logit_server.run import serving
-from logit_server.served_caches import open_catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.state import State
 from tests.logit_server.raw_client import ROWS_HEAD, answer, connect, served
 
@@ -199,3 +199,23 @@ def test_a_server_with_a_token_answers_nobody_without(cache_path: Path) -> None:
         rows["Authorization"] = "bearer secret"
         assert httpx2.post(url, content=b"\0" * 4, headers=rows).status_code == 200
         assert httpx2.get(f"{base}/healthz").status_code == httpx2.get(f"{base}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/live.json",
+        "/openapi.json",
+        "/healthz",
+        "/v1/caches",
+        "/static/pages.css",
+        "/caches/synthetic",
+    ],
+)
+def test_every_path_refuses_queries_that_it_does_not_know(path: str, client: httpx2.Client) -> None:
+    for query, said in (("no=1", "unknown query parameter"), ("id=1&id=2", "given 2 times")):
+        response = client.get(f"{path}?{query}", headers={"Accept": "application/json"})
+        assert (response.status_code, response.json()["error"]) == (422, "RequestError")
+        assert said in response.json()["detail"]

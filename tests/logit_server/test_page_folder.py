@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,9 @@ from cache_builder.format import StorageError
 from cache_builder.format.codecs import Part
 from logit_server.page import PageFile
 from logit_server.page_folder import PageFolder, joined_run, run_folder, sweep
-from logit_server.served_caches import ServedCache, open_catalog
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.storage import read_block
 from tests.logit_server.processes import ROOT
 
@@ -138,6 +140,42 @@ def test_the_block_unused_for_longest_makes_room(served: ServedCache, tmp_path: 
     folder.load(served, 2, pages[2], 0)
     assert resident(folder, served) == [(0, 0), (2, 0)]
     assert pages[1].take(np.array([5])) is None
+
+
+@pytest.mark.parametrize("jump_s", [-10 * 365 * 86_400, 10 * 365 * 86_400])
+def test_a_wall_clock_that_jumps_changes_nothing(
+    served: ServedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    folder = PageFolder(tmp_path, 2 * served.block_bytes)
+    load(folder, served, 0)
+    now_s, now_ns = time.time(), time.time_ns()
+    monkeypatch.setattr(time, "time", lambda: now_s + jump_s)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + jump_s * 10**9)
+    for view in (1, 2):
+        load(folder, served, view)
+    assert resident(folder, served) == [(1, 0), (2, 0)]
+
+
+def test_a_stamp_of_the_future_is_old(served: ServedCache, tmp_path: Path) -> None:
+    folder = PageFolder(tmp_path, 2 * served.block_bytes)
+    for view in (0, 1):
+        load(folder, served, view)
+    PageFile(folder.path(served.cache_id, 1)).used_ns[0] = 2**63
+    load(folder, served, 2)
+    assert resident(folder, served) == [(0, 0), (2, 0)]
+
+
+def test_room_is_looked_for_before_a_block_comes(served: ServedCache, tmp_path: Path) -> None:
+    folder = PageFolder(tmp_path / "pages", PLENTY)
+    folder.check_room(served.block_bytes)
+    assert list((tmp_path / "pages").iterdir()) == []
+    with pytest.raises(StorageError, match=r"its disk has .* bytes left.*page_dir"):
+        PageFolder(tmp_path / "pages", 2**63).check_room(2**62)
+    # What does not fit into the budget takes the place of other blocks.
+    PageFolder(tmp_path / "pages", 1).check_room(2**62)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="nothing can be written there"):
+        PageFolder(tmp_path / "file", PLENTY).check_room(1)
 
 
 def test_a_view_larger_than_the_budget_comes_and_goes_block_by_block(

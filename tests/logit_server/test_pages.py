@@ -15,8 +15,9 @@ from logit_server.page import Page
 from logit_server.page_folder import PageFolder
 from logit_server.pages import Pages
 from logit_server.routes.records import gather
-from logit_server.served_caches import ServedCache, open_catalog
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from tests.format.damage import changed, flipped
 
 PLENTY = 2**30

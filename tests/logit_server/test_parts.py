@@ -16,8 +16,9 @@ from cache_builder.format.codecs import Part
 from cache_builder.format.wire import JSON, RECORDS, ROWS
 from logit_server.pages import Pages
 from logit_server.run import serving
-from logit_server.served_caches import ServedCache, open_catalog
+from logit_server.served_caches import ServedCache
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from tests.caches import synthetic_logits
 from tests.format.joint import write_joint_cache
 from tests.logit_server.routes.test_records import refusal

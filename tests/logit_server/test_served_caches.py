@@ -5,8 +5,9 @@ import pytest
 
 from cache_builder.format import ConfigError, CorruptCacheError, FormatError, IncompleteCacheError
 from logit_server.errors import UnknownCacheError
-from logit_server.served_caches import open_catalog, split_name
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
+from logit_server.sources_of_caches import split_name
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.damage import changed, flipped
 

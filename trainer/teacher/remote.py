@@ -21,6 +21,7 @@ from cache_builder.format.content_digest import matches
 from cache_builder.format.manifest import array_digest, parse_manifest
 from cache_builder.format.positions import Positions
 from cache_builder.format.wire import (
+    CACHES_PATH,
     COUNT_TYPE,
     COUNTED,
     DIGEST_HEADER,
@@ -54,6 +55,8 @@ class RemoteSource:
         self._patience_s = patience_s
         self._closed = threading.Event()
         self._cache_id: str | None = None
+        self._base = self.location
+        """What paths are appended to."""
         # As it is: checksums are of the bytes that are sent.
         headers = {"Accept-Encoding": "identity"}
         if token:
@@ -77,9 +80,18 @@ class RemoteSource:
             self._manifest = parse_manifest(self._body, where=self.location)
             self._cache_id = self._manifest.completed_id
             self._check_identity(response)
+            self._base = self._by_id(self._cache_id)
             if SharedParts.worth_keeping(self._manifest):
                 self._shared = SharedParts(self._manifest, self._shared_records)
         return self._manifest
+
+    def _by_id(self, cache_id: str) -> str:
+        """The cache's URL by its id: a server goes on with the cache of this run when it was extended.
+
+        The URL as it was given, where that has not the form of a server's.
+        """
+        before, path, name = self.location.rpartition(f"{CACHES_PATH}/")
+        return f"{before}{path}{cache_id}" if path and name and "/" not in name else self.location
 
     def names(self) -> ClassNames:
         """What the classes are called."""
@@ -181,13 +193,17 @@ class RemoteSource:
         while True:
             retry_after = None
             try:
-                response = self._client.request(method, self.location + path, **arguments)
+                response = self._client.request(method, self._base + path, **arguments)
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
                 raise ConfigError(f"{self.location} is not a URL: {error}") from error
             except httpx2.TransportError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 self._check_identity(response)
+                if response.status_code == HTTPStatus.NOT_FOUND and self._base != self.location:
+                    # A server that was started anew knows no former ids, and proxies may know names alone.
+                    self._base = self.location
+                    continue
                 if response.status_code != HTTPStatus.OK:
                     problem = self._refuse_unless_passing(response)
                 elif matches(response.content, response.headers.get(DIGEST_HEADER)) is False:

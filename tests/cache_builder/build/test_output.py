@@ -13,7 +13,8 @@ import pytest
 from cache_builder.build import begin
 from cache_builder.build.output import check_output
 from cache_builder.format.errors import ConfigError, KDCacheError
-from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.reader import open_cache
+from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter
 from tests.cache_builder.conftest import Build
 from tests.cache_builder.trees import contents

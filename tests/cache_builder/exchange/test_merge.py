@@ -19,7 +19,8 @@ from cache_builder.exchange.merge import merge, run_merge
 from cache_builder.exchange.settings import MergeSettings
 from cache_builder.format.errors import ConfigError, CorruptCacheError, KDCacheError
 from cache_builder.format.manifest import Manifest
-from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.reader import open_cache
+from cache_builder.format.root import read_manifest
 from tests.cache_builder.conftest import Build, settings_for
 from tests.cache_builder.trees import contents, logits, objects
 from tests.cache_builder.verify.test_run import checked, failed

@@ -20,7 +20,8 @@ from cache_builder.format.commits import INDEX_KEY
 from cache_builder.format.errors import FormatError
 from cache_builder.format.layout import record_arrays, tiles
 from cache_builder.format.manifest import RequestSection, canonical_json
-from cache_builder.format.reader import open_cache, read_manifest
+from cache_builder.format.reader import open_cache
+from cache_builder.format.root import read_manifest
 from cache_builder.format.statistics import StatisticSums, TileStatistics
 from cache_builder.verify.report import Outcome, Report
 from cache_builder.verify.run import run_verify, verify

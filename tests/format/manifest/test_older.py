@@ -11,7 +11,7 @@ import pytest
 
 from cache_builder.format import FormatError, open_cache
 from cache_builder.format.manifest import OnePosition, parse_manifest
-from cache_builder.format.reader import read_body
+from cache_builder.format.root import read_body
 from tests.format.test_golden import GOLDEN
 
 

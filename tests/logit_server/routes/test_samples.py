@@ -1,10 +1,14 @@
 import urllib.parse
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from cache_builder.format import Cache
-from tests.logit_server.odd_cache import INVALID_ROW, ODD_IDS
+from logit_server.run import serving
+from logit_server.settings import Settings
+from tests.logit_server.odd_cache import INVALID_ROW, ODD_IDS, write_odd_cache
+from tests.logit_server.raw_client import answer, connect
 
 BASE = "/v1/caches/synthetic/samples"
 
@@ -92,6 +96,29 @@ def test_an_id_as_a_query_is_the_id_exactly(row: int, client: httpx2.Client) -> 
 @pytest.mark.parametrize("other", [".", "..", "../x", "dir/img_00042.png\n", "dir//img_00042.png", ""])
 def test_an_id_as_a_query_that_is_not_there_is_404(other: str, client: httpx2.Client) -> None:
     assert client.get(BASE, params={"id": other}).status_code == 404
+
+
+@pytest.mark.parametrize("path", [f"{BASE}?id=a%FF", f"{BASE}?id=%ED%A0%80&view=0", f"{BASE}?id=\xff"])
+def test_a_query_that_is_not_utf_8_is_refused_and_never_another_id(path: str, url: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(url, request.encode("latin-1")) as client:
+        response, body = answer(client)
+    assert response.status == 422
+    assert b"must be UTF-8" in body
+
+
+def test_a_path_that_is_not_utf_8_is_never_the_id_with_replacement_characters(tmp_path: Path) -> None:
+    ids = ["a\ufffd", "%FF", "%", "ı", "é", "e\u0301"]
+    write_odd_cache(tmp_path / "c.zarr", ids)
+    with serving(Settings(caches=(str(tmp_path / "c.zarr"),), port=0)) as base:
+        here = f"{base}/v1/caches/odd/samples"
+        assert httpx2.get(f"{here}/a%EF%BF%BD").json()["row"] == 0
+        assert httpx2.get(f"{here}/a%FF").status_code == 404
+        for row, sample_id in enumerate(ids):
+            assert httpx2.get(here, params={"id": sample_id}).json()["row"] == row
+            escaped = urllib.parse.quote(sample_id, safe="")
+            assert httpx2.get(f"{here}/{escaped}").json()["row"] == row
+        assert httpx2.get(here, params={"id": "i"}).status_code == 404
 
 
 def test_a_query_without_an_id_or_with_two_is_refused(client: httpx2.Client) -> None:

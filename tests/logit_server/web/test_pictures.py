@@ -14,8 +14,9 @@ from cache_builder.format import ConfigError
 from cache_builder.format.reader import open_cache
 from cache_builder.views.replay import Replay
 from logit_server.run import serving
-from logit_server.served_caches import Catalog, open_catalog
+from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
+from logit_server.shelf import open_catalog
 from logit_server.web.pictures import data_sets
 from tests.trainer.replay_caches import write_replay_cache
 

@@ -23,6 +23,7 @@ from cache_builder.format import (
 )
 from cache_builder.format.content_digest import matches
 from tests.caches import synthetic_logits, write_synthetic_cache
+from tests.extended import extend_synthetic
 from tests.trainer.servers import free_port, server
 from trainer.teacher import remote
 from trainer.teacher.client import TeacherCache
@@ -252,3 +253,19 @@ def test_records_carry_a_checksum(url):
         assert not matches(
             answer.content[:-1] + bytes([answer.content[-1] ^ 1]), answer.headers["Content-Digest"]
         )
+
+
+def test_a_run_finishes_on_a_cache_that_is_extended_meanwhile(tmp_path):
+    path = tmp_path / "own.zarr"
+    write_synthetic_cache(path, synthetic_logits(3, 100, 40), sketch=True)
+    expected = [open_cache(path).read_page(view) for view in range(3)]
+    with server(path) as url, TeacherCache.open(url) as cache:
+        np.testing.assert_array_equal(cache.fetch_page(0), expected[0])
+        extended = extend_synthetic(path, 5).completed_id
+        for view in (1, 2):
+            np.testing.assert_array_equal(cache.fetch_page(view), expected[view])
+        while httpx2.get(url).headers["x-kdcache-id"] != extended:
+            time.sleep(0.05)
+        np.testing.assert_array_equal(cache.fetch(2, [7, 3]), expected[2][[7, 3]])
+        with TeacherCache.open(url) as another:
+            assert another.manifest.views.count == 5

@@ -1,0 +1,195 @@
+"""What a server serves under which name, as the places where the caches lie are looked at again and again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from cache_builder.format import ConfigError, KDCacheError, open_cache
+from logit_server.errors import ReplacedCacheError
+from logit_server.places import Place, opened, touch
+from logit_server.served_caches import Catalog, Missing, ServedCache
+from logit_server.settings import Settings
+from logit_server.sources_of_caches import Source, sources
+
+logger = logging.getLogger("logit_server")
+
+_GENERATIONS = 16
+"""cache_ids that a place is known to have held."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A name of the server, with the place where its cache lies and the caches that were found there."""
+
+    name: str
+    location: str
+    current: ServedCache | None = None
+    """What the name stands for. It stays while its store is away: pages in memory are served on."""
+    former: list[ServedCache] = field(default_factory=list)
+    """Caches that were here before, and whose records the current one holds."""
+    known: list[str] = field(default_factory=list)
+    """Every cache_id that was here."""
+    missing: Missing | None = None
+    """Why nothing has the name, where ``current`` is None."""
+    place: Place | None = None
+
+    @classmethod
+    def of(cls, served: ServedCache) -> Slot:
+        """The slot of a cache that is open already."""
+        return cls(served.name, served.cache.location, served, known=[served.cache_id], place=served.place)
+
+    def look(self) -> None:
+        """Look what lies at the place: from a thread, and never twice at once.
+
+        Raises what :meth:`Place.look` raises. What is there by now is served from the next :meth:`settle` on.
+        """
+        if self.place is None:
+            self.place = Place(opened(self.location))
+        place = self.place
+        place.look()
+        for cache in (self.current, *self.former):  # while no request waits: of large caches it takes a while
+            if cache is not None:
+                place.holds(cache.cache)
+
+    def settle(self, page_bytes: int) -> bool:
+        """Take what was found at the place; gives whether anything is another than before."""
+        place = self.place
+        if place is None:
+            return False
+        now = place.now
+        served = ServedCache(self.name, now, now.manifest.completed_id, place)
+        if place.lost is not None or served.block_bytes > page_bytes:
+            return self._lose()
+        if self.current is not None and self.current.cache_id == served.cache_id:
+            return False
+        self._take(served)
+        return True
+
+    def _take(self, served: ServedCache) -> None:
+        before = [*self.former, *([self.current] if self.current else [])]
+        self.former = [
+            cache for cache in before if cache.cache_id != served.cache_id and served.place.holds(cache.cache)
+        ][-_GENERATIONS:]
+        self.current, self.missing = served, None
+        self.known = [*(known for known in self.known if known != served.cache_id), served.cache_id]
+        self.known = self.known[-_GENERATIONS:]
+
+    def _lose(self) -> bool:
+        was_served, self.current, self.former = self.current is not None, None, []
+        self.missing = Missing(
+            self.name,
+            ReplacedCacheError,
+            f"where cache {self.name!r} was lies something else by now, which this server cannot serve; put "
+            "the cache back",
+        )
+        return was_served
+
+    def missing_ids(self) -> Iterator[tuple[str, Missing]]:
+        """The keys by which something was found here once, and is not now, and what to say of each."""
+        here = {cache.cache_id for cache in (self.current, *self.former) if cache is not None}
+        for cache_id in self.known:
+            if cache_id not in here:
+                yield cache_id, self.missing or self._replaced(cache_id)
+        if self.missing is not None:
+            yield self.name, self.missing
+
+    def _replaced(self, cache_id: str) -> Missing:
+        now = self.current.cache_id if self.current else "none"
+        return Missing(
+            self.name,
+            ReplacedCacheError,
+            f"cache {cache_id} was replaced where it lay, and {self.name!r} is cache {now} by now: put the "
+            "old one back to go on with it, or begin anew with the new one by its name",
+        )
+
+
+Spare = Callable[[Source], Slot | None]
+"""What stands in for a cache that cannot be opened: None for nothing."""
+
+
+class Shelf:
+    """All slots of a server. Changed on the event loop alone."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self.slots = list(slots)
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> Shelf:
+        """The slots of caches that are open already."""
+        return cls(map(Slot.of, catalog))
+
+    def catalog(self) -> Catalog:
+        """What is served."""
+        return Catalog(
+            [slot.current for slot in self.slots if slot.current is not None],
+            [cache for slot in self.slots for cache in slot.former],
+            {key: missing for slot in self.slots for key, missing in slot.missing_ids()},
+        )
+
+    def drop(self, slots: Iterable[Slot]) -> None:
+        """Serve some no longer."""
+        dropped = list(slots)
+        self.slots = [slot for slot in self.slots if slot not in dropped]
+
+    def add(self, slot: Slot) -> None:
+        """Serve one more; :class:`ConfigError` where another one has its name already."""
+        for other in self.slots:
+            if slot.name == other.name or slot.name in other.known or other.name in slot.known:
+                raise ConfigError(
+                    f"{slot.location} and {other.location} would both be served as {slot.name!r}; give one "
+                    f"another name: NAME={slot.location}"
+                )
+        self.slots.append(slot)
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Open every cache of the settings; see :func:`open_shelf`."""
+    return open_shelf(settings).catalog()
+
+
+def open_shelf(settings: Settings, spare: Spare | None = None) -> Shelf:
+    """Open every cache of the settings and read its header arrays.
+
+    A cache of a folder of caches that cannot be opened is left out; the log says why. ``spare`` is asked
+    first for what stands in for one that cannot be opened.
+
+    Raises :class:`ConfigError` for settings that do not fit together, and what :func:`open_cache` raises for
+    a cache that is missing, incomplete, damaged or of an unknown version.
+    """
+    if not settings.caches:
+        raise ConfigError("there is no cache to serve: name one (`kdcache serve PATH`) or set KDCACHE_CACHES")
+    shelf = Shelf(())
+    for source in sources(settings.caches):
+        try:
+            shelf.add(open_slot(source, settings.page_bytes))
+        except KDCacheError as error:
+            found = spare(source) if spare is not None else None
+            if found is None and source.folder is None:
+                raise
+            if found is None:
+                logger.warning("left out of what is served: %s", error)
+            else:
+                shelf.add(found)
+    if not shelf.slots:
+        raise ConfigError(f"there is no cache that can be served in {', '.join(settings.caches)}")
+    return shelf
+
+
+def open_slot(source: Source, page_bytes: int) -> Slot:
+    """Open the cache of a source.
+
+    Raises what :func:`open_cache` raises, and :class:`ConfigError` where pages cannot hold one of its blocks.
+    """
+    cache = open_cache(source.location)
+    touch(cache)
+    served = ServedCache(source.name or cache.manifest.name, cache, cache.manifest.completed_id)
+    # Touched here so that damage stops the start instead of a request.
+    _ = (served.manifest_json, served.stored_bytes)
+    if served.block_bytes > page_bytes:
+        raise ConfigError(
+            f"one block of cache {served.name!r} takes {served.block_bytes:,} bytes, more than the "
+            f"budget of {int(page_bytes):,}; raise page_bytes (KDCACHE_PAGE_BYTES)"
+        )
+    return Slot.of(served)
