@@ -68,6 +68,9 @@ class Envelope:
                     check_query_keys(parse_query(scope["query_string"]), ())
             if _REPLACED in scope["path"]:
                 check_path(scope["raw_path"])
+            if not is_known and scope["path"].startswith(_BELOW):
+                catalog = await self._caught_up(scope)
+                is_known = _stamp_cache(stamps, scope["path"], catalog)
             shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
             await (shortcut or self.app)(scope, receive, send)
         except ClientDisconnect:
@@ -77,6 +80,13 @@ class Envelope:
             await self._answer(error, scope, receive, send)
         finally:
             self._admission.leave()
+
+    async def _caught_up(self, scope: Scope) -> Catalog:
+        """The caches by now: another worker may have noticed already that one was added or extended."""
+        if self._state.catch_up is not None:
+            await self._state.catch_up()
+        catalog = scope[CATALOG_KEY] = self._state.access.check(scope, self._state.catalog)
+        return catalog
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         progress = scope.get(_PROGRESS)

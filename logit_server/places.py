@@ -52,8 +52,11 @@ class Place:
         self._holds: dict[tuple[str, str], bool] = {}
         """Whether the first holds the records of the second, by cache_id."""
 
-    def look(self) -> Cache:
+    def look(self, *, reads: bool = False) -> Cache:
         """What lies here now, opened where it is another cache than before.
+
+        ``reads``: also where nothing seems to have changed, since a network file system may answer from what
+        it remembers, and its server be gone.
 
         Raises :class:`StorageError` where nothing answers or a build is at work, :class:`CorruptCacheError`
         for a damaged manifest, :class:`ReplacedCacheError` where something else than a cache lies here.
@@ -61,7 +64,7 @@ class Place:
         with self._lock:
             # Before the root is read: what changes in between is looked at the next time.
             stamp = self._current_stamp()
-            if stamp is None or stamp != self._stamp:
+            if reads or stamp is None or stamp != self._stamp:
                 self._compare_root()
                 self._stamp = stamp
             return self.now

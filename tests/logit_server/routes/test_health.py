@@ -105,7 +105,7 @@ def test_a_store_that_hangs_is_not_ready_and_costs_one_thread(
 ) -> None:
     hanging, goes_on = [], threading.Event()
 
-    def hang(place: Place) -> None:
+    def hang(place: Place, **_: object) -> None:
         hanging.append(place.location)
         goes_on.wait(30)
 
