@@ -95,7 +95,12 @@ def create_app(
         for key, served in catalog.items():
             shortcuts["POST", f"{CACHES_PATH}/{key}/records"] = records.RecordsOf(state, served)
 
+    async def catch_up() -> None:
+        await api.state.reloads.catch_up()
+        await state.watch.look_at_all()
+
     take(state.catalog)
+    state.catch_up = catch_up
     state.takers += [take, api.state.web.take]
     return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
 

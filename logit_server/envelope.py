@@ -81,6 +81,9 @@ class Envelope:
                     check_query_keys(parse_query(scope["query_string"]), ())
             if _REPLACED in scope["path"]:
                 check_path(scope["raw_path"])
+            if not is_known and scope["path"].startswith(_BELOW):
+                catalog = await self._caught_up(scope)
+                is_known = _stamp_cache(stamps, scope["path"], catalog)
             shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
             await (shortcut or self.app)(scope, receive, answer.send)
         except ClientDisconnect:
@@ -93,6 +96,13 @@ class Envelope:
             if peers is not None:
                 peers.leave(scope)
             self._ended(scope, answer, perf_counter() - began)
+
+    async def _caught_up(self, scope: Scope) -> Catalog:
+        """The caches by now: another worker may have noticed already that one was added or extended."""
+        if self._state.catch_up is not None:
+            await self._state.catch_up()
+        catalog = scope[CATALOG_KEY] = self._state.access.check(scope, self._state.catalog)
+        return catalog
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, answer: Answer) -> None:
         if answer.status and not answer.is_finished:

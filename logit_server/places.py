@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cache_builder.format import (
     Cache,
     CorruptCacheError,
     FormatError,
     IncompleteCacheError,
-    KDCacheError,
     StorageError,
     open_cache,
 )
@@ -52,8 +51,11 @@ class Place:
         self._holds: dict[tuple[str, str], bool] = {}
         """Whether the first holds the records of the second, by cache_id."""
 
-    def look(self) -> Cache:
+    def look(self, *, reads: bool = False) -> Cache:
         """What lies here now, opened where it is another cache than before.
+
+        ``reads``: also where nothing seems to have changed, since a network file system may answer from what
+        it remembers, and its server be gone.
 
         Raises :class:`StorageError` where nothing answers or a build is at work, :class:`CorruptCacheError`
         for a damaged manifest, :class:`ReplacedCacheError` where something else than a cache lies here.
@@ -61,7 +63,7 @@ class Place:
         with self._lock:
             # Before the root is read: what changes in between is looked at the next time.
             stamp = self._current_stamp()
-            if stamp is None or stamp != self._stamp:
+            if reads or stamp is None or stamp != self._stamp:
                 self._compare_root()
                 self._stamp = stamp
             return self.now
@@ -114,10 +116,7 @@ class Place:
     def _compare_root(self) -> None:
         raw = read_root(self.location)
         if raw is None:
-            raise StorageError(
-                f"{self.location} is out of reach: nothing is there any more. Was it unmounted, renamed or "
-                "removed? It is served again as soon as it is back"
-            )
+            raise _out_of_reach(self.location)
         if raw == self._root:
             return
         try:
@@ -160,9 +159,11 @@ class Place:
 def opened(location: str) -> Cache:
     """A complete cache with everything read that requests need of it, so that damage shows here.
 
-    Raises what :func:`open_cache` does, but for a cache that is not complete :class:`StorageError`: whoever
-    writes it will be done with it some time.
+    Raises what :func:`open_cache` does, but :class:`StorageError` where nothing is there and for a cache that
+    is not complete: whoever writes it will be done with it some time.
     """
+    if read_root(location) is None:
+        raise _out_of_reach(location)
     try:
         cache = open_cache(location)
         touch(cache)
@@ -171,17 +172,13 @@ def opened(location: str) -> Cache:
     return cache
 
 
+def _out_of_reach(location: str) -> StorageError:
+    return StorageError(
+        f"{location} is out of reach: nothing is there any more. Was it unmounted, renamed or removed? It is "
+        "served again as soon as it is back"
+    )
+
+
 def touch(cache: Cache) -> None:
     """Read what requests need of a cache beside its records; raises :class:`CorruptCacheError`."""
-    _: tuple[Any, ...] = (cache.ids, cache.labels, cache.names, cache.codec, cache.positions)
-
-
-def problem_of(look: Callable[[], Any]) -> KDCacheError | None:
-    """What is wrong according to a look; any other failure of the system is one of the storage."""
-    try:
-        look()
-    except KDCacheError as error:
-        return error
-    except OSError as error:
-        return StorageError(f"{error.filename or 'the store'}: {error.strerror or error}")
-    return None
+    _ = (cache.ids, cache.labels, cache.names, cache.codec, cache.positions)

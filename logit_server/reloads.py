@@ -68,6 +68,11 @@ class Reloads:
             self._wishes.add()
         return await self.reload()
 
+    async def catch_up(self) -> None:
+        """Read the list again, if another worker was told to and this one has not heard yet."""
+        if self._wishes is not None and self._wishes.count() > self._granted:
+            await self.reload()
+
     async def reload(self) -> Reloaded:
         """Read the list again. What is wrong with it is told in the answer, and changes nothing."""
         async with self._lock:
@@ -144,20 +149,19 @@ class Reloads:
     async def running(self, wishes: Wishes) -> AsyncIterator[None]:
         """Grant the wishes of a run for as long as the context lasts."""
         self._wishes, self._granted = wishes, wishes.count()
-        task = asyncio.create_task(self._run(wishes))
+        task = asyncio.create_task(self._run())
         try:
             yield
         finally:
             task.cancel()
 
-    async def _run(self, wishes: Wishes) -> None:
+    async def _run(self) -> None:
         while True:
             await asyncio.sleep(WISHES_S)
-            if wishes.count() > self._granted:
-                try:
-                    await self.reload()
-                except Exception:  # who ended here would never hear of another wish
-                    logger.exception("the list of caches could not be read again")
+            try:
+                await self.catch_up()
+            except Exception:  # who ended here would never hear of another wish
+                logger.exception("the list of caches could not be read again")
 
 
 def reloads_of(request: Request) -> Reloads:

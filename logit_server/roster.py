@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ class Roster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
 
     def write(self, shelf: Shelf) -> None:
         """Keep what is served, and the caches that were before and still are by their ids."""
-        with contextlib.suppress(OSError):  # only what takes the place of a dead worker misses it
+        # Only what takes the place of a dead worker misses what could not be written.
+        with self._lock, contextlib.suppress(OSError):
             for slot in shelf.slots:
                 for served in slot.former:
                     self._keep(served)

@@ -48,7 +48,7 @@ class Slot:
         if self.place is None:
             self.place = Place(opened(self.location))
         place = self.place
-        place.look()
+        place.look(reads=True)
         for cache in (self.current, *self.former):  # while no request waits: of large caches it takes a while
             if cache is not None:
                 place.holds(cache.cache)

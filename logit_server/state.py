@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,8 @@ class State:
     watch: Watch = field(init=False)
     roster: Roster | None = None
     """What the workers of a run know of its caches, while the application runs."""
+    catch_up: Callable[[], Awaitable[None]] | None = None
+    """Hears of caches that another worker serves already."""
     takers: list[Callable[[Catalog], None]] = field(default_factory=list)
     """Called with every catalog that takes the place of another one."""
 
@@ -86,8 +88,8 @@ class State:
     def serve(self, catalog: Catalog) -> None:
         """Serve these caches from the next request on."""
         self.catalog = catalog
-        if self.roster is not None:
-            self.roster.write(self.shelf)
+        if self.roster is not None:  # in a thread: the commits of a large cache are megabytes
+            asyncio.get_running_loop().run_in_executor(None, self.roster.write, self.shelf)
         for take in self.takers:
             take(catalog)
 

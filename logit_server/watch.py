@@ -37,6 +37,10 @@ class Watch:
         self.settle(slot)
         return found
 
+    async def look_at_all(self) -> None:
+        """Look at every place, and serve what is there."""
+        await asyncio.gather(*map(self.look, list(self.shelf.slots)))
+
     def settle(self, *slots: Slot) -> None:
         """Serve what was found last at the places of some slots, or of all."""
         changed = [slot for slot in slots or self.shelf.slots if slot.settle(self._page_bytes)]
@@ -73,7 +77,7 @@ class Watch:
                     slot.place.notice = notice
             await asyncio.sleep(self._look_s)
             try:
-                await asyncio.gather(*map(self.look, list(self.shelf.slots)))
+                await self.look_at_all()
             except Exception:  # a watch that ended would notice nothing any more
                 logger.exception("the places of the caches could not be looked at")
 

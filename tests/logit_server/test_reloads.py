@@ -101,6 +101,14 @@ def test_a_replaced_cache_is_noticed_without_any_request(own_cache: Path) -> Non
         until(lambda: client.get("/v1/caches/synthetic").headers.get("x-kdcache-id") == new.manifest.cache_id)
 
 
+def test_an_id_that_another_worker_knows_already_is_looked_for(own_cache: Path) -> None:
+    with serves(own_cache, look_s=1000) as client:
+        new_id = extend_synthetic(own_cache, 5).completed_id
+        answer = records(client, new_id, 4)
+        assert (answer.status_code, answer.headers["x-kdcache-id"]) == (200, new_id)
+        assert records(client, "f" * 32).status_code == 404
+
+
 def test_a_removed_cache_says_so_and_heals(own_cache: Path) -> None:
     expected = open_cache(own_cache).read_page(0).tobytes()
     with serves(own_cache) as client:

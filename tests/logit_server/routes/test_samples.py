@@ -98,7 +98,7 @@ def test_an_id_as_a_query_that_is_not_there_is_404(other: str, client: httpx2.Cl
     assert client.get(BASE, params={"id": other}).status_code == 404
 
 
-@pytest.mark.parametrize("path", [f"{BASE}?id=a%FF", f"{BASE}?id=%ED%A0%80&view=0", f"{BASE}?id=\xff"])
+@pytest.mark.parametrize("path", [f"{BASE}?id=a%FF", f"{BASE}?id=%ED%A0%80&view=0", f"{BASE}?%FF=1"])
 def test_a_query_that_is_not_utf_8_is_refused_and_never_another_id(path: str, url: str) -> None:
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connect(url, request.encode("latin-1")) as client:
