@@ -19,9 +19,10 @@ from logit_server.compression import Compressed
 from logit_server.connections import CONNECTIONS_KEY
 from logit_server.cors import with_cors
 from logit_server.envelope import Envelope
-from logit_server.errors import STATUSES, respond_to
+from logit_server.errors import STATUSES
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
+from logit_server.problems import respond_to
 from logit_server.routes import caches, health, records, samples, store, views, web
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings

@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.content_digest import content_digest
-from cache_builder.format.wire import DIGEST_HEADER, JSON, NDJSON, NPY
+from cache_builder.format.wire import DIGEST_HEADER, JSON, NDJSON, NPY, PROBLEM
 
-_TYPES = {JSON, NDJSON, NPY, "text/html", "text/css", "text/javascript", "image/svg+xml"}
+_TYPES = {JSON, PROBLEM, NDJSON, NPY, "text/html", "text/css", "text/javascript", "image/svg+xml"}
 _LEAST_BYTES = 1024
 # A millisecond or less.
 _AT_ONCE_BYTES = 2**16

@@ -9,9 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
 from logit_server.admission import HEALTH_PATHS
-from logit_server.errors import REQUEST_ID_KEY, respond_to
+from logit_server.errors import REQUEST_ID_KEY
 from logit_server.hosts import Hosts
 from logit_server.page_headers import ON_ALL, Header, page_headers
+from logit_server.problems import respond_to
 from logit_server.request_ids import request_id_of
 from logit_server.served_caches import Catalog
 from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
