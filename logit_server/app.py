@@ -27,6 +27,7 @@ from logit_server.routes import caches, health, records, samples, store, views, 
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
+from logit_server.tagging import Tagged
 from logit_server.web.static_files import PackageFiles
 from logit_server.web.worker import Web
 
@@ -82,7 +83,7 @@ def create_app(
         ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
     }
-    return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
+    return with_cors(Envelope(Compressed(Tagged(api)), state, shortcuts), settings.cors_origins)
 
 
 @contextlib.asynccontextmanager

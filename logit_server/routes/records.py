@@ -27,6 +27,7 @@ from cache_builder.format.wire import (
     ROWS,
     WIDE_ROWS,
 )
+from logit_server.compression import compressing
 from logit_server.decoded import CountedRecords, DecodedRecords
 from logit_server.formats import DECODED, Found, encoded
 from logit_server.pages import Pages
@@ -132,6 +133,7 @@ class RecordsOf:
             check_count(len(records), settings.max_ids if answer == ARROW else settings.max_json_records)
             found = Found(self._served, view, rows if counts is None else np.repeat(rows, counts), records)
             content: bytes | memoryview = await run_in_threadpool(encoded, answer, found, counts)
+            send = compressing(scope, send)
         else:
             content = records.reshape(-1).data
             if answer == COUNTED and counts is not None:
