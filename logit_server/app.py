@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -20,6 +19,7 @@ from logit_server.connections import CONNECTIONS_KEY
 from logit_server.cors import with_cors
 from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES
+from logit_server.openapi import DocumentedApi
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
 from logit_server.problems import respond_to
@@ -65,7 +65,8 @@ def create_app(
     the worker stops); alone, an application makes its own.
     """
     state = State(settings, catalog or open_catalog(settings), pages)
-    api = FastAPI(
+    api = DocumentedApi(
+        state,
         title="kdcache",
         description=_DESCRIPTION,
         version="1",

@@ -42,8 +42,12 @@ register_url_convertor("anything", _Anything())
 class SampleQuery(QueryKeys):
     """What of a sample to show."""
 
-    view: int = Field(0, description="Which recorded augmentation")
-    top: int | None = Field(None, description="Classes to show; default: all that are stored")
+    view: int = Field(0, description="Which recorded augmentation", json_schema_extra={"minimum": 0})
+    top: int | None = Field(
+        None,
+        description="Classes to show; default: all that are stored",
+        json_schema_extra={"minimum": 1},
+    )
 
 
 class IdQuery(SampleQuery):

@@ -34,8 +34,10 @@ _CHUNK_BYTES = 2**20
 class RangeQuery(QueryKeys):
     """Which rows."""
 
-    start: int = Field(0, description="First row")
-    stop: int | None = Field(None, description="Row after the last; default: all rows")
+    start: int = Field(0, description="First row", json_schema_extra={"minimum": 0})
+    stop: int | None = Field(
+        None, description="Row after the last; default: all rows", json_schema_extra={"minimum": 0}
+    )
     part: Part = Field(Part.WHOLE, description="Which fields, where views share some of them")
 
 
