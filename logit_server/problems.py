@@ -115,8 +115,8 @@ def _shown_kind(error: Exception) -> type[Exception]:
 
 
 def _title(kind: type[Exception]) -> str:
-    """The first line of a class's description: the same for every error of a kind."""
-    return (kind.__doc__ or kind.__name__).partition("\n")[0].removesuffix(".")
+    """The first sentence of a class's description: the same for every error of a kind."""
+    return (kind.__doc__ or kind.__name__).partition("\n")[0].partition(". ")[0].removesuffix(".")
 
 
 def _detail(error: Exception) -> str:
