@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -11,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from cache_builder.client.connection import DAMAGED, Connection, Passing
 from cache_builder.format.content_digest import ContentDigest
-from cache_builder.format.errors import ServerError
+from cache_builder.format.durable import fsync_file, take_name
+from cache_builder.format.errors import ConfigError, ServerError
 from cache_builder.format.wire import DIGEST_HEADER
 
 _PIECE_BYTES = 2**20
@@ -54,7 +58,7 @@ class _Part:
 
     def size(self) -> int:
         """How many bytes have come."""
-        return self.path.stat().st_size
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def is_right(self, whole: _Whole) -> bool:
         """Whether they are the whole, by its checksum; by its size alone where there is no checksum."""
@@ -66,21 +70,48 @@ class _Part:
 
     def finish(self, path: Path) -> None:
         """Put the whole in its place, in one step."""
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
-        self.path.replace(path)
+        fsync_file(self.path)
+        take_name(self.path, path)
         self._about.unlink(missing_ok=True)
 
 
 def download(connection: Connection, url_path: str, path: Path) -> Path:
     """The body of an immutable answer as a file; gives its path. What stood at ``path`` is replaced.
 
-    Patience begins anew with every byte. Raises what :meth:`Connection.request` raises.
+    Patience begins anew when more has come than ever before. Raises what :meth:`Connection.request` raises,
+    and :class:`ConfigError` where somebody else downloads to the same path.
     """
-    part = _Part(path)
-    waiting = connection.waiting()
+    with _alone(path):
+        return _download(connection, url_path, path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a download within the block: of two writers to one file neither would be right."""
+    lock = path.with_name(path.name + ".part.lock")
     while True:
-        before = part.size() if part.whole() else 0
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # Not a record lock, which other threads of this process would not meet.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ConfigError(f"{path} is being downloaded already: wait, or choose another path") from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                break
+        os.close(descriptor)  # its last holder has just removed it
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _download(connection: Connection, url_path: str, path: Path) -> Path:
+    part = _Part(path)
+    waiting, most = connection.waiting(), part.size()
+    while True:
         with connection.problems(waiting):
             whole = _go_on(connection, url_path, part)
             if not part.is_right(whole):
@@ -89,8 +120,8 @@ def download(connection: Connection, url_path: str, path: Path) -> Path:
             waiting.over()
             part.finish(path)
             return path
-        if (part.size() if part.whole() else 0) > before:
-            waiting = connection.waiting()
+        if part.size() > most:
+            waiting, most = connection.waiting(), part.size()
 
 
 def _go_on(connection: Connection, url_path: str, part: _Part) -> _Whole:

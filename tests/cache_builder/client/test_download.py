@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from cache_builder.client import Client, ServerError
-from cache_builder.format import open_cache
+from cache_builder.client.download import _alone
+from cache_builder.format import ConfigError, open_cache
 from tests.cache_builder.client.test_remote_cache import Answer, canned
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.trainer.servers import server
@@ -149,6 +150,13 @@ def test_a_note_that_cannot_be_read_begins_anew(url: str, view: bytes, tmp_path:
         (tmp_path / "view.part.json").write_text(note)
         with Client(url) as client:
             assert client.download_view(1, tmp_path / "view").read_bytes() == view
+
+
+def test_two_do_not_write_one_file(url: str, tmp_path: Path) -> None:
+    with Client(url) as client:
+        with _alone(tmp_path / "view"), pytest.raises(ConfigError, match="being downloaded already"):
+            client.download_view(1, tmp_path / "view")
+        assert client.download_view(1, tmp_path / "view").exists()
 
 
 def test_another_cache_in_its_place_ends_the_download(url: str, tmp_path: Path) -> None:
