@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -61,9 +62,10 @@ PROBLEM_SCHEMA = Problem.model_json_schema()
 
 def error_response(status: int) -> dict[str, Any]:
     """The response of a status, for the components of the document."""
-    error, meaning = _MEANINGS[status]
+    phrase = HTTPStatus(status).phrase
+    error, meaning = _MEANINGS.get(status, (phrase.title().replace(" ", ""), phrase))
     shown = {
-        "type": f"{PROBLEMS_PATH}#{error}",
+        "type": f"{PROBLEMS_PATH}#{error}" if status in _MEANINGS else "about:blank",
         "title": meaning.partition(":")[0].removesuffix("."),
         "status": status,
         "detail": meaning,

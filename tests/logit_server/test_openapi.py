@@ -14,6 +14,7 @@ from openapi_spec_validator import validate
 from cache_builder.format.wire import ARROW, COUNTED, JSON, NDJSON, PROBLEM, RECORDS, ROWS
 from logit_server.run import serving
 from logit_server.settings import Settings
+from tests.format.test_golden import GOLDEN
 from tests.logit_server.raw_client import served
 
 NAMES = {"name": "synthetic", "path": "samples/label", "key": "zarr.json", "view": "0"}
@@ -188,3 +189,17 @@ def check_documented(document: dict[str, Any], operation: dict[str, Any], respon
             check(document, response.json(), schema)
         if media_type in (RECORDS, COUNTED):
             assert response.headers["content-digest"]
+
+
+def test_manifests_of_every_version_and_codec_are_as_documented(document: dict[str, Any]) -> None:
+    stores = sorted(str(path) for path in GOLDEN.glob("*/*.zarr"))
+    caches = tuple(f"c{number}={path}" for number, path in enumerate(stores))
+    schema = document["paths"]["/v1/caches/{name}"]["get"]["responses"]["200"]["content"][JSON]["schema"]
+    with serving(Settings(caches=caches, port=0)) as base:
+        for number in range(len(stores)):
+            manifest = httpx2.get(f"{base}/v1/caches/c{number}", timeout=60).json()
+            check(document, manifest, schema)
+            if manifest["format_version"] == 3:
+                spoilt = manifest | {"outputs": {"logits": {"kind": "logits"}}}
+                validator = Draft202012Validator({**schema, "components": document["components"]})
+                assert not validator.is_valid(spoilt)
