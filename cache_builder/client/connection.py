@@ -16,7 +16,7 @@ from cache_builder.client.patience import Patience
 from cache_builder.console.environment import is_loopback, proxy_for
 from cache_builder.format.content_digest import matches
 from cache_builder.format.errors import ConfigError, CorruptCacheError, ServerError
-from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, EXAMPLE_URL, ID_HEADER
+from cache_builder.format.wire import DIGEST_HEADER, EXAMPLE_URL, ID_HEADER
 
 TOKEN_VARIABLE = "KDCACHE_TOKEN"
 PATIENCE_S = 120.0
@@ -48,6 +48,8 @@ class Connection:
         self.closed = threading.Event()
         self.cache_id: str | None = None
         """The only one that answers may be about, once it is known."""
+        self.is_of_cache = False
+        """Whether every answer must be about a cache."""
         # As it is: checksums are of the bytes that are sent.
         headers = {"Accept-Encoding": "identity"}
         token = token or os.environ.get(TOKEN_VARIABLE)
@@ -121,7 +123,7 @@ class Connection:
     def _check_identity(self, response: httpx2.Response) -> None:
         found = response.headers.get(ID_HEADER)
         if found is None:
-            if response.status_code in _GOOD and CACHES_PATH + "/" in self.location:
+            if response.status_code in _GOOD and self.is_of_cache:
                 raise ServerError(
                     f"{response.url} answered without {ID_HEADER}: this is not a cache of a kdcache server"
                     f"{_program(response)}; the URL should look like {EXAMPLE_URL}{self._way()}"

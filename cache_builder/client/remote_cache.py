@@ -34,6 +34,7 @@ class RemoteCache:
 
     def __init__(self, connection: Connection) -> None:
         """``connection``: to the URL of the cache."""
+        connection.is_of_cache = True
         self.connection = connection
         self.location = connection.location
         self._manifest: Manifest | None = None
