@@ -74,6 +74,14 @@ def test_who_has_an_answer_already_is_told_so(
         assert client.get(path, headers=headers | {"If-None-Match": value}).status_code == 200
 
 
+def test_head_has_no_ranges(client: httpx2.Client) -> None:
+    for path in (STREAMS, f"{CACHE}/arrays/samples/label", f"{CACHE}/zarr/samples/label/zarr.json"):
+        for given in ("bytes=0-3", "bytes=99999999-"):
+            head = client.head(path, headers={"Range": given})
+            assert head.status_code == 200
+            assert "content-range" not in head.headers
+
+
 def test_what_goes_by_accept_says_so_to_caches_between(client: httpx2.Client) -> None:
     assert "Accept" in client.get(STREAMS).headers["vary"]
 
