@@ -11,6 +11,7 @@ Each name is imported when it is first used, so that ``import kdcache`` takes mi
 - :func:`build`, :class:`BuildSettings`: the batch job that writes a cache
 - :class:`LogitsWriter`: a cache of logits that you have already, also of several positions a sample
 - :func:`open_cache`: a cache on a disk or an object store, without a server
+- :class:`Client`: a server's caches, records, samples and views, without torch (also ``kdcache.client``)
 
 The packages behind these names are found beside this file, even where the working directory has a module of
 the same name, such as a user's ``trainer.py``. Where another module of that name was imported before,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from cache_builder.build.pipeline import build
     from cache_builder.build.settings import BuildSettings
+    from cache_builder.client import Client
     from cache_builder.format.logits_writer import LogitsWriter
     from cache_builder.format.reader import open_cache
     from cache_builder.tensors.decode import RecordDecoder
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOSSES",
     "BuildSettings",
+    "Client",
     "LogitsWriter",
     "Loss",
     "Normalise",
@@ -61,6 +64,7 @@ __all__ = [
 
 _HOMES = {
     "BuildSettings": "cache_builder.build.settings",
+    "Client": "cache_builder.client",
     "LOSSES": "trainer.losses",
     "LogitsWriter": "cache_builder.format.logits_writer",
     "Loss": "trainer.losses",
@@ -83,6 +87,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("kdcache")
+    if name == "client":
+        return sys.modules[f"{__name__}.client"]
     if name not in _HOMES:
         raise AttributeError(f"module 'kdcache' has no attribute {name!r}")
     home = _HOMES[name]
@@ -106,10 +112,27 @@ def _with_remedy(name: str, error: ModuleNotFoundError) -> ImportError:
             f"package {missing!r} was installed over it: reinstall kdcache in an environment of its own",
             name=error.name,
         )
-    extra = "build" if name == "build" else "train"
+    extra = {"build": "build", "Client": "client"}.get(name, "train")
     return ImportError(
         f"kdcache.{name} needs {missing}: pip install 'kdcache[{extra}]'", name=error.name, path=error.path
     )
+
+
+class _ClientModule(ModuleType):
+    """``kdcache.client``: the names of ``cache_builder.client``, imported when one is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        _import_packages("cache_builder")
+        try:
+            return getattr(import_module("cache_builder.client"), name)
+        except ModuleNotFoundError as error:
+            raise _with_remedy("Client", error) from error
+
+
+# ``kdcache`` is one file, so Python would find no module below it.
+sys.modules[f"{__name__}.client"] = _ClientModule(f"{__name__}.client", "See ``cache_builder.client``.")
 
 
 def _import_packages(*packages: str) -> None:

@@ -48,7 +48,8 @@ class Admission:
             return None
         return OverloadedError(
             f"{self._in_work} requests at once, the limit of this worker is {self._limit}: try again in a "
-            "second, send fewer at once, or raise max_in_flight"
+            "second, send fewer at once, or raise max_in_flight",
+            "in_flight",
         )
 
     def check_room(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -18,9 +17,11 @@ from logit_server.compression import Compressed
 from logit_server.connections import CONNECTIONS_KEY
 from logit_server.cors import with_cors
 from logit_server.envelope import Envelope
-from logit_server.errors import STATUSES, respond_to
+from logit_server.errors import STATUSES
+from logit_server.openapi import DocumentedApi
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
+from logit_server.problems import respond_to
 from logit_server.pulse import Pulse
 from logit_server.reloads import Reloads
 from logit_server.roster import Reread, Roster, shelf_of_run
@@ -29,6 +30,7 @@ from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
 from logit_server.shelf import Shelf
 from logit_server.state import State
+from logit_server.tagging import Tagged
 from logit_server.traffic import STATIC
 from logit_server.web.static_files import PackageFiles
 from logit_server.web.worker import Web
@@ -73,7 +75,8 @@ def create_app(
     process = 0 if pulse is None else pulse.slot
     shelf = shelf_of_run(settings, pages, reread) if catalog is None else Shelf.of(catalog)
     state = State(settings, shelf.catalog(), pages, shelf, board=board or new_board(), process=process)
-    api = FastAPI(
+    api = DocumentedApi(
+        state,
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
@@ -102,7 +105,7 @@ def create_app(
     take(state.catalog)
     state.catch_up = catch_up
     state.takers += [take, api.state.web.take]
-    return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
+    return with_cors(Envelope(Compressed(Tagged(api)), state, shortcuts), settings.cors_origins)
 
 
 def new_board(processes: int = 1) -> Board:

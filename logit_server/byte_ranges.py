@@ -8,6 +8,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from logit_server.errors import RangeError
+from logit_server.state import is_head
 
 # One range: of several, which need a body of their own form, servers may answer with the whole.
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})")
@@ -53,7 +54,8 @@ def select(request: Request, total: int, tag: str) -> Selected:
 def _asked(request: Request, tag: str) -> tuple[int | None, int | None] | None:
     """The first and the last byte of a range; without a first one, how many of the last. None: all bytes."""
     found = _RANGE.fullmatch(request.headers.get("range", "").strip())
-    if found is None or request.headers.get("if-range", tag) != tag:
+    # Of HEAD, Range means nothing (RFC 9110, 14.2).
+    if found is None or is_head(request) or request.headers.get("if-range", tag) != tag:
         return None
     first, last = (int(number) if number else None for number in found.groups())
     if (first is None and last is None) or (first is not None and last is not None and last < first):

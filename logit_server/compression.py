@@ -14,9 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.content_digest import content_digest
-from cache_builder.format.wire import DIGEST_HEADER, JSON, NDJSON, NPY
+from cache_builder.format.wire import DIGEST_HEADER, JSON, NDJSON, NPY, PROBLEM
+from logit_server.state import HEAD_KEY
 
-_TYPES = {JSON, NDJSON, NPY, "text/html", "text/css", "text/javascript", "image/svg+xml"}
+_TYPES = {JSON, PROBLEM, NDJSON, NPY, "text/html", "text/css", "text/javascript", "image/svg+xml"}
 _LEAST_BYTES = 1024
 # A millisecond or less.
 _AT_ONCE_BYTES = 2**16
@@ -36,11 +37,13 @@ class Compressed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "http":
-            offered = dict(scope["headers"]).get(b"accept-encoding", b"")
-            if codings := acceptable(offered.decode("latin-1")):
-                send = _Compressing(send, codings)
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, compressing(scope, send) if scope["type"] == "http" else send)
+
+
+def compressing(scope: Scope, send: Send) -> Send:
+    """``send`` for the answer to a request, compressed as its client accepts it."""
+    offered = dict(scope["headers"]).get(b"accept-encoding", b"").decode("latin-1")
+    return _Compressing(send, acceptable(offered), bool(scope.get(HEAD_KEY)))
 
 
 def acceptable(header: str) -> set[str]:
@@ -57,8 +60,8 @@ def acceptable(header: str) -> set[str]:
 class _Compressing:
     """Sends the messages of one answer, its body compressed where that is worth it."""
 
-    def __init__(self, send: Send, codings: set[str]) -> None:
-        self._send, self._codings = send, codings
+    def __init__(self, send: Send, codings: set[str], is_head: bool) -> None:
+        self._send, self._codings, self._is_head = send, codings, is_head
         self._start: Message | None = None
         self._compress: Callable[[bytes, bool], bytes] | None = None
 
@@ -67,6 +70,8 @@ class _Compressing:
             if _is_compressible(message):
                 self._start = message
                 return
+            if message["status"] == 304:
+                message = _varying(message)
         elif message["type"] == "http.response.body":
             message = await self._body(message)
         await self._send(message)
@@ -75,16 +80,15 @@ class _Compressing:
         body, is_last = bytes(message.get("body", b"")), not message.get("more_body")
         if self._start is not None:
             start, self._start = self._start, None
-            if is_last and len(body) < _LEAST_BYTES:
-                await self._send(_varying(start))
-                return message
-            coding = self._choose(is_last)
+            # Of a body that comes in pieces, HEAD is answered without any.
+            is_whole = is_last and not (self._is_head and not _has_length(start))
+            coding = None if is_whole and len(body) < _LEAST_BYTES else self._choose(is_whole)
             if coding is None:
                 await self._send(_varying(start))
                 return message
             self._compress = _whole_zstd if coding == "zstd" else _gzip()
             body = await _run(self._compress, body, is_last)
-            await self._send(_encoded(start, coding, body if is_last else None))
+            await self._send(_encoded(start, coding, body if is_whole else None))
         elif self._compress is not None:
             body = await _run(self._compress, body, is_last)
         return {**message, "body": body}
@@ -100,6 +104,10 @@ def _is_compressible(start: Message) -> bool:
     essence = headers.get(b"content-type", b"").partition(b";")[0].decode("latin-1").strip()
     is_free = b"content-encoding" not in headers and b"content-range" not in headers
     return start["status"] != 304 and essence in _TYPES and is_free
+
+
+def _has_length(start: Message) -> bool:
+    return any(key == b"content-length" for key, _ in start["headers"])
 
 
 def _varying(start: Message) -> Message:

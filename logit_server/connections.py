@@ -101,7 +101,8 @@ class Connections:
             return None
         return OverloadedError(
             f"all {self.settings.max_connections} connections of this worker are in work: open fewer, or "
-            "raise max_connections"
+            "raise max_connections",
+            "connections",
         )
 
     def hold(self, size: int) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from cache_builder.format.wire import DIGEST_HEADER, ID_HEADER
+from logit_server.errors import OriginError
 from logit_server.page_headers import ON_ALL
+from logit_server.problems import problem_response
+from logit_server.request_ids import request_id_of
 
 _SENT = ("Accept", "Authorization", "Content-Type", "If-None-Match", "Range", "X-Request-Id")
 _SHOWN = (ID_HEADER, DIGEST_HEADER, "ETag", "Retry-After", "X-Request-Id")
@@ -19,8 +24,15 @@ class Cors(CORSMiddleware):
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """The answer to such a question."""
+        request_id = request_id_of(request_headers.raw)
         response = super().preflight_response(request_headers)
-        response.headers.update({key.decode(): value.decode() for key, value in ON_ALL})
+        if response.status_code != HTTPStatus.OK:
+            # "Disallowed CORS origin", method or headers.
+            why = OriginError(bytes(response.body).decode())
+            response = problem_response(why, request_id.decode())
+            response.headers["vary"] = "Origin"
+        stamps = (*ON_ALL, (b"x-request-id", request_id))
+        response.headers.update({key.decode(): value.decode() for key, value in stamps})
         return response
 
 

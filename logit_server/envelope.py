@@ -11,10 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
 from logit_server.admission import is_of_this_moment
 from logit_server.answer import Answer
-from logit_server.errors import REQUEST_ID_KEY, respond_to
+from logit_server.errors import REQUEST_ID_KEY
 from logit_server.hosts import Hosts
 from logit_server.page_headers import ON_ALL, Header
 from logit_server.peers import Peers
+from logit_server.problems import respond_to
 from logit_server.request_ids import request_id_of
 from logit_server.served_caches import Catalog
 from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
@@ -109,7 +110,6 @@ class Envelope:
             # The server below breaks the connection off: half an answer must not pass for a whole one.
             raise error
         if not answer.status:
-            self._traffic.refused(scope, error)
             response = await respond_to(Request(scope), error)
             await response(scope, receive, answer.send)
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import http
-import json
-import logging
 import reprlib
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
 from cache_builder.format import CorruptCacheError, KDCacheError, StorageError, UnknownSampleError
-from cache_builder.format.wire import JSON
 
 REQUEST_ID_KEY = "kdcache.request_id"
-
-logger = logging.getLogger("logit_server")
 
 
 class RequestError(KDCacheError):
@@ -26,6 +18,10 @@ class RequestError(KDCacheError):
 
 class MalformedRequestError(RequestError):
     """What came is no request of HTTP/1.1."""
+
+
+class OriginError(RequestError):
+    """Web pages of that origin may not send such a request."""
 
 
 class SlowClientError(RequestError):
@@ -75,15 +71,18 @@ class RangeError(RequestError):
 class OverloadedError(KDCacheError):
     """More at once than this server takes: requests, connections or bytes of bodies (``kind``)."""
 
-    KINDS = ("in_flight", "connections", "bodies")
+    KINDS = ("in_flight", "connections", "bodies", "pictures", "stopping")
 
-    def __init__(self, message: str, kind: str = "in_flight") -> None:
+    def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
 class BusyPeerError(OverloadedError):
     """More requests at once than one client may have."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "peer")
 
 
 class UnauthorizedError(KDCacheError):
@@ -102,8 +101,13 @@ class ReplacedCacheError(KDCacheError):
     """Another cache lies by now where the served one was."""
 
 
+class InternalError(KDCacheError):
+    """The server failed in a way that nobody foresaw."""
+
+
 STATUSES: dict[type[Exception], int] = {
     MalformedRequestError: 400,
+    OriginError: 400,
     UnauthorizedError: 401,
     ForbiddenError: 403,
     UnknownCacheError: 404,
@@ -123,6 +127,7 @@ STATUSES: dict[type[Exception], int] = {
     BusyPeerError: 429,
     HeaderTooLargeError: 431,
     CorruptCacheError: 500,
+    InternalError: 500,
     OverloadedError: 503,
     StorageError: 503,
     KDCacheError: 500,
@@ -130,84 +135,18 @@ STATUSES: dict[type[Exception], int] = {
 }
 """Status by exception class; a subclass that is not named has the status of its nearest parent."""
 
-RETRY_AFTER_S = 1
-
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
+def known_kind(error: Exception) -> type[Exception]:
+    """The class of the table that an exception counts as."""
+    return next(kind for kind in type(error).__mro__ if kind in STATUSES)
+
+
 def status_of(error: Exception) -> int:
     """The status code of an exception."""
-    if isinstance(error, HTTPException):
-        return error.status_code
-    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-
-
-def error_response(error: Exception) -> Response:
-    """``{"error": class name, "detail": sentence}`` with the status of the table."""
-    status = status_of(error)
-    name, detail = _describe(error)
-    headers = {"cache-control": "no-store"}
-    if status in (429, 503):
-        headers["retry-after"] = str(RETRY_AFTER_S)
-    if status == 401:
-        headers["www-authenticate"] = 'Bearer, Basic realm="kdcache: the token is the password"'
-    if isinstance(error, HTTPException):
-        headers |= _headers_of(error)
-    if isinstance(error, RangeError):
-        headers |= error.headers
-    document = {"error": name, "detail": detail} | getattr(error, "members", {})
-    body = json.dumps(document, ensure_ascii=False).encode()
-    return Response(body, status, headers, media_type=JSON)
-
-
-async def respond_to(request: Request, error: Exception) -> Response:
-    """The exception handler of every class in the table; what is the server's own fault is logged."""
-    if status_of(error) >= 500 and not isinstance(error, OverloadedError):
-        request_id = request.scope.get(REQUEST_ID_KEY)
-        unforeseen = None if isinstance(error, KDCacheError) else error
-        cause = error.__cause__ if isinstance(error.__cause__, KDCacheError) else error
-        logger.error(
-            "request %s, %s %s: %s", request_id, request.method, request.url.path, cause, exc_info=unforeseen
-        )
-    return error_response(error)
-
-
-def _describe(error: Exception) -> tuple[str, str]:
-    if isinstance(error, HTTPException):
-        return http.HTTPStatus(error.status_code).phrase.title().replace(" ", ""), _explain(error)
-    if isinstance(error, RequestValidationError):
-        return "RequestError", "; ".join(
-            _invalid(item["loc"], item["msg"], item["input"], item["type"]) for item in error.errors()
-        )
-    if isinstance(error, KDCacheError):
-        return type(error).__name__, str(error)
-    # The message of an exception nobody foresaw may hold anything: it goes to the log only.
-    return "InternalError", "the server failed unexpectedly; its log has the details under this X-Request-Id"
-
-
-def _explain(error: HTTPException) -> str:
-    if error.status_code == 404:
-        return "there is nothing at this path; /openapi.json lists what there is"
-    if error.status_code == 405:
-        return f"this path takes {_headers_of(error).get('Allow', 'other methods')} only"
-    return error.detail
-
-
-def _headers_of(error: HTTPException) -> dict[str, str]:
-    """The headers of an error; where GET is allowed, HEAD is too, which the envelope routes as GET."""
-    headers = dict(error.headers or {})
-    if "Allow" in headers:
-        allowed = [method.strip() for method in headers["Allow"].split(",")]
-        headers["Allow"] = ", ".join(allowed + ["HEAD"] * ("GET" in allowed and "HEAD" not in allowed))
-    return headers
-
-
-def _invalid(location: tuple[str | int, ...], message: str, found: object, kind: str) -> str:
-    where = ".".join(str(part) for part in location)
-    if kind == "missing":  # what was found is all that stands around it
-        return f"{where} is missing"
-    return f"{where} is {shorten(found)}: {message}"
+    return error.status_code if isinstance(error, HTTPException) else STATUSES[known_kind(error)]
 
 
 def shorten(value: object) -> str:

@@ -28,8 +28,9 @@ from logit_server.errors import (
     SlowClientError,
     TargetTooLongError,
     TooLargeError,
-    error_response,
 )
+from logit_server.page_headers import ON_ALL
+from logit_server.problems import problem_response
 from logit_server.refusal_reasons import SLOW_READER
 from logit_server.request_ids import request_id_of
 
@@ -321,8 +322,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _write_refusal(self, error: KDCacheError) -> None:
         request_id = request_id_of(self.headers or ())
         self._all.refusals.before_routes(error, request_id.decode(), self.peer)
-        response = error_response(error)
-        stamps = [(b"x-request-id", request_id), (b"connection", b"close")]
+        response = problem_response(error, request_id.decode())
+        stamps = [(b"x-request-id", request_id), *ON_ALL, (b"connection", b"close")]
         fields = [*self.server_state.default_headers, *response.raw_headers, *stamps]
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
         body = b"" if self.parser.get_method() == b"HEAD" else bytes(response.body)

@@ -96,7 +96,9 @@ async def _worker(state: State) -> Findings:
     """What of the worker itself is not as it must be."""
     findings = Findings()
     if state.connections.is_draining:
-        findings.add("stopping", OverloadedError("this worker is stopping: send requests to another one"))
+        findings.add(
+            "stopping", OverloadedError("this worker is stopping: send requests to another one", "stopping")
+        )
     findings.add("limits", state.admission.problem() or state.connections.problem())
     pages = state.running_pages.folder
     largest = max((served.block_bytes for served in state.catalog), default=0)

@@ -41,8 +41,13 @@ class RowsRequest(BaseModel):
     rows: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(examples=[[0, 17]])
 
 
-SCHEMA = {"anyOf": [IdsRequest.model_json_schema(), RowsRequest.model_json_schema()]}
+SCHEMA = {"oneOf": [IdsRequest.model_json_schema(), RowsRequest.model_json_schema()]}
 """What a body may be, for the OpenAPI document."""
+EXAMPLES = {
+    "rows": {"summary": "By row", "value": {"rows": [0, 17]}},
+    "ids": {"summary": "By sample id", "value": {"ids": ["cat/1.jpg", "dog/7.jpg"]}},
+}
+"""Bodies as they may be, likewise."""
 
 _LISTS: dict[str, TypeAdapter[list[Any]]] = {
     "ids": TypeAdapter(Annotated[list[str], Field(fail_fast=True)]),

@@ -22,7 +22,6 @@ class Traffic:
 
     def __init__(self, state: State) -> None:
         self._counters = state.counters
-        self._refusals = state.refusals
         self._routes = frozenset(self._counters.board.routes)
         self._is_logged = state.settings.access_log
 
@@ -36,10 +35,6 @@ class Traffic:
             self._counters.add(ABANDONED)
         if self._is_logged:
             self._log(scope, answer, seconds, size)
-
-    def refused(self, scope: Scope, error: Exception) -> None:
-        """Note the error that a request is answered with, where it refuses the request."""
-        self._refusals.of(error, scope[REQUEST_ID_KEY], peer_of(scope))
 
     def _route_of(self, scope: Scope) -> str:
         """The template of a request's path: paths themselves are without number."""

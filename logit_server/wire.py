@@ -238,5 +238,9 @@ def entity_tag(*parts: object) -> str:
 
 def is_fresh(request: Request, tag: str) -> bool:
     """Whether the client already has the answer with this entity tag (If-None-Match)."""
-    given = request.headers.get("if-none-match", "")
-    return any(item.strip().removeprefix("W/") in (tag, "*") for item in given.split(","))
+    return tag_is_among(request.headers.get("if-none-match", ""), tag)
+
+
+def tag_is_among(known: str, tag: str) -> bool:
+    """Whether an If-None-Match header names a strong tag: compared weakly, as RFC 9110, 13.1.2 says."""
+    return any(item.strip().removeprefix("W/") in (tag, "*") for item in known.split(","))

@@ -23,6 +23,8 @@ DIGEST_HEADER = "Content-Digest"
 """RFC 9530; see ``content_digest``."""
 
 JSON = "application/json"
+PROBLEM = "application/problem+json"
+"""Of every error (RFC 9457)."""
 NDJSON = "application/x-ndjson"
 ARROW = "application/vnd.apache.arrow.stream"
 """The stream format of Apache Arrow IPC."""

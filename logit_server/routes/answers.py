@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from logit_server.served_caches import ServedCache
+from logit_server.state import state_of
 from logit_server.wire import is_fresh
 
-IMMUTABLE = "public, max-age=31536000, immutable"
+IMMUTABLE = "max-age=31536000, immutable"
 REVALIDATE = "no-cache"
 
 
@@ -19,7 +20,9 @@ def caching_headers(request: Request, served: ServedCache, tag: str) -> dict[str
     served under the same name tomorrow, so clients are told to ask again (and get 304).
     """
     by_id = request.path_params["name"] == served.cache_id
-    return {"etag": tag, "cache-control": IMMUTABLE if by_id else REVALIDATE}
+    # What needs a token is kept by nobody between: a cache on the way would give it to everyone.
+    kept_by = "public" if state_of(request).access.tokens.is_empty else "private"
+    return {"etag": tag, "cache-control": f"{kept_by}, {IMMUTABLE}" if by_id else REVALIDATE}
 
 
 def not_modified(request: Request, headers: dict[str, str]) -> Response | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
@@ -71,6 +71,14 @@ class CacheSummary(BaseModel):
     """null where calibration had nothing to choose: every class is stored by itself."""
 
 
+class EarlierManifest(BaseModel):
+    """The manifest of a cache that an earlier release wrote: FORMAT.md has its keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format_version: Literal[1, 2]
+
+
 class CacheList(BaseModel):
     """Every served cache, in the order they were named at start."""
 
@@ -114,7 +122,7 @@ def fidelity(served: ServedCache) -> Fidelity | None:
     )
 
 
-@router.get(CACHES_PATH + "/{name}", response_model=Manifest, responses=responses(404, 422))
+@router.get(CACHES_PATH + "/{name}", response_model=Manifest | EarlierManifest, responses=responses(404, 422))
 async def read_manifest(request: Request, name: str) -> Response:
     """The manifest, with names in place of the builder's paths. ``name``: the cache's, or its cache_id."""
     served = cache_of(request)

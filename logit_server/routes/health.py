@@ -22,9 +22,14 @@ class Health(BaseModel):
     """Those that the sender may know of: none without a token, where the server has tokens."""
 
 
-@router.get("/livez", response_model=Health)
 @router.get("/healthz", response_model=Health)
 async def healthz(request: Request) -> Health:
+    """As ``/livez``."""
+    return await livez(request)
+
+
+@router.get("/livez", response_model=Health)
+async def livez(request: Request) -> Health:
     """200 while the process answers at all, whatever it can reach: who restarts servers goes by this."""
     return Health(status="ok", caches=_names(request))
 
@@ -34,8 +39,8 @@ async def readyz(request: Request) -> Health:
     """200 when records can be served, after a look: who sends requests to servers goes by this.
 
     The store of every cache answers and holds it, pages can be kept, the limits have room, and the worker is
-    not stopping. 503 says in ``failed`` which of these is not so, and what to do. What was found is told
-    again for a second.
+    not stopping. 503 says in ``failed`` which of these is not so, and what to do. A look holds for a
+    second.
     """
     await check_server(state_of(request), catalog_of(request))
     return Health(status="ready", caches=_names(request))

@@ -27,10 +27,11 @@ from cache_builder.format.wire import (
     ROWS,
     WIDE_ROWS,
 )
+from logit_server.compression import compressing
 from logit_server.decoded import CountedRecords, DecodedRecords
 from logit_server.formats import DECODED, Found, encoded
 from logit_server.pages import Pages
-from logit_server.record_request import SCHEMA, is_large, parse_record_request
+from logit_server.record_request import EXAMPLES, SCHEMA, is_large, parse_record_request
 from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.plain import PlainRoute
 from logit_server.served_caches import ServedCache
@@ -53,6 +54,11 @@ _CHUNK_BYTES = 2**20
 _DIGEST = DIGEST_HEADER.lower().encode()
 
 
+def _raw_example(kind: str) -> dict[str, Any]:
+    value = np.array([0, 17], kind).tobytes().decode("ascii")
+    return {"examples": {"rows": {"summary": f"Rows 0 and 17 as little-endian {kind}", "value": value}}}
+
+
 @plain_router.post(
     _PATH,
     operation_id="post_records",
@@ -65,15 +71,21 @@ _DIGEST = DIGEST_HEADER.lower().encode()
     openapi_extra={
         "parameters": [
             {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
-            {"name": "view", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}},
-            {"name": "part", "in": "query", "schema": {"enum": list(Part), "default": Part.WHOLE}},
+            {
+                "name": "view", "in": "query", "description": "Which recorded augmentation",
+                "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
+            },
+            {
+                "name": "part", "in": "query", "description": "Which fields, where views share some of them",
+                "schema": {"type": "string", "enum": list(Part), "default": Part.WHOLE},
+            },
         ],
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": SCHEMA},
-                ROWS: BINARY | {"example": "rows as little-endian uint32"},
-                WIDE_ROWS: BINARY | {"example": "rows as little-endian uint64"},
+                JSON: {"schema": SCHEMA, "examples": EXAMPLES},
+                ROWS: BINARY | _raw_example("uint32"),
+                WIDE_ROWS: BINARY | _raw_example("uint64"),
             },
         },
     },
@@ -134,6 +146,7 @@ class RecordsOf:
             check_count(len(records), settings.max_ids if answer == ARROW else settings.max_json_records)
             found = Found(self._served, view, rows if counts is None else np.repeat(rows, counts), records)
             content: bytes | memoryview = await run_in_threadpool(encoded, answer, found, counts)
+            send = compressing(scope, send)
         else:
             content = records.reshape(-1).data
             if answer == COUNTED and counts is not None:

@@ -12,7 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
-from cache_builder.format.wire import CACHES_PATH, JSON
+from cache_builder.format.content_digest import content_digest
+from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON
 from logit_server.decoded import CountedRecords, DecodedRecord, decode_records, json_of
 from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
@@ -41,8 +42,12 @@ register_url_convertor("anything", _Anything())
 class SampleQuery(QueryKeys):
     """What of a sample to show."""
 
-    view: int = Field(0, description="Which recorded augmentation")
-    top: int | None = Field(None, description="Classes to show; default: all that are stored")
+    view: int = Field(0, description="Which recorded augmentation", json_schema_extra={"minimum": 0})
+    top: int | None = Field(
+        None,
+        description="Classes to show; default: all that are stored",
+        json_schema_extra={"minimum": 1},
+    )
 
 
 class IdQuery(SampleQuery):
@@ -95,4 +100,5 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     decoded = decode_records(served, view, np.repeat(rows, counts), records, top)
     one = served.has_one_position
     content = orjson.dumps(decoded[0]) if one else json_of(served, decoded, counts)
+    headers[DIGEST_HEADER] = content_digest(content)
     return Response(content, 200, headers, JSON)

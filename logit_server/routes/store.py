@@ -47,10 +47,11 @@ async def read_object(request: Request, name: str, key: str) -> Response:
         return fresh
     size = await run_in_threadpool(_size, served, key)
     selected = select(request, size, tag)
-    content = b"" if is_head(request) else await run_in_threadpool(_read, served, key, selected.bytes)
-    if content:
-        headers[DIGEST_HEADER] = content_digest(content)
     kind = JSON if key.endswith(_ROOT) else OCTETS
+    if is_head(request) and kind == OCTETS:
+        return Response(b"", selected.status, headers | selected.headers, kind)
+    content = await run_in_threadpool(_read, served, key, selected.bytes)
+    headers[DIGEST_HEADER] = content_digest(content)
     return Response(content, selected.status, headers | selected.headers, kind)
 
 

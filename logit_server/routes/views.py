@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from cache_builder.format.codecs import Part
-from cache_builder.format.content_digest import ContentDigest
+from cache_builder.format.content_digest import ContentDigest, content_digest
 from cache_builder.format.wire import ARROW, CACHES_PATH, COUNTED, DIGEST_HEADER, NDJSON, RECORDS
 from logit_server.byte_ranges import Selected, select
 from logit_server.errors import RequestError
@@ -34,8 +34,10 @@ _CHUNK_BYTES = 2**20
 class RangeQuery(QueryKeys):
     """Which rows."""
 
-    start: int = Field(0, description="First row")
-    stop: int | None = Field(None, description="Row after the last; default: all rows")
+    start: int = Field(0, description="First row", json_schema_extra={"minimum": 0})
+    stop: int | None = Field(
+        None, description="Row after the last; default: all rows", json_schema_extra={"minimum": 0}
+    )
     part: Part = Field(Part.WHOLE, description="Which fields, where views share some of them")
 
 
@@ -66,20 +68,41 @@ async def read_range(
     details = [str(part)] if part is not Part.WHOLE else [answer] if answer != raw else []
     tag = entity_tag(served.cache_id, view, rows.start, rows.stop, *details)
     headers = caching_headers(request, served, tag)
+    if part is Part.WHOLE:
+        headers["vary"] = "Accept"
     if fresh := not_modified(request, headers):
         return fresh
     run = _Run(pages_of(request), served, view, rows, part)
     if answer in STREAMED:
-        state_of(request).count_records(request.scope, served.cache.positions.total(rows))
         body = await streamed(answer, served, view, rows, run.pieces(rows))
-        return StreamingResponse(() if is_head(request) else body, 200, headers, answer)
+        return await _decoded(request, served.cache.positions.total(rows), body, headers, answer)
     selected = select(request, run.total, tag)
-    headers |= selected.headers | {DIGEST_HEADER: await run.digest(selected)}
+    headers |= selected.headers
+    if is_head(request):
+        # Without the checksum, which would take as long as the bytes.
+        return StreamingResponse((), selected.status, headers, raw)
+    headers[DIGEST_HEADER] = await run.digest(selected)
+    state_of(request).count_records(request.scope, len(selected.bytes) // served.part_bytes(part))
+    return StreamingResponse(run.chunks(selected), selected.status, headers, raw)
+
+
+async def _decoded(
+    request: Request, count: int, body: AsyncIterator[bytes], headers: dict[str, str], answer: str
+) -> Response:
+    """The answer of ``count`` decoded records.
+
+    With a checksum where they are few. Many are sent as they are decoded, without one: it would stand in
+    front of the bytes, which would be decoded twice for it, and HTTP/1.1 clients rarely read a trailer. A
+    stream of Arrow has an end of its own, and a connection that breaks is no end of an HTTP body.
+    """
+    state = state_of(request)
     if not is_head(request):
-        count = len(selected.bytes) // served.part_bytes(part)
-        state_of(request).count_records(request.scope, count)
-    chunks = () if is_head(request) else run.chunks(selected)
-    return StreamingResponse(chunks, selected.status, headers, raw)
+        state.count_records(request.scope, count)
+    if count <= state.settings.max_json_records:
+        content = b"".join([piece async for piece in body])
+        headers[DIGEST_HEADER] = content_digest(content)
+        return Response(content, 200, headers, answer)
+    return StreamingResponse(() if is_head(request) else body, 200, headers, answer)
 
 
 def _rows(served: ServedCache, asked: RangeQuery) -> range:

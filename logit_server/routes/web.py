@@ -19,7 +19,8 @@ from cache_builder.format import KDCacheError
 from cache_builder.format.wire import JSON
 from logit_server.board import ROWS
 from logit_server.decoded import decode_records
-from logit_server.errors import RequestError, respond_to
+from logit_server.errors import RequestError
+from logit_server.problems import PROBLEMS_PATH, meanings, respond_to
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.served_caches import ServedCache
 from logit_server.state import cache_of, catalog_of, pages_of, state_of
@@ -56,7 +57,7 @@ class PageRoute(APIRoute):
                 if not _reads_pages(request):
                     return response
                 said = json.loads(bytes(response.body))
-                return page("error.html", response.status_code, **said)
+                return page("error.html", response.status_code, error=said["error"], detail=said["detail"])
 
         return guarded
 
@@ -236,6 +237,12 @@ async def read_picture(request: Request, name: str, asked: Annotated[PictureQuer
         return fresh
     picture = await pictures.render(served, asked.row, asked.view)
     return Response(picture, 200, headers, "image/png")
+
+
+@router.get(PROBLEMS_PATH, dependencies=[Depends(no_query)])
+async def read_problems(request: Request) -> Response:
+    """What each kind of error means: where the ``type`` of problem details leads."""
+    return page("problems.html", meanings=meanings())
 
 
 @router.get("/docs", dependencies=[Depends(no_query)])

@@ -66,7 +66,9 @@ class Pictures:
         too many wait.
         """
         if self._waiting >= _MOST_WAITING:
-            raise OverloadedError("too many pictures are asked for at once; try again in some seconds")
+            raise OverloadedError(
+                "too many pictures are asked for at once; try again in some seconds", "pictures"
+            )
         self._waiting += 1
         try:
             async with self._lock:

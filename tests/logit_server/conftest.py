@@ -58,7 +58,7 @@ def url(cache_path: Path, odd_path: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def client(url: str) -> Iterator[httpx2.Client]:
     """A client of that server."""
-    with httpx2.Client(base_url=url) as opened:
+    with httpx2.Client(base_url=url, timeout=60) as opened:
         yield opened
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cache_builder.format.wire import PROBLEM
 from logit_server.run import serving
 from logit_server.settings import Settings
 
@@ -87,12 +88,13 @@ def refusal(client: Client, status: int, error: str, method: str = "GET") -> str
     """Check that a connection is refused like every other request, and then closed; gives the detail."""
     response, body = answer(client, method)
     assert response.status == status, body
-    assert response.headers["content-type"] == "application/json"
+    assert response.headers["content-type"] == PROBLEM
     assert response.headers["connection"] == "close"
     assert response.headers["x-request-id"]
     assert response.headers["cache-control"] == "no-store"
     said = json.loads(body)
-    assert said["error"] == error
+    assert (said["error"], said["status"]) == (error, status)
+    assert said["request_id"] == response.headers["x-request-id"]
     assert is_closed(client)
     return str(said["detail"])
 

@@ -70,12 +70,16 @@ def test_each_token_sees_its_caches_in_the_list(guarded: str, cache: Cache) -> N
     assert names(guarded, "nobody") == []
 
 
+SAME = {"X-Request-Id": "the-same"}
+"""The id of a request stands in its error."""
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_a_hidden_cache_is_answered_as_an_unknown_one(
     path: str, method: str, guarded: str, odd_path: Path
 ) -> None:
-    with httpx2.Client(base_url=guarded, headers=as_("ann") | {"Content-Type": ROWS}) as client:
+    with httpx2.Client(base_url=guarded, headers=as_("ann") | SAME | {"Content-Type": ROWS}) as client:
         odd = httpx2.get(f"{guarded}/v1/caches/odd", headers=as_("reader")).headers["x-kdcache-id"]
         for hidden, unknown in [("odd", "xyz"), (odd, "0" * len(odd))]:
             answers = [
@@ -98,7 +102,9 @@ def test_a_token_of_one_cache_is_served_by_name_and_by_id(guarded: str, cache: C
 
 def test_without_a_token_nothing_tells_which_caches_there_are(guarded: str) -> None:
     for headers in ({}, as_("wrong"), as_("anna"), {"Authorization": "ann"}, as_("ann ann")):
-        answers = [httpx2.get(f"{guarded}/v1/caches/{name}", headers=headers) for name in ("odd", "xyz")]
+        answers = [
+            httpx2.get(f"{guarded}/v1/caches/{name}", headers=headers | SAME) for name in ("odd", "xyz")
+        ]
         assert [answer.status_code for answer in answers] == [401, 401]
         assert answers[0].text == answers[1].text
         assert "x-kdcache-id" not in answers[0].headers

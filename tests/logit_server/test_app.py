@@ -54,9 +54,8 @@ def test_every_path_is_documented(document: dict[str, Any]) -> None:
 def test_every_operation_has_a_sentence_and_every_parameter_a_place(document: dict[str, Any]) -> None:
     for _, path, operation in operations(document):
         assert operation["description"]
-        named = {
-            parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"
-        }
+        given = operation.get("parameters", [])
+        named = {parameter["name"] for parameter in given if parameter.get("in") == "path"}
         assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
 
 
@@ -82,7 +81,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_bodies_and_answers_of_records_are_documented(document: dict[str, Any]) -> None:
     post = document["paths"]["/v1/caches/{name}/records"]["post"]
     assert set(post["requestBody"]["content"]) == {JSON, ROWS, WIDE_ROWS}
-    kinds = post["requestBody"]["content"][JSON]["schema"]["anyOf"]
+    kinds = post["requestBody"]["content"][JSON]["schema"]["oneOf"]
     assert [kind["required"] for kind in kinds] == [["ids"], ["rows"]]
     assert not any(kind["additionalProperties"] for kind in kinds)
     assert set(post["responses"]["200"]["content"]) == {JSON, NDJSON, ARROW, RECORDS, COUNTED}
@@ -101,14 +100,6 @@ def test_bodies_and_answers_of_records_are_documented(document: dict[str, Any]) 
 )
 def test_answers_are_documented_with_their_type(path: str, media_type: str, document: dict[str, Any]) -> None:
     assert media_type in document["paths"][path]["get"]["responses"]["200"]["content"]
-
-
-def test_errors_are_documented_as_they_are(document: dict[str, Any]) -> None:
-    for _, _, operation in operations(document):
-        for status, response in operation["responses"].items():
-            if status != "200":
-                schema = response["content"][JSON]["schema"]
-                assert schema["$ref"].endswith("/ErrorDocument")
 
 
 def test_people_can_look_at_the_document(url: str) -> None:

@@ -9,6 +9,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from cache_builder.client.connection import PATIENCE_S
 from cache_builder.datasets import ImageSource, open_source
 from cache_builder.format.errors import ConfigError, FormatError
 from cache_builder.format.locations import is_remote, local_path
@@ -23,7 +24,7 @@ from trainer.run.classes import ClassPlan, held_out_labels, plan_classes
 from trainer.run.run_folder import RunFolder
 from trainer.run.settings import TrainSettings
 from trainer.students.known import check_student_name
-from trainer.teacher.client import PATIENCE_S, TeacherCache
+from trainer.teacher.client import TeacherCache
 from trainer.teacher.several import check_caches_agree
 
 

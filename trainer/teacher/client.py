@@ -7,7 +7,6 @@ with TeacherCache.open("http://host:8000/v1/caches/vit_l") as cache:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from types import TracebackType
@@ -16,7 +15,10 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cache_builder.format import DataError, Manifest, Ranked
+from cache_builder.client.connection import PATIENCE_S
+from cache_builder.client.remote_cache import RemoteCache
+from cache_builder.client.selection import check_view, checked_rows
+from cache_builder.format import Manifest, Ranked
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import open_codec
 from cache_builder.format.ids import SampleIds
@@ -24,10 +26,6 @@ from cache_builder.format.layout import codec_path
 from cache_builder.format.manifest import LOGITS
 from cache_builder.format.positions import Positions, require_one_position
 from trainer.teacher.local import StoreSource
-from trainer.teacher.remote import RemoteSource
-
-TOKEN_VARIABLE = "KDCACHE_TOKEN"
-PATIENCE_S = 120.0
 
 
 class Source(Protocol):
@@ -95,7 +93,7 @@ class TeacherCache:
         Raises :class:`ServerError` where no server answers, and the errors of ``open_cache`` for a path.
         """
         if url.startswith(("http://", "https://")):
-            source: Source = RemoteSource(url, token or os.environ.get(TOKEN_VARIABLE), patience_s)
+            source: Source = RemoteCache.at(url, token, patience_s)
         else:
             source = StoreSource(url, patience_s)
         try:
@@ -200,15 +198,7 @@ class TeacherCache:
         return self._source.positions().counts(self._checked(rows))
 
     def _checked(self, rows: ArrayLike) -> NDArray[np.int64]:
-        """The rows as they are asked for; :class:`DataError` for any that the cache does not have."""
-        found = np.asarray(rows)
-        if found.size and not np.issubdtype(found.dtype, np.integer):
-            raise DataError(f"rows must be integers, got {found.dtype}: of a mask, take np.flatnonzero(mask)")
-        wanted = found.astype(np.int64).reshape(-1)
-        samples = self._source.manifest().data.samples
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < samples):
-            raise DataError(f"rows must lie in 0 to {samples - 1}, got {wanted.min()} to {wanted.max()}")
-        return wanted
+        return checked_rows(self._source.manifest(), rows)
 
     def _fetched(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         self.check_view(view)
@@ -233,6 +223,4 @@ class TeacherCache:
 
     def check_view(self, view: int) -> None:
         """Raise :class:`DataError` for a view that the cache does not have."""
-        count = self._source.manifest().views.count
-        if not 0 <= view < count:
-            raise DataError(f"view {view} is out of range: the cache has views 0 to {count - 1}")
+        check_view(self._source.manifest(), view)

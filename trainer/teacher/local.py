@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.client.patience import Patience
 from cache_builder.format import Manifest, StorageError, open_cache
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part
 from cache_builder.format.positions import Positions
-from trainer.teacher.patience import Patience
 
 # The view of this epoch and the one that the prefetching thread already needs for the next.
 _VIEWS_KEPT = 2

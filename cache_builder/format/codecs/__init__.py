@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, GetJsonSchemaHandler, SerializeAsAny
+from pydantic_core import CoreSchema
 
 from cache_builder.format.codecs.all_logits import AllLogits
 from cache_builder.format.codecs.class_sketch import ClassSketch
@@ -49,7 +50,16 @@ def parse_settings(value: object) -> CodecSettings:
     return CODECS[name].Settings.model_validate(value)
 
 
-ManifestCodec = Annotated[SerializeAsAny[CodecSettings], BeforeValidator(parse_settings)]
+class _AnyCodec:
+    """Says in a JSON schema that the settings are those of one of the codecs."""
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(codec.Settings.__pydantic_core_schema__) for codec in CODECS.values()]}
+
+
+ManifestCodec = Annotated[SerializeAsAny[CodecSettings], BeforeValidator(parse_settings), _AnyCodec()]
 """The codec's section of a manifest."""
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format import Cache, open_cache
 from cache_builder.format.content_digest import content_digest
-from cache_builder.format.wire import DIGEST_HEADER, JSON, RECORDS, ROWS
+from cache_builder.format.wire import DIGEST_HEADER, JSON, PROBLEM, RECORDS, ROWS
 from logit_server.page import PageFile
 from logit_server.run import serving
 from logit_server.settings import Settings
@@ -98,9 +98,10 @@ def test_decoded_json_is_what_the_local_reader_decodes(client: httpx2.Client, ca
 def refusal(response: httpx2.Response, status: int, error: str) -> str:
     assert response.status_code == status, response.text
     body = response.json()
-    assert set(body) == {"error", "detail"}
-    assert body["error"] == error
-    assert response.headers["x-request-id"]
+    assert set(body) == {"type", "title", "status", "detail", "error", "request_id"}
+    assert (body["error"], body["status"]) == (error, status)
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert response.headers["content-type"] == PROBLEM
     return str(body["detail"])
 
 
@@ -174,7 +175,7 @@ def test_an_answer_of_another_type_is_406(client: httpx2.Client) -> None:
 def test_another_method_is_405(client: httpx2.Client) -> None:
     response = client.get(PATH)
     refusal(response, 405, "MethodNotAllowed")
-    assert response.headers["allow"] == "POST"
+    assert response.headers["allow"] == "POST, OPTIONS"
 
 
 @SLOW_CLIENT
@@ -183,7 +184,7 @@ def test_any_body_is_answered_or_refused(body: bytes, content_type: str, client:
     response = client.post(PATH, content=body, headers={"Content-Type": content_type})
     assert response.status_code in (200, 404, 422)
     if response.status_code != 200:
-        assert set(response.json()) == {"error", "detail"}
+        assert response.json()["status"] == response.status_code
 
 
 JSON_VALUES = st.recursive(

@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from cache_builder.format.wire import PROBLEM
 from cache_builder.format.wire import ROWS as ROWS_TYPE
 from logit_server.run import serving
 from logit_server.settings import Settings
@@ -20,6 +21,7 @@ PAGES = (
     "/caches/pages/sample?row=0",
     "/caches/odd/sample?row=3",
     "/docs",
+    "/problems",
 )
 
 
@@ -130,7 +132,7 @@ def test_errors_are_pages_for_who_reads_pages(
     assert response.status_code == status
     assert said in response.text
     assert "<h1>" in response.text
-    assert httpx2.get(site + path).headers["content-type"] == "application/json"
+    assert httpx2.get(site + path).headers["content-type"] == PROBLEM
 
 
 def test_live_figures_count_records(site: str) -> None:

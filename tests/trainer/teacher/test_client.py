@@ -12,6 +12,7 @@ import httpx2
 import numpy as np
 import pytest
 
+from cache_builder.client import remote_cache as remote
 from cache_builder.format import (
     CorruptCacheError,
     DataError,
@@ -25,7 +26,6 @@ from cache_builder.format.content_digest import matches
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.extended import extend_synthetic
 from tests.trainer.servers import free_port, server
-from trainer.teacher import remote
 from trainer.teacher.client import TeacherCache
 
 VIEWS, ROWS, CLASSES = 3, 100, 40

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cache_builder.client import remote_cache as remote
 from cache_builder.format import ConfigError, DataError, open_cache
 from cache_builder.tensors.decode import RecordDecoder
 from tests.format.position_caches import COUNTS_OF_ROWS
@@ -16,7 +17,6 @@ from tests.format.test_golden import GOLDEN
 from tests.trainer.servers import server
 from trainer.replay.view_dataset import ReplayDataset
 from trainer.run.inputs import open_teacher
-from trainer.teacher import remote
 from trainer.teacher.client import TeacherCache
 
 COUNTS = {"grid": (6,) * 5, "ragged": COUNTS_OF_ROWS}

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache_builder.client import remote_cache as remote
+from cache_builder.client import shared_parts
+from cache_builder.client.remote_cache import RemoteCache
 from cache_builder.format import open_cache
 from cache_builder.format.reader import Cache
 from logit_server.run import serving
@@ -15,8 +18,6 @@ from logit_server.settings import Settings
 from tests.caches import synthetic_logits
 from tests.format.joint import write_joint_cache
 from trainer import TeacherCache
-from trainer.teacher import remote, shared_parts
-from trainer.teacher.remote import RemoteSource
 
 N, VIEWS, HEIGHT = 70, 5, 4
 
@@ -38,13 +39,13 @@ def url(path: Path) -> Iterator[str]:
 def came(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bytes of the records that came, answer by answer."""
     sizes: list[int] = []
-    read = RemoteSource._as_records
+    read = RemoteCache._as_records
 
     def counting(self, response, counts, part):
         sizes.append(len(response.content))
         return read(self, response, counts, part)
 
-    monkeypatch.setattr(RemoteSource, "_as_records", counting)
+    monkeypatch.setattr(RemoteCache, "_as_records", counting)
     return sizes
 
 

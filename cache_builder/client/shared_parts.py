@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache_builder.format import Manifest
+from cache_builder.format.manifest import Manifest
 
 MOST_BYTES = 2 * 2**30
 """Of memory for the shared parts of one view group. A cache with more of them is read record by record."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import logging
 import random
 import threading
 import time
 
-from cache_builder.format import KDCacheError, ServerError
+from cache_builder.format.errors import KDCacheError, ServerError
 
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 8.0
@@ -46,9 +48,7 @@ class Patience:
         if left_s <= 0:
             raise self._failure(f"{self._location} did not answer for {self._patience_s:.0f} s: {problem}")
         # Jitter, so that many trainers do not return to a restarted server at the same instant.
-        delay_s = _jitter.uniform(0.5, 1.0) * self._delay_s
-        if retry_after is not None and retry_after.isdigit():
-            delay_s = max(delay_s, float(retry_after))
+        delay_s = seconds_until(retry_after) + _jitter.uniform(0.5, 1.0) * self._delay_s
         self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
         if self._closed.wait(min(delay_s, left_s)):
             raise self._failure(f"{self._location}: the cache was closed while a request waited")
@@ -57,3 +57,16 @@ class Patience:
         """There is an answer."""
         if self._began is not None:
             log.warning("%s answers again after %.0f s", self._location, time.monotonic() - self._began)
+
+
+def seconds_until(retry_after: str | None) -> float:
+    """Seconds that a Retry-After header (RFC 9110, 10.2.3) asks for, as a number or a date; 0 without one."""
+    given = (retry_after or "").strip()
+    if given.isascii() and given.isdigit():
+        return float(given)
+    try:
+        at = email.utils.parsedate_to_datetime(given)
+    except ValueError:
+        return 0.0
+    now = datetime.datetime.now(datetime.UTC)
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or datetime.UTC) - now).total_seconds())

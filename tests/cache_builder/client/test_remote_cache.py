@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import numpy as np
 import pytest
 
+from cache_builder.client import remote_cache as remote_module
+from cache_builder.client.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience, seconds_until
+from cache_builder.client.remote_cache import RemoteCache
 from cache_builder.format import ConfigError, ServerError
 from cache_builder.format.content_digest import content_digest
+from cache_builder.format.wire import ID_HEADER
 from tests.caches import synthetic_manifest
 from tests.format.test_golden import GOLDEN
 from tests.trainer.servers import server
-from trainer.teacher import remote as remote_module
-from trainer.teacher.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience
-from trainer.teacher.remote import ID_HEADER, RemoteSource
 
 MANIFEST = synthetic_manifest().model_copy(update={"cache_id": "a" * 32})
 BODY = json.dumps(MANIFEST.model_dump(mode="json")).encode()
@@ -38,7 +41,8 @@ def canned(answer: Callable[[BaseHTTPRequestHandler, int], Answer]) -> Iterator[
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, headers, body = answer(self, next(count))
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            # With X-Cut, the connection ends before so many bytes have come.
+            for name, value in {**headers, "Content-Length": headers.get("X-Cut", str(len(body)))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
@@ -60,8 +64,8 @@ def canned(answer: Callable[[BaseHTTPRequestHandler, int], Answer]) -> Iterator[
 
 
 @contextlib.contextmanager
-def source(url: str, token: str | None = None, patience_s: float = 20.0) -> Iterator[RemoteSource]:
-    opened = RemoteSource(url, token, patience_s)
+def source(url: str, token: str | None = None, patience_s: float = 20.0) -> Iterator[RemoteCache]:
+    opened = RemoteCache.at(url, token, patience_s)
     try:
         yield opened
     finally:
@@ -125,6 +129,23 @@ def test_the_server_says_how_long_to_wait():
     recorder = Recorder()
     Patience("somewhere", 120.0, recorder).wait("busy", "30")
     assert recorder.waits == [30.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [
+        (None, 0, 0),
+        ("", 0, 0),
+        ("soon", 0, 0),
+        ("-3", 0, 0),
+        ("7", 7, 7),
+        (" 7 ", 7, 7),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        (email.utils.format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(given: str | None, least: float, most: float) -> None:
+    assert least <= seconds_until(given) <= most
 
 
 def test_patience_ends():

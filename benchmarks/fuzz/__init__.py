@@ -1,0 +1,1 @@
+"""What ``benchmarks.fuzz_server`` loads into schemathesis."""
