@@ -21,7 +21,7 @@ NAMES = {"name": "synthetic", "path": "samples/label", "key": "zarr.json", "view
 OPERATION_IDS = {
     "list_caches", "read_manifest", "read_array", "read_ids", "read_sample_of_id", "read_sample",
     "post_records", "read_range", "read_object", "healthz", "livez", "readyz",
-    "ready", "reload", "metrics",
+    "ready", "reload", "read_metrics",
 }  # fmt: skip
 """Programs that are made from the document go by these: none of them ever changes."""
 
