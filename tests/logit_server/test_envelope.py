@@ -75,7 +75,8 @@ def test_a_full_server_says_when_to_return_and_stays_healthy(large_path: Path) -
             assert refused.json()["error"] == "OverloadedError"
             assert refused.headers["retry-after"] == "1"
             assert httpx2.get(f"{base}/healthz").status_code == 200
-            assert httpx2.get(f"{base}/readyz").status_code == 200
+            ready = httpx2.get(f"{base}/readyz").json()
+            assert [failed["check"] for failed in ready["failed"]] == ["limits"]
         wait_for(base, 200)
 
 
