@@ -143,6 +143,7 @@ def test_the_server_says_how_long_to_wait():
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
         (email.utils.format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
     ],
+    ids=["none", "empty", "words", "negative", "seconds", "spaces", "past", "in an hour"],
 )
 def test_retry_after_is_seconds_or_a_date(given: str | None, least: float, most: float) -> None:
     assert least <= seconds_until(given) <= most
