@@ -26,6 +26,11 @@ class Admission:
         """Count a request no longer."""
         self._in_work -= 1
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another request."""
+        return self._in_work >= self._limit
+
     def check_room(self) -> None:
         """Raise :class:`OverloadedError` where more requests are in work than the limit allows."""
         if self._in_work > self._limit:

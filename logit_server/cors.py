@@ -5,9 +5,11 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from cache_builder.format.wire import DIGEST_HEADER, ID_HEADER
+from logit_server.at_once import AtOnce
+from logit_server.envelope import Envelope
 from logit_server.page_headers import ON_ALL
 
 _SENT = ("Accept", "Authorization", "Content-Type", "If-None-Match", "Range", "X-Request-Id")
@@ -17,6 +19,13 @@ _SHOWN = (ID_HEADER, DIGEST_HEADER, "ETag", "Retry-After", "X-Request-Id")
 class Cors(CORSMiddleware):
     """Answers browsers that ask in advance, without a token: they never send one with that question."""
 
+    def at_once(self, scope: Scope) -> AtOnce | None:
+        """As :meth:`Envelope.at_once`, of requests that no web page sends."""
+        if any(key == b"origin" for key, _ in scope["headers"]):
+            return None
+        inner: Envelope = self.app  # type: ignore[assignment]
+        return inner.at_once(scope)
+
     def preflight_response(self, request_headers: Headers) -> Response:
         """The answer to such a question."""
         response = super().preflight_response(request_headers)
@@ -24,7 +33,7 @@ class Cors(CORSMiddleware):
         return response
 
 
-def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+def with_cors(app: Envelope, origins: tuple[str, ...]) -> ASGIApp:
     """The application, open to web pages of these origins; itself where there are none."""
     if not origins:
         return app

@@ -9,10 +9,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cache_builder.format.wire import CACHES_PATH, ID_HEADER
 from logit_server.admission import HEALTH_PATHS
+from logit_server.at_once import Answer, AtOnce, Body, Shortcut, header_lines
 from logit_server.errors import REQUEST_ID_KEY, respond_to
 from logit_server.hosts import Hosts
 from logit_server.page_headers import ON_ALL, Header, page_headers
-from logit_server.request_ids import request_id_of
+from logit_server.request_ids import new_request_id, request_id_of, sane_request_id
 from logit_server.served_caches import Catalog
 from logit_server.state import CATALOG_KEY, HEAD_KEY, SCOPE_KEY, State
 from logit_server.wire import check_no_key_twice
@@ -34,7 +35,7 @@ class Envelope:
     but the frameworks between take 45 µs of a request that needs 55 (2 cores of an AMD EPYC, 2026-11-22).
     """
 
-    def __init__(self, app: ASGIApp, state: State, shortcuts: Mapping[tuple[str, str], ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, state: State, shortcuts: Mapping[tuple[str, str], Shortcut]) -> None:
         self.app = app
         self._state = state
         self._shortcuts = shortcuts
@@ -54,15 +55,7 @@ class Envelope:
         send = _stamping(scope, send, stamps)
         self._admission.enter()
         try:
-            self._hosts.check(scope)
-            scope[CATALOG_KEY] = catalog = self._state.access.check(scope, self._state.catalog)
-            is_known = _stamp_cache(stamps, scope["path"], catalog)
-            if scope["path"] not in HEALTH_PATHS:
-                self._admission.check_room()
-            if b"&" in scope["query_string"]:
-                check_no_key_twice(scope["query_string"])
-            shortcut = self._shortcuts.get((scope["method"], scope["path"])) if is_known else None
-            await (shortcut or self.app)(scope, receive, send)
+            await (self._checked(scope, stamps) or self.app)(scope, receive, send)
         except ClientDisconnect:
             # Nobody is left to answer, and clients that stop or lose patience are no event for the log.
             pass
@@ -70,6 +63,55 @@ class Envelope:
             await self._answer(error, scope, receive, send)
         finally:
             self._admission.leave()
+
+    def at_once(self, scope: Scope) -> AtOnce | None:
+        """What answers all requests with this header at once; None where they go through :meth:`__call__`."""
+        if (scope["method"], scope["path"]) not in self._shortcuts:
+            return None
+        scope[SCOPE_KEY] = self._state
+        stamps: list[Header] = []
+        try:
+            shortcut = self._checked(scope, stamps)
+            find = None if shortcut is None else shortcut.at_once(scope)
+        except Exception:  # noqa: BLE001 - it is met again on the ordinary way, which has a status for it
+            return None
+        return None if find is None else self._stamped(find, scope, stamps)
+
+    def _stamped(self, find: AtOnce, scope: Scope, stamps: list[Header]) -> AtOnce:
+        state, check, catalog, admission = (
+            self._state,
+            self._state.access.check,
+            scope[CATALOG_KEY],
+            self._admission,
+        )
+        given, lines = sane_request_id(scope["headers"]), header_lines((*ON_ALL, *stamps))
+
+        def answer(body: Body) -> Answer | None:
+            try:
+                # Tokens are withdrawn and caches come and go while a connection lasts.
+                if admission.is_full or check(scope, state.catalog) is not catalog:
+                    return None
+                found = find(body)
+            except Exception:  # noqa: BLE001 - as above
+                return None
+            if found is None:
+                return None
+            request_id = given or new_request_id()
+            return Answer(b"%bx-request-id: %b\r\n%b" % (found.lines, request_id, lines), found.body)
+
+        return answer
+
+    def _checked(self, scope: Scope, stamps: list[Header]) -> Shortcut | None:
+        """Check who sends a request, to whom, and whether there is room for it; gives its shortcut."""
+        path: str = scope["path"]
+        self._hosts.check(scope)
+        scope[CATALOG_KEY] = catalog = self._state.access.check(scope, self._state.catalog)
+        is_known = _stamp_cache(stamps, path, catalog)
+        if path not in HEALTH_PATHS:
+            self._admission.check_room()
+        if b"&" in scope["query_string"]:
+            check_no_key_twice(scope["query_string"])
+        return self._shortcuts.get((scope["method"], path)) if is_known else None
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         progress = scope.get(_PROGRESS)

@@ -27,8 +27,10 @@ from cache_builder.format.wire import (
     ROWS,
     WIDE_ROWS,
 )
+from logit_server.at_once import Answer, AtOnce, Body, header_lines
 from logit_server.decoded import CountedRecords, DecodedRecords
 from logit_server.formats import DECODED, Found, encoded
+from logit_server.page_headers import Header
 from logit_server.pages import Pages
 from logit_server.record_request import SCHEMA, is_large, parse_record_request
 from logit_server.routes.documents import BINARY, responses
@@ -103,13 +105,7 @@ class RecordsOf:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise what the error table knows."""
-        header = dict(scope["headers"]).get
-        (view, part), body_is, answer = self._terms(
-            scope["query_string"],
-            header(b"content-type", b""),
-            header(b"content-encoding", b""),
-            header(b"accept", b""),
-        )
+        (view, part), body_is, answer = self._terms_of(scope)
         settings, pages = self._state.settings, self._state.running_pages
         with self._state.admission.waiting_for_client():
             body = await read_body(receive, self._body_limit(body_is))
@@ -138,6 +134,35 @@ class RecordsOf:
                 content = b"".join((prefix_of(counts), content))
         await _send(send, answer, content)
 
+    def at_once(self, scope: Scope) -> AtOnce | None:
+        """What answers rows that are given as numbers, where their bytes are in memory."""
+        (view, part), body_is, answer = self._terms_of(scope)
+        if body_is == JSON or answer in DECODED or not self._served.has_one_position:
+            return None
+        state, served, pages = self._state, self._served, self._state.running_pages
+        limit, max_ids = self._body_limit(body_is), state.settings.max_ids
+
+        def find(body: Body) -> Answer | None:
+            if len(body) > limit:
+                return None
+            records = pages.resident(served, view, parse_rows(body, max_ids, body_is), part)
+            if records is None:
+                return None
+            state.records_served += len(records)
+            content = records.reshape(-1).data
+            return Answer(header_lines(_fields(answer, content)), content)
+
+        return find
+
+    def _terms_of(self, scope: Scope) -> tuple[Selection, str, str]:
+        header = dict(scope["headers"]).get
+        return self._terms(
+            scope["query_string"],
+            header(b"content-type", b""),
+            header(b"content-encoding", b""),
+            header(b"accept", b""),
+        )
+
     def _body_limit(self, body_is: str) -> int:
         """Bytes that a body may have: of raw rows, no more than there may be rows."""
         settings = self._state.settings
@@ -159,13 +184,16 @@ class RecordsOf:
 
 
 async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
-    headers = [
+    await send({"type": "http.response.start", "status": 200, "headers": _fields(media_type, body)})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _fields(media_type: str, body: bytes | memoryview) -> list[Header]:
+    return [
         (b"content-type", media_type.encode()),
         (b"content-length", b"%d" % len(body)),
         (_DIGEST, content_digest(body).encode()),
     ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def gather(
