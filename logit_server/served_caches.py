@@ -18,6 +18,7 @@ from cache_builder.format.objects import CacheObjects
 from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
 from logit_server.public_manifest import public_manifest
+from logit_server.record_json import RecordJson
 from logit_server.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -116,6 +117,11 @@ class ServedCache:
     def block_bytes(self) -> int:
         """Bytes of the largest block."""
         return len(self.blocks.rows(0)) * self.record_bytes
+
+    @cached_property
+    def record_json(self) -> RecordJson:
+        """Writes decoded records."""
+        return RecordJson(self.cache, self.class_names)
 
     @cached_property
     def class_names(self) -> dict[int, str]:
