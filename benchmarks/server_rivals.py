@@ -29,7 +29,7 @@ from matplotlib import pyplot as plt  # after the backend is chosen
 CACHE_ROWS = (50_000, IMAGENET_ROWS)
 REQUEST_ROWS = (256, 4096)
 CONNECTIONS = (1, 8, 64)
-ROUNDS = 9
+ROUNDS = 5
 COUNTS = {"kdcache": 1.0, "bare": 1.0, "flight": 0.25, "zarr": 0.0}
 """Requests of each server in a round, as a share of a cell's; Zarr gets the fewest that there can be."""
 CELL_REQUESTS = {1: 40_000, 256: 2400, 4096: 900}
@@ -162,9 +162,9 @@ def draw(lines: list[list[object]], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def product(cache: Path) -> Iterator[Server]:
-    """``python -m logit_server`` on a free port."""
-    environment = os.environ | {"KDCACHE_CACHES": str(cache), "KDCACHE_PORT": "0"}
+def product(cache: Path, **variables: str) -> Iterator[Server]:
+    """``python -m logit_server`` on a free port, with these variables of the environment."""
+    environment = os.environ | {"KDCACHE_CACHES": str(cache), "KDCACHE_PORT": "0"} | variables
     with subprocess.Popen(
         [sys.executable, "-m", "logit_server"], env=environment, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -90,10 +90,20 @@ async def _running(
 ) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
-        state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
+        pages = state.pages = Pages(PageFolder(folder, state.settings.page_bytes, state.readers))
+        indexes, preload = state.indexes.running(state.catalog), state.preload.running(pages)
         watched, tokens = state.connections.watched(), state.access.tokens.watched()
-        async with state.pages.refreshing(), people.running(), watched, tokens, _stopping_with(parent):
-            yield {CONNECTIONS_KEY: state.connections}
+        with contextlib.closing(state.readers):
+            async with (
+                pages.refreshing(),
+                people.running(),
+                watched,
+                tokens,
+                _stopping_with(parent),
+                indexes,
+                preload,
+            ):
+                yield {CONNECTIONS_KEY: state.connections}
 
 
 @contextlib.asynccontextmanager

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from cache_builder.format import StorageError
 from cache_builder.format.codecs import Part
 from logit_server.page import Page, PageFile, create
+from logit_server.readers import Readers
 from logit_server.served_caches import ServedCache
 from logit_server.storage import read_block
 
@@ -40,8 +41,10 @@ _ORDER = sys.byteorder
 class PageFolder:
     """The page files below one folder, with at most ``budget_bytes`` of records."""
 
-    def __init__(self, folder: Path, budget_bytes: int) -> None:
+    def __init__(self, folder: Path, budget_bytes: int, readers: Readers | None = None) -> None:
+        """``readers``: what reads the blocks; without it, the calling thread."""
         self.folder = folder
+        self._readers = readers
         self._budget_bytes = budget_bytes
 
     def path(self, cache_id: str, view: int, part: Part = Part.WHOLE) -> Path:
@@ -82,7 +85,8 @@ class PageFolder:
                 kept = page.take_range(served.blocks.rows(block))
                 if kept is not None:
                     return kept
-                records = read_block(served, view, block, part)
+                read = read_block if self._readers is None else self._readers.read_block
+                records = read(served, view, block, part)
                 self._keep(page, block, records)
                 return records
 

@@ -12,7 +12,10 @@ from starlette.requests import Request
 from logit_server.access import Access
 from logit_server.admission import Admission
 from logit_server.connections import Connections
+from logit_server.indexes import Indexes
 from logit_server.pages import Pages
+from logit_server.preload import Preload
+from logit_server.readers import Readers
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
 
@@ -40,7 +43,15 @@ class State:
         self.access = Access(self.settings, folder)
         self.admission = Admission(self.settings.max_in_flight)
         self.connections = Connections(self.settings)
+        self.readers = Readers(self.settings.readers)
+        self.indexes = Indexes(self.readers)
+        self.preload = Preload(self.settings, self.catalog)
         self.large_bodies = CapacityLimiter(self.settings.max_large_bodies)
+
+    @property
+    def is_preloaded(self) -> bool:
+        """Whether the pages that were to be loaded at start are there."""
+        return self.preload.is_done
 
     @property
     def running_pages(self) -> Pages:

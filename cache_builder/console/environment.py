@@ -43,6 +43,8 @@ VARIABLES = {
     "KDCACHE_PAGE_BYTES": "server",
     "KDCACHE_PAGE_DIR": "server",
     "KDCACHE_PORT": "server",
+    "KDCACHE_PRELOAD": "server",
+    "KDCACHE_READERS": "server",
     "KDCACHE_READ_S": "server",
     "KDCACHE_TLS_CERT": "server",
     "KDCACHE_TLS_KEY": "server",

@@ -153,7 +153,7 @@ class SampleIds(_Ids):
     def _look_up(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of some ids, -1 for an unknown one."""
         raws = [_encoded(sample_id) for sample_id in ids]
-        hashes, order = self._index
+        hashes, order = self.hash_index
         wanted = np.fromiter(map(xxhash.xxh64_intdigest, raws), np.uint64, len(raws))
         starts = np.searchsorted(hashes, wanted, "left")
         stops = np.searchsorted(hashes, wanted, "right")
@@ -170,7 +170,7 @@ class SampleIds(_Ids):
         hashes.sort()
         if not (hashes[1:] == hashes[:-1]).any():
             return None
-        hashes, order = self._index
+        hashes, order = self.hash_index
         # Rows in the order of their hashes; of equal hashes, by rising row.
         shared = np.flatnonzero(np.isin(hashes, hashes[1:][hashes[1:] == hashes[:-1]]))
         seen: set[bytes] = set()
@@ -208,7 +208,8 @@ class SampleIds(_Ids):
         return np.fromiter(map(xxhash.xxh64_intdigest, self._pieces()), np.uint64, len(self))
 
     @cached_property
-    def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    def hash_index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The hashes of all ids, rising, and the row of each; may be set to what another process made."""
         hashes = self._hashes()
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order

@@ -112,9 +112,11 @@ class RecordsOf:
         rows: NDArray[np.integer[Any]]
         if body_is == JSON:
             limiter = self._state.large_bodies if is_large(body) else None
-            rows = await to_thread.run_sync(
-                _rows_of_json, self._served, body, settings.max_ids, limiter=limiter
-            )
+            wanted = await to_thread.run_sync(_wanted, body, settings.max_ids, limiter=limiter)
+            if isinstance(wanted, list):
+                await self._state.indexes.ready(self._served)
+                wanted = await to_thread.run_sync(self._served.cache.rows_for, wanted, limiter=limiter)
+            rows = wanted
         else:
             rows = parse_rows(body, settings.max_ids, body_is)
         counts = None
@@ -217,11 +219,10 @@ async def gather(
     return await pages.gather(served, view, rows, part)
 
 
-def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
+def _wanted(body: bytes, max_ids: int) -> list[str] | NDArray[np.int64]:
+    """The ids or the rows of a body."""
     wanted = parse_record_request(body, max_ids)
-    if wanted.ids is not None:
-        return served.cache.rows_for(wanted.ids)
-    return np.array(wanted.rows, np.int64)
+    return np.array(wanted.rows, np.int64) if wanted.ids is None else wanted.ids
 
 
 def prefix_of(counts: NDArray[np.int64]) -> bytes:

@@ -82,6 +82,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     stored = served.manifest.codec.kept(served.manifest.classes)
     if top is not None and not 1 <= top <= stored:
         raise RequestError(f"top is {top}: cache {served.name!r} stores 1 to {stored} classes per record")
+    await state_of(request).indexes.ready(served)
     rows = await run_in_threadpool(served.cache.rows_for, [sample_id])
     headers = caching_headers(
         request, served, entity_tag(served.cache_id, "sample", rows[0], view, top or stored)
