@@ -45,6 +45,7 @@ class Asking(asyncio.Protocol):
     """One connection that sends its requests one after another, each when the one before is answered."""
 
     def __init__(self, requests: list[bytes], count: int | None = None) -> None:
+        """``count``: requests in all, after which ``done`` is; None: until the connection is aborted."""
         self._requests = requests
         self._left = count
         self._missing = 0
@@ -60,7 +61,7 @@ class Asking(asyncio.Protocol):
         self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
+        if self._left is not None and not self.done.done():
             self.done.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
     def _ask(self) -> None:

@@ -162,7 +162,7 @@ def draw(lines: list[list[object]], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def product(cache: Path, **variables: str) -> Iterator[Server]:
+def product(cache: Path | str, **variables: str) -> Iterator[Server]:
     """``python -m logit_server`` on a free port, with these variables of the environment."""
     environment = os.environ | {"KDCACHE_CACHES": str(cache), "KDCACHE_PORT": "0"} | variables
     with subprocess.Popen(
