@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.build.batches import live_logits
+from cache_builder.build.kept import KeptMeter
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderedBatch
 from cache_builder.build.running import check_finite, check_held, teacher_failures
@@ -19,11 +20,12 @@ from cache_builder.datasets.orders import OrderTally
 from cache_builder.format.codecs import Fields, Ranked
 from cache_builder.format.layout import Tile
 from cache_builder.format.manifest import Manifest
+from cache_builder.format.statistics import TileStatistics
 from cache_builder.tensors.encode import RecordEncoder
 
 
 class BatchRecorder:
-    """The teacher's records of batches; counts go into ``stats``, :attr:`meter` and :attr:`order`."""
+    """The teacher's records of batches; counts go into ``stats``, :meth:`statistics` and :attr:`order`."""
 
     def __init__(self, plan: Plan, manifest: Manifest, codec: Ranked[Any], stats: BuildStats) -> None:
         self._plan = plan
@@ -31,10 +33,14 @@ class BatchRecorder:
         self._stats = stats
         self._encoder = RecordEncoder(codec).to(plan.forward.device)
         self._unreadable: set[int] = set()
-        self.meter = StatisticsMeter(manifest.classes, plan.forward.device)
-        """The sums of a tile."""
+        self._meter = StatisticsMeter(manifest.classes, plan.forward.device)
+        self._kept = KeptMeter(codec, manifest.data.samples)
         self.order = OrderTally(plan.data_names, manifest.classes, manifest.views.count)
         """Whether another order of the classes suits the teacher better."""
+
+    def statistics(self) -> TileStatistics:
+        """The sums of a tile: of what was recorded since the last call."""
+        return self._meter.take(self._kept.take())
 
     def record(self, batch: RenderedBatch, tile: Tile, shared: Fields | None = None) -> NDArray[np.uint8]:
         """Records uint8 [views, rows, record_bytes] of some rows of a tile, NaN where a row is unreadable.
@@ -48,6 +54,7 @@ class BatchRecorder:
             best = logits.argmax(dim=1).cpu().numpy().reshape(-1, views).T
         records = np.ascontiguousarray(encoded.reshape(len(batch.rows), views, -1).swapaxes(0, 1))
         self._mark_invalid(records, batch, logits)
+        self._kept.add(batch, encoded, logits)
         self._count(best, batch, tile)
         return records
 
@@ -57,7 +64,7 @@ class BatchRecorder:
         labels[:, [error is not None for error in batch.errors]] = INVALID
         found = live_logits(self._plan, tile.view_start, batch)
         for piece, of_piece in zip(found, torch.split(labels.T.flatten(), len(found[0])), strict=True):
-            self.meter.add(piece, of_piece)
+            self._meter.add(piece, of_piece)
         return torch.cat(found)
 
     def _repeated(self, shared: Fields | None, views: int) -> dict[str, Tensor] | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cache_builder.format.codecs.masking import LOWEST
+from cache_builder.format.kept import KeptSums
 from cache_builder.format.statistics import CONFIDENCE_BINS, ENTROPY_BINS, StatisticSums, TileStatistics
 
 NO_LABEL = -1
@@ -65,12 +66,12 @@ class StatisticsMeter:
         ]
         self._sums += torch.cat([column.sum(dim=0) for column in columns])
 
-    def take(self) -> TileStatistics:
-        """The sums since the last call, which are then forgotten."""
+    def take(self, kept: KeptSums | None = None) -> TileStatistics:
+        """The sums since the last call, which are then forgotten; ``kept``: what the records keep."""
         values = torch.split(self._sums.cpu(), list(_WIDTHS.values()))
         sums = {name: _numbers(name, value.tolist()) for name, value in zip(_WIDTHS, values, strict=True)}
         self._sums.zero_()
-        return TileStatistics.sealed(StatisticSums.model_validate(sums))
+        return TileStatistics.sealed(StatisticSums.model_validate({**sums, "kept": kept}))
 
 
 def _numbers(name: str, values: list[float]) -> object:

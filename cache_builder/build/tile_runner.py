@@ -95,7 +95,7 @@ class TileRunner:
             filled += len(batch.rows)
             self._stats.done += len(batch.rows) * height
             self._progress.update(before + self._stats.done, self._stats.describe())
-        return FinishedTile(tile, records, digests, sorted(invalid), self._recorder.meter.take())
+        return FinishedTile(tile, records, digests, sorted(invalid), self._recorder.statistics())
 
     def _write(self, finished: FinishedTile) -> None:
         written = self._writer.write_records(

@@ -12,6 +12,7 @@ from cache_builder.calibration.sketch import Fitted, fit_sketch
 from cache_builder.format.arrays import compressed_size
 from cache_builder.format.codecs import Codec
 from cache_builder.format.codecs.record import Field
+from cache_builder.format.kept import KD_TEMPERATURES
 from cache_builder.format.manifest import RatePoint
 from cache_builder.format.probabilities import softmax
 
@@ -23,7 +24,6 @@ _MOST_VALUES = 2**23
 _CHUNK_ROWS = 4096
 # A student half-way between knowing nothing and the teacher.
 _LEARNED = 0.5
-_KD_TEMPERATURES = (1.0, 4.0)
 _STANDARDISED_TEMPERATURE = 2.0
 _TAIL_FROM, _TAIL_WEIGHT = 10, 2.0
 _ROUNDED = 2.0**-23
@@ -91,7 +91,7 @@ def measured_point(
         gradient_cosine=min(cosines),
         logit_error=_shortened(float(np.sqrt(squared.mean()))),
         lost=_shortened(float(squared.sum()) / held.variance) if held.variance else 0.0,
-        kd_cosines=cosines[: len(_KD_TEMPERATURES)],
+        kd_cosines=cosines[: len(KD_TEMPERATURES)],
     )
 
 
@@ -149,7 +149,7 @@ def gradients(student: NDArray[np.float32], teacher: NDArray[np.float32]) -> tup
     of the whole, or at what lies below the largest. Standardised (Sun et al., 2403.01427): with the student's
     own statistics taken as constants.
     """
-    kd = tuple(softmax(student / np.float32(t)) - softmax(teacher / np.float32(t)) for t in _KD_TEMPERATURES)
+    kd = tuple(softmax(student / np.float32(t)) - softmax(teacher / np.float32(t)) for t in KD_TEMPERATURES)
     z, t = np.float32(_STANDARDISED_TEMPERATURE), teacher
     standardised = softmax(_standard(student) * z) - softmax(_standard(t) * z)
     return (*kd, standardised, student - teacher, _tail_gradient(student, teacher))

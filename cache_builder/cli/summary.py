@@ -7,6 +7,7 @@ from shlex import quote
 
 from cache_builder.build.finished import BuildResult
 from cache_builder.build.settings import BuildSettings
+from cache_builder.console.as_built import as_built_facts, as_built_warnings
 from cache_builder.console.fidelity import fidelity_facts, fidelity_warnings
 from cache_builder.look.inspect import (
     cache_size,
@@ -53,7 +54,8 @@ def _contents(settings: BuildSettings, result: BuildResult) -> list[str]:
     ]
     if said := over_budget(manifest, size, settings.bytes_per_view):
         lines.append(f"size: {said}")
-    facts = fidelity_facts(manifest) | class_facts(manifest, result.names.own)
+    facts = fidelity_facts(manifest) | as_built_facts(manifest, result.statistics)
+    facts |= class_facts(manifest, result.names.own)
     return lines + [f"{name}: {said}" for name, said in facts.items()]
 
 
@@ -61,7 +63,7 @@ def _warnings(result: BuildResult) -> list[str]:
     """What may surprise: another order of classes, what compression loses, unreadable samples, clipping."""
     manifest, stats = result.manifest, result.stats
     lines = [] if result.order is None else [result.order.warning(manifest.data.spec)]
-    lines += fidelity_warnings(manifest)
+    lines += [*fidelity_warnings(manifest), *as_built_warnings(manifest, result.statistics)]
     if manifest.invalid_rows:
         lines.append(f"{len(manifest.invalid_rows)} unreadable samples are marked invalid")
     if stats.clipped > _CLIPPED_WORTH_TELLING * stats.done:

@@ -74,18 +74,19 @@ def fidelity_warnings(manifest: Manifest) -> list[str]:
     asked, warnings = _limit(manifest), []
     if asked is not None and point.lost is not None and point.lost > (1 + _NOISE) * asked:
         warnings.append(
-            f"WARNING: the record loses {_share(point.lost)} of the logits' variance, more than "
+            f"WARNING: the record loses {share_in_words(point.lost)} of the logits' variance, more than "
             f"{limit_in_words(manifest.requested.codec)} allows: {_how_to_keep(manifest, asked)}"
         )
     if point.kd_cosines is not None and point.kd_cosines[1] < BLURRED:
         warnings.append(
             "WARNING: losses above T = 1 see a blurred teacher (gradient cosine "
-            f"{_cosine(point.kd_cosines[1])} at T = 4, where 1 is the live teacher): {way_out(manifest)}"
+            f"{cosine_in_words(point.kd_cosines[1])} at T = 4, where 1 is the live teacher): "
+            f"{way_out(manifest)}"
         )
     elif point.kd_cosines is None and point.gradient_cosine < BLURRED:
         warnings.append(
             "WARNING: some losses see a blurred teacher (the worst of a few has gradient cosine "
-            f"{_cosine(point.gradient_cosine)}, where 1 is the live teacher): {way_out(manifest)}"
+            f"{cosine_in_words(point.gradient_cosine)}, where 1 is the live teacher): {way_out(manifest)}"
         )
     return warnings
 
@@ -111,7 +112,7 @@ def way_out(manifest: Manifest, measure: Callable[[RatePoint], float] = at_tempe
         if measure(row) >= BLURRED:
             return (
                 f"build again with {_option(manifest, row)}, {row.bytes_per_view:.1f} bytes a view with "
-                f"gradient cosine {_cosine(measure(row))}"
+                f"gradient cosine {cosine_in_words(measure(row))}"
             )
     point = chosen_point(manifest)
     if manifest.codec.name == "class-sketch" and point is not None:
@@ -121,7 +122,7 @@ def way_out(manifest: Manifest, measure: Callable[[RatePoint], float] = at_tempe
     least = min((row.lost for row in _reachable(manifest) if row.lost), default=point.lost)
     if least >= point.lost:
         return f"build again {_more(manifest)}"
-    return f"build again with a smaller --lose, such as {_rounded_up(least / 2):g}"
+    return f"build again with a smaller --lose, such as {rounded_up(least / 2):g}"
 
 
 def _limit(manifest: Manifest) -> float | None:
@@ -136,7 +137,7 @@ def _reachable(manifest: Manifest) -> list[RatePoint]:
     asked = _limit(manifest)
     if asked is None or manifest.codec.name != "joint-sketch":
         return rows
-    return [row for row in rows if not row.lost or _rounded_up(row.lost) < asked]
+    return [row for row in rows if not row.lost or rounded_up(row.lost) < asked]
 
 
 def _how_to_keep(manifest: Manifest, asked: float) -> str:
@@ -203,17 +204,17 @@ def calibrated_views(manifest: Manifest) -> int:
 
 
 def _lost_in_words(manifest: Manifest, lost: float) -> str:
-    return f"{_share(lost)} of the variance of the teacher's logits, on {measured_views(manifest)}"
+    return f"{share_in_words(lost)} of the variance of the teacher's logits, on {measured_views(manifest)}"
 
 
 def _losses_in_words(point: RatePoint) -> str:
-    worst = f"the worst of a few losses has {_cosine(point.gradient_cosine)}"
+    worst = f"the worst of a few losses has {cosine_in_words(point.gradient_cosine)}"
     if point.kd_cosines is None:
         return f"{worst} as gradient cosine (1 is the live teacher)"
     at_1, at_4 = point.kd_cosines
     return (
-        f"at T = 1 they see {_seen(at_1)} (gradient cosine {_cosine(at_1)}, where 1 is the live teacher), "
-        f"at T = 4 {_seen(at_4)} ({_cosine(at_4)}); {worst}"
+        f"at T = 1 they see {_seen(at_1)} (gradient cosine {cosine_in_words(at_1)}, where 1 is the live "
+        f"teacher), at T = 4 {_seen(at_4)} ({cosine_in_words(at_4)}); {worst}"
     )
 
 
@@ -230,11 +231,11 @@ def _larger_in_words(manifest: Manifest, row: RatePoint) -> str:
     assert point is not None
     total = row.bytes_per_view * manifest.data.samples * manifest.views.count
     total += _BASIS_ENTRY * row.tail_rank * manifest.classes
-    gives = [] if row.lost is None else [f"lose {_share(row.lost)}"]
+    gives = [] if row.lost is None else [f"lose {share_in_words(row.lost)}"]
     gives.append(
-        f"have gradient cosine {_cosine(row.gradient_cosine)} for the worst loss"
+        f"have gradient cosine {cosine_in_words(row.gradient_cosine)} for the worst loss"
         if row.kd_cosines is None
-        else f"have gradient cosine {_cosine(row.kd_cosines[1])} at T = 4"
+        else f"have gradient cosine {cosine_in_words(row.kd_cosines[1])} at T = 4"
     )
     size = f"about {megabytes(total)} with the basis for this data set"
     return (
@@ -255,11 +256,11 @@ def _option(manifest: Manifest, row: RatePoint) -> str:
     """The option of ``kdcache build`` that gives this row, or one that is no worse."""
     if row.lost and manifest.codec.name == "joint-sketch":
         is_fewer = manifest.requested.codec.top_k is not None or row.top_k < FEW
-        return f"--lose {_rounded_up(row.lost):g}" + (f" --top-k {row.top_k}" if is_fewer else "")
+        return f"--lose {rounded_up(row.lost):g}" + (f" --top-k {row.top_k}" if is_fewer else "")
     return f"--bytes-per-view {math.ceil(row.bytes_per_view)}"
 
 
-def _rounded_up(value: float) -> float:
+def rounded_up(value: float) -> float:
     """To two significant digits, so that what is built by it is found within the limit."""
     digits = 1 - math.floor(math.log10(value))
     # What a float cannot hold exactly must not count as a step further.
@@ -270,9 +271,11 @@ def _loss_of(row: RatePoint) -> float:
     return 1 - row.gradient_cosine if row.lost is None else row.lost
 
 
-def _share(lost: float) -> str:
+def share_in_words(lost: float) -> str:
+    """Of the variance, as people read it."""
     return f"{100 * lost:.2g} %"
 
 
-def _cosine(value: float) -> str:
+def cosine_in_words(value: float) -> str:
+    """Of two gradients, as people read it."""
     return f"{value:.4f}"

@@ -14,6 +14,7 @@ from cache_builder.build.parts import copy_begun
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import check_samples, check_teacher, reopened
 from cache_builder.build.tile_runner import TileRunner
+from cache_builder.console.as_built import kept_in_words
 from cache_builder.console.fidelity import CALIBRATED_VIEWS, calibrated_views, chosen_point
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildProgress, Progress
@@ -24,6 +25,7 @@ from cache_builder.exchange.settings import ExtendSettings
 from cache_builder.exchange.tiles import copy_tile
 from cache_builder.format.codecs import Fields
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.kept import kept_figures
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.locks.lock import Hold, claimed
@@ -43,19 +45,22 @@ def run_extend(settings: ExtendSettings) -> None:
     with BuildProgress(console) as progress:
         manifest = extend(settings, progress)
     said = f"{settings.cache}: {manifest.views.count} views; cache_id {manifest.cache_id}"
-    for line in (said, *_not_measured(manifest)):
+    for line in (said, *_not_calibrated(manifest, settings.cache)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def _not_measured(manifest: Manifest) -> list[str]:
-    """What to say of a record's figures, which stay those of the views that there were before."""
+def _not_calibrated(manifest: Manifest, location: str) -> list[str]:
+    """What to say of views that were added: calibration's figures stay those of the views before."""
     known = calibrated_views(manifest)
     if chosen_point(manifest) is None or known == manifest.views.count:
         return []
-    return [
-        f"what a record loses was measured when the cache had {known} views: those that were added since "
-        "were not part of that measurement, and may lose more"
-    ]
+    cache = open_cache(location)
+    commits = [cache.commits[tile.key].statistics for tile in cache.tiles if tile.views.stop > known]
+    kept = kept_figures(statistics.kept for statistics in commits if statistics is not None)
+    said = f"the record was calibrated when the cache had {known} views; "
+    if kept is None:
+        return [said + "what it loses of those that were added was not measured, and may be more"]
+    return [said + f"of those that were added: {kept_in_words(kept)}"]
 
 
 def extend(settings: ExtendSettings, progress: Progress) -> Manifest:

@@ -13,9 +13,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from cache_builder.format.frozen import Frozen
+from cache_builder.format.kept import KeptSums, RecordKept, kept_figures
 from cache_builder.format.manifest import canonical_json
 
 CONFIDENCE_BINS = 15
@@ -51,6 +59,13 @@ class StatisticSums(Frozen):
         tuple[NonNegativeInt, ...], Field(min_length=ENTROPY_BINS, max_length=ENTROPY_BINS)
     ]
     """All records by entropy: bin m of 20 holds [(m - 1) / 20, m / 20) of log C, the last one its end too."""
+    kept: KeptSums | None = None
+    """What some of the records keep. The JSON has this key only where records were looked at."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = serialize(self)
+        return {key: value for key, value in body.items() if key != "kept" or value is not None}
 
 
 class TileStatistics(StatisticSums):
@@ -102,6 +117,8 @@ class TeacherStatistics:
     """log C, the entropy of a teacher that knows nothing: the right end of the histogram."""
     entropy_histogram: tuple[int, ...]
     """Records in 20 equal-width bins of entropy from 0 to ``entropy_limit``."""
+    kept: RecordKept | None = None
+    """What the records keep of these logits; None where every logit is stored, or the build did not look."""
 
     @property
     def is_guessing(self) -> bool:
@@ -133,6 +150,7 @@ def figures(tiles: Iterable[StatisticSums], classes: int) -> TeacherStatistics |
         entropy=share("entropy", records) or 0.0,
         entropy_limit=math.log(classes),
         entropy_histogram=tuple(map(sum, zip(*(tile.entropy_records for tile in every), strict=True))),
+        kept=kept_figures(tile.kept for tile in every),
     )
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cache_builder.calibration.rate_distortion import rate_table
+from cache_builder.console.as_built import as_built_facts, as_built_warnings
 from cache_builder.console.dotted import is_dotted
 from cache_builder.console.fidelity import fidelity_facts, fidelity_warnings, measured_views, megabytes
 from cache_builder.datasets.orders import BetterOrder, OrderTally
@@ -90,12 +91,17 @@ class Description:
     order: BetterOrder | None = None
     """Another order of the classes under which the teacher is right on far more stored views."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know before training from the cache."""
+        return [*fidelity_warnings(self.manifest), *as_built_warnings(self.manifest, self.statistics)]
+
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
         body = asdict(self) | {"manifest": self.manifest.model_dump(mode="json")}
         body |= {
-            "fidelity": fidelity_facts(self.manifest),
-            "warnings": fidelity_warnings(self.manifest),
+            "fidelity": fidelity_facts(self.manifest) | as_built_facts(self.manifest, self.statistics),
+            "warnings": self.warnings,
         }
         if self.sample is not None:
             body["sample"] = self.sample.as_json(self.manifest.positions.kind == "one")
@@ -267,10 +273,11 @@ def _facts(description: Description) -> dict[str, str]:
         "record": record_in_words(manifest),
         "size": size_in_words(size, manifest),
         **fidelity_facts(manifest),
+        **as_built_facts(manifest, description.statistics),
     }
     if said := over_budget(manifest, size):
         facts["size"] += f", {said}"
-    if warnings := fidelity_warnings(manifest):
+    if warnings := description.warnings:
         facts["faithful"] = "\n".join(warnings)
     if manifest.invalid_rows:
         facts["invalid"] = f"{len(manifest.invalid_rows)} unreadable samples"

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from cache_builder.console.as_built import as_built_facts, as_built_warnings
 from cache_builder.console.fidelity import fidelity_facts, fidelity_warnings
 from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.wire import cache_path
@@ -52,7 +53,9 @@ class Overview:
 def overview(served: ServedCache, base: str) -> Overview:
     """What is known of a cache. ``base``: the URL by which the reader reached the server."""
     manifest = served.manifest
-    facts = fidelity_facts(manifest)
+    statistics = served.cache.statistics()
+    facts = fidelity_facts(manifest) | as_built_facts(manifest, statistics)
+    warnings = [*fidelity_warnings(manifest), *as_built_warnings(manifest, statistics)]
     return Overview(
         served=served,
         teacher=manifest.teacher.spec,
@@ -63,8 +66,8 @@ def overview(served: ServedCache, base: str) -> Overview:
         lost=facts.get("lost", _UNMEASURED),
         losses=facts.get("losses", ""),
         facts=facts,
-        warnings=[warning.removeprefix("WARNING: ") for warning in fidelity_warnings(manifest)],
-        statistics=served.cache.statistics(),
+        warnings=[warning.removeprefix("WARNING: ") for warning in warnings],
+        statistics=statistics,
         command=train_command(served, base),
     )
 

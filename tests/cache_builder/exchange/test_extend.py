@@ -342,7 +342,9 @@ def test_what_was_measured_is_said_to_be_of_the_views_before(
     cache = built(tmp_path / "c.zarr", photos, views=2)
     for views in (3, 4):
         run_extend(ExtendSettings(cache=str(cache), views=views, device="cpu", workers=0))
-        assert "measured when the cache had 2 views: those that were added since" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "calibrated when the cache had 2 views; of those that were added: " in said
+        assert " of the variance lost on " in said
     manifest = open_cache(cache).manifest
     assert measured_views(manifest) == "the views that it was fitted to, the first 2 of 4"
 
