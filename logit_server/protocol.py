@@ -94,6 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
         # Another application around ours has no such method: it is to see every request.
         self._at_once = None if self.access_log else getattr(self.app, "at_once", None)
         self._answer: AtOnce | None = None
+        self._may_hold = False
         self._held: tuple[RequestResponseCycle, Any] | None = None
         self._answered_now = 0
         self._last: _Answered | None = None
@@ -163,6 +164,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.pipeline:
             self.flow.resume_reading()
         self._parse(rest)
+        if self._held is not None:
+            self._start_held()
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -228,7 +231,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 "try again in a second"
             )
         self._all.works(self)
+        self._may_hold = self._has_body and self._at_once is not None
         super().on_headers_complete()
+        self._may_hold = False
         # A client that waits for "100 Continue" and gets a final answer may or may not send its body:
         # what comes next could not be told apart.
         if self._is_surplus or self.expect_100_continue:
@@ -270,7 +275,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Start the application, or hold the request until its body has come, which may be at once."""
-        if self._at_once is not None and self._phase == "header" and self._has_body:
+        if self._may_hold:  # not one that waited for the answer before it: its body may be there already
             self._held = cycle, app
         else:
             super()._start_asgi_task(cycle, functools.partial(self._run, cycle, app))

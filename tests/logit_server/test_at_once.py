@@ -180,3 +180,17 @@ def running(app: ASGIApp, settings: Settings) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def test_a_request_waits_for_no_later_one_that_is_incomplete(connection: Client, cache: Cache) -> None:
+    page, head = cache.read_page(1), post([1])[:-8]
+    json_body = b'{"rows": [5, 6]}'
+    slow = ROWS_HEAD.replace(b"/records", b"/records?view=1").replace(b"vnd.kdcache.rows", b"json")
+    slow += b"Accept: application/vnd.kdcache.records\r\nContent-Length: %d\r\n\r\n" % len(json_body)
+    for _ in range(3):
+        # The first takes a thread; the second waits for it; of the third, there is a part of the header.
+        connection.sendall(slow + json_body + post([7]) + head)
+        assert answer(connection)[1] == page[[5, 6]].tobytes()
+        assert answer(connection)[1] == page[[7]].tobytes()
+        connection.sendall(post([1])[-8:])
+        assert answer(connection)[1] == page[[1]].tobytes()
