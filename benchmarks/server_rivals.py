@@ -141,13 +141,12 @@ def draw(lines: list[list[object]], path: Path) -> None:
     figure, axes = plt.subplots(2, len(grounds), figsize=(4 * len(grounds), 7), squeeze=False)
     for column, (rows, ids) in enumerate(grounds):
         cell = [line for line in lines if line[0] == rows and line[1] == ids]
-        names = list(dict.fromkeys(line[3] for line in cell))
-        for place, name in enumerate(names):
+        for place, name in enumerate(COUNTS):
             of = [line for line in cell if line[3] == name]
-            at = np.arange(len(of)) + 0.2 * (place - len(names) / 2)
-            axes[0][column].bar(at, [line[4] for line in of], 0.18, label=str(name))
+            at, color = np.arange(len(of)) + 0.2 * (place - 1.5), f"C{place}"
+            axes[0][column].bar(at, [line[4] for line in of], 0.18, label=name, color=color)
             middle, high = np.array([line[8] for line in of]), np.array([line[9] for line in of])
-            axes[1][column].bar(at, middle, 0.18, yerr=[middle * 0, high - middle], capsize=2)
+            axes[1][column].bar(at, middle, 0.18, yerr=[middle * 0, high - middle], capsize=2, color=color)
         axes[0][column].set_title(f"{ids:,} of {rows:,} rows")
         for axis in (axes[0][column], axes[1][column]):
             axis.set_yscale("log")
@@ -155,8 +154,8 @@ def draw(lines: list[list[object]], path: Path) -> None:
         axes[1][column].set_xlabel("connections")
     axes[0][0].set_ylabel("processor time of a request, µs")
     axes[1][0].set_ylabel("latency, ms: p50, bar to p99")
-    axes[0][0].legend()
-    figure.tight_layout()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=len(COUNTS))
+    figure.tight_layout(rect=(0, 0, 1, 0.95))
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
