@@ -19,10 +19,12 @@ VIEWS = 8
 CACHES = 100
 
 COLUMNS = [
-    "caches", "rows", "views", "step", "seconds since the start", "worker MiB", "with its processes MiB",
+    "caches", "rows", "views", "step", "seconds", "processor s of the worker", "worker MiB",
+    "with its processes MiB",
 ]  # fmt: skip
 NOTES = """
-Resident memory counts what is shared with other processes too: libraries, and the records of mapped pages.
+Since the start; other work shares the two cores, so the processor's seconds tell more. Resident memory counts
+what is shared with other processes too: libraries, and the records of mapped pages.
 "Listening": the port is open and the URLs are printed; "by id": the first request for a record by its id,
 which waits for the index of the ids of its cache.
 """
@@ -56,12 +58,12 @@ def _started(paths: list[Path], name: str, sample_id: str, what: list[object]) -
     begun = time.perf_counter()
     with product(caches) as server:
         url = f"{server.base}/v1/caches/{name}/records"
-        yield [*what, "listening", time.perf_counter() - begun, *memory(server.pid)]
+        yield [*what, "listening", time.perf_counter() - begun, server.processor_s(), *memory(server.pid)]
         with httpx2.Client(timeout=600) as client:
             client.get(f"{server.base}/healthz").raise_for_status()
-            yield [*what, "answering", time.perf_counter() - begun, *memory(server.pid)]
+            yield [*what, "answering", time.perf_counter() - begun, server.processor_s(), *memory(server.pid)]
             client.post(url, json={"ids": [sample_id]}).raise_for_status()
-            yield [*what, "by id", time.perf_counter() - begun, *memory(server.pid)]
+            yield [*what, "by id", time.perf_counter() - begun, server.processor_s(), *memory(server.pid)]
 
 
 def memory(pid: int) -> tuple[float, float]:
