@@ -20,8 +20,8 @@ from cache_builder.format.wire import ROWS as ROWS_TYPE
 
 ROWS, VIEWS = 200_000, 4
 RECORD_BYTES = 77
-ROUNDS = 5
-REQUESTS = 1500
+ROUNDS = 3
+REQUESTS = 1000
 READERS = (0, 2)
 
 COLUMNS = [
