@@ -93,17 +93,10 @@ async def _running(
         pages = state.pages = Pages(PageFolder(folder, state.settings.page_bytes, state.readers))
         indexes, preload = state.indexes.running(state.catalog), state.preload.running(pages)
         watched, tokens = state.connections.watched(), state.access.tokens.watched()
-        with contextlib.closing(state.readers):
-            async with (
-                pages.refreshing(),
-                people.running(),
-                watched,
-                tokens,
-                _stopping_with(parent),
-                indexes,
-                preload,
-            ):
-                yield {CONNECTIONS_KEY: state.connections}
+        async with pages.refreshing(), people.running(), watched, tokens, indexes, preload:
+            async with _stopping_with(parent):
+                with contextlib.closing(state.readers):
+                    yield {CONNECTIONS_KEY: state.connections}
 
 
 @contextlib.asynccontextmanager

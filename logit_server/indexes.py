@@ -47,7 +47,7 @@ class Indexes:
         try:
             yield
         finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.shutdown(cancel_futures=True)
 
 
 def _is_there(served: ServedCache) -> bool:

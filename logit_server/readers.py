@@ -39,6 +39,7 @@ class Readers:
     def __init__(self, count: int) -> None:
         self._places = threading.Semaphore(count) if count else None
         self._idle: list[_Reader] = []
+        self._busy: list[_Reader] = []
         self._is_closed = False
 
     def read_block(
@@ -69,13 +70,19 @@ class Readers:
         with self._places:
             try:
                 reader = self._idle.pop() if self._idle else _Reader()
-                head, found = reader.ask(wanted)
+                self._busy.append(reader)
+                try:
+                    head, found = reader.ask(wanted)
+                finally:
+                    self._busy.remove(reader)
             except (OSError, ValueError) as error:
                 # It was killed, or none can be started: slower, but no request fails for it.
                 if not self._is_closed:
                     logger.warning("a process that reads pages ended (%s): the worker reads itself", error)
                 return None
             self._idle.append(reader)
+            if self._is_closed:
+                self.close()
         if "error" not in head:
             return found
         if (kind := _ERRORS.get(head["error"])) is None:
@@ -83,8 +90,10 @@ class Readers:
         raise kind(head["message"]) from (KDCacheError(head["cause"]) if head["cause"] else None)
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; threads that wait for them go on."""
         self._is_closed = True
+        for reader in list(self._busy):
+            reader.kill()
         while self._idle:
             self._idle.pop().end()
 
@@ -126,9 +135,13 @@ class _Reader:
         return array
 
     def end(self) -> None:
-        """End the process."""
+        """End the process and let go of it."""
         self._lines.close()
         self._socket.close()
+        self.kill()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """End the process; who waits for its answer gets an error and calls :meth:`end`."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        self._process.wait()

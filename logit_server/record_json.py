@@ -42,8 +42,7 @@ class RecordJson:
     ) -> bytes:
         """Records uint8 [n, record_bytes], those of ``rows`` [n] in ``view``, with ``between`` between them.
 
-        Each is what :class:`DecodedRecord` says, with at most ``top`` of its classes. Numbers are the
-        shortest that name the same 32 bits.
+        Each is what :class:`DecodedRecord` says, with at most ``top`` of its classes.
         """
         if not len(rows):
             return b""
@@ -98,6 +97,7 @@ def _woven(columns: list[_Column], count: int) -> list[bytes]:
 
 
 def _numbers(column: NDArray[Any]) -> list[bytes]:
-    """Each number of a column [n] as JSON."""
-    written = orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)
+    """Each number of a column [n] as JSON, with all digits of its 64 bits: clients compare exactly."""
+    wide = np.ascontiguousarray(column, np.float64 if column.dtype.kind == "f" else None)
+    written = orjson.dumps(wide, option=orjson.OPT_SERIALIZE_NUMPY)
     return written[1:-1].split(b",")

@@ -143,7 +143,7 @@ print(sorted(name for name in builder if not name.startswith("cache_builder.form
 """
 
 
-SERVER_CONSOLE = ("environment", "fidelity", "limits", "one_by_one", "options")
+SERVER_CONSOLE = ("as_built", "environment", "fidelity", "limits", "one_by_one", "options")
 
 
 def test_the_server_loads_no_torch_and_of_the_builder_only_format_and_console() -> None:
