@@ -93,10 +93,10 @@ async def _running(
         pages = state.pages = Pages(PageFolder(folder, state.settings.page_bytes, state.readers))
         indexes, preload = state.indexes.running(state.catalog), state.preload.running(pages)
         watched, tokens = state.connections.watched(), state.access.tokens.watched()
-        async with pages.refreshing(), people.running(), watched, tokens, indexes, preload:
-            async with _stopping_with(parent):
-                with contextlib.closing(state.readers):
-                    yield {CONNECTIONS_KEY: state.connections}
+        stopping = _stopping_with(parent)
+        async with pages.refreshing(), people.running(), watched, tokens, stopping, indexes, preload:
+            with contextlib.closing(state.readers):  # first, so that nobody waits for a block any more
+                yield {CONNECTIONS_KEY: state.connections}
 
 
 @contextlib.asynccontextmanager
