@@ -12,7 +12,6 @@ import http.client
 import itertools
 import multiprocessing
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import httpx2
 import numpy as np
@@ -32,6 +30,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from benchmarks.caches import IMAGENET_ROWS, write_large_cache
+from benchmarks.http_load import Asking, request_bytes
 from benchmarks.report import alternate, write_results
 from cache_builder.format.wire import RECORDS, ROW_TYPES, ROWS
 from logit_server.run import base_url, bound, server_config
@@ -44,8 +43,6 @@ ROUNDS = 25
 SECONDS = 0.25
 CONNECTIONS = 4
 REQUESTS = 64
-
-_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 Client = Callable[[str, list[bytes]], float]
 """Sends the bodies to a URL again and again; gives answers per second."""
@@ -132,53 +129,6 @@ def random_rows(rows: int, ids: int) -> list[bytes]:
     return [body.astype(ROW_TYPES[ROWS]).tobytes() for body in drawn]
 
 
-def request_bytes(url: str, body: bytes) -> bytes:
-    """A whole HTTP request, ready to be sent."""
-    split = urllib.parse.urlsplit(url)
-    head = (
-        f"POST {split.path}?{split.query} HTTP/1.1\r\nhost: {split.netloc}\r\naccept: {RECORDS}\r\n"
-        f"content-type: {ROWS}\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-class _Asking(asyncio.Protocol):
-    """One connection that sends its requests one after another until it is told to stop."""
-
-    def __init__(self, requests: list[bytes]) -> None:
-        self._requests = requests
-        self._missing = 0
-        self._head = b""
-        self.answers = 0
-        self.status = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._ask()
-
-    def _ask(self) -> None:
-        self._transport.write(self._requests[self.answers % len(self._requests)])
-
-    def data_received(self, data: bytes) -> None:
-        if not self._missing:
-            data = self._after_head(self._head + data)
-        self._missing -= len(data)
-        if not self._missing and not self._head:
-            self.answers += 1
-            self._ask()
-
-    def _after_head(self, data: bytes) -> bytes:
-        head, end, body = data.partition(b"\r\n\r\n")
-        if not end:
-            self._head = data
-            return b""
-        length = _LENGTH.search(head)
-        assert length is not None, head
-        self._head, self.status = b"", head[9:12]
-        self._missing = int(length[1])
-        return body
-
-
 def minimal(url: str, bodies: list[bytes]) -> float:
     """Answers per second of ``CONNECTIONS`` connections, each of which waits for its answer."""
     requests = [request_bytes(url, body) for body in bodies]
@@ -189,7 +139,7 @@ async def _answers_per_second(url: str, requests: list[bytes]) -> float:
     split = urllib.parse.urlsplit(url)
     loop = asyncio.get_running_loop()
     pairs = [
-        await loop.create_connection(lambda: _Asking(requests), split.hostname or "", split.port or 0)
+        await loop.create_connection(lambda: Asking(requests), split.hostname or "", split.port or 0)
         for _ in range(CONNECTIONS)
     ]
     await asyncio.sleep(SECONDS / 10)  # warm-up

@@ -52,6 +52,11 @@ class Admission:
             "in_flight",
         )
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another request."""
+        return self._in_work >= self._limit
+
     def check_room(self) -> None:
         """Raise :class:`OverloadedError` where more requests are in work than the limit allows."""
         problem = self.problem()

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.at_once import Shortcut
 from logit_server.board import Board
 from logit_server.compression import Compressed
 from logit_server.connections import CONNECTIONS_KEY
@@ -91,7 +92,7 @@ def create_app(
     api.state.web = Web(state)
     api.state.reloads = Reloads(state, reread or (lambda: settings))
     api.mount(STATIC, PackageFiles())
-    shortcuts: dict[tuple[str, str], ASGIApp] = {}
+    shortcuts: dict[tuple[str, str], Shortcut] = {}
 
     def take(catalog: Catalog) -> None:
         shortcuts.clear()
@@ -104,7 +105,7 @@ def create_app(
 
     take(state.catalog)
     state.catch_up = catch_up
-    state.takers += [take, api.state.web.take]
+    state.takers += [take, api.state.web.take, state.indexes.begin]
     return with_cors(Envelope(Compressed(Tagged(api)), state, shortcuts), settings.cors_origins)
 
 
@@ -120,12 +121,14 @@ async def _running(
 ) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
-        state.pages = Pages(PageFolder(folder, state.settings.page_bytes, state.page_watch))
+        pages = state.pages = Pages(
+            PageFolder(folder, state.settings.page_bytes, state.readers, state.page_watch)
+        )
         state.roster = Roster(folder)
         state.roster.write(state.shelf)
         async with contextlib.AsyncExitStack() as stack:
             for context in (
-                state.pages.refreshing(),
+                pages.refreshing(),
                 people.running(),
                 state.connections.watched(),
                 state.access.tokens.watched(),
@@ -133,6 +136,9 @@ async def _running(
                 reloads.running(Wishes(folder)),
                 contextlib.nullcontext() if pulse is None else pulse.beating(),
                 state.publishing(),
+                state.indexes.running(state.catalog),
+                state.preload.running(pages),
             ):
                 await stack.enter_async_context(context)
-            yield {CONNECTIONS_KEY: state.connections}
+            with contextlib.closing(state.readers):  # first, so that nobody waits for a block any more
+                yield {CONNECTIONS_KEY: state.connections}

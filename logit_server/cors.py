@@ -7,9 +7,11 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from cache_builder.format.wire import DIGEST_HEADER, ID_HEADER
+from logit_server.at_once import AtOnce
+from logit_server.envelope import Envelope
 from logit_server.errors import OriginError
 from logit_server.page_headers import ON_ALL
 from logit_server.problems import problem_response
@@ -21,6 +23,13 @@ _SHOWN = (ID_HEADER, DIGEST_HEADER, "ETag", "Retry-After", "X-Request-Id")
 
 class Cors(CORSMiddleware):
     """Answers browsers that ask in advance, without a token: they never send one with that question."""
+
+    def at_once(self, scope: Scope) -> AtOnce | None:
+        """As :meth:`Envelope.at_once`, of requests that no web page sends."""
+        if any(key == b"origin" for key, _ in scope["headers"]):
+            return None
+        inner: Envelope = self.app  # type: ignore[assignment]
+        return inner.at_once(scope)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """The answer to such a question."""
@@ -36,7 +45,7 @@ class Cors(CORSMiddleware):
         return response
 
 
-def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+def with_cors(app: Envelope, origins: tuple[str, ...]) -> ASGIApp:
     """The application, open to web pages of these origins; itself where there are none."""
     if not origins:
         return app

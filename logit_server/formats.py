@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from cache_builder.format import ConfigError
 from cache_builder.format.wire import ARROW, JSON, NDJSON
-from logit_server.decoded import decode_records, json_of
+from logit_server.decoded import json_of
 from logit_server.errors import NotAcceptableError
 from logit_server.served_caches import ServedCache
 
@@ -49,8 +48,7 @@ def encoded(media_type: str, found: Found, counts: NDArray[np.int64] | None = No
     Raises :class:`NotAcceptableError` where a package for it is not installed.
     """
     if media_type == JSON:
-        decoded = decode_records(found.served, found.view, found.rows, found.records)
-        return json_of(found.served, decoded, counts)
+        return json_of(found.served, found.view, found.rows, found.records, counts)
     writer = _WRITERS[media_type](found.served)
     parts = (writer.piece(found.part(start)) for start in range(0, len(found.rows), _AT_ONCE))
     return b"".join((*parts, writer.end()))
@@ -91,8 +89,8 @@ class _Lines:
         pass
 
     def piece(self, found: Found) -> bytes:
-        decoded = decode_records(found.served, found.view, found.rows, found.records)
-        return b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in decoded)
+        write = found.served.record_json.written
+        return write(found.view, found.rows, found.records, between=b"\n") + b"\n" * bool(len(found.rows))
 
     def end(self) -> bytes:
         return b""
@@ -112,7 +110,7 @@ class _Batches:
 
     def piece(self, found: Found) -> bytes:
         cache = found.served.cache
-        ids, labels = [cache.ids[row] for row in found.rows.tolist()], cache.labels[found.rows]
+        ids, labels = cache.ids.at(found.rows), cache.labels[found.rows]
         stored = cache.stored(found.records)
         self._writer.write_batch(self._batch(self._schema, ids, found.view, labels, stored))
         return self._written()

@@ -28,6 +28,7 @@ from cache_builder.format import StorageError
 from cache_builder.format.codecs import Part
 from logit_server.page import Page, PageFile, create
 from logit_server.page_watch import PageWatch
+from logit_server.readers import Readers
 from logit_server.served_caches import ServedCache
 from logit_server.storage import read_block
 
@@ -43,8 +44,16 @@ _ORDER = sys.byteorder
 class PageFolder:
     """The page files below one folder, with at most ``budget_bytes`` of records."""
 
-    def __init__(self, folder: Path, budget_bytes: int, watch: PageWatch | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        budget_bytes: int,
+        readers: Readers | None = None,
+        watch: PageWatch | None = None,
+    ) -> None:
+        """``readers``: what reads the blocks; without it, the calling thread."""
         self.folder = folder
+        self._readers = readers
         self._watch = watch or PageWatch()
         self._budget_bytes = budget_bytes
 
@@ -106,8 +115,9 @@ class PageFolder:
                 kept = page.take_range(served.blocks.rows(block))
                 if kept is not None:
                     return kept
+                read = read_block if self._readers is None else self._readers.read_block
                 with self._watch.loading(served, view, page.nbytes(block)):
-                    records = read_block(served, view, block, part)
+                    records = read(served, view, block, part)
                 self._keep(page, block, records)
                 return records
 

@@ -117,6 +117,18 @@ class Pages:
         async for records in _in_order(pieces):
             yield records
 
+    async def load(self, served: ServedCache, view: int) -> None:
+        """Load the blocks of a view that are missing; raises what :meth:`gather` raises."""
+
+        async def loaded(of: tuple[int, Part], block: int) -> None:
+            page = await self._page(served, of)
+            if not page.marks[block]:
+                await self._block(served, of, page, block)
+
+        blocks = range(len(served.blocks))
+        async for _ in _in_order(loaded(of, block) for of in served.pages_of(view) for block in blocks):
+            pass
+
     async def _piece(
         self, served: ServedCache, of: tuple[int, Part], run: range, block: int
     ) -> NDArray[np.uint8]:

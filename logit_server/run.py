@@ -81,9 +81,14 @@ def serve(settings: Settings, *, reread: Reread | None = None, around: Around | 
 
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[str]:
-    """A server of one worker in a thread of this process, for demos and tests; gives its base URL."""
+    """A server of one worker in a thread of this process, for demos and tests; gives its base URL.
+
+    It starts no processes to read pages unless the settings say how many.
+    """
     # Those who run a server beside something else want to hear of its troubles alone.
     settings = settings.model_copy(update={"log_level": "warning"})
+    if "readers" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"readers": 0})
     with run_folder(settings.page_dir) as folder, bound(settings) as listener:
         server = uvicorn.Server(server_config(create_app(settings, pages=folder), settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="kdcache-server")

@@ -18,6 +18,7 @@ from cache_builder.format.wire import records_type
 from logit_server.errors import RequestError, TooLargeError, UnknownCacheError
 from logit_server.places import Place
 from logit_server.public_manifest import public_manifest
+from logit_server.record_json import RecordJson
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ class ServedCache:
     def block_bytes(self) -> int:
         """Bytes of the largest block."""
         return len(self.blocks.rows(0)) * self.record_bytes
+
+    @cached_property
+    def record_json(self) -> RecordJson:
+        """Writes decoded records."""
+        return RecordJson(self.cache, self.class_names)
 
     @cached_property
     def class_names(self) -> dict[int, str]:

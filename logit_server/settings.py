@@ -46,6 +46,12 @@ class Settings(AccessSettings):
     page_bytes: Annotated[ByteSize, Option(panel=_PAGES)] = Field(default=ByteSize(8 * 2**30), gt=0)
     """Budget of all records in page files together, e.g. ``8GiB``; the block of a view that was unused for
     longest goes first. A view may be larger: its blocks then come and go."""
+    readers: Annotated[int, Option(panel=_PAGES)] = Field(2, ge=0, le=16)
+    """Processes of each worker that read and decode pages, started when they are needed; 0 lets the worker's
+    threads do it, which saves memory, and requests wait while pages are loaded."""
+    preload: Annotated[Listed, Option(metavar="NAME", panel=_PAGES)] = ()
+    """Caches whose pages are loaded at start, or ``all``; the log tells how far it is. In KDCACHE_PRELOAD as
+    in KDCACHE_CACHES."""
     max_ids: int = Field(65_536, ge=1)
     """Most rows or sample ids in one request, and most records that these may have."""
     max_json_records: int = Field(4_096, ge=1)

@@ -17,8 +17,11 @@ from logit_server.admission import Admission
 from logit_server.board import CONNECTIONS, IN_FLIGHT, ROWS, Board, Key
 from logit_server.connections import Connections
 from logit_server.counters import Counters
+from logit_server.indexes import Indexes
 from logit_server.page_watch import PageWatch
 from logit_server.pages import Pages
+from logit_server.preload import Preload
+from logit_server.readers import Readers
 from logit_server.refusals import Refusals
 from logit_server.roster import Roster
 from logit_server.served_caches import Catalog, ServedCache
@@ -78,6 +81,9 @@ class State:
         self.admission = Admission(self.settings.max_in_flight)
         self.refusals = Refusals(self.counters)
         self.connections = Connections(self.settings, self.refusals)
+        self.readers = Readers(self.settings.readers)
+        self.indexes = Indexes(self.readers)
+        self.preload = Preload(self.settings, self.catalog, [slot.name for slot in self.shelf.slots])
         self.large_bodies = CapacityLimiter(self.settings.max_large_bodies)
 
     def count_records(self, scope: Scope, count: int) -> None:
@@ -92,6 +98,11 @@ class State:
             asyncio.get_running_loop().run_in_executor(None, self.roster.write, self.shelf)
         for take in self.takers:
             take(catalog)
+
+    @property
+    def is_preloaded(self) -> bool:
+        """Whether the pages that were to be loaded at start are there."""
+        return self.preload.is_done
 
     @property
     def running_pages(self) -> Pages:

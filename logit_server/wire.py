@@ -18,6 +18,7 @@ from starlette.types import Receive
 
 from cache_builder.format.codecs import Part
 from cache_builder.format.wire import ROW_TYPES, ROWS
+from logit_server.at_once import Body
 from logit_server.errors import MediaTypeError, NotAcceptableError, RequestError, TooLargeError, shorten
 
 # Of an unknown key: what is longer resembles no name.
@@ -48,7 +49,7 @@ def _check_size(size: int, limit: int) -> None:
         )
 
 
-def parse_rows(body: bytes, max_ids: int, body_is: str = ROWS) -> NDArray[np.integer[Any]]:
+def parse_rows(body: Body, max_ids: int, body_is: str = ROWS) -> NDArray[np.integer[Any]]:
     """A body of raw rows, of one of the types of ``ROW_TYPES``, as an array [n], a view of the bytes."""
     kind = ROW_TYPES[body_is]
     if len(body) % kind.itemsize:

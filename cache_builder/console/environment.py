@@ -46,6 +46,8 @@ VARIABLES = {
     "KDCACHE_PAGE_BYTES": "server",
     "KDCACHE_PAGE_DIR": "server",
     "KDCACHE_PORT": "server",
+    "KDCACHE_PRELOAD": "server",
+    "KDCACHE_READERS": "server",
     "KDCACHE_READ_S": "server",
     "KDCACHE_REQUESTS_PER_PEER": "server",
     "KDCACHE_TLS_CERT": "server",

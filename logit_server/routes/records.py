@@ -27,9 +27,11 @@ from cache_builder.format.wire import (
     ROWS,
     WIDE_ROWS,
 )
+from logit_server.at_once import AtOnce, Body, Prepared, header_lines
 from logit_server.compression import compressing
 from logit_server.decoded import CountedRecords, DecodedRecords
 from logit_server.formats import DECODED, Found, encoded
+from logit_server.page_headers import Header
 from logit_server.pages import Pages
 from logit_server.record_request import EXAMPLES, SCHEMA, is_large, parse_record_request
 from logit_server.routes.documents import BINARY, responses
@@ -117,22 +119,18 @@ class RecordsOf:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise what the error table knows."""
         scope[ROUTE_KEY] = _PATH
-        header = dict(scope["headers"]).get
-        (view, part), body_is, answer = self._terms(
-            scope["query_string"],
-            header(b"content-type", b""),
-            header(b"content-encoding", b""),
-            header(b"accept", b""),
-        )
+        (view, part), body_is, answer = self._terms_of(scope)
         settings, pages = self._state.settings, self._state.running_pages
         with self._state.admission.waiting_for_client():
             body = await read_body(receive, self._body_limit(body_is))
         rows: NDArray[np.integer[Any]]
         if body_is == JSON:
             limiter = self._state.large_bodies if is_large(body) else None
-            rows = await to_thread.run_sync(
-                _rows_of_json, self._served, body, settings.max_ids, limiter=limiter
-            )
+            wanted = await to_thread.run_sync(_wanted, body, settings.max_ids, limiter=limiter)
+            if isinstance(wanted, list):
+                await self._state.indexes.ready(self._served)
+                wanted = await to_thread.run_sync(self._served.cache.rows_for, wanted, limiter=limiter)
+            rows = wanted
         else:
             rows = parse_rows(body, settings.max_ids, body_is)
         counts = None
@@ -152,6 +150,36 @@ class RecordsOf:
             if answer == COUNTED and counts is not None:
                 content = b"".join((prefix_of(counts), content))
         await _send(send, answer, content)
+
+    def at_once(self, scope: Scope) -> AtOnce | None:
+        """What answers rows that are given as numbers, where their bytes are in memory."""
+        (view, part), body_is, answer = self._terms_of(scope)
+        if body_is == JSON or answer in DECODED or not self._served.has_one_position:
+            return None
+        scope[ROUTE_KEY] = _PATH
+        state, served, pages = self._state, self._served, self._state.running_pages
+        limit, max_ids = self._body_limit(body_is), state.settings.max_ids
+
+        def find(body: Body) -> Prepared | None:
+            if len(body) > limit:
+                return None
+            records = pages.resident(served, view, parse_rows(body, max_ids, body_is), part)
+            if records is None:
+                return None
+            state.count_records(scope, len(records))
+            content = records.reshape(-1).data
+            return Prepared(header_lines(_fields(answer, content)), content)
+
+        return find
+
+    def _terms_of(self, scope: Scope) -> tuple[Selection, str, str]:
+        header = dict(scope["headers"]).get
+        return self._terms(
+            scope["query_string"],
+            header(b"content-type", b""),
+            header(b"content-encoding", b""),
+            header(b"accept", b""),
+        )
 
     def _body_limit(self, body_is: str) -> int:
         """Bytes that a body may have: of raw rows, no more than there may be rows."""
@@ -174,13 +202,16 @@ class RecordsOf:
 
 
 async def _send(send: Send, media_type: str, body: bytes | memoryview) -> None:
-    headers = [
+    await send({"type": "http.response.start", "status": 200, "headers": _fields(media_type, body)})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _fields(media_type: str, body: bytes | memoryview) -> list[Header]:
+    return [
         (b"content-type", media_type.encode()),
         (b"content-length", b"%d" % len(body)),
         (_DIGEST, content_digest(body).encode()),
     ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def gather(
@@ -204,11 +235,10 @@ async def gather(
     return await pages.gather(served, view, rows, part)
 
 
-def _rows_of_json(served: ServedCache, body: bytes, max_ids: int) -> NDArray[np.int64]:
+def _wanted(body: bytes, max_ids: int) -> list[str] | NDArray[np.int64]:
+    """The ids or the rows of a body."""
     wanted = parse_record_request(body, max_ids)
-    if wanted.ids is not None:
-        return served.cache.rows_for(wanted.ids)
-    return np.array(wanted.rows, np.int64)
+    return np.array(wanted.rows, np.int64) if wanted.ids is None else wanted.ids
 
 
 def prefix_of(counts: NDArray[np.int64]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +13,7 @@ from starlette.responses import Response
 
 from cache_builder.format.content_digest import content_digest
 from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, JSON
-from logit_server.decoded import CountedRecords, DecodedRecord, decode_records, json_of
+from logit_server.decoded import CountedRecords, DecodedRecord, json_of
 from logit_server.errors import RequestError
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.routes.documents import responses
@@ -88,6 +87,7 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     stored = served.manifest.codec.kept(served.manifest.classes)
     if top is not None and not 1 <= top <= stored:
         raise RequestError(f"top is {top}: cache {served.name!r} stores 1 to {stored} classes per record")
+    await state_of(request).indexes.ready(served)
     rows = await run_in_threadpool(served.cache.rows_for, [sample_id])
     headers = caching_headers(
         request, served, entity_tag(served.cache_id, "sample", rows[0], view, top or stored)
@@ -97,8 +97,10 @@ async def _answer(request: Request, sample_id: str, asked: SampleQuery) -> Respo
     limit = state_of(request).settings.max_json_records
     positions, counts = served.positions_of(rows, limit)
     records = await pages_of(request).gather(served, view, positions)
-    decoded = decode_records(served, view, np.repeat(rows, counts), records, top)
-    one = served.has_one_position
-    content = orjson.dumps(decoded[0]) if one else json_of(served, decoded, counts)
+    owners = np.repeat(rows, counts)
+    if served.has_one_position:
+        content = served.record_json.written(view, owners, records, top=top)
+    else:
+        content = json_of(served, view, owners, records, counts, top)
     headers[DIGEST_HEADER] = content_digest(content)
     return Response(content, 200, headers, JSON)

@@ -41,5 +41,5 @@ def test_an_answer_is_as_long_as_the_records(small: Path) -> None:
 def test_every_step_of_a_page_is_timed(small: Path, tmp_path: Path) -> None:
     (served,) = open_catalog(Settings(caches=(str(small),)))
     steps = pages.steps(served, tmp_path / "pages")
-    assert len(steps) == 4
+    assert len(steps) == 5
     assert all(step() > 0 for step in steps.values())

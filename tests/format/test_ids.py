@@ -175,3 +175,10 @@ def test_byte_order(raws: list[bytes]) -> None:
     for raw in raws:
         buffer.append(raw)
     assert list(buffer.finish().in_byte_order()) == sorted(raws)
+
+
+@pytest.mark.parametrize("ids", [SampleIds.of(["a", "", "ü/7", "b"]), DecimalIds(4, 9)])
+def test_several_ids_are_those_of_each_row(ids: SampleIds | DecimalIds) -> None:
+    rows = np.array([3, 0, 2, 2, 1], np.uint32)
+    assert ids.at(rows) == [ids[int(row)] for row in rows]
+    assert ids.at(rows[:0]) == []

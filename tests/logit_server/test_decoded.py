@@ -2,10 +2,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from cache_builder.format import Cache
-from logit_server.decoded import DecodedRecord, decode_records
+from logit_server.decoded import DecodedRecord, decode_records, json_of
 from logit_server.settings import Settings
 from logit_server.shelf import open_catalog
 from tests.logit_server.odd_cache import CLASSES, INVALID_ROW
@@ -51,3 +52,33 @@ def test_without_labels_and_names_there_are_none(odd_path: Path) -> None:
     assert {stored.name for stored in decoded.top} == {None}
     assert len(decoded.top) == CLASSES
     assert 0 <= (decoded.tail_mass or 0) < 0.02
+
+
+def test_json_says_of_every_record_what_it_says_of_it_alone(odd_path: Path) -> None:
+    (served,) = open_catalog(Settings(caches=(str(odd_path),)))
+    rows = np.array([0, INVALID_ROW, 1, 0])
+    records = served.cache.read_page(0)[rows]
+    together = orjson.loads(json_of(served, 0, rows, records))["records"]
+    assert [record["valid"] for record in together] == [True, False, True, True]
+    for place in range(len(rows)):
+        one = slice(place, place + 1)
+        assert decode_records(served, 0, rows[one], records[one]) == [together[place]]
+        assert DecodedRecord.model_validate(together[place]).model_dump() == together[place]
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_fewer_classes_are_the_first_of_all(cache_path: Path, top: int) -> None:
+    (served,) = open_catalog(Settings(caches=(str(cache_path),)))
+    rows = np.array([3, 4])
+    records = served.cache.read_page(0)[rows]
+    for few, whole in zip(
+        decode_records(served, 0, rows, records, top), decode_records(served, 0, rows, records), strict=True
+    ):
+        assert few.pop("top") == whole.pop("top")[:top]
+        assert few == whole
+
+
+def test_no_records_are_an_empty_list(cache_path: Path) -> None:
+    (served,) = open_catalog(Settings(caches=(str(cache_path),)))
+    none = np.empty((0, served.record_bytes), np.uint8)
+    assert orjson.loads(json_of(served, 0, np.empty(0, np.int64), none))["records"] == []
