@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.types import Scope as RequestScope
 
-from logit_server.admission import HEALTH_PATHS
+from logit_server.admission import HEALTH_PATHS, METRICS_PATH
 from logit_server.errors import ForbiddenError, UnauthorizedError
 from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
@@ -91,7 +91,7 @@ def check_access(settings: Settings, folder: Path) -> None:
 
 def scope_of(path: str) -> Scope:
     """What a token must be good for to be answered at a path."""
-    if path == "/metrics" or path.startswith("/metrics/"):
+    if path == METRICS_PATH or path.startswith(f"{METRICS_PATH}/"):
         return Scope.METRICS
     if path == "/v1/admin" or path.startswith("/v1/admin/"):
         return Scope.ADMIN

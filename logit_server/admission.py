@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 from logit_server.errors import OverloadedError
 
-HEALTH_PATHS = ("/healthz", "/readyz")
+HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 """What is answered however full the server is, and without a token."""
+METRICS_PATH = "/metrics"
+ALWAYS_ANSWERED = (*HEALTH_PATHS, METRICS_PATH)
+"""What is answered however full the server is."""
 
 
 class Admission:
@@ -17,6 +20,11 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._in_work = 0
+
+    @property
+    def in_work(self) -> int:
+        """How many requests are in work."""
+        return self._in_work
 
     def enter(self) -> None:
         """Count a request, which :meth:`leave` ends; it may be over the limit (see :meth:`check_room`)."""

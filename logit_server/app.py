@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cache_builder.format.wire import CACHES_PATH
+from logit_server.board import Board
 from logit_server.compression import Compressed
 from logit_server.connections import CONNECTIONS_KEY
 from logit_server.cors import with_cors
@@ -22,10 +21,12 @@ from logit_server.envelope import Envelope
 from logit_server.errors import STATUSES, respond_to
 from logit_server.page_folder import PageFolder, joined_run, run_folder
 from logit_server.pages import Pages
-from logit_server.routes import caches, health, records, samples, store, views, web
+from logit_server.pulse import Pulse
+from logit_server.routes import caches, health, metrics, records, samples, store, views, web
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
 from logit_server.state import State
+from logit_server.traffic import STATIC
 from logit_server.web.static_files import PackageFiles
 from logit_server.web.worker import Web
 
@@ -36,11 +37,10 @@ ROUTERS = (
     views.router,
     store.router,
     health.router,
+    metrics.router,
     web.router,
 )
 """Every endpoint. To add some: a module in ``routes/`` with a ``router``, and its name here."""
-
-_WATCH_S = 1.0
 
 _DESCRIPTION = """Streams compressed teacher logits by sample id or row.
 
@@ -54,20 +54,23 @@ def create_app(
     *,
     catalog: Catalog | None = None,
     pages: Path | None = None,
-    parent: int | None = None,
+    pulse: Pulse | None = None,
+    board: Board | None = None,
 ) -> ASGIApp:
     """The ASGI application that serves the caches of ``settings``.
 
     Raises what :func:`open_catalog` raises. What a run with several workers shares is given: ``catalog``
-    (caches that are open already), ``pages`` (the page folder) and ``parent`` (the process without which
-    the worker stops); alone, an application makes its own.
+    (caches that are open already), ``pages`` (the page folder), ``pulse`` (what tells the supervisor that the
+    worker lives) and ``board`` (where the workers count); alone, an application makes its own.
     """
-    state = State(settings, catalog or open_catalog(settings), pages)
+    process = 0 if pulse is None else pulse.slot
+    caches = catalog or open_catalog(settings)
+    state = State(settings, caches, pages, board=board or new_board(), process=process)
     api = FastAPI(
         title="kdcache",
         description=_DESCRIPTION,
         version="1",
-        lifespan=lambda api: _running(state, api.state.web, pages, parent),
+        lifespan=lambda api: _running(state, api.state.web, pages, pulse),
         docs_url=None,  # ours needs no internet: see routes/web.py
         redoc_url=None,
         redirect_slashes=False,
@@ -76,7 +79,7 @@ def create_app(
     for router in ROUTERS:
         api.include_router(router)
     api.state.web = Web(state)
-    api.mount("/static", PackageFiles())
+    api.mount(STATIC, PackageFiles())
     shortcuts = {
         ("POST", f"{CACHES_PATH}/{key}/records"): records.RecordsOf(state, served)
         for key, served in state.catalog.items()
@@ -84,32 +87,20 @@ def create_app(
     return with_cors(Envelope(Compressed(api), state, shortcuts), settings.cors_origins)
 
 
+def new_board(processes: int = 1) -> Board:
+    """A board for the processes of a run that serve this application."""
+    routes = (route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
+    return Board([*(route.path_format for route in routes), "/openapi.json", STATIC], processes)
+
+
 @contextlib.asynccontextmanager
 async def _running(
-    state: State, people: Web, shared: Path | None, parent: int | None
+    state: State, people: Web, shared: Path | None, pulse: Pulse | None
 ) -> AsyncIterator[dict[str, Any]]:
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
-        state.pages = Pages(PageFolder(folder, state.settings.page_bytes))
+        state.pages = Pages(PageFolder(folder, state.settings.page_bytes, state.page_watch))
         watched, tokens = state.connections.watched(), state.access.tokens.watched()
-        async with state.pages.refreshing(), people.running(), watched, tokens, _stopping_with(parent):
+        beating = contextlib.nullcontext() if pulse is None else pulse.beating()
+        async with state.pages.refreshing(), people.running(), watched, tokens, beating, state.publishing():
             yield {CONNECTIONS_KEY: state.connections}
-
-
-@contextlib.asynccontextmanager
-async def _stopping_with(parent: int | None) -> AsyncIterator[None]:
-    """Stop this process when ``parent`` is gone: nobody would restart it, and it would keep the port."""
-    if parent is None:
-        yield
-        return
-    watch = asyncio.create_task(_watch(parent))
-    try:
-        yield
-    finally:
-        watch.cancel()
-
-
-async def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        await asyncio.sleep(_WATCH_S)
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from logit_server.errors import OverloadedError
+from logit_server.refusals import Refusals
 from logit_server.settings import Settings
 
 CONNECTIONS_KEY = "kdcache.connections"
@@ -33,14 +34,18 @@ class Connection(Protocol):
 class Connections:
     """Lives on one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, refusals: Refusals | None = None) -> None:
         self.settings = settings
+        self.refusals = refusals or Refusals()
         self._open: set[Connection] = set()
         # Both in the order of time: who has waited longest is first.
         self._waiting: dict[Connection, None] = {}
         self._unread: dict[Connection, int] = {}
         self._unread_bytes = 0
         self._body_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def add(self, connection: Connection) -> bool:
         """Count a new connection; False where the worker is full, so that only its health is told.
@@ -91,7 +96,8 @@ class Connections:
         if self._body_bytes > self.settings.max_bodies_bytes:
             raise OverloadedError(
                 f"the bodies of all requests have more than {int(self.settings.max_bodies_bytes):,} bytes, "
-                "the limit of this worker; try again in a second"
+                "the limit of this worker; try again in a second",
+                "bodies",
             )
 
     def release(self, size: int) -> None:

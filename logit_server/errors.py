@@ -73,7 +73,17 @@ class RangeError(RequestError):
 
 
 class OverloadedError(KDCacheError):
-    """More requests at once than this server takes."""
+    """More at once than this server takes: requests, connections or bytes of bodies (``kind``)."""
+
+    KINDS = ("in_flight", "connections", "bodies")
+
+    def __init__(self, message: str, kind: str = "in_flight") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class BusyPeerError(OverloadedError):
+    """More requests at once than one client may have."""
 
 
 class UnauthorizedError(KDCacheError):
@@ -110,6 +120,7 @@ STATUSES: dict[type[Exception], int] = {
     HostError: 421,
     RequestError: 422,
     RequestValidationError: 422,
+    BusyPeerError: 429,
     HeaderTooLargeError: 431,
     CorruptCacheError: 500,
     OverloadedError: 503,
@@ -137,7 +148,7 @@ def error_response(error: Exception) -> Response:
     status = status_of(error)
     name, detail = _describe(error)
     headers = {"cache-control": "no-store"}
-    if status == 503:
+    if status in (429, 503):
         headers["retry-after"] = str(RETRY_AFTER_S)
     if status == 401:
         headers["www-authenticate"] = 'Bearer, Basic realm="kdcache: the token is the password"'

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from cache_builder.format import StorageError
 from cache_builder.format.codecs import Part
 from logit_server.page import Page, PageFile, create
+from logit_server.page_watch import PageWatch
 from logit_server.served_caches import ServedCache
 from logit_server.storage import read_block
 
@@ -40,8 +41,9 @@ _ORDER = sys.byteorder
 class PageFolder:
     """The page files below one folder, with at most ``budget_bytes`` of records."""
 
-    def __init__(self, folder: Path, budget_bytes: int) -> None:
+    def __init__(self, folder: Path, budget_bytes: int, watch: PageWatch | None = None) -> None:
         self.folder = folder
+        self._watch = watch or PageWatch()
         self._budget_bytes = budget_bytes
 
     def path(self, cache_id: str, view: int, part: Part = Part.WHOLE) -> Path:
@@ -82,7 +84,8 @@ class PageFolder:
                 kept = page.take_range(served.blocks.rows(block))
                 if kept is not None:
                     return kept
-                records = read_block(served, view, block, part)
+                with self._watch.loading(served, view, page.nbytes(block)):
+                    records = read_block(served, view, block, part)
                 self._keep(page, block, records)
                 return records
 
@@ -102,11 +105,14 @@ class PageFolder:
             left_behind.unlink(missing_ok=True)
         files = [PageFile(path) for path in self.folder.glob("*.page")]
         blocks = [(int(file.used_ns[block]), file, block) for file in files for block in file.resident()]
-        total = sum(file.nbytes(block) for _, file, block in blocks) + nbytes
+        total = wanted = sum(file.nbytes(block) for _, file, block in blocks) + nbytes
+        evicted = 0
         for _, file, block in sorted(blocks, key=lambda item: item[0]):
             if total <= self._budget_bytes:
                 break
             total -= file.evict(block)
+            evicted += 1
+        self._watch.evicted(evicted, wanted - total)
         return total
 
 

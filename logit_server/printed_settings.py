@@ -18,6 +18,20 @@ def as_toml(gathered: Gathered[S]) -> str:
     return "".join(f"{_line(gathered, name)}\n" for name in type(gathered.settings).model_fields)
 
 
+def shown(settings: Settings) -> dict[str, object]:
+    """The settings that are set, as JSON has them; of secrets only that they are."""
+    found = settings.model_dump(mode="json", exclude_none=True)
+    return {name: _shown(type(settings), name, value) for name, value in found.items()}
+
+
+def _shown(model: type[Settings], name: str, value: object) -> object:
+    if is_secret(model, name):
+        return "set"
+    if isinstance(value, list):
+        return [_PASSWORD_IN_URL.sub("", str(item)) for item in value]
+    return _PASSWORD_IN_URL.sub("", value) if isinstance(value, str) else value
+
+
 def described(model: type[Settings]) -> str:
     """Every setting as a variable of the environment: name, default, meaning."""
     lines = []

@@ -30,6 +30,7 @@ from logit_server.errors import (
     TooLargeError,
     error_response,
 )
+from logit_server.refusal_reasons import SLOW_READER
 from logit_server.request_ids import request_id_of
 
 _PIECE_BYTES = 2**14
@@ -106,6 +107,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unread = None
         self._all.was_read(self)
         super().resume_writing()
+
+    @property
+    def _peer(self) -> str:
+        return self.client[0] if self.client else "unknown"
 
     # Parsing
 
@@ -201,7 +206,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._is_surplus and self.url.partition(b"?")[0] not in _HEALTH:
             raise OverloadedError(
                 f"more connections than the {self._limits.max_connections} of this worker; "
-                "try again in a second"
+                "try again in a second",
+                "connections",
             )
         self._all.works(self)
         super().on_headers_complete()
@@ -308,8 +314,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._linger()
 
     def _write_refusal(self, error: KDCacheError) -> None:
+        request_id = request_id_of(self.headers or ())
+        self._all.refusals.before_routes(error, request_id.decode(), self._peer)
         response = error_response(error)
-        stamps = [(b"x-request-id", request_id_of(self.headers or ())), (b"connection", b"close")]
+        stamps = [(b"x-request-id", request_id), (b"connection", b"close")]
         fields = [*self.server_state.default_headers, *response.raw_headers, *stamps]
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
         body = b"" if self.parser.get_method() == b"HEAD" else bytes(response.body)
@@ -328,7 +336,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def give_way(self) -> None:
         """Close the connection, which waits for a request, because another one needs its place."""
         if self._phase == "header":
-            self._write_refusal(OverloadedError("this worker has no place for slow clients; try again"))
+            error = OverloadedError("this worker has no place for slow clients; try again", "connections")
+            self._write_refusal(error)
         self.transport.close()
 
     def abort(self) -> None:
@@ -344,6 +353,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def check_time(self, now: float) -> None:
         """End the connection if its client is late at ``now``, in seconds of the event loop's clock."""
         if self._reads_too_slowly(now):
+            self._all.refusals.note(SLOW_READER, "it does not take its answer", self._peer)
             self.abort()
             return
         if self.flow.read_paused and self._phase in ("header", "body"):

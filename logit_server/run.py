@@ -3,47 +3,57 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from logging.config import dictConfig
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
 
 from cache_builder.format import ConfigError, KDCacheError, ServerError
 from cache_builder.format.wire import cache_path
 from logit_server.access import check_access
-from logit_server.app import create_app
+from logit_server.app import create_app, new_board
+from logit_server.board import Board
 from logit_server.listening import check_listening
+from logit_server.log import log_config, tell
 from logit_server.page_folder import run_folder
+from logit_server.printed_settings import shown
 from logit_server.protocol import GuardedProtocol
+from logit_server.pulse import Pulse
 from logit_server.served_caches import Catalog, open_catalog
 from logit_server.settings import Settings
+from logit_server.supervision import Supervisor
 from logit_server.tls import scheme_of, tls_arguments
 
-_HEALTHCHECK_S = 60
-"""Seconds after which a silent worker is replaced. uvicorn's 5 are less than a busy machine needs to start
-one, and it would be started again and again."""
+Around = Callable[[ASGIApp], ASGIApp]
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, around: Around | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests finish and return.
+
+    Several workers are watched, and replaced when they die or freeze. A single one is this process itself:
+    whoever started it (systemd, Docker, Kubernetes) watches it and starts it again. ``around`` puts
+    middleware around the application of each worker, such as that of OpenTelemetry; spawned processes must be
+    able to import it.
 
     Raises a :class:`KDCacheError` before the port is taken: for a cache that is missing, incomplete or
     damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
     """
     tls_arguments(settings)  # before caches are opened, which may take a while
+    dictConfig(log_config(settings))
     catalog = open_catalog(settings)
     with (
         contextlib.suppress(KeyboardInterrupt, _Stopped),
@@ -52,18 +62,21 @@ def serve(settings: Settings) -> None:
         bound(settings) as listener,
     ):
         check_access(settings, folder)
-        announce(catalog, base_url(listener, scheme_of(settings)))
+        base = base_url(listener, scheme_of(settings))
+        announce(catalog, base)
+        tell_start(settings, catalog, base)
         if settings.workers == 1:
-            app = create_app(settings, catalog=catalog, pages=folder)
-            uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
+            _run(create_app(settings, catalog=catalog, pages=folder), around, settings, listener)
         else:
-            worker = functools.partial(worker_app, settings, folder, os.getpid())
-            _Supervisor(server_config(worker, settings, factory=True), sockets=[listener]).run()
+            _supervisor(settings, around, folder, listener).run()
+    tell(logging.INFO, "stopped", "stopped")
 
 
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """A server of one worker in a thread of this process, for demos and tests; gives its base URL."""
+    # Those who run a server beside something else want to hear of its troubles alone.
+    settings = settings.model_copy(update={"log_level": "warning"})
     with run_folder(settings.page_dir) as folder, bound(settings) as listener:
         server = uvicorn.Server(server_config(create_app(settings, pages=folder), settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="kdcache-server")
@@ -79,35 +92,58 @@ def serving(settings: Settings) -> Iterator[str]:
             thread.join()
 
 
-def worker_app(settings: Settings, folder: Path, parent: int) -> ASGIApp:
-    """The application of one worker process among several."""
+def _run(app: ASGIApp, around: Around | None, settings: Settings, listener: socket.socket) -> None:
+    whole = app if around is None else around(app)
+    uvicorn.Server(server_config(whole, settings)).run(sockets=[listener])
+
+
+def _supervisor(
+    settings: Settings, around: Around | None, folder: Path, listener: socket.socket
+) -> Supervisor:
+    board = new_board(settings.workers)
+    return Supervisor(
+        functools.partial(_work, settings, around, folder, listener, board),
+        settings.workers,
+        silence_s=settings.worker_silence_s,
+        drain_s=settings.drain_s,
+        on_end=board.end,
+        # While the workers drain, a client that connects is to be refused, not kept waiting in a queue that
+        # nobody serves any more.
+        before_stop=listener.close,
+    )
+
+
+def _work(
+    settings: Settings,
+    around: Around | None,
+    folder: Path,
+    listener: socket.socket,
+    board: Board,
+    pulse: Pulse,
+) -> None:
+    """What one worker process among several does."""
+    dictConfig(log_config(settings))
     try:
-        return create_app(settings, pages=folder, parent=parent)
+        app = create_app(settings, pages=folder, pulse=pulse, board=board)
     except KDCacheError as error:
-        # This exit code stops the whole server: another worker would fail alike.
-        sys.stderr.write(f"{error}\n")
+        tell(logging.ERROR, "start_failed", "worker %d cannot start: %s", os.getpid(), error)
         sys.exit(STARTUP_FAILURE)
+    _run(app, around, settings, listener)
 
 
-def server_config(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
-    """How uvicorn is to run the application (or, with ``factory``, the function that makes it)."""
-    logging = copy.deepcopy(LOGGING_CONFIG)
-    logging["loggers"]["logit_server"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+def server_config(app: Any, settings: Settings) -> uvicorn.Config:
+    """How uvicorn is to run the application."""
     return uvicorn.Config(
         app,
-        factory=factory,
         http=GuardedProtocol,
-        workers=settings.workers,
         lifespan="on",
         ws="none",
-        log_config=logging,
-        log_level="info" if settings.access_log else "warning",
-        access_log=settings.access_log,
+        log_config=log_config(settings),
+        access_log=False,
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
-        timeout_worker_healthcheck=_HEALTHCHECK_S,
         **tls_arguments(settings),
     )
 
@@ -145,15 +181,15 @@ def announce(catalog: Catalog, base: str) -> None:
     sys.stdout.flush()
 
 
-class _Supervisor(Multiprocess):
-    """Starts, watches and stops the workers."""
-
-    def terminate_all(self) -> None:
-        # While the workers drain, a client that connects is to be refused, not kept waiting in a queue
-        # that nobody serves any more.
-        for listener in self.sockets:
-            listener.close()
-        super().terminate_all()
+def tell_start(settings: Settings, catalog: Catalog, base: str) -> None:
+    """Log what is served, where, and with which settings."""
+    names, release = [served.name for served in catalog], version("kdcache")
+    tell(
+        logging.INFO, "started", "kdcache %s serves %d cache(s) at %s, workers: %d",
+        release, len(names), base, settings.workers,
+        version=release, url=base, settings=shown(settings),
+        caches=[{"name": served.name, "cache_id": served.cache_id} for served in catalog],
+    )  # fmt: skip
 
 
 class _Stopped(BaseException):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ByteSize, Field
 
@@ -14,6 +14,7 @@ from logit_server.sources import gather
 
 _LISTENING = "Where it listens"
 _PAGES = "Pages"
+_LOG = "Log"
 
 
 class Settings(AccessSettings):
@@ -34,7 +35,10 @@ class Settings(AccessSettings):
     port: Annotated[int, Option(panel=_LISTENING)] = Field(8000, ge=0, le=65535)
     """TCP port to listen on; 0 takes a free one."""
     workers: Annotated[int, Option(panel=_LISTENING)] = Field(1, ge=1, le=256)
-    """Processes that answer requests; they share one set of pages."""
+    """Processes that answer requests; they share one set of pages. Several are watched: one that dies or
+    freezes is replaced. A single one is for whoever starts the server to watch."""
+    worker_silence_s: Annotated[float, Option(panel=_LISTENING)] = Field(10, ge=1)
+    """Seconds without a sign of life after which one of several workers is killed and replaced."""
     page_dir: Annotated[Path | None, Option(panel=_PAGES)] = None
     """Folder for the page files, in a private subfolder that is removed at the end; default: the system's
     temporary folder."""
@@ -61,6 +65,9 @@ class Settings(AccessSettings):
     max_in_flight: int = Field(512, ge=1)
     """Requests a worker answers at once; further ones get 503 and Retry-After. A request counts from when its
     body has come."""
+    requests_per_peer: int | None = Field(None, ge=1)
+    """Requests of one address that a worker answers at once; further ones get 429 and Retry-After. Without it
+    an address may have all. Clients behind one proxy share an address."""
     max_connections: int = Field(16_384, ge=1)
     """Connections a worker holds at once. Beyond them, the one that has waited longest for a request is
     closed for a new one; where all are being answered, a new one gets 503 and Retry-After."""
@@ -81,8 +88,12 @@ class Settings(AccessSettings):
     """Seconds an idle connection stays open."""
     drain_s: int = Field(30, ge=0)
     """Seconds that running requests have to finish after SIGTERM."""
-    access_log: Annotated[bool, Option(panel="Log")] = False
-    """Whether to log one line per request."""
+    access_log: Annotated[bool, Option(panel=_LOG)] = False
+    """Log one line for each request: its route, not its path, which may name samples."""
+    log_format: Annotated[Literal["text", "json"], Option(panel=_LOG)] = "text"
+    """How the log on stderr is written: lines for people, or a JSON object a line."""
+    log_level: Annotated[Literal["info", "warning", "error"], Option(panel=_LOG)] = "info"
+    """What is logged at least. Start, stop, loaded and evicted pages and refusals are info."""
 
     @classmethod
     def checked(cls, **arguments: object) -> Self:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 from anyio import CapacityLimiter
 from starlette.requests import Request
+from starlette.types import Scope
 
 from logit_server.access import Access
 from logit_server.admission import Admission
+from logit_server.board import CONNECTIONS, IN_FLIGHT, ROWS, Board, Key
 from logit_server.connections import Connections
+from logit_server.counters import Counters
+from logit_server.page_watch import PageWatch
 from logit_server.pages import Pages
+from logit_server.refusals import Refusals
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
+
+PUBLISH_S = 0.1
+"""Seconds after which other processes see what was counted of requests."""
 
 SCOPE_KEY = "kdcache.state"
 CATALOG_KEY = "kdcache.catalog"
 HEAD_KEY = "kdcache.head"
+ROUTE_KEY = "kdcache.route"
+"""Where the scope has the template of a path that FastAPI did not route."""
+ROWS_KEY = "kdcache.rows"
+"""Where the scope has how many records were sent."""
 
 
 @dataclass
@@ -31,16 +45,28 @@ class State:
     """Of the run, where several workers share it."""
     access: Access = field(init=False)
     pages: Pages | None = None
+    board: InitVar[Board | None] = None
+    """Where the processes of the run count."""
+    process: InitVar[int] = 0
+    """Which of them this is."""
     records_served: int = 0
-    """Records that this worker sent or began to send."""
+    """Records that this worker sent or began to send, since it last put them on the board."""
     look: asyncio.Task[None] | None = None
     """At the stores, begun last (see ``/readyz``)."""
 
-    def __post_init__(self, folder: Path | None) -> None:
+    def __post_init__(self, folder: Path | None, board: Board | None, process: int) -> None:
+        self.counters = Counters(board or Board(()), process)
+        self.page_watch = PageWatch(self.counters)
         self.access = Access(self.settings, folder)
         self.admission = Admission(self.settings.max_in_flight)
-        self.connections = Connections(self.settings)
+        self.refusals = Refusals(self.counters)
+        self.connections = Connections(self.settings, self.refusals)
         self.large_bodies = CapacityLimiter(self.settings.max_large_bodies)
+
+    def count_records(self, scope: Scope, count: int) -> None:
+        """Note that a request is answered with records."""
+        self.records_served += count
+        scope[ROWS_KEY] = count
 
     @property
     def running_pages(self) -> Pages:
@@ -48,6 +74,37 @@ class State:
         if self.pages is None:
             raise RuntimeError("the application's lifespan has not started: serve it with an ASGI server")
         return self.pages
+
+    @contextlib.asynccontextmanager
+    async def publishing(self) -> AsyncIterator[None]:
+        """Put on the board what is counted here, for as long as the context lasts."""
+        task = asyncio.create_task(self._publish_for_ever())
+        try:
+            yield
+        finally:
+            task.cancel()
+            self._publish(is_end=True)
+
+    async def totals(self) -> Mapping[Key, float]:
+        """What every process of the server counted before this was asked."""
+        if self.counters.board.processes > 1:
+            await asyncio.sleep(2 * PUBLISH_S)
+        self._publish()
+        return self.counters.board.totals()
+
+    async def _publish_for_ever(self) -> None:
+        while True:
+            self._publish()
+            await asyncio.sleep(PUBLISH_S)
+
+    def _publish(self, *, is_end: bool = False) -> None:
+        records, self.records_served = self.records_served, 0
+        self.counters.add(ROWS, records)
+        self.counters.put(IN_FLIGHT, self.admission.in_work)
+        self.counters.put(CONNECTIONS, len(self.connections))
+        self.counters.publish()
+        self.refusals.sum_up(is_end=is_end)
+        self.page_watch.sum_up(is_end=is_end)
 
 
 def state_of(request: Request) -> State:

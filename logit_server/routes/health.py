@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``, for whoever starts and stops servers."""
+"""``/livez``, ``/healthz`` and ``/readyz``, for whoever starts and stops servers."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Health(BaseModel):
     """Those that the sender may know of: none without a token, where the server has tokens."""
 
 
+@router.get("/livez", response_model=Health)
 @router.get("/healthz", response_model=Health)
 async def healthz(request: Request) -> Health:
     """200 while the process answers at all."""

@@ -34,7 +34,7 @@ from logit_server.record_request import SCHEMA, is_large, parse_record_request
 from logit_server.routes.documents import BINARY, responses
 from logit_server.routes.plain import PlainRoute
 from logit_server.served_caches import ServedCache
-from logit_server.state import State, cache_of, state_of
+from logit_server.state import ROUTE_KEY, State, cache_of, state_of
 from logit_server.wire import (
     Selection,
     answer_type,
@@ -48,12 +48,13 @@ from logit_server.wire import (
 router = APIRouter(tags=["records"])
 plain_router = APIRouter(tags=["records"], route_class=PlainRoute)
 
+_PATH = f"{CACHES_PATH}/{{name}}/records"
 _CHUNK_BYTES = 2**20
 _DIGEST = DIGEST_HEADER.lower().encode()
 
 
 @plain_router.post(
-    CACHES_PATH + "/{name}/records",
+    _PATH,
     operation_id="post_records",
     response_model=None,
     responses=responses(
@@ -103,6 +104,7 @@ class RecordsOf:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or raise what the error table knows."""
+        scope[ROUTE_KEY] = _PATH
         header = dict(scope["headers"]).get
         (view, part), body_is, answer = self._terms(
             scope["query_string"],
@@ -127,7 +129,7 @@ class RecordsOf:
         else:
             positions, counts = self._served.positions_of(rows, settings.max_ids)
             records = await pages.gather(self._served, view, positions, part)
-        self._state.records_served += len(records)
+        self._state.count_records(scope, len(records))
         if answer in DECODED:
             check_count(len(records), settings.max_ids if answer == ARROW else settings.max_json_records)
             found = Found(self._served, view, rows if counts is None else np.repeat(rows, counts), records)

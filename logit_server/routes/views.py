@@ -70,13 +70,14 @@ async def read_range(
         return fresh
     run = _Run(pages_of(request), served, view, rows, part)
     if answer in STREAMED:
-        state_of(request).records_served += served.cache.positions.total(rows)
+        state_of(request).count_records(request.scope, served.cache.positions.total(rows))
         body = await streamed(answer, served, view, rows, run.pieces(rows))
         return StreamingResponse(() if is_head(request) else body, 200, headers, answer)
     selected = select(request, run.total, tag)
     headers |= selected.headers | {DIGEST_HEADER: await run.digest(selected)}
     if not is_head(request):
-        state_of(request).records_served += len(selected.bytes) // served.part_bytes(part)
+        count = len(selected.bytes) // served.part_bytes(part)
+        state_of(request).count_records(request.scope, count)
     chunks = () if is_head(request) else run.chunks(selected)
     return StreamingResponse(chunks, selected.status, headers, raw)
 

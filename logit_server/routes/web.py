@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from cache_builder.format import KDCacheError
 from cache_builder.format.wire import JSON
+from logit_server.board import ROWS
 from logit_server.decoded import decode_records
 from logit_server.errors import RequestError, respond_to
 from logit_server.routes.answers import caching_headers, not_modified
@@ -86,13 +87,12 @@ def _overviews(request: Request) -> list[Overview]:
 
 @router.get("/live.json", dependencies=[Depends(no_query)])
 async def read_live(request: Request) -> Response:
-    """What the worker that answers did so far, and how full the pages are."""
+    """What the server did so far, all of its workers together, and how full the pages are."""
     state, pages = state_of(request), pages_of(request)
     figures = {
-        "records_served": state.records_served,
+        "records_served": int((await state.totals())[ROWS]),
         "page_bytes": pages.folder.used_bytes(),
         "page_budget": int(state.settings.page_bytes),
-        "workers": state.settings.workers,
     }
     return JSONResponse(figures, headers={"cache-control": "no-store"})
 

@@ -43,6 +43,8 @@ def test_every_path_is_documented(document: dict[str, Any]) -> None:
         ("post", "/v1/caches/{name}/records"),
         ("get", "/v1/caches/{name}/views/{view}/records"),
         ("get", "/healthz"),
+        ("get", "/livez"),
+        ("get", "/metrics"),
         ("get", "/readyz"),
     }
 

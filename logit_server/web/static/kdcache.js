@@ -46,11 +46,9 @@ function liveFigures() {
     if (document.hidden) return;
     const { body } = await ask("/live.json");
     const now = performance.now();
-    const several = body.workers > 1 ? " (one worker)" : "";
-    shown("records").textContent = body.records_served.toLocaleString("en") + several;
+    shown("records").textContent = body.records_served.toLocaleString("en");
     shown("pages").textContent = `${bytes(body.page_bytes)} of ${bytes(body.page_budget)}`;
-    // Of several workers any may answer, so that differences say nothing.
-    if (last && body.workers === 1) {
+    if (last) {
       const rate = (body.records_served - last.records) / ((now - last.at) / 1000);
       shown("rate").textContent = Math.round(Math.max(0, rate)).toLocaleString("en");
     }
