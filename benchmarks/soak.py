@@ -74,7 +74,16 @@ that was killed or frozen.
 
 @contextmanager
 def _serving(scene: Scene, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "logit_server", *scene.arguments, *OPTIONS, "--page-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "kdcache",
+        "serve",
+        *scene.arguments,
+        *OPTIONS,
+        "--page-dir",
+        str(folder),
+    ]
     with (
         (folder / "server.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,
