@@ -8,7 +8,7 @@ import numpy as np
 
 from cache_builder.format import Manifest, writer
 from cache_builder.format.layout import tiles
-from tests.caches import bound, fit_basis, synthetic_logits, synthetic_manifest
+from tests.caches import bound, fit_basis, synthetic_logits, synthetic_manifest, synthetic_names
 
 IMAGENET_ROWS = 1_281_167
 CLASSES = 1000
@@ -27,7 +27,7 @@ def write_large_cache(path: Path, rows: int = IMAGENET_ROWS, views: int = 1) -> 
     )
     encoder = bound(plain.codec, basis)
     ids = (f"n{row // 1300:08d}/image_{row:08d}.JPEG" for row in range(rows))
-    table = writer.SampleTable.from_ids(ids, np.arange(rows) % CLASSES)
+    table = writer.SampleTable.from_ids(ids, np.arange(rows) % CLASSES, synthetic_names(plain))
     arrays = writer.header_arrays(encoder, table, np.zeros((1, 3, 8, 8), np.uint8))
     manifest = plain.model_copy(update={"digests": writer.header_digests(arrays)})
     writer.create(path, manifest, arrays)
