@@ -120,16 +120,17 @@ def test_a_slow_header_gives_way_with_an_answer(cache_path: Path) -> None:
         refusal(slow, 503, "OverloadedError")
 
 
-def test_beyond_all_connections_only_health_is_told(cache_path: Path) -> None:
+def test_beyond_all_connections_only_health_is_answered(cache_path: Path) -> None:
     head = ROWS_HEAD + b"Content-Length: 4\r\n\r\n"
     with (
         served(cache_path, max_connections=2) as base,
         connect(base, head) as one,
         connect(base, head) as other,
     ):
-        for path in ("/healthz", "/readyz", "/healthz"):
+        for path in ("/healthz", "/livez", "/healthz"):
             response = httpx2.get(base + path)
             assert (response.status_code, response.headers["connection"]) == (200, "close")
+        assert [one["check"] for one in httpx2.get(f"{base}/readyz").json()["failed"]] == ["limits"]
         response = httpx2.get(f"{base}/v1/caches")
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert response.json()["error"] == "OverloadedError"

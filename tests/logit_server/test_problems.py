@@ -26,7 +26,8 @@ def every_error() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 def test_every_error_is_a_problem(kind: type[Exception]) -> None:
-    error = kind(["a"], 1) if kind is UnknownSampleError else kind("why")
+    made = {UnknownSampleError: (["a"], 1), server_errors.OverloadedError: ("why", "bodies")}
+    error = kind(*made.get(kind, ("why",)))
     body = json.loads(bytes(problem_response(error, "id-1").body))
     shown = body.pop("type").partition("#")[2]
     assert shown in {meaning.name for meaning in meanings()}
@@ -46,7 +47,7 @@ def test_what_nobody_foresaw_keeps_its_message_to_itself() -> None:
 
 
 def test_errors_are_never_stored_and_overload_says_when_to_return() -> None:
-    response = problem_response(server_errors.OverloadedError("full"), "x")
+    response = problem_response(server_errors.OverloadedError("full", "in_flight"), "x")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert response.headers["cache-control"] == "no-store"
 
