@@ -21,12 +21,12 @@ logger = logging.getLogger("logit_server")
 class Preload:
     """What is loaded at start, and whether it is there."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, names: Iterable[str]) -> None:
-        """``names``: of all caches on the list; one that is away just now is left.
+    def __init__(self, settings: Settings, catalog: Catalog, listed: Iterable[str] = ()) -> None:
+        """``listed``: names of caches that are away just now, and are left.
 
-        Raises :class:`ConfigError` for names that are not on it, and for more than the budget holds.
+        Raises :class:`ConfigError` for names that are not served, and for more than the budget holds.
         """
-        self.caches = _chosen(settings.preload, catalog, set(names))
+        self.caches = _chosen(settings.preload, catalog, set(listed))
         self.is_done = not self.caches
         """Whether everything has been loaded, or cannot be: the log says why."""
         total = sum(served.views * served.blocks.samples * served.record_bytes for served in self.caches)
@@ -73,7 +73,7 @@ def _chosen(names: tuple[str, ...], catalog: Catalog, listed: set[str]) -> list[
     chosen = {name: catalog.get(name) for name in names}
     unknown = [name for name, served in chosen.items() if served is None and name not in listed]
     if unknown:
-        known = ", ".join(map(repr, sorted(listed)))
+        known = ", ".join(repr(served.name) for served in catalog)
         raise ConfigError(
             f"--preload {unknown[0]}: no such cache is served; there is {known}, or all of them: {ALL}"
         )
