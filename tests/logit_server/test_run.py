@@ -48,6 +48,8 @@ def test_the_urls_are_printed_and_answer(cache_path: Path, odd_path: Path, tmp_p
 
 def test_ctrl_c_ends_a_server_cleanly(cache_path: Path, tmp_path: Path) -> None:
     with started(cache_path, page_dir=tmp_path) as server:
+        # Before it listens to signals itself, one that a shell had it ignore is lost.
+        assert get(f"{server.url}/healthz").status_code == 200
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(120) == 0
     assert list(tmp_path.iterdir()) == []

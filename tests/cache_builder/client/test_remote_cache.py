@@ -128,7 +128,9 @@ def test_waits_grow_to_a_limit_with_jitter():
 def test_the_server_says_how_long_to_wait():
     recorder = Recorder()
     Patience("somewhere", 120.0, recorder).wait("busy", "30")
-    assert recorder.waits == [30.0]
+    # Not before, and not all trainers at the same instant.
+    (wait,) = recorder.waits
+    assert 30.0 < wait < 31.5
 
 
 @pytest.mark.parametrize(
