@@ -121,6 +121,7 @@ async def _running(
     own = run_folder(state.settings.page_dir) if shared is None else joined_run(shared)
     with own as folder:
         state.pages = Pages(PageFolder(folder, state.settings.page_bytes, state.page_watch))
+        state.takers.append(state.pages.take)
         state.roster = Roster(folder)
         state.roster.write(state.shelf)
         async with contextlib.AsyncExitStack() as stack:

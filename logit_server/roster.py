@@ -39,7 +39,7 @@ class Roster:
         # Only what takes the place of a dead worker misses what could not be written.
         with self._lock, contextlib.suppress(OSError):
             for slot in shelf.slots:
-                for served in slot.former:
+                for served in (*slot.apart, *slot.former):
                     self._keep(served)
             slots = [
                 {
