@@ -51,6 +51,10 @@ class Roster:
                 for slot in shelf.slots
             ]
             self._replace(_NAME, {"slots": slots})
+            known = {_file_of(cache_id) for slot in shelf.slots for cache_id in slot.known}
+            for kept in self._folder.glob(_file_of("*")):
+                if kept.name not in known:
+                    kept.unlink(missing_ok=True)
 
     def restore(self, shelf: Shelf) -> None:
         """Give slots that were opened just now what was known of their places before."""

@@ -26,13 +26,18 @@ def state_of(folder: Path, *slots: Slot) -> State:
 def test_a_cache_that_leaves_the_list_during_a_look_is_no_failure(
     own_cache: Path, odd_path: Path, tmp_path: Path
 ) -> None:
-    slots = [open_slot(Source(None, str(path)), 2**30) for path in (own_cache, odd_path)]
+    stays, opened = (open_slot(Source(None, str(path)), 2**30) for path in (own_cache, odd_path))
 
     async def check() -> None:
-        state = state_of(tmp_path, *slots)
-        asyncio.get_running_loop().call_soon(state.shelf.drop, slots[1:])
+        loop = asyncio.get_running_loop()
+
+        class Leaving(Slot):
+            def look(self) -> None:
+                loop.call_soon_threadsafe(state.shelf.drop, [self])
+
+        state = state_of(tmp_path, stays, Leaving(opened.name, opened.location, opened.current))
         await check_server(state, state.catalog)
-        assert state.shelf.slots == slots[:1]
+        assert state.shelf.slots == [stays]
 
     asyncio.run(check())
 
@@ -42,16 +47,17 @@ def test_pages_are_looked_at_while_every_store_hangs(
 ) -> None:
     monkeypatch.setattr(looks, "LOOK_S", 1)
     monkeypatch.setattr(looks, "_THREADS", 1)
-    goes_on = threading.Event()
+    begun, goes_on = threading.Event(), threading.Event()
 
     class Hanging(Slot):
         def look(self) -> None:
+            begun.set()
             goes_on.wait()
 
     async def check() -> None:
         state = state_of(tmp_path, Hanging("a", str(own_cache)), Hanging("b", str(own_cache)))
         hanging = asyncio.create_task(state.watch.look_at_all())
-        await asyncio.sleep(0)
+        await asyncio.to_thread(begun.wait, 60)
         with pytest.raises(NotReadyError) as caught:
             await check_server(state, state.catalog)
         assert {one["check"] for one in caught.value.members["failed"]} == {"caches"}
