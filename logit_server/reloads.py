@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from cache_builder.format import ConfigError, KDCacheError
-from logit_server.looks import LOOK_S
+from logit_server.looks import LOOK_S, Looks
 from logit_server.readiness import slot_problem
 from logit_server.roster import Reread
 from logit_server.settings import Settings
@@ -27,6 +27,8 @@ WISHES_S = 0.5
 
 OPEN_S = 60.0
 """Seconds that a cache may take to be opened: what hangs is looked at again by the next reload."""
+
+_OPENED_AT_ONCE = 8
 
 logger = logging.getLogger("logit_server")
 
@@ -63,6 +65,9 @@ class Reloads:
         self._state = state
         self._reread = reread
         self._lock = asyncio.Lock()
+        self._looks = Looks()
+        """Not the event loop's threads: a disk that hangs would keep the loop from ending."""
+        self._openings = asyncio.Semaphore(_OPENED_AT_ONCE)
         self._next: asyncio.Task[Reloaded] | None = None
         """The reload that waits for the running one to end."""
         self._wishes: Wishes | None = None
@@ -100,10 +105,9 @@ class Reloads:
     async def _reloaded(self) -> Reloaded:
         done = Reloaded()
         state = self._state
-        looks = state.watch.looks  # not the event loop's threads: a disk that hangs would keep it from ending
         try:
-            await looks.result("tokens", state.access.tokens.reread, LOOK_S)
-            settings, wanted = await looks.result("list", self._listed, OPEN_S)
+            await self._looks.result("tokens", state.access.tokens.reread, LOOK_S)
+            settings, wanted = await self._looks.result("list", self._listed, OPEN_S)
         except KDCacheError:
             logger.exception("the list of caches could not be read again")
             detail = "the list could not be read again, and holds as it was; the server's log says why"
@@ -146,12 +150,13 @@ class Reloads:
         done.removed += [slot.name for slot in leaving]
 
     async def _opened(self, source: Source) -> Slot | KDCacheError:
-        page_bytes, looks = self._state.settings.page_bytes, self._state.watch.looks
-        try:
-            slot: Slot = await looks.result(source, lambda: open_slot(source, page_bytes), OPEN_S)
-        except KDCacheError as error:
-            return error
-        looks.forget(source)
+        page_bytes = self._state.settings.page_bytes
+        async with self._openings:
+            try:
+                slot: Slot = await self._looks.result(source, lambda: open_slot(source, page_bytes), OPEN_S)
+            except KDCacheError as error:
+                return error
+        self._looks.forget(source)
         return slot
 
     def _add(self, source: Source, slot: Slot | KDCacheError, leaving: list[Slot], done: Reloaded) -> None:
