@@ -124,6 +124,7 @@ async def _running(
         pages = state.pages = Pages(
             PageFolder(folder, state.settings.page_bytes, state.readers, state.page_watch)
         )
+        state.takers.append(pages.take)
         state.roster = Roster(folder)
         state.roster.write(state.shelf)
         async with contextlib.AsyncExitStack() as stack:

@@ -72,7 +72,8 @@ class PageFolder:
         """Raise :class:`StorageError` where a block of so many bytes could not be kept just now."""
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)  # as a load does
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial") as probe:
+            # It has no name: who makes room removes what is called *.partial.
+            with tempfile.TemporaryFile(dir=self.folder) as probe:
                 probe.write(bytes(_PROBE_BYTES))
             disk = os.statvfs(self.folder)
         except OSError as error:
@@ -130,6 +131,18 @@ class PageFolder:
             # put right when room is next made.
             os.pwrite(lock, total.to_bytes(8, _ORDER), 0)
             page.put(block, records)
+
+    def remove(self, page: PageFile) -> None:
+        """Remove a page that nobody needs any more; who has it mapped may go on to read it."""
+        with contextlib.suppress(OSError), _locked(self.folder / _BUDGET_LOCK) as lock:
+            if not page.is_current():
+                return  # another worker was faster
+            page.path.unlink()
+            for lock_of_part in self.folder.glob(f"{page.path.stem}-*.lock"):
+                lock_of_part.unlink(missing_ok=True)
+            freed = sum(map(page.nbytes, page.resident()))
+            total = max(0, int.from_bytes(os.pread(lock, 8, 0), _ORDER) - freed)
+            os.pwrite(lock, total.to_bytes(8, _ORDER), 0)
 
     def _make_room(self, nbytes: int) -> int:
         """Evict what was unused for longest; returns the bytes of all blocks with ``nbytes`` of new ones."""

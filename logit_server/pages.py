@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.codecs import Part
+from logit_server.looks import Looks
 from logit_server.page import Page
 from logit_server.page_folder import PageFolder
-from logit_server.served_caches import ServedCache
+from logit_server.served_caches import Catalog, ServedCache
 
 REFRESH_S = 1.0
 """Seconds between two looks at what other workers use and evict."""
@@ -39,7 +40,11 @@ class Pages:
 
     def __init__(self, folder: PageFolder) -> None:
         self.folder = folder
+        self.looks = Looks()
+        """At the folder: not those at the stores, which may all hang."""
         self._mapped: dict[PageKey, Page] = {}
+        self._served: set[str] | None = None
+        """The cache_ids whose pages stay; None for all."""
         self._mapping: dict[PageKey, asyncio.Task[Page]] = {}
         self._loading: dict[BlockKey, asyncio.Task[NDArray[np.uint8]]] = {}
         self._executor = ThreadPoolExecutor(_LOADERS, thread_name_prefix="block-loader")
@@ -169,9 +174,17 @@ class Pages:
     async def _in_thread(self, call: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
 
+    def take(self, catalog: Catalog) -> None:
+        """Keep pages of these caches alone: the next :meth:`refresh` removes those of others."""
+        self._served = {served.cache_id for _, served in catalog.items()}
+
     async def refresh(self) -> None:
         """Tell the other workers which blocks are in use here, and let go of files that are gone."""
         mapped = list(self._mapped.items())
+        if self._served is not None:
+            for (cache_id, *_), page in mapped:
+                if cache_id not in self._served:
+                    await asyncio.to_thread(self.folder.remove, page)
         for key in await asyncio.to_thread(_look_after, mapped):
             self._mapped.pop(key, None)
 

@@ -70,11 +70,14 @@ class Place:
 
     def holds(self, cache: Cache) -> bool:
         """Whether what was opened here last has all records of a cache that was opened here before."""
-        now = self.now
-        pair = now.manifest.completed_id, cache.manifest.completed_id
+        return self.in_one(self.now, cache) and self.lost is None
+
+    def in_one(self, new: Cache, cache: Cache) -> bool:
+        """Whether one of the caches that were opened here has all records of another one."""
+        pair = new.manifest.completed_id, cache.manifest.completed_id
         if pair not in self._holds:
-            self._holds[pair] = holds_all_of(now, cache)
-        return self._holds[pair] and self.lost is None
+            self._holds[pair] = holds_all_of(new, cache)
+        return self._holds[pair]
 
     def read(self, cache: Cache, read: Callable[[Cache], _T], *, as_it_was: bool = False) -> _T:
         """What ``read`` gives of the cache that has the records of ``cache`` now.

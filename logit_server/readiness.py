@@ -64,8 +64,9 @@ async def check_server(state: State, seen: Catalog) -> None:
     """Raise what keeps the whole server from answering; ``seen``: the caches that the sender may know of."""
     names = {served.name for served in seen} if seen is not state.catalog else None
     findings = await _worker(state)
-    problems = await asyncio.gather(*(slot_problem(state, slot) for slot in state.shelf.slots))
-    for slot, problem in zip(state.shelf.slots, problems, strict=True):
+    slots = list(state.shelf.slots)  # a reload may change them meanwhile
+    problems = await asyncio.gather(*(slot_problem(state, slot) for slot in slots))
+    for slot, problem in zip(slots, problems, strict=True):
         if names is None or slot.name in names:
             findings.add("caches", problem, slot.name)
         elif problem is not None:
@@ -100,9 +101,9 @@ async def _worker(state: State) -> Findings:
             "stopping", OverloadedError("this worker is stopping: send requests to another one", "stopping")
         )
     findings.add("limits", state.admission.problem() or state.connections.problem())
-    pages = state.running_pages.folder
+    pages = state.running_pages
     largest = max((served.block_bytes for served in state.catalog), default=0)
-    found = await state.watch.looks.problem("pages", lambda: pages.check_room(largest))
+    found = await pages.looks.problem("pages", lambda: pages.folder.check_room(largest))
     if found is not None:
         findings.add("pages", StorageError(f"the page folder cannot be used: {found}"))
     return findings

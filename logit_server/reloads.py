@@ -11,18 +11,24 @@ from pathlib import Path
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from cache_builder.format import ConfigError, KDCacheError, StorageError
+from cache_builder.format import ConfigError, KDCacheError
+from logit_server.looks import LOOK_S, Looks
 from logit_server.readiness import slot_problem
 from logit_server.roster import Reread
 from logit_server.settings import Settings
-from logit_server.shelf import Slot, open_slot
-from logit_server.sources_of_caches import Source, is_folder_of_caches, sources, split_name
+from logit_server.shelf import NameTakenError, Slot, open_slot
+from logit_server.sources_of_caches import Source, sources, split_name
 from logit_server.state import State
 from logit_server.storage import public_error
 from logit_server.wishes import Wishes
 
 WISHES_S = 0.5
 """Seconds between two looks whether somebody wished that the list is read again."""
+
+OPEN_S = 60.0
+"""Seconds that a cache may take to be opened: what hangs is looked at again by the next reload."""
+
+_OPENED_AT_ONCE = 8
 
 logger = logging.getLogger("logit_server")
 
@@ -59,6 +65,11 @@ class Reloads:
         self._state = state
         self._reread = reread
         self._lock = asyncio.Lock()
+        self._looks = Looks()
+        """Not the event loop's threads: a disk that hangs would keep the loop from ending."""
+        self._openings = asyncio.Semaphore(_OPENED_AT_ONCE)
+        self._next: asyncio.Task[Reloaded] | None = None
+        """The reload that waits for the running one to end."""
         self._wishes: Wishes | None = None
         self._granted = 0
 
@@ -69,13 +80,22 @@ class Reloads:
         return await self.reload()
 
     async def catch_up(self) -> None:
-        """Read the list again, if another worker was told to and this one has not heard yet."""
+        """Read the list again, if that was asked of another worker and this one has not done so yet."""
         if self._wishes is not None and self._wishes.count() > self._granted:
             await self.reload()
 
     async def reload(self) -> Reloaded:
-        """Read the list again. What is wrong with it is told in the answer, and changes nothing."""
+        """Read the list again. The answer says what is wrong with it; that changes nothing.
+
+        Who calls while a reload runs shares the next one with all others who do: many calls cost no more.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._in_turn())
+        return await asyncio.shield(self._next)
+
+    async def _in_turn(self) -> Reloaded:
         async with self._lock:
+            self._next = None  # who calls from now on may know of what this one does not see any more
             if self._wishes is not None:
                 self._granted = self._wishes.count()
             done = await self._reloaded()
@@ -85,21 +105,23 @@ class Reloads:
     async def _reloaded(self) -> Reloaded:
         done = Reloaded()
         state = self._state
-        await asyncio.to_thread(state.access.tokens.reread)
         try:
-            settings, wanted = await asyncio.to_thread(self._listed)
-        except (KDCacheError, OSError):
+            await self._looks.result("tokens", state.access.tokens.reread, LOOK_S)
+            settings, wanted = await self._looks.result("list", self._listed, OPEN_S)
+        except KDCacheError:
             logger.exception("the list of caches could not be read again")
             detail = "the list could not be read again, and holds as it was; the server's log says why"
             done.refused.append(Refused(cache="", detail=detail))
             settings, wanted = state.settings, None
-        before = {slot: slot.current.cache_id if slot.current else None for slot in state.shelf.slots}
+        slots = state.shelf.slots
+        before = {slot: slot.current.cache_id if slot.current else None for slot in slots}
         if wanted is not None:
             await self._match(settings, wanted, done)
-        for slot, cache_id in before.items():
-            if slot in state.shelf.slots:
-                await self._look(slot, cache_id, done)
-        if done.added or done.removed:
+        kept = [slot for slot in slots if slot in state.shelf.slots]
+        problems = await asyncio.gather(*(slot_problem(state, slot, afresh=True) for slot in kept))
+        for slot, problem in zip(kept, problems, strict=True):
+            _report(slot, problem, before[slot], done)
+        if state.shelf.slots != slots:
             state.serve(state.shelf.catalog())
         done.needs_restart = sorted(_differing(state.settings, settings))
         return done
@@ -110,40 +132,52 @@ class Reloads:
 
     async def _match(self, settings: Settings, wanted: Iterable[Source], done: Reloaded) -> None:
         """Open what is new on the list, and let go of what is not on it any more."""
-        left = list(self._state.shelf.slots)
+        wanted, leaving, new = list(wanted), list(self._state.shelf.slots), []
         for source in wanted:
-            found = next((slot for slot in left if _is_of(source, slot)), None)
+            found = next((slot for slot in leaving if _is_of(source, slot)), None)
             if found is not None:
-                left.remove(found)
+                leaving.remove(found)
             else:
-                await self._add(source, done)
-        gone = await asyncio.to_thread(
-            lambda: [slot for slot in left if not _may_be_away(slot, settings.caches)]
-        )
-        self._state.shelf.drop(gone)
-        done.removed += [slot.name for slot in gone]
+                new.append(source)
+        leaving = [slot for slot in leaving if not _stays(slot, settings.caches, wanted)]
+        opened = await asyncio.gather(*map(self._opened, new))
+        # First what could be opened: it may take the place of what another one would keep.
+        pairs = sorted(zip(new, opened, strict=True), key=lambda pair: isinstance(pair[1], KDCacheError))
+        for source, slot in pairs:
+            self._add(source, slot, leaving, done)
+        self._state.shelf.drop(leaving)
+        self._state.watch.forget(leaving)
+        done.removed += [slot.name for slot in leaving]
 
-    async def _add(self, source: Source, done: Reloaded) -> None:
+    async def _opened(self, source: Source) -> Slot | KDCacheError:
+        page_bytes = self._state.settings.page_bytes
+        async with self._openings:
+            try:
+                slot: Slot = await self._looks.result(source, lambda: open_slot(source, page_bytes), OPEN_S)
+            except KDCacheError as error:
+                return error
+        self._looks.forget(source)
+        return slot
+
+    def _add(self, source: Source, slot: Slot | KDCacheError, leaving: list[Slot], done: Reloaded) -> None:
+        """Serve what was opened. Where that failed, what it was to take the place of stays what it is."""
         label = source.name or Path(source.location).name
         try:
-            slot = await asyncio.to_thread(open_slot, source, self._state.settings.page_bytes)
-            self._state.shelf.add(slot)
-        except (KDCacheError, OSError) as error:
+            if isinstance(slot, KDCacheError):
+                raise slot
+            before = self._state.shelf.add(slot, leaving)
+        except KDCacheError as error:
             logger.error("left out of what is served: %s", error)
             done.refused.append(Refused(cache=label, detail=_public(label, source.location, error)))
-        else:
+            leaving[:] = [other for other in leaving if not _may_follow(source, other)]
+            return
+        if before is None:
             done.added.append(slot.name)
-
-    async def _look(self, slot: Slot, before: str | None, done: Reloaded) -> None:
-        problem = await slot_problem(self._state, slot, afresh=True)
-        if problem is not None:
-            done.refused.append(Refused(cache=slot.name, detail=str(problem)))
-        elif slot.current is None or slot.current.cache_id == before:
-            done.unchanged.append(slot.name)
-        elif before in {served.cache_id for served in slot.former}:
-            done.extended.append(slot.name)
-        else:
-            done.replaced.append(slot.name)
+            return
+        leaving.remove(before)
+        self._state.watch.forget([before])
+        is_same = before.current is not None and before.current.cache_id == slot.known[-1]
+        (done.unchanged if is_same else done.replaced).append(slot.name)
 
     @contextlib.asynccontextmanager
     async def running(self, wishes: Wishes) -> AsyncIterator[None]:
@@ -170,22 +204,48 @@ def reloads_of(request: Request) -> Reloads:
     return reloads
 
 
+def _report(slot: Slot, problem: KDCacheError | None, before: str | None, done: Reloaded) -> None:
+    """Say what became of a cache that was served as ``before``."""
+    if problem is not None:
+        done.refused.append(Refused(cache=slot.name, detail=str(problem)))
+    elif slot.current is None or slot.current.cache_id == before:
+        done.unchanged.append(slot.name)
+    elif before in {served.cache_id for served in slot.former}:
+        done.extended.append(slot.name)
+    else:
+        done.replaced.append(slot.name)
+
+
 def _is_of(source: Source, slot: Slot) -> bool:
     return source.location == slot.location and source.name in (None, slot.name)
 
 
-def _may_be_away(slot: Slot, items: Iterable[str]) -> bool:
-    """Whether the folder of caches that a cache was found in has none: its disk may be missing."""
-    folders = (split_name(item)[1] for item in items)
-    folder = str(Path(slot.location).parent)
-    return any(Path(one) == Path(folder) for one in folders) and not is_folder_of_caches(folder)
+def _stays(slot: Slot, items: Iterable[str], wanted: Iterable[Source]) -> bool:
+    """Whether a cache is on the list although nothing was found where it lies: its disk may be missing.
+
+    It is named itself, or its folder of caches is and has none now.
+    """
+    named = [split_name(item) for item in items]
+    if any(Path(location) == Path(slot.location) and name in (None, slot.name) for name, location in named):
+        return True
+    folder = Path(slot.location).parent
+    has_caches = any(source.folder is not None and Path(source.folder) == folder for source in wanted)
+    return not has_caches and any(Path(location) == folder for _, location in named)
 
 
-def _public(name: str, location: str, error: Exception) -> str:
+def _may_follow(source: Source, slot: Slot) -> bool:
+    """Whether a cache that could not be opened may be the one that was served until now, at a new place."""
+    if source.name is not None:
+        return source.name == slot.name
+    return Path(source.location).name in (slot.name, Path(slot.location).name)
+
+
+def _public(name: str, location: str, error: KDCacheError) -> str:
+    if isinstance(error, NameTakenError):
+        return error.public
     if isinstance(error, ConfigError):
         return str(error).replace(location, f"cache {name!r}")
-    raised = error if isinstance(error, KDCacheError) else StorageError("it could not be read")
-    return str(public_error(name, location, "its store", raised))
+    return str(public_error(name, location, "its store", error))
 
 
 def _differing(running: Settings, read: Settings) -> Iterator[str]:

@@ -39,7 +39,7 @@ class Roster:
         # Only what takes the place of a dead worker misses what could not be written.
         with self._lock, contextlib.suppress(OSError):
             for slot in shelf.slots:
-                for served in slot.former:
+                for served in (*slot.apart, *slot.former):
                     self._keep(served)
             slots = [
                 {
@@ -51,6 +51,10 @@ class Roster:
                 for slot in shelf.slots
             ]
             self._replace(_NAME, {"slots": slots})
+            known = {_file_of(cache_id) for slot in shelf.slots for cache_id in slot.known}
+            for kept in self._folder.glob(_file_of("*")):
+                if kept.name not in known:
+                    kept.unlink(missing_ok=True)
 
     def restore(self, shelf: Shelf) -> None:
         """Give slots that were opened just now what was known of their places before."""

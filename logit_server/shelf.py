@@ -16,7 +16,18 @@ from logit_server.sources_of_caches import Source, sources
 logger = logging.getLogger("logit_server")
 
 _GENERATIONS = 16
-"""cache_ids that a place is known to have held."""
+"""cache_ids that a place is known to have held, and caches that one which lies there still holds."""
+_APART = 4
+"""Caches that were at a place, and that what lies there does not hold: they are kept for when it is back."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a look found at a place, with everything that takes long computed."""
+
+    served: ServedCache
+    held: frozenset[str]
+    """The cache_ids of those before it whose records it holds."""
 
 
 @dataclass(eq=False)
@@ -29,11 +40,14 @@ class Slot:
     """What the name stands for. It stays while its store is away: pages in memory are served on."""
     former: list[ServedCache] = field(default_factory=list)
     """Caches that were here before, and whose records the current one holds."""
+    apart: list[ServedCache] = field(default_factory=list)
+    """Caches that were here before, and whose records the current one does not hold."""
     known: list[str] = field(default_factory=list)
     """Every cache_id that was here."""
     missing: Missing | None = None
     """Why nothing has the name, where ``current`` is None."""
     place: Place | None = None
+    _found: _Found | None = None
 
     @classmethod
     def of(cls, served: ServedCache) -> Slot:
@@ -49,35 +63,48 @@ class Slot:
             self.place = Place(opened(self.location))
         place = self.place
         place.look(reads=True)
-        for cache in (self.current, *self.former):  # while no request waits: of large caches it takes a while
-            if cache is not None:
-                place.holds(cache.cache)
+        if not self.is_settled:
+            self._found = self._found_at(place)
 
-    def settle(self, page_bytes: int) -> bool:
-        """Take what was found at the place; gives whether anything is another than before."""
-        place = self.place
-        if place is None:
-            return False
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing lies at the place that :meth:`look` has not seen."""
+        return self.place is None or (self._found is not None and self._found.served.cache is self.place.now)
+
+    def _found_at(self, place: Place) -> _Found:
+        """What lies at the place. Of large caches it takes a while, so it is done while no request waits."""
         now = place.now
         served = ServedCache(self.name, now, now.manifest.completed_id, place)
-        if place.lost is not None or served.block_bytes > page_bytes:
+        _ = (served.manifest_json, served.stored_bytes)
+        held = frozenset(one.cache_id for one in self._before() if place.in_one(now, one.cache))
+        return _Found(served, held)
+
+    def settle(self, page_bytes: int) -> bool:
+        """Take what the last look found at the place; gives whether anything is another than before."""
+        if self.place is not None and self.place.lost is not None:
+            return self._lose()
+        if self._found is None:
+            return False
+        served = self._found.served
+        if served.block_bytes > page_bytes:
             return self._lose()
         if self.current is not None and self.current.cache_id == served.cache_id:
             return False
-        self._take(served)
+        self._take(served, self._found.held)
         return True
 
-    def _take(self, served: ServedCache) -> None:
-        before = [*self.former, *([self.current] if self.current else [])]
-        self.former = [
-            cache for cache in before if cache.cache_id != served.cache_id and served.place.holds(cache.cache)
-        ][-_GENERATIONS:]
+    def _take(self, served: ServedCache, held: frozenset[str]) -> None:
+        before = [one for one in self._before() if one.cache_id != served.cache_id]
+        self.former = [one for one in before if one.cache_id in held][-_GENERATIONS:]
+        self.apart = [one for one in before if one.cache_id not in held][-_APART:]
         self.current, self.missing = served, None
         self.known = [*(known for known in self.known if known != served.cache_id), served.cache_id]
         self.known = self.known[-_GENERATIONS:]
 
     def _lose(self) -> bool:
-        was_served, self.current, self.former = self.current is not None, None, []
+        was_served = self.current is not None
+        self.apart = self._before()[-_GENERATIONS:]
+        self.current, self.former = None, []
         self.missing = Missing(
             self.name,
             ReplacedCacheError,
@@ -85,6 +112,10 @@ class Slot:
             "the cache back",
         )
         return was_served
+
+    def _before(self) -> list[ServedCache]:
+        """All caches that are known to have been here, the oldest first."""
+        return [*self.apart, *self.former, *([self.current] if self.current else [])]
 
     def missing_ids(self) -> Iterator[tuple[str, Missing]]:
         """The keys by which something was found here once, and is not now, and what to say of each."""
@@ -103,6 +134,21 @@ class Slot:
             f"cache {cache_id} was replaced where it lay, and {self.name!r} is cache {now} by now: put the "
             "old one back to go on with it, or begin anew with the new one by its name",
         )
+
+
+class NameTakenError(ConfigError):
+    """Two caches would have one name on this server."""
+
+    def __init__(self, slot: Slot, other: Slot) -> None:
+        super().__init__(
+            f"{slot.location} and {other.location} would both be served as {slot.name!r}; give one "
+            f"another name: NAME={slot.location}"
+        )
+        self.public = (
+            f"its name {slot.name!r} is that of another cache of this server, or of its cache_ids: put NAME= "
+            "before its path, with another name"
+        )
+        """The same for clients: without the places where the caches lie."""
 
 
 Spare = Callable[[Source], Slot | None]
@@ -133,15 +179,24 @@ class Shelf:
         dropped = list(slots)
         self.slots = [slot for slot in self.slots if slot not in dropped]
 
-    def add(self, slot: Slot) -> None:
-        """Serve one more; :class:`ConfigError` where another one has its name already."""
+    def add(self, slot: Slot, leaving: Iterable[Slot] = ()) -> Slot | None:
+        """Serve one more, at once in place of the one of ``leaving`` that has its name; gives that one.
+
+        Raises :class:`NameTakenError` where one that stays has its name already.
+        """
+        left = list(leaving)
         for other in self.slots:
-            if slot.name == other.name or slot.name in other.known or other.name in slot.known:
-                raise ConfigError(
-                    f"{slot.location} and {other.location} would both be served as {slot.name!r}; give one "
-                    f"another name: NAME={slot.location}"
-                )
-        self.slots.append(slot)
+            if other not in left and (
+                slot.name == other.name or slot.name in other.known or other.name in slot.known
+            ):
+                raise NameTakenError(slot, other)
+        before = next((other for other in left if other.name == slot.name), None)
+        if before is None:
+            self.slots = [*self.slots, slot]
+            return None
+        slot.known = [*(one for one in before.known if one not in slot.known), *slot.known][-_GENERATIONS:]
+        self.slots = [slot if other is before else other for other in self.slots]
+        return before
 
 
 def open_catalog(settings: Settings) -> Catalog:

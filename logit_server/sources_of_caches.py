@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from cache_builder.format import ConfigError
+from cache_builder.format import ConfigError, CorruptCacheError, FormatError, StorageError
 from cache_builder.format.locations import is_remote, local_path
-from cache_builder.format.root import ROOT_KEY
+from cache_builder.format.root import ROOT_KEY, read_body
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -51,11 +52,6 @@ def sources(items: Iterable[str]) -> Iterator[Source]:
             yield from (Source(None, found, location) for found in inside)
 
 
-def is_folder_of_caches(location: str) -> bool:
-    """Whether a location is a folder with caches in it: one where a disk is missing has none."""
-    return not is_remote(location) and bool(_caches_inside(location))
-
-
 def _caches_inside(location: str) -> list[str] | None:
     """The caches right below a local folder; None where it is a cache itself, or has none.
 
@@ -65,5 +61,20 @@ def _caches_inside(location: str) -> list[str] | None:
     if (folder / ROOT_KEY).exists() or not folder.is_dir():
         return None
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    found = [str(folder / name) for name in names if (folder / name / ROOT_KEY).is_file()]
+    found = [str(folder / name) for name in names if _is_cache(folder / name)]
     return found or None
+
+
+def _is_cache(folder: Path) -> bool:
+    """Whether a cache lies in a folder, be it damaged or out of reach.
+
+    The arrays of a cache are Zarr stores too: one whose root is missing is no folder of caches.
+    """
+    if not (folder / ROOT_KEY).is_file():
+        return False
+    try:
+        return read_body(folder) is not None
+    except FormatError:
+        return False
+    except (CorruptCacheError, StorageError, OSError):
+        return True

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from cache_builder.format import KDCacheError
 from logit_server.looks import Looks
 from logit_server.served_caches import Catalog
 from logit_server.shelf import Shelf, Slot
+
+_TRIES = 3
+"""Looks at a place that changes again and again, before the next one is waited for."""
 
 logger = logging.getLogger("logit_server")
 
@@ -25,37 +29,46 @@ class Watch:
         """Called with what is served from then on."""
         self._page_bytes = page_bytes
         self._look_s = look_s
-        self._troubled: dict[str, str] = {}
+        self._troubled: dict[Slot, str] = {}
+        self._noticing: dict[Slot, asyncio.Task[None]] = {}
 
     async def look(self, slot: Slot, *, afresh: bool = False) -> KDCacheError | None:
         """Look at the place of a slot, and serve what is there; gives what is wrong with it.
 
         ``afresh``: as :meth:`Looks.problem` says.
         """
-        found = await self.looks.problem(f"cache {slot.name}", slot.look, afresh=afresh)
+        found = await self.looks.problem(slot, slot.look, afresh=afresh)
+        if slot not in self.shelf.slots:  # it left them meanwhile
+            self.forget([slot])
+            return found
         self._log(slot, found)
         self.settle(slot)
         return found
+
+    def forget(self, slots: Iterable[Slot]) -> None:
+        """Keep nothing of slots that are not served any more."""
+        for slot in slots:
+            self.looks.forget(slot)
+            self._troubled.pop(slot, None)
 
     async def look_at_all(self) -> None:
         """Look at every place, and serve what is there."""
         await asyncio.gather(*map(self.look, list(self.shelf.slots)))
 
-    def settle(self, *slots: Slot) -> None:
-        """Serve what was found last at the places of some slots, or of all."""
-        changed = [slot for slot in slots or self.shelf.slots if slot.settle(self._page_bytes)]
-        for slot in changed:
-            served = slot.current.cache_id if slot.current else "nothing"
-            former = ", ".join(cache.cache_id for cache in slot.former)
-            logger.warning(
-                "%s was changed: %r is %s now%s",
-                slot.location,
-                slot.name,
-                served,
-                f"; it holds all of {former}, which stays served by its id" if former else "",
-            )
-        if changed:
-            self.publish(self.shelf.catalog())
+    def settle(self, slot: Slot) -> None:
+        """Serve what the last look found at the place of a slot."""
+        if not slot.settle(self._page_bytes):
+            return
+        served = slot.current.cache_id if slot.current else "nothing"
+        former = ", ".join(cache.cache_id for cache in slot.former)
+        logger.warning(
+            "%s was changed: %r is %s now%s",
+            slot.location,
+            slot.name,
+            served,
+            f"; it holds all of {former}, which stays served by its id" if former else "",
+        )
+        self.publish(self.shelf.catalog())
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -68,27 +81,42 @@ class Watch:
             task.cancel()
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        def notice() -> None:
-            loop.call_soon_threadsafe(self.settle)
-
         while True:
             for slot in self.shelf.slots:
                 if slot.place is not None:  # who reads a block may be the first to notice
-                    slot.place.notice = notice
+                    slot.place.notice = functools.partial(self._noticed, loop, slot)
             await asyncio.sleep(self._look_s)
             try:
                 await self.look_at_all()
             except Exception:  # a watch that ended would notice nothing any more
                 logger.exception("the places of the caches could not be looked at")
 
+    def _noticed(self, loop: asyncio.AbstractEventLoop, slot: Slot) -> None:
+        """Hear from some thread that something changed at a place."""
+        loop.call_soon_threadsafe(self._notice, slot)
+
+    def _notice(self, slot: Slot) -> None:
+        """Look at a place where something changed: what the new cache needs is computed in a thread."""
+        if slot not in self._noticing:
+            self._noticing[slot] = asyncio.create_task(self._look_until_settled(slot))
+
+    async def _look_until_settled(self, slot: Slot) -> None:
+        try:
+            for _ in range(_TRIES):  # a look that went on already may have been too early to see it
+                found = await self.look(slot, afresh=True)
+                if found is not None or slot.is_settled:
+                    return
+        finally:
+            del self._noticing[slot]
+
     def _log(self, slot: Slot, found: KDCacheError | None) -> None:
         """Say once what is wrong with a place, and once that it is not any more."""
         said = None if found is None else str(found)
-        if said == self._troubled.get(slot.name):
+        if said == self._troubled.get(slot):
             return
         if said is None:
-            del self._troubled[slot.name]
+            del self._troubled[slot]
             logger.warning("cache %r can be served again", slot.name)
         else:
-            self._troubled[slot.name] = said
+            self._troubled[slot] = said
             logger.error("cache %r cannot be read just now: %s", slot.name, said)

@@ -21,7 +21,7 @@ async def reload(request: Request) -> Reloaded:
     """Read the list of caches again, as SIGHUP does: the folders of caches, the file of settings, the tokens.
 
     The answer is that of the worker which has the request; the others of the run do the same within a second.
-    A token that sees some caches alone is told of no others.
+    A token that sees some caches alone gets an answer about these.
     """
     state = state_of(request)
     if state.access.tokens.is_empty and not _is_here(request):
@@ -33,8 +33,8 @@ async def reload(request: Request) -> Reloaded:
         return done
     seen |= {served.name for served in state.access.check(request.scope, state.catalog)}
     names = ("added", "removed", "extended", "replaced", "unchanged")
-    told = {field: [name for name in getattr(done, field) if name in seen] for field in names}
-    return Reloaded(**told, refused=[item for item in done.refused if item.cache in seen])
+    about = {field: [name for name in getattr(done, field) if name in seen] for field in names}
+    return Reloaded(**about, refused=[item for item in done.refused if item.cache in seen])
 
 
 def _is_here(request: Request) -> bool:

@@ -41,6 +41,12 @@ class Web:
         self.pictures.data = data_sets(
             tuple(item for item in self._data if split_name(item)[0] in (None, *names)), catalog
         )
+        ids = {served.cache_id for _, served in catalog.items()}
+        for gone in set(self._top) - ids:
+            self._top[gone].stop()
+        for kept in (self._figures, self._top, self._finding):
+            for gone in set(kept) - ids:
+                del kept[gone]
 
     def figures(self, served: ServedCache) -> Figures:
         """The numbers of a cache's plots, computed once."""

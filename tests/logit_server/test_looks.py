@@ -81,3 +81,37 @@ def test_many_looks_are_made_by_a_few_threads() -> None:
 
     asyncio.run(ask())
     assert 1 <= most <= 40
+
+
+def test_looks_that_hang_keep_no_other_one_from_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "LOOK_S", 0.2)
+    monkeypatch.setattr(looks, "_THREADS", 2)
+    goes_on = threading.Event()
+
+    async def ask() -> None:
+        all_looks = Looks()
+        for _ in range(2):
+            hanging = [all_looks.problem(key, goes_on.wait) for key in range(5)]
+            assert all("did not answer" in str(found) for found in await asyncio.gather(*hanging))
+            for key in range(5):  # those that waited for a thread have one by now
+                assert "did not answer" in str(await all_looks.problem(key, goes_on.wait))
+        monkeypatch.setattr(looks, "LOOK_S", 60)
+        assert await all_looks.problem("healthy", lambda: None) is None
+        goes_on.set()
+
+    asyncio.run(ask())
+
+
+def test_a_look_may_give_something() -> None:
+    async def ask() -> None:
+        all_looks = Looks()
+        assert await all_looks.result("a", lambda: 5, 60) == 5
+        assert await all_looks.result("a", lambda: 6, 60) == 6
+        with pytest.raises(StorageError, match="Permission denied"):
+            await all_looks.result("a", _denied, 60)
+
+    asyncio.run(ask())
+
+
+def _denied() -> None:
+    raise PermissionError(13, "Permission denied")

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -311,3 +312,35 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     sweep(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_check_of_the_folder_is_not_disturbed_by_who_makes_room(tmp_path: Path) -> None:
+    folder, is_over = PageFolder(tmp_path, PLENTY), threading.Event()
+
+    def make_room() -> None:
+        while not is_over.is_set():
+            for left_behind in tmp_path.glob("*.partial"):
+                left_behind.unlink(missing_ok=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make_room)
+        try:
+            for _ in range(2000):
+                folder.check_room(1)
+        finally:
+            is_over.set()
+        making.result()
+
+
+def test_a_page_that_nobody_needs_gives_its_bytes_back(served: ServedCache, tmp_path: Path) -> None:
+    folder = PageFolder(tmp_path, PLENTY)
+    kept = load(folder, served, 0)
+    load(folder, served, 1)
+    page = folder.open(served, 1)
+    held = page.records[: len(expected(served, 1))].copy()
+    folder.remove(page)
+    folder.remove(page)
+    assert folder.used_bytes() == kept.nbytes
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(page.path.stem)] == []
+    np.testing.assert_array_equal(held, expected(served, 1))
+    np.testing.assert_array_equal(load(folder, served, 1), expected(served, 1))

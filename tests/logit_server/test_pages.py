@@ -15,7 +15,7 @@ from logit_server.page import Page
 from logit_server.page_folder import PageFolder
 from logit_server.pages import Pages
 from logit_server.routes.records import gather
-from logit_server.served_caches import ServedCache
+from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
 from logit_server.shelf import open_catalog
 from tests.format.damage import changed, flipped
@@ -223,3 +223,23 @@ def test_pages_refresh_by_themselves(
         assert pages.resident(served, 0, FIRST) is None
 
     run(folder, body)
+
+
+def test_pages_of_caches_that_are_not_served_any_more_are_let_go(
+    served: ServedCache, folder: CountingFolder
+) -> None:
+    async def check() -> None:
+        pages, rows = Pages(folder), np.arange(10)
+        async with pages.refreshing():
+            first = await pages.gather(served, 0, rows)
+            pages.take(Catalog([served]))
+            await pages.refresh()
+            assert pages.resident(served, 0, rows) is not None
+            assert folder.used_bytes() > 0
+            pages.take(Catalog([]))
+            await pages.refresh()
+            assert pages.resident(served, 0, rows) is None
+            assert folder.used_bytes() == 0
+            np.testing.assert_array_equal(await pages.gather(served, 0, rows), first)
+
+    asyncio.run(check())

@@ -1,6 +1,8 @@
+import asyncio
 import contextlib
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +15,13 @@ import pytest
 
 from cache_builder.format import Cache, open_cache
 from cache_builder.format.wire import RELOAD_PATH, ROWS
+from logit_server import reloads as module
+from logit_server.reloads import Reloads
 from logit_server.run import serving
 from logit_server.settings import Settings
+from logit_server.shelf import Slot, open_catalog, open_slot
+from logit_server.sources_of_caches import Source
+from logit_server.state import State
 from logit_server.tokens import hash_of
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.extended import extend_synthetic
@@ -136,7 +143,11 @@ def test_a_folder_of_caches_is_served_and_read_again(own_cache: Path, tmp_path: 
         done = reload(client)
         assert (done["added"], done["unchanged"]) == (["second"], ["synthetic"])
         assert [item["cache"] for item in done["refused"]] == ["half"]
-        assert "is being written" not in records(client, "second").text
+        answer = records(client, "second")
+        assert (answer.status_code, answer.content) == (
+            200,
+            open_cache(folder / "two").read_page(0).tobytes(),
+        )
         shutil.rmtree(folder / "half")
         shutil.rmtree(folder / "one")
         assert reload(client) == {"removed": ["synthetic"], "unchanged": ["second"]}
@@ -179,6 +190,122 @@ def test_the_list_of_the_file_of_settings_is_read_again(own_cache: Path, tmp_pat
         (refused,) = reload(client)["refused"]
         assert "could not be read again" in refused["detail"]
         assert records(client, "second").status_code == 200
+
+
+def test_a_cache_may_move_and_stays_served_where_it_cannot_be_opened_there(
+    own_cache: Path, odd_path: Path, tmp_path: Path
+) -> None:
+    cache = open_cache(own_cache)
+    expected, cache_id = cache.read_page(0).tobytes(), cache.manifest.completed_id
+    moved, file = tmp_path / "moved" / own_cache.name, tmp_path / "kdcache.toml"
+    file.write_text(f'caches = ["{own_cache}"]\n')
+    with started("", config=file) as server, httpx2.Client(base_url=server.url, timeout=120) as client:
+        file.write_text(f'caches = ["{moved}"]\n')
+        done = reload(client)
+        assert ([item["cache"] for item in done["refused"]], "removed" in done) == ([own_cache.name], False)
+        assert records(client, "synthetic").content == expected
+        shutil.copytree(own_cache, moved)
+        assert reload(client) == {"unchanged": ["synthetic"]}
+        shutil.rmtree(own_cache)
+        for key in ("synthetic", cache_id):
+            assert (records(client, key, 1).status_code, records(client, key).content) == (200, expected)
+        file.write_text(f'caches = ["synthetic={odd_path}"]\n')
+        assert reload(client) == {"replaced": ["synthetic"]}
+        assert (
+            client.get("/v1/caches/synthetic").headers["x-kdcache-id"]
+            == open_cache(odd_path).manifest.cache_id
+        )
+        assert records(client, cache_id).status_code == 410
+
+
+def test_a_name_that_is_taken_discloses_no_place(own_cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    own_cache.rename(folder / "one")
+    with serves(folder) as client:
+        another(folder / "two", "synthetic")
+        answer = client.post(RELOAD_PATH)
+        (refused,) = answer.json()["refused"]
+        assert "'synthetic'" in refused["detail"]
+        assert "NAME=" in refused["detail"]
+        assert str(tmp_path) not in answer.text
+
+
+def test_a_cache_whose_root_is_missing_stays_on_the_list(own_cache: Path) -> None:
+    with serves(own_cache) as client:
+        root = (own_cache / "zarr.json").read_bytes()
+        (own_cache / "zarr.json").unlink()
+        done = reload(client)
+        assert (list(done), done["refused"][0]["cache"]) == (["refused"], "synthetic")
+        assert records(client, "synthetic").status_code == 503
+        (own_cache / "zarr.json").write_bytes(root)
+        assert reload(client) == {"unchanged": ["synthetic"]}
+        assert records(client, "synthetic").status_code == 200
+
+
+def test_who_calls_while_a_reload_runs_shares_the_next_one(own_cache: Path) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    lists = 0
+
+    def reread() -> Settings:
+        nonlocal lists
+        lists += 1
+        begun.set()
+        goes_on.wait(60)
+        return settings
+
+    async def calls() -> None:
+        reloads = Reloads(state, reread)
+        first = asyncio.create_task(reloads.reload())
+        await asyncio.to_thread(begun.wait, 60)
+        others = [asyncio.create_task(reloads.reload()) for _ in range(10)]
+        await asyncio.sleep(0)
+        goes_on.set()
+        done = await asyncio.gather(first, *others)
+        assert {tuple(one.unchanged) for one in done} == {("synthetic",)}
+
+    settings = Settings(caches=(str(own_cache),))
+    state = State(settings, open_catalog(settings))
+    asyncio.run(calls())
+    assert lists == 2
+
+
+def test_a_list_that_hangs_is_refused_and_keeps_no_loop_from_ending(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OPEN_S", 0.1)
+    goes_on = threading.Event()
+
+    def reread() -> Settings:
+        goes_on.wait()
+        return settings
+
+    settings = Settings(caches=(str(own_cache),))
+    state = State(settings, open_catalog(settings))
+    done = asyncio.run(Reloads(state, reread).reload())
+    goes_on.set()
+    assert ([one.cache for one in done.refused], done.unchanged) == ([""], ["synthetic"])
+
+
+def test_a_cache_that_hangs_is_refused_and_the_others_are_added(
+    own_cache: Path, odd_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OPEN_S", 5)
+    goes_on = threading.Event()
+
+    def open_or_hang(source: Source, page_bytes: int) -> Slot:
+        if source.name == "hangs":
+            goes_on.wait()
+        return open_slot(source, page_bytes)
+
+    monkeypatch.setattr(module, "open_slot", open_or_hang)
+    settings = Settings(caches=(str(own_cache),))
+    state = State(settings, open_catalog(settings))
+    more = Settings(caches=(str(own_cache), f"hangs={odd_path}", f"other={odd_path}"))
+    done = asyncio.run(Reloads(state, lambda: more).reload())
+    goes_on.set()
+    assert (done.added, done.unchanged) == (["other"], ["synthetic"])
+    assert [(one.cache, "did not answer" in one.detail) for one in done.refused] == [("hangs", True)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

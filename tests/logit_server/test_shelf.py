@@ -1,11 +1,13 @@
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
 
 from cache_builder.format import ConfigError, StorageError, open_cache
-from logit_server.errors import UnknownCacheError
+from logit_server.errors import ReplacedCacheError, UnknownCacheError
 from logit_server.roster import Roster, missing, shelf_of_run
+from logit_server.served_caches import Catalog
 from logit_server.settings import Settings
 from logit_server.shelf import Shelf, Slot, open_shelf
 from logit_server.sources_of_caches import Source, sources
@@ -96,3 +98,51 @@ def test_a_run_remembers_what_its_places_held(own_cache: Path, tmp_path: Path) -
     for key in ("synthetic", old_id):
         with pytest.raises(StorageError):
             shelf_of_run(settings(own_cache), run).catalog().find(key)
+
+
+@pytest.mark.parametrize("is_another_cache", [True, False])
+def test_former_caches_outlast_what_was_there_for_a_moment(own_cache: Path, is_another_cache: bool) -> None:
+    (slot,) = open_shelf(settings(own_cache)).slots
+    old_id = slot.known[0]
+
+    def look() -> Catalog:
+        with contextlib.suppress(ReplacedCacheError):
+            slot.look()
+        slot.settle(PLENTY)
+        return Shelf([slot]).catalog()
+
+    new_id = extend_synthetic(own_cache, 5).completed_id
+    assert look().find(old_id).views == 3
+    kept = own_cache.rename(own_cache.with_name("kept"))
+    if is_another_cache:
+        write_synthetic_cache(own_cache, synthetic_logits(2, 64, 10))
+    else:
+        own_cache.mkdir()
+        (own_cache / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    for key in (old_id, new_id):
+        with pytest.raises(ReplacedCacheError):
+            look().find(key)
+    shutil.rmtree(own_cache)
+    kept.rename(own_cache)
+    assert look().find("synthetic").cache_id == new_id
+    assert look().find(old_id).views == 3
+
+
+def test_a_place_keeps_few_of_the_caches_that_were_replaced(own_cache: Path) -> None:
+    (slot,) = open_shelf(settings(own_cache)).slots
+    for seed in range(8):
+        shutil.rmtree(own_cache)
+        write_synthetic_cache(own_cache, synthetic_logits(2, 64, 10, seed), name="synthetic")
+        slot.look()
+        assert slot.settle(PLENTY)
+    assert (len(slot.apart), slot.former) == (4, [])
+    assert len(slot.known) == 9
+
+
+def test_a_cache_whose_root_is_missing_is_no_folder_of_caches(own_cache: Path, tmp_path: Path) -> None:
+    (own_cache / "zarr.json").unlink()
+    assert list(sources([str(own_cache)])) == [Source(None, str(own_cache))]
+    damaged = tmp_path / "many" / "damaged"
+    damaged.mkdir(parents=True)
+    (damaged / "zarr.json").write_bytes(b"{")
+    assert [source.location for source in sources([str(damaged.parent)])] == [str(damaged)]

@@ -264,7 +264,9 @@ def test_a_run_finishes_on_a_cache_that_is_extended_meanwhile(tmp_path):
         extended = extend_synthetic(path, 5).completed_id
         for view in (1, 2):
             np.testing.assert_array_equal(cache.fetch_page(view), expected[view])
-        while httpx2.get(url).headers["x-kdcache-id"] != extended:
+        deadline = time.monotonic() + 120
+        while httpx2.get(url, timeout=120).headers["x-kdcache-id"] != extended:
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         np.testing.assert_array_equal(cache.fetch(2, [7, 3]), expected[2][[7, 3]])
         with TeacherCache.open(url) as another:
