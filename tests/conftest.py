@@ -1,5 +1,7 @@
 """Shapes and types of the losses are checked while the tests run, by jaxtyping with beartype."""
 
+import signal
+
 import pytest
 from jaxtyping import install_import_hook
 
@@ -7,6 +9,10 @@ from tests.trainer.typecheck import check
 
 # Before anything imports trainer.losses, as tests of the builder do too: this is loaded before every test.
 install_import_hook("trainer.losses", f"{check.__module__}.{check.__name__}")
+
+# A job that a shell put into the background ignores Ctrl-C, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW_LIMIT_S = 1800
 """How long one slow test may take; `timeout` in pyproject.toml is that of the others."""
