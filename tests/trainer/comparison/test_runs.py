@@ -141,6 +141,7 @@ def wait_for_an_epoch(out, parent):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on_to_the_same_results(cache, tmp_path):
     out = tmp_path / "b"
     parent = start(cache, out)
