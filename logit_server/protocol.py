@@ -14,7 +14,7 @@ import termios
 from typing import Any, Literal, NamedTuple
 
 import httptools
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -351,8 +351,18 @@ class GuardedProtocol(HttpToolsProtocol):
     async def _run(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        async def send_if_there(message: Message) -> None:
+            try:
+                await send(message)
+            except RuntimeError:
+                if not self.transport.is_closing():
+                    raise
+                # The connection ended while uvicorn waited for the client to read. uvloop raises then, but a
+                # client that goes away is no error.
+                cycle.disconnected = True
+
         try:
-            await app(scope, receive, send)
+            await app(scope, receive, send_if_there)
         except asyncio.CancelledError:
             # The time to drain is over. uvicorn says so, and would add a traceback for each request.
             cycle.disconnected = True

@@ -95,6 +95,20 @@ def test_a_client_that_does_not_read_leaves_no_traceback_at_the_end_of_the_drain
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("goes", [True, False], ids=["goes away", "is closed"])
+def test_a_client_that_does_not_read_is_no_error_of_the_server(large_path: Path, goes: bool) -> None:
+    with started(large_path, read_s=0.3, log_level="warning") as server:
+        head = f"GET {WHOLE} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for _ in range(5):
+            with connect(server.url, head.encode() * 4, receive_buffer=4096) as client:
+                assert client.receive(10)
+                time.sleep(0.2 if goes else 1.5)
+        assert get(f"{server.url}/healthz").status_code == 200
+        server.process.terminate()
+        _, stderr = server.process.communicate(timeout=120)
+    assert stderr == ""
+
+
 def _wait_until_refused(server: Started) -> None:
     """Until the server takes no further connection: it has noticed the signal."""
     port = int(server.url.rpartition(":")[2])
