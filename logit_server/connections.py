@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from logit_server.background import meanwhile
 from logit_server.errors import OverloadedError
 from logit_server.refusal_reasons import SLOW_READER
 from logit_server.refusals import Refusals
@@ -125,11 +126,8 @@ class Connections:
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Look after the deadlines of all connections for as long as the context lasts."""
-        task = asyncio.create_task(self._watch())
-        try:
+        async with meanwhile(self._watch()):
             yield
-        finally:
-            task.cancel()
 
     async def _watch(self) -> None:
         limits = self.settings

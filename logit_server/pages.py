@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.codecs import Part
+from logit_server.background import meanwhile
 from logit_server.looks import Looks
 from logit_server.page import Page
 from logit_server.page_folder import PageFolder
@@ -191,13 +192,10 @@ class Pages:
     @contextlib.asynccontextmanager
     async def refreshing(self) -> AsyncIterator[None]:
         """Refresh for as long as the context lasts; then wait for running loads and close."""
-        task = asyncio.create_task(self._refresh_for_ever())
         try:
-            yield
+            async with meanwhile(self._refresh_for_ever()):
+                yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
             self._executor.shutdown()
             self._mapped.clear()
 

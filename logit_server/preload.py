@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable
 
 from cache_builder.format import ConfigError, KDCacheError
+from logit_server.background import meanwhile
 from logit_server.pages import Pages
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
@@ -39,13 +39,8 @@ class Preload:
     @contextlib.asynccontextmanager
     async def running(self, pages: Pages) -> AsyncIterator[None]:
         """Load while the context lasts."""
-        task = asyncio.create_task(self._load_all(pages))
-        try:
+        async with meanwhile(self._load_all(pages)):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _load_all(self, pages: Pages) -> None:
         for served in self.caches:

@@ -12,6 +12,8 @@ from ctypes import Array, c_uint64
 from multiprocessing.context import BaseContext
 from multiprocessing.sharedctypes import RawArray
 
+from logit_server.background import meanwhile
+
 BEAT_S = 0.5
 """Seconds between two beats."""
 
@@ -58,11 +60,8 @@ class Pulse:
     async def beating(self) -> AsyncIterator[None]:
         """Beat on the event loop for as long as the context lasts, which says that the loop turns."""
         self.is_ready = True
-        task = asyncio.create_task(self._beat_for_ever())
-        try:
+        async with meanwhile(self._beat_for_ever()):
             yield
-        finally:
-            task.cancel()
 
     async def _beat_for_ever(self) -> None:
         while True:

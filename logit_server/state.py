@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from logit_server.access import Access
 from logit_server.admission import Admission
+from logit_server.background import meanwhile
 from logit_server.board import CONNECTIONS, IN_FLIGHT, ROWS, Board, Key
 from logit_server.connections import Connections
 from logit_server.counters import Counters
@@ -114,11 +115,10 @@ class State:
     @contextlib.asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
         """Put on the board what is counted here, for as long as the context lasts."""
-        task = asyncio.create_task(self._publish_for_ever())
         try:
-            yield
+            async with meanwhile(self._publish_for_ever()):
+                yield
         finally:
-            task.cancel()
             self._publish(is_end=True)
 
     async def totals(self) -> Mapping[Key, float]:

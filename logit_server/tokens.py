@@ -20,6 +20,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Frozen
+from logit_server.background import meanwhile
 from logit_server.sources import near, read_toml
 
 WATCH_S = 1.0
@@ -137,11 +138,8 @@ class TokenBook:
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Read the file again whenever it has changed, for as long as the context lasts."""
-        watch = asyncio.create_task(self.watch())
-        try:
+        async with meanwhile(self.watch()):
             yield
-        finally:
-            watch.cancel()
 
     async def watch(self) -> None:
         """Read the file again whenever it has changed, for ever."""
