@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from cache_builder.format import ConfigError, KDCacheError
+from logit_server.background import meanwhile
+from logit_server.log import tell
 from logit_server.looks import LOOK_S, Looks
 from logit_server.readiness import slot_problem
 from logit_server.roster import Reread
@@ -99,7 +102,8 @@ class Reloads:
             if self._wishes is not None:
                 self._granted = self._wishes.count()
             done = await self._reloaded()
-        logger.warning("the list of caches was read again: %s", done.model_dump_json(exclude_defaults=True))
+        said = done.model_dump(exclude_defaults=True)
+        tell(logging.INFO, "reloaded", "the list of caches was read again: %s", json.dumps(said), **said)
         return done
 
     async def _reloaded(self) -> Reloaded:
@@ -183,11 +187,8 @@ class Reloads:
     async def running(self, wishes: Wishes) -> AsyncIterator[None]:
         """Grant the wishes of a run for as long as the context lasts."""
         self._wishes, self._granted = wishes, wishes.count()
-        task = asyncio.create_task(self._run())
-        try:
+        async with meanwhile(self._run()):
             yield
-        finally:
-            task.cancel()
 
     async def _run(self) -> None:
         while True:

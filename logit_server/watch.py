@@ -9,6 +9,8 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from cache_builder.format import KDCacheError
+from logit_server.background import meanwhile
+from logit_server.log import tell
 from logit_server.looks import Looks
 from logit_server.served_caches import Catalog
 from logit_server.shelf import Shelf, Slot
@@ -61,24 +63,19 @@ class Watch:
             return
         served = slot.current.cache_id if slot.current else "nothing"
         former = ", ".join(cache.cache_id for cache in slot.former)
-        logger.warning(
-            "%s was changed: %r is %s now%s",
-            slot.location,
-            slot.name,
-            served,
-            f"; it holds all of {former}, which stays served by its id" if former else "",
-        )
+        kept = f"; it holds all of {former}, which stays served by its id" if former else ""
+        tell(
+            logging.WARNING, "cache_changed", "%s was changed: %r is %s now%s",
+            slot.location, slot.name, served, kept,
+            cache=slot.name, cache_id=slot.current.cache_id if slot.current else None,
+        )  # fmt: skip
         self.publish(self.shelf.catalog())
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look at all places now and then, for as long as the context lasts."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.create_task(self._run(loop))
-        try:
+        async with meanwhile(self._run(asyncio.get_running_loop())):
             yield
-        finally:
-            task.cancel()
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
@@ -116,7 +113,9 @@ class Watch:
             return
         if said is None:
             del self._troubled[slot]
-            logger.warning("cache %r can be served again", slot.name)
+            text = "cache %r can be served again"
+            tell(logging.WARNING, "store_back", text, slot.name, cache=slot.name)
         else:
             self._troubled[slot] = said
-            logger.error("cache %r cannot be read just now: %s", slot.name, said)
+            text = "cache %r cannot be read just now: %s"
+            tell(logging.ERROR, "store_away", text, slot.name, said, cache=slot.name)
