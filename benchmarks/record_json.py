@@ -1,4 +1,4 @@
-"""Decoded JSON of 256 records: written column by column, against decoding, a model and an encoder for each record.
+"""Decoded JSON of 256 records: written column by column, against decoding and encoding them one by one.
 
 python -m benchmarks record_json
 """
