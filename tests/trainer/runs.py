@@ -84,6 +84,24 @@ def without_state(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, num_classes))
 
 
+class WithUnused(nn.Module):
+    """Has a layer that no answer comes from."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.used, self.unused = without_state(num_classes), nn.Linear(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, C]."""
+        answer: Tensor = self.used(images)
+        return answer
+
+
+def with_unused(num_classes: int) -> nn.Module:
+    """A student of which a part never trains."""
+    return WithUnused(num_classes)
+
+
 def weights(run: Path, name: str = "last") -> dict[str, Tensor]:
     """The weights a run left."""
     return load_file(run / f"{name}.safetensors")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.train_kills import campaign
 from cache_builder.format import DataError, ServerError
 from tests.trainer.runs import STEPS_PER_EPOCH, assert_same_weights, config, write_digits_cache
 from tests.trainer.servers import free_port, server
@@ -129,14 +130,13 @@ def test_a_killed_run_resumes_to_the_same_weights(uninterrupted, cache, tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_many_instants_ends_the_same(cache, tmp_path):
-    train(config(tmp_path / "a", cache, val_data="digits:test", epochs=150))
-    campaign = [sys.executable, "-m", "tests.trainer.kill_campaign", str(tmp_path / "b"), str(cache), "20"]
-    done = subprocess.run(campaign, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 8
-    assert_same_weights(tmp_path / "b", tmp_path / "a")
-    assert metrics(tmp_path / "b") == metrics(tmp_path / "a")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_killed_at_many_instants_ends_the_same(cache, tmp_path, processes):
+    found = campaign(tmp_path / "runs", cache, processes, kills=4)
+    assert found["at_steps"] == 2
+    assert found["in_writing"] + found["after_writing"] == 2
+    assert found["sentences"] == 4 * (processes - 1)
+    assert found["differing"] == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,13 +66,20 @@ def train(
 def run_train(settings: TrainSettings, resume: bool) -> None:
     """Train and say where the results lie."""
     from trainer.cli.log import show_warnings
-    from trainer.run.inputs import claim_output, open_inputs
+    from trainer.run.inputs import claim_output, is_first_process, open_inputs
 
     show_warnings(None)  # such as a server that is away
+    # torch's C++ parts warn of what is meant, in every process (``trainer.run.device``). Read at its import.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with ExitStack() as stack:
         claim_output(settings, resume, stack)
         inputs = open_inputs(settings, stack)
         result = _trained(settings, resume, inputs)
+    if is_first_process():
+        _tell(result)
+
+
+def _tell(result: TrainResult) -> None:
     from trainer.run.run_folder import BEST, REPORT
 
     if result.was_finished:

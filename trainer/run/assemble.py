@@ -91,7 +91,7 @@ def assemble(settings: TrainSettings, stack: ExitStack, inputs: Inputs | None = 
     """
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
-    accelerator = make_accelerator(device, precision)
+    accelerator = make_accelerator(device, precision, settings.patience_s)
     inputs = inputs or open_inputs(settings, stack)
     caches, source = inputs.caches, inputs.source
     classes = plan_classes(settings.classes, caches, source, learns_labels(settings))

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
@@ -115,6 +116,10 @@ class Checkpoints:
             )
         return None
 
+    def of_step(self, step: int) -> Checkpoint:
+        """The checkpoint of a step, whether it is there or not."""
+        return Checkpoint(self._folder / f"step-{step:08d}", step)
+
     def set_damaged_aside(self) -> None:
         """Give damaged checkpoints another name, so that the run can write those steps again."""
         for checkpoint in self._all():
@@ -130,12 +135,12 @@ class Checkpoints:
         has nothing new.
         Raises :class:`KDCacheError` where the disk is full or away; those that were written before stay.
         """
-        final = Checkpoint(self._folder / f"step-{step:08d}", step)
+        final = self.of_step(step)
         if final.folder.exists():
             if final.damage() is None:
                 return final
             _set_aside(final)
-        making = self._folder / f".step-{step:08d}.partial"
+        making = _partial(final.folder)
         with _write_errors(making):
             shutil.rmtree(making, ignore_errors=True)
             # Not with its parents: a folder of a run that went away must not come back half.
@@ -169,9 +174,17 @@ class Checkpoints:
                 log.warning(
                     "checkpoint %s was damaged (%s): is the disk failing?", checkpoint.folder, problem
                 )
-            shutil.rmtree(checkpoint.folder)
+            # Under a name that nobody takes for a checkpoint, since a kill may leave half of it.
+            going = _partial(checkpoint.folder)
+            checkpoint.folder.rename(going)
+            shutil.rmtree(going)
         for path in self._folder.glob(".step-*.partial"):
             shutil.rmtree(path)
+
+
+def _partial(folder: Path) -> Path:
+    """The name of a checkpoint that is not whole: not yet, or no longer."""
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def _set_aside(checkpoint: Checkpoint) -> None:
@@ -280,6 +293,13 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+
+
+def seed_generators(seed: int, rank: int, step: int) -> None:
+    """Begin those generators for a process that joins a run at a step: as no other process or step does."""
+    (word,) = np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)
+    torch.manual_seed(int(word))
+    random.seed(int(word))
 
 
 def _first_line(error: BaseException) -> str:

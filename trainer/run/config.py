@@ -121,12 +121,14 @@ class RunConfig(Frozen):
 
 
 # What may change between the command that began a run and the one that resumes it: where things lie and how
-# fast they go. Caches are compared by their ids instead.
+# fast they go. Caches are compared by their ids instead, ``accumulation`` with the checkpoint's number of
+# processes (``trainer.run.division``).
 _NOT_COMPARED: dict[str, Any] = {
     "product_version": True,
     "settings": {
         "out": True,
         "cache": True,
+        "accumulation": True,
         "device": True,
         "workers": True,
         "fetch": True,

@@ -8,10 +8,13 @@ import os
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
+from cache_builder.client.connection import PATIENCE_S
 from cache_builder.format import ConfigError
 from cache_builder.tensors import device as devices
 from trainer.run.config import Precision
+from trainer.run.peers import timeout_of
 
 _PREFIX = "ACCELERATE_"
 # Other engines than this loop's: it cannot train by them.
@@ -28,8 +31,10 @@ _NOT_NUMBERS = ("CPU_AFFINITY", "DEBUG_MODE", "TORCH_DEVICE", "LOG_LEVEL", "ENAB
 log = logging.getLogger(__name__)
 
 
-def make_accelerator(device: str, precision: Precision) -> Accelerator:
+def make_accelerator(device: str, precision: Precision, patience_s: float = PATIENCE_S) -> Accelerator:
     """An accelerator for ``cpu``, ``cuda`` or ``cuda:N``, alone or under torchrun / accelerate launch.
+
+    ``patience_s``: how long each process may wait for a server; the others wait for it a little longer.
 
     accelerate reads settings from ``ACCELERATE_*`` variables that may be left over from anything. None of
     them changes a run: they are taken out of the environment, those that would have changed its numbers are
@@ -42,7 +47,37 @@ def make_accelerator(device: str, precision: Precision) -> Accelerator:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     else:
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
-    return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    _check_processes(device)
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout_of(patience_s)), _any_student()],
+    )
+
+
+def _any_student() -> DistributedDataParallelKwargs:
+    """How gradients of several processes meet.
+
+    A student may have parameters that a step does not use, which train in one process too. Looking for them
+    also keeps the buckets of gradients as they are from the first step on, so that sums over more than two
+    processes have one order, before and after a run was resumed.
+    """
+    return DistributedDataParallelKwargs(find_unused_parameters=True)
+
+
+def _check_processes(device: str) -> None:
+    """Raise :class:`ConfigError` where processes of one launch would have to share a GPU."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > 1 and device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device {device} is one GPU, but {processes} processes of this machine train together: "
+            "leave --device out, and choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    if device == "cuda" and processes > torch.cuda.device_count():
+        raise ConfigError(
+            f"{processes} processes were launched on a machine with {torch.cuda.device_count()} GPU(s): "
+            "launch one for each GPU"
+        )
 
 
 def _take_out_variables(device: str) -> None:

@@ -40,9 +40,14 @@ class Inputs:
     """What is evaluated on after every epoch."""
 
 
+def is_first_process() -> bool:
+    """Whether this is process 0 of those that train together, as their launcher says, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def claim_output(settings: TrainSettings, resume: bool, stack: ExitStack) -> None:
     """Take ``--out`` as long as the stack lasts; :class:`ConfigError` where something else is there."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         # Before anything is looked at: what a second run sees must not change under it.
         stack.enter_context(claimed(settings.out, doing="trained"))
     RunFolder(settings.out).check_free(resume)

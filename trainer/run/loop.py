@@ -18,6 +18,7 @@ from trainer.run.forward import counts_of, outcome_of, per_image, to_device
 from trainer.run.inputs import Inputs, claim_output
 from trainer.run.metrics import Evaluation, Evaluator, TrainMeter
 from trainer.run.optim import lr_at, set_lr
+from trainer.run.peers import agree, watched
 from trainer.run.progress import Display, Silent
 from trainer.run.report import write_report
 from trainer.run.run_folder import MetricsLog, Row, RunFolder
@@ -60,7 +61,7 @@ def train(
     the :class:`KDCacheError` of whatever is wrong; checkpoints stay good whatever happens.
     """
     folder = RunFolder(settings.out, settings.keep_checkpoints)
-    with ExitStack() as stack:
+    with watched(), ExitStack() as stack:
         if inputs is None:
             claim_output(settings, resume, stack)
         run = assemble(settings, stack, inputs)
@@ -112,7 +113,7 @@ def _run_epochs(
     for step in range(first_step, plan.steps):
         epoch = plan.epoch_of(step)
         batches = stream.take(settings.accumulation, give_up=stop)
-        must_stop, must_save = _agree(run, stop() or batches is None, keeper.is_due)
+        must_stop, must_save = agree(accelerator, stop() or batches is None, keeper.is_due)
         if must_stop or must_save:
             keeper.save()
         if must_stop or batches is None:
@@ -195,14 +196,6 @@ def _mean(run: Run, value: Tensor) -> Tensor:
     """Over the processes."""
     mean: Tensor = run.accelerator.reduce(value, reduction="mean")
     return mean
-
-
-def _agree(run: Run, *wishes: bool) -> list[bool]:
-    """Each wish granted where any process has it: all must stop, or save, at the same step."""
-    if run.accelerator.num_processes == 1:
-        return list(wishes)
-    votes = torch.tensor(wishes, dtype=torch.float32, device=run.accelerator.device)
-    return [vote > 0 for vote in run.accelerator.reduce(votes, reduction="sum").tolist()]
 
 
 def _result(folder: RunFolder, keeper: Keeper, was_finished: bool) -> TrainResult:

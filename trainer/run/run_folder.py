@@ -86,7 +86,10 @@ class RunFolder:
         try:
             return RunConfig.model_validate_json(path.read_text())
         except (ValidationError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not the configuration of a run of this release: {error}") from error
+            raise DataError(
+                f"{path} is not the configuration of a run of this release; every checkpoint in "
+                f"{self.path / 'checkpoints'} has a copy, which can take its place: {error}"
+            ) from error
 
     def read_metrics(self) -> list[Row]:
         """All rows of ``metrics.jsonl``; a line cut off by a kill, or damaged since, is left out."""

@@ -9,8 +9,16 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from trainer.run.assemble import Run
-from trainer.run.checkpoint import Checkpoint, load_weights, random_state, restore_random_state
+from trainer.run.checkpoint import (
+    Checkpoint,
+    load_weights,
+    random_state,
+    restore_random_state,
+    seed_generators,
+)
+from trainer.run.division import check_division, division_of
 from trainer.run.metrics import Evaluation, TrainMeter
+from trainer.run.peers import chosen_checkpoint
 from trainer.run.run_folder import BEST, LAST, RunFolder
 
 
@@ -87,14 +95,14 @@ class Keeper:
 
     def restore(self) -> None:
         """Take up the newest whole checkpoint, where there is one."""
-        checkpoint = self._folder.checkpoints.newest()
         run = self._run
-        run.accelerator.wait_for_everyone()
+        checkpoint = chosen_checkpoint(run.accelerator, self._folder.checkpoints)
         if run.accelerator.is_main_process:
             self._folder.checkpoints.set_damaged_aside()
         if checkpoint is None:
             return
         state = checkpoint.load_state()
+        check_division(run, division_of(checkpoint, state))
         load_weights(checkpoint.weights, run.student)
         run.optimizer.load_state_dict(state["optimizer"])
         run.objective.load_state_dict(state["objective"])
@@ -109,10 +117,14 @@ class Keeper:
             self._publish(checkpoint)  # a kill may have come between the checkpoint and this
 
     def restore_random_state(self) -> None:
-        """Continue the generators of the checkpoint, if its run had as many processes."""
+        """Continue the generators of the checkpoint; a process that its run did not have begins others."""
         rank = self._run.accelerator.process_index
-        if self._random is not None and rank < len(self._random):
+        if self._random is None:
+            return
+        if rank < len(self._random):
             restore_random_state(self._random[rank])
+        else:
+            seed_generators(self._run.config.settings.seed, rank, self.step)
 
     def _state(self, totals: dict[str, float], randoms: list[dict[str, Any]]) -> dict[str, Any]:
         scaler = self._run.accelerator.scaler

@@ -41,6 +41,27 @@ def test_only_the_last_few_are_kept(tmp_path):
     assert names(tmp_path) == ["step-00000020", "step-00000100"]
 
 
+def test_a_kill_while_an_old_one_is_removed_leaves_no_damaged_one(tmp_path, monkeypatch, caplog):
+    checkpoints = Checkpoints(tmp_path, kept=1)
+    first = checkpoints.write(1, cnn3(width=4), {}, {}, "{}")
+
+    def killed(folder, **_):
+        if folder.exists():
+            (folder / "state.pt").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.run.checkpoint.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.write(2, cnn3(width=4), {}, {}, "{}")
+    assert not first.folder.exists()
+    assert checkpoints.newest().step == 2
+    checkpoints.set_damaged_aside()
+    checkpoints.write(3, cnn3(width=4), {}, {}, "{}")
+    assert names(tmp_path) == ["step-00000003"]
+    assert "damaged" not in caplog.text
+
+
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt", "config.json", "checksums.json"])
 def test_one_flipped_bit_anywhere_and_the_checkpoint_before_is_taken(tmp_path, caplog, file):
     checkpoints = Checkpoints(tmp_path)

@@ -38,6 +38,13 @@ def test_wrong_precisions_are_refused():
         resolve_precision("fp16", "cpu")
 
 
+@pytest.mark.parametrize(("device", "message"), [("cuda:1", "is one GPU"), ("cuda", r"with \d+ GPU")])
+def test_processes_that_would_share_a_gpu_are_refused(monkeypatch, device, message):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "99")
+    with pytest.raises(ConfigError, match=message):
+        make_accelerator(device, "fp32")
+
+
 def test_one_process_may_change_its_precision():
     assert make_accelerator("cpu", "bf16").mixed_precision == "bf16"
     assert make_accelerator("cpu", "fp32").mixed_precision == "no"
