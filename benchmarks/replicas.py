@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.report import write_results
 from benchmarks.round_robin import RoundRobin, balanced
 from cache_builder.datasets import LimitedSource, open_source
+from cache_builder.format import KDCacheError
 from tests.trainer.kill_campaign import differing
 from tests.trainer.replay_caches import write_replay_cache
 from tests.trainer.servers import free_port
@@ -115,6 +116,8 @@ def _found(folder: Path, epochs: int, kills: int, code: int, balancer: RoundRobi
     run = folder / "disturbed"
     if code:
         raise RuntimeError(_said(run))
+    if reader.failure is not None:
+        raise reader.failure
     return Found(
         steps=epochs * (SAMPLES // BATCH),
         kills=kills,
@@ -196,6 +199,8 @@ class Reader:
     stop: threading.Event = field(default_factory=threading.Event)
     checked: int = 0
     wrong: int = 0
+    failure: KDCacheError | None = None
+    """What ended it, where something did."""
 
     def __post_init__(self) -> None:
         """Its thread, not started."""
@@ -215,13 +220,19 @@ class Reader:
             reader.thread.join()
 
     def _run(self) -> None:
+        try:
+            with TeacherCache.open(self.url) as remote:
+                self._compare(remote)
+        except KDCacheError as error:
+            self.failure = error
+
+    def _compare(self, remote: TeacherCache) -> None:
         rng = np.random.default_rng(0)
-        with TeacherCache.open(self.url) as remote:
-            while not self.stop.wait(0.01):
-                view, rows = int(rng.integers(VIEWS)), rng.integers(SAMPLES, size=BATCH)
-                found = remote.fetch(view, rows)
-                self.checked += 1
-                self.wrong += not np.array_equal(found, self.expected[view, rows])
+        while not self.stop.wait(0.01):
+            view, rows = int(rng.integers(VIEWS)), rng.integers(SAMPLES, size=BATCH)
+            found = remote.fetch(view, rows)
+            self.checked += 1
+            self.wrong += not np.array_equal(found, self.expected[view, rows])
 
 
 @contextlib.contextmanager
