@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from trainer.run.checkpoint import Checkpoint, Checkpoints
 # through a data set, write to a slow disk.
 _OWN_WORK_S = 600.0
 # gloo raises plain RuntimeErrors, whose text begins with the file of its own that raised them.
+_PLACE = re.compile(r"^\[\S+:\d+\] ")
 _GLOO = ("gloo/", "Connection closed by peer", "Connection reset by peer")
 
 
@@ -46,12 +48,17 @@ def watched(what: str = "trains") -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_peers(error):
             raise
-        reason = str(error).strip().split("\n")[0]
         raise PeerLostError(
             f"another process of this run ended or no longer answers, so this one, which {what} with it, "
-            f"ends too ({reason}): its own message says why; the same command with --resume goes on from "
+            f"ends too ({_reason(error)}): its own message says why; the same command with --resume goes on from "
             "the last checkpoint, with as many processes as there are then"
         ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """What happened, without the file that raised it and without advice to programmers."""
+    first_line = str(error).strip().split("\n")[0]
+    return _PLACE.sub("", first_line).split(". ")[0]
 
 
 def _is_of_peers(error: RuntimeError) -> bool:

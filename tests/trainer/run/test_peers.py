@@ -25,6 +25,7 @@ def test_errors_of_communication_are_one_sentence(error):
     ):
         raise error
     assert "\n" not in str(told.value)
+    assert "pair.cc" not in str(told.value)
 
 
 def test_other_errors_stay_what_they_are():
