@@ -19,29 +19,24 @@ from trainer.run.checkpoint import Checkpoint, Checkpoints
 # through a data set, write to a slow disk.
 _OWN_WORK_S = 600.0
 # gloo raises plain RuntimeErrors, whose text begins with the file of its own that raised them.
-_PLACE = re.compile(r"^\[\S+:\d+\] ")
 _GLOO = ("gloo/", "Connection closed by peer", "Connection reset by peer")
+_PLACE = re.compile(r"^\[\S+:\d+\] ")
 
 
 class PeerLostError(KDCacheError):
     """Another process of the run ended or fell silent, so this one cannot go on."""
 
 
-def silence_s(patience_s: float) -> float:
-    """Seconds after which a process that does not answer the others is given up.
+def timeout_of(patience_s: float) -> timedelta:
+    """After which a process that does not answer the others is given up.
 
     ``patience_s``: how long each of them waits for its server.
     """
-    return patience_s + _OWN_WORK_S
-
-
-def timeout_of(patience_s: float) -> timedelta:
-    """:func:`silence_s` as torch takes it."""
-    return timedelta(seconds=silence_s(patience_s))
+    return timedelta(seconds=patience_s + _OWN_WORK_S)
 
 
 @contextmanager
-def watched(what: str = "trains") -> Iterator[None]:
+def watched() -> Iterator[None]:
     """Turn what a lost process makes of the others' communication into a sentence."""
     try:
         yield
@@ -49,9 +44,9 @@ def watched(what: str = "trains") -> Iterator[None]:
         if not _is_of_peers(error):
             raise
         raise PeerLostError(
-            f"another process of this run ended or no longer answers, so this one, which {what} with it, "
-            f"ends too ({_reason(error)}): its own message says why; the same command with --resume goes on from "
-            "the last checkpoint, with as many processes as there are then"
+            "another process of this run ended or no longer answers, so this one ends too "
+            f"({_reason(error)}): its own message says why; the same command with --resume goes on from the "
+            "last checkpoint, with as many processes as there are then"
         ) from error
 
 
