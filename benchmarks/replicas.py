@@ -21,13 +21,13 @@ from benchmarks.report import write_results
 from benchmarks.round_robin import RoundRobin, balanced
 from cache_builder.datasets import LimitedSource, open_source
 from cache_builder.format import KDCacheError
-from tests.trainer.kill_campaign import differing
 from tests.trainer.replay_caches import write_replay_cache
+from tests.trainer.same_runs import differing
 from tests.trainer.servers import free_port
 from trainer.teacher.client import TeacherCache
 
-SAMPLES, BATCH, VIEWS = 1_280, 32, 4
-EPOCHS, KILLS = 20, 4
+SAMPLES, BATCH, VIEWS = 1_184, 32, 4
+EPOCHS, KILLS = 20, 2
 _START_S = 240.0
 _RUN_S = 1800.0
 
@@ -97,8 +97,6 @@ def measure(folder: Path, epochs: int, kills: int) -> Found:
             stack.callback(replica.stop)
             replica.start()
         alone = stack.enter_context(_training(folder / "undisturbed", str(cache), epochs))
-        if alone.wait(_RUN_S):
-            raise RuntimeError(_said(folder / "undisturbed"))
         for replica in replicas:
             replica.wait()
         url, balancer = stack.enter_context(balanced([replica.url for replica in replicas]))
@@ -107,6 +105,8 @@ def measure(folder: Path, epochs: int, kills: int) -> Found:
         training = stack.enter_context(_training(run, f"{url}/v1/caches/c", epochs))
         _kill_in_turn(replicas, run, training, epochs, kills)
         code = training.wait(_RUN_S)
+        if alone.wait(_RUN_S):
+            raise RuntimeError(_said(folder / "undisturbed"))
         reader.stop.set()
         reader.thread.join()
         return _found(folder, epochs, kills, code, balancer, reader)

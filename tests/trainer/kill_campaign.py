@@ -19,11 +19,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.numpy import load_file
-
 from tests.trainer.ranks import Ranks, StepBoard
 from tests.trainer.runs import STEPS_PER_EPOCH, config
+from tests.trainer.same_runs import differing
 from trainer.run.peers import PeerLostError
 from trainer.run.settings import TrainSettings
 
@@ -33,7 +31,6 @@ _WRITING_S = 0.03
 """About what a checkpoint of the small student takes."""
 _PATIENCE_S = 240.0
 _POLL_S = 0.0005
-_CLOCKS = ("epoch_s", "samples_per_s")
 
 
 @dataclass
@@ -140,30 +137,6 @@ def _wait(until: Callable[[], bool], ranks: Ranks) -> None:
             said = "\n".join(log.read_text() for log in ranks.logs)
             raise RuntimeError(f"the run did not come to where it was to be killed: {said}")
         time.sleep(_POLL_S)
-
-
-def differing(ours: Path, theirs: Path) -> list[str]:
-    """What two runs do not share: weights bit for bit, their cards, the metrics without their clocks."""
-    found = []
-    for name in ("last.safetensors", "best.safetensors"):
-        one, two = load_file(ours / name), load_file(theirs / name)
-        found += [f"{name}: {key}" for key in one if one[key].tobytes() != two[key].tobytes()]
-        if _card(ours / name) != _card(theirs / name):
-            found.append(f"{name}: its card")
-    if metrics(ours) != metrics(theirs):
-        found.append("metrics.jsonl")
-    return found
-
-
-def _card(path: Path) -> object:
-    with safe_open(path, framework="numpy") as file:
-        return file.metadata()
-
-
-def metrics(run: Path) -> list[dict[str, float]]:
-    """The rows of a run without what a clock says."""
-    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in row.items() if key not in _CLOCKS} for row in rows]
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.kill_campaign import differing, metrics
 from tests.trainer.runs import config, weights, write_digits_cache
+from tests.trainer.same_runs import differing, metrics
 from trainer.run.checkpoint import Checkpoints
 from trainer.run.loop import train
 
