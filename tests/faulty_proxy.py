@@ -40,7 +40,7 @@ class FaultyProxy:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, which carries one request."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head, body = await _message(reader, has_body=True)
             self.requests += 1
             fault = self.fault if self._random.random() < self.share else None
@@ -127,6 +127,10 @@ def faulty_proxy(upstream_port: int) -> Iterator[FaultyProxy]:
         async with _listening(proxy):
             ready.set()
             await over.wait()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="faulty proxy")
     thread.start()
@@ -136,7 +140,4 @@ def faulty_proxy(upstream_port: int) -> Iterator[FaultyProxy]:
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
         loop.close()

@@ -71,7 +71,9 @@ class Ending:
     @property
     def blames_data(self) -> bool:
         """Whether it says that something stored is damaged or missing, or how to repair that."""
-        return any(word in self.said for word in ("damaged", "--repair", "checksum", "is missing"))
+        return self.code != 0 and any(
+            word in self.said for word in ("damaged", "--repair", "checksum", "is missing")
+        )
 
 
 class Bench:
@@ -187,7 +189,11 @@ def _served(url: str) -> Ending:
             answer = httpx2.post(f"{base}/v1/caches/c/records?view=0", json={"rows": [1]}, timeout=60)
     except Exception as error:  # noqa: BLE001 — whatever it is, the table names it
         return _of_error(error)
-    return Ending(0 if answer.is_success else answer.status_code, f"{BUCKET} {answer.text[:2000]}", "")
+    return Ending(
+        0 if answer.is_success else answer.status_code,
+        f"{BUCKET}: {answer.status_code} {answer.text[:2000]}",
+        "",
+    )
 
 
 def _of_error(error: Any) -> Ending:

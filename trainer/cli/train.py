@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cache_builder.console.options import takes_settings
+from cache_builder.console.stores import OF_STORES
 from cache_builder.console.version import Version
 from trainer.cli.ending import reported
 from trainer.run.settings import MACHINE, TrainSettings
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from trainer.run.inputs import Inputs
     from trainer.run.loop import TrainResult
 
-EXAMPLES = """
+EXAMPLES = f"""
 **Examples**
 
 `kdtrain --cache http://host:8000/v1/caches/vit_l --data imagefolder:/data/train
@@ -35,6 +36,8 @@ EXAMPLES = """
 (a tenth of the labels; an auxiliary head learns from the teacher)
 
 `kdtrain … --out runs/a --resume`  (the same command, continued)
+
+{OF_STORES}
 
 `kdtrain compare --help`, `kdtrain eval runs/a`, `kdtrain losses`, `kdtrain losses dkd`
 """

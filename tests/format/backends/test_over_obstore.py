@@ -135,3 +135,16 @@ def test_a_large_object_is_written_in_parts(
     write_durably(open_store(out, read_only=False), "k", data)
     assert objects(out.rpartition("/")[2])["k"] == data
     assert read_bytes(open_store(out, read_only=True), "k") == data
+
+
+def test_a_forked_process_is_refused_and_does_not_hang(out: str) -> None:
+    write_durably(open_store(out, read_only=False), "k", b"1")
+    child = os.fork()
+    if child == 0:
+        try:
+            read_bytes(open_store(out, read_only=True), "k")
+        except StorageError as error:
+            os._exit(7 if "forked" in str(error) else 8)
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
