@@ -32,6 +32,8 @@ class FaultyProxy:
         self.fault: Fault | None = None
         self.share = 1.0
         """Of the requests, so many meet the fault."""
+        self.sound_requests = 0
+        """So many requests more are answered well before the fault begins."""
         self.port = 0
         self.requests = 0
         self._upstream_port = upstream_port
@@ -43,7 +45,8 @@ class FaultyProxy:
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head, body = await _message(reader, has_body=True)
             self.requests += 1
-            fault = self.fault if self._random.random() < self.share else None
+            fault = self.fault if self._random.random() < self.share and self.sound_requests <= 0 else None
+            self.sound_requests -= 1
             is_get = head.startswith(b"GET ") and b"list-type=2" not in head.split(b"\r\n")[0]
             if fault in _OF_BODIES and not is_get:
                 fault = None

@@ -93,9 +93,10 @@ class Bench:
     def url(self, name: str) -> str:
         return f"s3://{BUCKET}/{name}.zarr"
 
-    def end_of(self, command: str, fault: str) -> Ending:
-        """Run a command while the store has a fault."""
+    def end_of(self, command: str, fault: str, *, sound_requests: int = 0) -> Ending:
+        """Run a command while the store has a fault, which begins after so many requests."""
         with self._having(fault):
+            self.proxy.sound_requests = sound_requests
             return self._run(command)
 
     def _must(self, *arguments: str) -> None:

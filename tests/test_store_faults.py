@@ -15,8 +15,8 @@ def store() -> Iterator[Bench]:
         yield made
 
 
-def check(fault: str, ending: Ending) -> None:
-    if fault in HARMLESS:
+def check(fault: str, ending: Ending, command: str) -> None:
+    if fault in HARMLESS and command != "extend":  # which does not exchange caches on an object store
         assert ending.code == 0, ending.said + ending.traceback
     else:
         assert ending.is_sentence, ending.said + ending.traceback
@@ -25,11 +25,11 @@ def check(fault: str, ending: Ending) -> None:
 
 @pytest.mark.parametrize("fault", ["no credentials", "403", "cut"])
 def test_faults_before_inspect(store: Bench, fault: str) -> None:
-    check(fault, store.end_of("inspect", fault))
+    check(fault, store.end_of("inspect", fault), "inspect")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("fault", ALL_FAULTS)
 def test_every_fault_before_every_command(store: Bench, fault: str, command: str) -> None:
-    check(fault, store.end_of(command, fault))
+    check(fault, store.end_of(command, fault), command)
