@@ -128,7 +128,7 @@ class Bench:
                     "tests.cache_builder.models:small",
                 ),
                 *("--loss", "kd(temperature=4)*1", "--epochs", "1", "--workers", "0", "--no-tensorboard"),
-                *("--batch-size", "16", "--device", "cpu", "--out", f"{local}.run"),
+                *("--batch-size", "16", "--device", "cpu", "--patience-s", "1", "--out", f"{local}.run"),
             ),
             "serve": lambda: _served(whole),
         }

@@ -33,3 +33,10 @@ def test_faults_before_inspect(store: Bench, fault: str) -> None:
 @pytest.mark.parametrize("fault", ALL_FAULTS)
 def test_every_fault_before_every_command(store: Bench, fault: str, command: str) -> None:
     check(fault, store.end_of(command, fault), command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("fault", ["404 key", "500", "cut", "flipped"])
+def test_faults_in_the_middle_of_a_command(store: Bench, fault: str, command: str) -> None:
+    check(fault, store.end_of(command, fault, sound_requests=5), command)

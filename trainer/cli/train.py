@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cache_builder.console.options import takes_settings
-from cache_builder.console.stores import OF_STORES
 from cache_builder.console.version import Version
 from trainer.cli.ending import reported
 from trainer.run.settings import MACHINE, TrainSettings
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from trainer.run.inputs import Inputs
     from trainer.run.loop import TrainResult
 
-EXAMPLES = f"""
+EXAMPLES = """
 **Examples**
 
 `kdtrain --cache http://host:8000/v1/caches/vit_l --data imagefolder:/data/train
@@ -36,8 +35,6 @@ EXAMPLES = f"""
 (a tenth of the labels; an auxiliary head learns from the teacher)
 
 `kdtrain … --out runs/a --resume`  (the same command, continued)
-
-{OF_STORES}
 
 `kdtrain compare --help`, `kdtrain eval runs/a`, `kdtrain losses`, `kdtrain losses dkd`
 """
