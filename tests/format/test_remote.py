@@ -13,8 +13,9 @@ import pytest
 
 from cache_builder.format import FormatError, KDCacheError, StorageError, open_cache
 from cache_builder.format.store import open_store, read_bytes
+from cache_builder.format.waiting import patience_at_most
 from tests.format.conftest import Written
-from tests.object_store import BUCKET, forget_servers, free_port, s3_server
+from tests.object_store import BUCKET, free_port, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,13 @@ def test_answers_that_are_no_answers(served: tuple[str, type[Folder]]) -> None:
     assert len(cache.read_page(0))
 
 
+def test_a_caller_who_waits_himself_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDCACHE_STORE_PATIENCE_S", "100000")
+    store = open_store(f"http://127.0.0.1:{free_port()}/c.zarr", read_only=True)
+    with patience_at_most(0), pytest.raises(StorageError, match="nothing answers"):
+        read_bytes(store, "zarr.json")
+
+
 def test_nobody_listens() -> None:
     url = f"http://127.0.0.1:{free_port()}/c.zarr"
     with pytest.raises(StorageError, match=r"nothing answers") as caught:
@@ -118,12 +126,10 @@ def test_what_is_wrong_with_the_environment_is_said(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name, value in variables.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
-    forget_servers()
     with pytest.raises(KDCacheError) as caught:
         read_bytes(open_store(f"s3://{BUCKET}/c.zarr", read_only=True), "zarr.json")
     assert isinstance(caught.value, StorageError)
     assert said in str(caught.value)
-    forget_servers()
 
 
 def test_a_folder_that_went_away_is_not_damaged_and_comes_back(tail_cache: Written) -> None:
