@@ -18,10 +18,14 @@ from cache_builder.format import (
 from cache_builder.format.extension import holds_all_of
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.root import ROOT_KEY, body_of, read_root
+from cache_builder.format.waiting import patience_at_most
 from logit_server.errors import ReplacedCacheError
 
 _TRIES = 3
 """Reads of something that changes meanwhile, before that is said."""
+
+_STORE_PATIENCE_S = 2.0
+"""How long a request to a remote store is repeated while a client of ours waits, who can try again too."""
 
 Stamp = tuple[int, ...]
 
@@ -88,7 +92,8 @@ class Place:
         for _ in range(_TRIES):
             source, stamp = self._source(cache, as_it_was), self._stamp
             try:
-                found = read(source)
+                with patience_at_most(_STORE_PATIENCE_S):
+                    found = read(source)
             except (CorruptCacheError, IncompleteCacheError):
                 if self.look() is source and stamp == self._stamp:
                     raise
@@ -117,7 +122,8 @@ class Place:
         return self.holds(cache)
 
     def _compare_root(self) -> None:
-        raw = read_root(self.location)
+        with patience_at_most(_STORE_PATIENCE_S):
+            raw = read_root(self.location)
         if raw is None:
             raise _out_of_reach(self.location)
         if raw == self._root:

@@ -1,5 +1,6 @@
 """Shapes and types of the losses are checked while the tests run, by jaxtyping with beartype."""
 
+import os
 import signal
 
 import pytest
@@ -9,6 +10,9 @@ from tests.trainer.typecheck import check
 
 # Before anything imports trainer.losses, as tests of the builder do too: this is loaded before every test.
 install_import_hook("trainer.losses", f"{check.__module__}.{check.__name__}")
+
+# A store that stays away is waited for, but no test does so for a minute.
+os.environ.setdefault("KDCACHE_STORE_PATIENCE_S", "1")
 
 # A job that a shell put into the background ignores Ctrl-C, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

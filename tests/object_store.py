@@ -14,8 +14,6 @@ import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
-from s3fs import S3FileSystem
-from zarr.core.sync import sync
 
 BUCKET = "bucket"
 
@@ -35,21 +33,11 @@ def s3_server() -> Iterator[Any]:
         host, port = server.get_host_and_port()
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         try:
-            forget_servers()
             client = boto3.client("s3")
             client.create_bucket(Bucket=BUCKET)
             yield client
         finally:
-            forget_servers()
             server.stop()
-
-
-def forget_servers() -> None:
-    """s3fs keeps its clients, and with them the address of a server that is gone."""
-    for files in S3FileSystem._cache.values():
-        if files._s3 is not None:
-            sync(files._s3.close())
-    S3FileSystem.clear_instance_cache()
 
 
 def free_port() -> int:

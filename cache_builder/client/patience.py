@@ -5,17 +5,10 @@ from __future__ import annotations
 import datetime
 import email.utils
 import logging
-import random
 import threading
-import time
 
+from cache_builder.format.backoff import Backoff
 from cache_builder.format.errors import KDCacheError, ServerError
-
-FIRST_DELAY_S = 0.25
-LONGEST_DELAY_S = 8.0
-
-# Its own generator: the global one may belong to the student's training, which must be repeatable.
-_jitter = random.Random()
 
 log = logging.getLogger(__name__)
 
@@ -35,28 +28,22 @@ class Patience:
         self._location = location
         self._patience_s = patience_s
         self._closed = closed
-        self._began: float | None = None
-        self._delay_s = FIRST_DELAY_S
+        self._backoff = Backoff(patience_s)
 
     def wait(self, problem: str, retry_after: str | None = None) -> None:
         """Wait a while because of a problem; raises ``failure`` where patience is at its end."""
-        now = time.monotonic()
-        if self._began is None:
-            self._began = now
+        if not self._backoff.is_waiting:
             log.warning("%s: %s; trying again for %.0f s", self._location, problem, self._patience_s)
-        left_s = self._began + self._patience_s - now
-        if left_s <= 0:
+        delay_s = self._backoff.failed(seconds_until(retry_after))
+        if delay_s is None:
             raise self._failure(f"{self._location} did not answer for {self._patience_s:.0f} s: {problem}")
-        # Jitter, so that many trainers do not return to a restarted server at the same instant.
-        delay_s = seconds_until(retry_after) + _jitter.uniform(0.5, 1.0) * self._delay_s
-        self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
-        if self._closed.wait(min(delay_s, left_s)):
+        if self._closed.wait(delay_s):
             raise self._failure(f"{self._location}: the cache was closed while a request waited")
 
     def over(self) -> None:
         """There is an answer."""
-        if self._began is not None:
-            log.warning("%s answers again after %.0f s", self._location, time.monotonic() - self._began)
+        if self._backoff.is_waiting:
+            log.warning("%s answers again after %.0f s", self._location, self._backoff.waited_s)
 
 
 def seconds_until(retry_after: str | None) -> float:

@@ -50,6 +50,8 @@ VARIABLES = {
     "KDCACHE_READERS": "server",
     "KDCACHE_READ_S": "server",
     "KDCACHE_REQUESTS_PER_PEER": "server",
+    "KDCACHE_STORE_PATIENCE_S": "whatever opens a remote store",
+    "KDCACHE_STORE_TIMEOUT_S": "whatever opens a remote store",
     "KDCACHE_TLS_CERT": "server",
     "KDCACHE_TLS_KEY": "server",
     "KDCACHE_TLS_KEY_PASSWORD": "server",

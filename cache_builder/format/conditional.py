@@ -1,28 +1,25 @@
 """Writing an object only where none is, or only where it still is what was read: what claims are made of.
 
-S3 has conditional puts (``If-None-Match: *``, ``If-Match``), also MinIO and R2. The other file systems
-of fsspec are asked for an exclusive creation; a replacement there compares what it reads just before.
+S3 (also MinIO and R2), Google Cloud Storage and Azure have conditional puts. What other stores do in their
+place is in :mod:`cache_builder.format.backends.over_fsspec`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from cache_builder.format.errors import StorageError
-from cache_builder.format.remote import RemoteStore, storage_failures
-from cache_builder.format.store import read_bytes
+from cache_builder.format.remote import RemoteStore
+from cache_builder.format.store import read_bytes, write_durably
+from cache_builder.format.waiting import patience_at_most
 
 _T = TypeVar("_T")
-
-_REFUSED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-_UNKNOWN_CONDITION = {"NotImplemented", "501"}
-_MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -31,42 +28,35 @@ class Tagged:
 
     data: bytes
     tag: str | None
-    """S3's ETag; None where the store has no such thing."""
+    """The ETag or the generation; None for a local store, which has no such thing."""
 
 
 def create_object(store: Store, key: str, data: bytes) -> Tagged | None:
     """Write an object where there is none; None, and nothing is changed, where there is one."""
-    try:
-        tag = _answer(store, key, _put_new(store, key, data))
-    except (OSError, StorageError) as error:
-        return _unless_ours(store, key, data, error)
-    return Tagged(data, tag)
+    if not isinstance(store, RemoteStore):
+        found = read_bytes(store, key)
+        return _written(store, key, data) if found is None or found == data else None
+    return _put(store, key, data, lambda: store.backend.create(store.full_key(key), data))
 
 
 def replace_object(store: Store, key: str, data: bytes, seen: Tagged) -> Tagged | None:
     """Write an object in place of the version that was seen; None where it is another one by now, or gone."""
+    tag = seen.tag
+    if not isinstance(store, RemoteStore) or tag is None:
+        return _written(store, key, data) if read_bytes(store, key) == seen.data else None
     try:
-        if _is_s3(store) and seen.tag is not None:
-            tag = _answer(store, key, _put_s3(store, key, data, IfMatch=seen.tag))
-        elif read_bytes(store, key) != seen.data:
-            return None
-        else:
-            sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
-            tag = None
+        return _put(store, key, data, lambda: store.backend.replace(store.full_key(key), data, tag))
     except FileNotFoundError:
         return None
-    except (OSError, StorageError) as error:
-        return _unless_ours(store, key, data, error)
-    return Tagged(data, tag)
 
 
 def read_tagged(store: Store, key: str) -> Tagged | None:
     """An object and its version; None where there is none."""
-    if not _is_s3(store):
+    if not isinstance(store, RemoteStore):
         data = read_bytes(store, key)
         return None if data is None else Tagged(data, None)
     try:
-        return _answer(store, key, _get_s3(store, key))
+        return Tagged(*_answer(store, lambda: store.backend.get_tagged(store.full_key(key))))
     except FileNotFoundError:
         return None
 
@@ -76,15 +66,24 @@ def first_keys(store: Store, most: int) -> list[str]:
 
     An object that only stands for the folder itself, as S3 consoles make them, is left out.
     """
-    keys = _answer(store, "", _list_s3(store, most + 1) if _is_s3(store) else _list(store))
-    return sorted(key for key in keys if key.strip("/"))[:most]
+
+    async def collect() -> list[str]:
+        keys: list[str] = []
+        try:
+            async for key in store.list_prefix(""):
+                keys += [key] if key.strip("/") else []
+                if len(keys) >= most and isinstance(store, RemoteStore):
+                    break
+        except FileNotFoundError:
+            pass
+        return sorted(keys)[:most]
+
+    return sync(collect())
 
 
 def is_object(store: Store) -> bool:
     """Whether the root of a remote store is itself an object, so that nothing should lie below it."""
-    if not isinstance(store, RemoteStore):
-        return False
-    return bool(_answer(store, "", store.fs._isfile(store.path)))
+    return isinstance(store, RemoteStore) and bool(store.path) and sync(store.exists(""))
 
 
 def parent_stores(store: Store) -> list[Store]:
@@ -92,101 +91,32 @@ def parent_stores(store: Store) -> list[Store]:
     if not isinstance(store, RemoteStore):
         return []
     parts = [part for part in store.path.split("/") if part]
-    lead = "/" if store.path.startswith("/") else ""
-    above = [lead + "/".join(parts[:count]) for count in range(1, len(parts))]
-    return [RemoteStore(store.fs, read_only=True, path=path) for path in above]
+    above = ["/".join(parts[:count]) for count in range(len(parts))]
+    return [RemoteStore(store.backend, path, read_only=True) for path in above]
 
 
-def _answer(store: Store, key: str, asking: Coroutine[Any, Any, _T]) -> _T:
-    """What a file system answers; a remote one that fails is a :class:`StorageError`."""
-    if not isinstance(store, RemoteStore):
-        return sync(asking)
-    with storage_failures(lambda: store.url(key)):
-        return sync(asking)
+def _written(store: Store, key: str, data: bytes) -> Tagged:
+    write_durably(store, key, data)
+    return Tagged(data, None)
 
 
-def _unless_ours(store: Store, key: str, data: bytes, error: OSError | StorageError) -> Tagged | None:
-    """What a put that failed came to: one that is repeated after a lost answer finds its own object."""
-    found = read_tagged(store, key)
-    if found is not None and found.data == data:
-        return found
-    if isinstance(error, FileExistsError) or _code(error) in _REFUSED:
-        return None
-    raise error
-
-
-def _code(error: BaseException) -> str:
-    """S3's word for what is wrong, which lies at the beginning of the chain."""
-    cause: BaseException | None = error
-    while cause is not None:
-        response: dict[str, Any] = getattr(cause, "response", None) or {}
-        if response:
-            return str(response.get("Error", {}).get("Code", ""))
-        cause = cause.__cause__
-    return ""
-
-
-def _is_s3(store: Store) -> bool:
-    return isinstance(store, RemoteStore) and hasattr(store.fs, "_call_s3")
-
-
-def _s3_address(store: Store, key: str) -> tuple[Any, str, str]:
-    assert isinstance(store, RemoteStore)
-    bucket, path, _ = store.fs.split_path(f"{store.path}/{key}")
-    return store.fs, bucket, path
-
-
-async def _put_new(store: Store, key: str, data: bytes) -> str | None:
-    if _is_s3(store):
-        try:
-            return await _put_s3(store, key, data, IfNoneMatch="*")
-        except OSError as error:
-            if _code(error) not in _UNKNOWN_CONDITION:
-                raise
-        # A server without conditions: the best it can do.
-        if await store.exists(key):
-            raise FileExistsError(key)
-        return await _put_s3(store, key, data)
-    if not isinstance(store, RemoteStore):
-        if await store.exists(key):
-            raise FileExistsError(key)
-        await store.set(key, default_buffer_prototype().buffer.from_bytes(data))
-        return None
-    await store.fs._pipe_file(f"{store.path}/{key}", data, mode="create")
-    return None
-
-
-async def _put_s3(store: Store, key: str, data: bytes, **condition: str) -> str | None:
-    fs, bucket, path = _s3_address(store, key)
-    answer = await fs._call_s3("put_object", Bucket=bucket, Key=path, Body=data, **condition)
-    fs.invalidate_cache(f"{bucket}/{path}")
-    tag: str | None = answer.get("ETag")
-    return tag
-
-
-async def _get_s3(store: Store, key: str) -> Tagged:
-    fs, bucket, path = _s3_address(store, key)
-    answer = await fs._call_s3("get_object", Bucket=bucket, Key=path)
-    async with answer["Body"] as body:
-        return Tagged(await body.read(), answer.get("ETag"))
-
-
-async def _list_s3(store: Store, most: int) -> list[str]:
-    fs, bucket, prefix = _s3_address(store, "")
-    keys: list[str] = []
-    more: dict[str, str] = {}
-    while len(keys) < most:
-        count = min(most - len(keys), _MOST_LISTED)
-        answer = await fs._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=count, **more)
-        keys += [entry["Key"].removeprefix(prefix) for entry in answer.get("Contents", [])]
-        if not answer.get("IsTruncated"):
-            break
-        more = {"ContinuationToken": answer["NextContinuationToken"]}
-    return keys
-
-
-async def _list(store: Store) -> list[str]:
+def _put(store: RemoteStore, key: str, data: bytes, request: Callable[[], Awaitable[str]]) -> Tagged | None:
+    """What a conditional put came to: one that is repeated after a lost answer finds its own object."""
     try:
-        return [key async for key in store.list_prefix("")]
-    except FileNotFoundError:
-        return []
+        return Tagged(data, _answer(store, request))
+    except FileExistsError:
+        return _if_ours(read_tagged(store, key), data)
+    except StorageError:
+        with suppress(StorageError), patience_at_most(0):
+            found = _if_ours(read_tagged(store, key), data)
+            if found is not None:
+                return found
+        raise
+
+
+def _if_ours(found: Tagged | None, data: bytes) -> Tagged | None:
+    return found if found is not None and found.data == data else None
+
+
+def _answer(store: RemoteStore, request: Callable[[], Awaitable[_T]]) -> _T:
+    return sync(store.ask(request))

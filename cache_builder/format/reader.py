@@ -49,6 +49,7 @@ from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.format.stored_arrays import BATCH_BYTES, StoredArrays
 
 _NAMED_IN_ERRORS = 3
+_KEPT_BYTES = 2**20
 _TEXT, _OFFSETS = "_bytes", "_offsets"
 
 
@@ -92,6 +93,7 @@ class Cache(StoredArrays):
         """As :class:`StoredArrays`; use :func:`open_cache`, which also checks the commits."""
         super().__init__(location, body, commits)
         self._text_bytes: dict[str, int] = {}
+        self._kept: dict[str, NDArray[Any]] | None = None
         self.layout = self._manifest.codec.layout
         self.blocks = Blocks.of(self._manifest)
         self.position_blocks = Blocks.of_positions(self._manifest)
@@ -101,7 +103,7 @@ class Cache(StoredArrays):
         """What decodes the records: the manifest's codec with the arrays that the store keeps for it."""
         names = [header.name for header in self._manifest.codec.headers(self._manifest.classes)]
         paths = {name: codec_path(self._manifest, LOGITS, name) for name in names}
-        held = self.held_headers(list(paths.values()))
+        held = self.held_headers([path for path in paths.values() if path not in (self._kept or {})])
         arrays = {name: self.header_array(path, held) for name, path in paths.items()}
         return open_codec(self._manifest.codec, self._manifest.classes, arrays.__getitem__)
 
@@ -189,6 +191,8 @@ class Cache(StoredArrays):
 
         ``held``: what was fetched of the store before.
         """
+        if self._kept is not None and path in self._kept:
+            return self._kept[path].copy()
         expected = self._manifest.digests.get(path)
         spec = self._header_spec(path)
         if expected is None or spec is None:
@@ -202,7 +206,13 @@ class Cache(StoredArrays):
             )
         if path.endswith(_OFFSETS):
             self._text_bytes[path.removesuffix(_OFFSETS) + _TEXT] = int(array[-1])
+        if self._kept is not None and array.nbytes <= _KEPT_BYTES:
+            self._kept[path] = array.copy()
         return array
+
+    def keep_headers(self) -> None:
+        """Keep small header arrays from now on, for a caller that looks at all of them, and then at some."""
+        self._kept = {}
 
     def held_headers(self, paths: Iterable[str]) -> HeldStore:
         """The objects of some header arrays, fetched at once; of text, its length must be known by then."""

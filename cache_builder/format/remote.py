@@ -1,179 +1,170 @@
-"""Zarr's store over fsspec, whose failures say what, where and what to do.
+"""Zarr's store of remote objects: patient with a store that is away, and without knowledge of its library.
 
-Every file system raises its own exceptions (botocore's and aiohttp's are not even OSErrors). Here all of them
-become :class:`StorageError`, except that an object is not there. What went wrong on the way says nothing
-about the data: nobody must take it for damage.
+What goes wrong on the way says nothing about the data, so nobody must take it for damage: it is a
+:class:`StorageError` that says what, where and what to do, and never "not there".
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Self, TypeVar
 
-from fsspec.asyn import AsyncFileSystem
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import FsspecStore
 
-from cache_builder.format.errors import KDCacheError, StorageError
+from cache_builder.format.backends.contract import Backend, Entry
+from cache_builder.format.backends.opening import open_backend
+from cache_builder.format.errors import ConfigError
+from cache_builder.format.waiting import patiently
 
-_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-
-_CREDENTIALS = (
-    "no credentials for it were found or they cannot be read: for s3:// set AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a bucket that everybody may read, FSSPEC_S3_ANON=true"
-)
-_REFUSED = "it refuses access: look at the credentials and at what they may do there"
-_UNREACHABLE = "nothing answers: look at the network, at the host's name and at the endpoint"
-_SLOW = "it did not answer in time: look at the network, or try again later"
-_CUT_SHORT = "the answer was cut short or changed on the way: try again; does a proxy stand between?"
-
-_MEANINGS: tuple[tuple[frozenset[str], str, bool], ...] = (
-    (
-        frozenset({
-            "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
-            "NoAuthTokenError", "TokenRetrievalError", "SSOError", "ConfigParseError",
-            "DefaultCredentialsError", "RefreshError",
-        }),
-        _CREDENTIALS,
-        False,
-    ),
-    (frozenset({"PermissionError", "Unauthorized", "ClientAuthenticationError"}), _REFUSED, False),
-    (frozenset({"InvalidProxiesConfigError", "ProxyConnectionError", "ClientHttpProxyError",
-                "ClientProxyConnectionError"}), "the proxy of the environment does not answer", True),
-    (
-        frozenset({"ConnectTimeoutError", "ReadTimeoutError", "TimeoutError", "ServerTimeoutError"}),
-        _SLOW, True,
-    ),
-    (
-        frozenset({
-            "ResponseStreamingError", "IncompleteReadError", "ClientPayloadError", "FlexibleChecksumError",
-            "ServerDisconnectedError", "ContentLengthError", "ChecksumError",
-        }),
-        _CUT_SHORT,
-        True,
-    ),
-    (
-        frozenset({"EndpointConnectionError", "ClientConnectorError", "ConnectionError", "gaierror",
-                   "HTTPClientError", "ClientConnectionError"}),
-        _UNREACHABLE,
-        True,
-    ),
-    (frozenset({"ValueError"}), "the address is not one that it understands", False),
-)  # fmt: skip
-"""Names of exception classes (also of their parents), what they mean, whether waiting may help."""
+_T = TypeVar("_T")
 
 
-def storage_error(where: str, error: BaseException) -> StorageError:
-    """A :class:`StorageError` that says what an exception of a file system means; ``where``: URL or path."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    meanings = ((meaning, passes) for known, meaning, passes in _MEANINGS if known & names)
-    meaning, passes = next(meanings, ("it failed", True))
-    status = getattr(error, "status", None)  # of an HTTP server
-    if status in (401, 403):
-        meaning, passes = _REFUSED, False
-    said = " ".join((str(error) or type(error).__name__).split())[:300]
-    return StorageError(
-        f"{where} cannot be reached or read: {meaning} ({said}){_endpoint(where)}", waiting_helps=passes
-    )
+class RemoteStore(Store):
+    """The objects below a key of a bucket, a container or a web server."""
 
+    supports_writes = True
+    supports_deletes = True
+    supports_listing = True
 
-def _endpoint(where: str) -> str:
-    found = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return f"; the endpoint is {found}" if found and where.startswith("s3") else ""
+    def __init__(self, backend: Backend, path: str = "", *, read_only: bool = False) -> None:
+        """``path``: what all keys begin with, without slashes around it; empty for the whole bucket."""
+        super().__init__(read_only=read_only)
+        self.backend = backend
+        self.path = path
 
+    @classmethod
+    def from_url(cls, url: str, *, read_only: bool = False) -> Self:
+        """The store at a URL; raises as :func:`open_backend`; :class:`ConfigError` to write to the web."""
+        backend, path = open_backend(url)
+        if backend.is_read_only and not read_only:
+            raise ConfigError(
+                f"{url} can only be read: write to a local path or an object store (s3://, gs://, az://)"
+            )
+        return cls(backend, path, read_only=read_only)
 
-@contextmanager
-def storage_failures(where: str | Callable[[], str]) -> Iterator[None]:
-    """Turn whatever a file system raises into :class:`StorageError`; that nothing is there passes through."""
-    try:
-        yield
-    except (KDCacheError, FileExistsError):
-        raise
-    except _MISSING as error:
-        if "NoSuchBucket" in type(error.__cause__).__name__ or "bucket does not exist" in str(error):
-            place = where if isinstance(where, str) else where()
-            raise StorageError(
-                f"{place}: there is no bucket of this name; look at the URL, or make the bucket first",
-                waiting_helps=False,
-            ) from error
-        raise
-    except Exception as error:
-        raise storage_error(where if isinstance(where, str) else where(), error) from error
+    def with_read_only(self, read_only: bool = False) -> Self:
+        """The same objects."""
+        return type(self)(self.backend, self.path, read_only=read_only)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self._identity() == other._identity()
 
-class RemoteStore(FsspecStore):
-    """Objects of an fsspec file system. Also reads from servers that do not know ranges of bytes."""
+    def __hash__(self) -> int:
+        return hash(self._identity())
 
-    def __init__(
-        self,
-        fs: AsyncFileSystem,
-        read_only: bool = False,
-        path: str = "/",
-        allowed_exceptions: tuple[type[Exception], ...] = (),
-    ) -> None:
-        """What is not there is raised, and looked at by :meth:`get`: it may be the whole bucket."""
-        super().__init__(fs, read_only, path, ())
+    def _identity(self) -> tuple[str, str, bool]:
+        return self.backend.root, self.path, self.read_only
+
+    def __str__(self) -> str:
+        return self.url()
+
+    def __repr__(self) -> str:
+        return f"RemoteStore({self.url()!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., RemoteStore], tuple[str, bool]]:
+        # Clients have sockets and threads, which do not travel to other processes.
+        return _reopened, (self.url(), self.read_only)
 
     def url(self, key: str = "") -> str:
         """Of an object, for people."""
-        protocol = self.fs.protocol if isinstance(self.fs.protocol, str) else self.fs.protocol[0]
-        path = "/".join(part for part in (self.path.rstrip("/"), key) if part)
-        return path if "://" in path else f"{protocol}://{path.lstrip('/')}"
+        return "/".join(part for part in (self.backend.root, self.path, key) if part)
+
+    def full_key(self, key: str) -> str:
+        """An object's key in the bucket."""
+        return "/".join(part for part in (self.path, key) if part)
+
+    async def ask(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """What a request to the backend gives, made again where waiting may help."""
+        return await patiently(self.backend.root, request)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """The object or a range of it, None where there is none."""
+        full = self.full_key(key)
         try:
-            with storage_failures(lambda: self.url(key)):
-                value = await super().get(key, prototype, byte_range)
-        except _MISSING:
+            value = await self.ask(lambda: self.backend.get(full, byte_range))
+        except FileNotFoundError:
             return None
-        return value if value is None or byte_range is None else _only(value, byte_range)
+        return prototype.buffer.from_bytes(value)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
         """As :meth:`get`, of several."""
-        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+        return await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges))
 
-    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+    async def set(self, key: str, value: Buffer) -> None:
         """Write an object, in one piece."""
-        with storage_failures(lambda: self.url(key)):
-            await super().set(key, value, byte_range)
+        self._check_writable()
+        full, data = self.full_key(key), value.as_numpy_array().data
+        await self.ask(lambda: self.backend.put(full, data))
 
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        with storage_failures(lambda: self.url(key)):
-            await super().delete(key)
+        self._check_writable()
+        full = self.full_key(key)
+        await self.ask(lambda: self.backend.delete(full))
 
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        with storage_failures(lambda: self.url(key)):
-            return await super().exists(key)
+        try:
+            await self.getsize(key)
+        except FileNotFoundError:
+            return False
+        return True
 
     async def getsize(self, key: str) -> int:
-        """Bytes of an object."""
-        with storage_failures(lambda: self.url(key)):
-            return await super().getsize(key)
+        """Bytes of an object; raises :class:`FileNotFoundError` where there is none."""
+        full = self.full_key(key)
+        return await self.ask(lambda: self.backend.size(full))
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Keys below a prefix."""
-        with storage_failures(lambda: self.url(prefix)):
-            async for key in super().list_prefix(prefix):
+        """Keys that begin with a prefix.
+
+        A listing that breaks off begins again, and goes on behind what was there already.
+        """
+        lead = f"{self.path}/" if self.path else ""
+        given: set[str] = set()
+        keys = self.backend.list(lead + prefix)
+
+        async def following() -> str | None:
+            nonlocal keys
+            try:
+                return await anext(keys, None)
+            except BaseException:
+                keys = self.backend.list(lead + prefix)
+                raise
+
+        while (full := await self.ask(following)) is not None:
+            key = full.removeprefix(lead)
+            if key and key not in given:
+                given.add(key)
                 yield key
 
+    async def entries(self) -> Sequence[Entry]:
+        """Every object, with what a listing says of it; keys are relative to the store."""
+        lead = f"{self.path}/" if self.path else ""
+        found = await self.ask(lambda: self.backend.entries(lead))
+        return [replace(entry, key=entry.key.removeprefix(lead)) for entry in found]
 
-def _only(value: Buffer, asked: ByteRequest) -> Buffer:
-    """The bytes that were asked for, where a server sent the whole object in their place."""
-    data = value.as_array_like()
-    match asked:
-        case RangeByteRequest(start, end) if len(value) > end - start:
-            kept = data[start:end]
-        case SuffixByteRequest(suffix) if len(value) > suffix:
-            kept = data[len(value) - suffix :]
-        case OffsetByteRequest() | _:
-            return value
-    return type(value).from_array_like(kept)
+    def list(self) -> AsyncIterator[str]:
+        """All keys."""
+        return self.list_prefix("")
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Names of the objects and folders right below a folder."""
+        folder = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
+        given: set[str] = set()
+        async for key in self.list_prefix(folder):
+            name = key.removeprefix(folder).partition("/")[0]
+            if name not in given:
+                given.add(name)
+                yield name
+
+
+def _reopened(url: str, read_only: bool) -> RemoteStore:
+    return RemoteStore.from_url(url, read_only=read_only)

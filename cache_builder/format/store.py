@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +13,9 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from cache_builder.format.durable import fsync_folder, write_file
-from cache_builder.format.errors import ConfigError, KDCacheError
+from cache_builder.format.errors import KDCacheError
 from cache_builder.format.locations import is_remote, local_path
-from cache_builder.format.remote import RemoteStore, storage_error, storage_failures
+from cache_builder.format.remote import RemoteStore
 
 _T = TypeVar("_T")
 
@@ -25,29 +24,15 @@ _CONCURRENCY = 32
 
 
 def open_store(location: str | Path, *, read_only: bool) -> Store:
-    """A Zarr store for a local path or an fsspec URL such as ``s3://bucket/cache.zarr``.
+    """A Zarr store for a local path or a URL such as ``s3://bucket/cache.zarr``.
 
-    Raises :class:`ConfigError` for a URL whose protocol is unknown or not installed. A remote store raises
-    :class:`StorageError` for all that goes wrong later.
+    Raises :class:`ConfigError` for a URL whose protocol is unknown or not installed, or that can only be
+    read. A remote store raises :class:`StorageError` for all that goes wrong later.
     """
     text = str(location)
     if is_remote(text):
-        try:
-            return RemoteStore.from_url(text, read_only=read_only)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"{text} cannot be opened: {error}; {_what_to_install(text)}, or give a local path"
-            ) from error
-        except Exception as error:
-            raise storage_error(text, error) from error
+        return RemoteStore.from_url(text, read_only=read_only)
     return LocalStore(local_path(text), read_only=read_only)
-
-
-def _what_to_install(url: str) -> str:
-    protocol = url.partition("://")[0]
-    return (
-        "install kdcache[s3]" if protocol in ("s3", "s3a") else f"install fsspec's package for {protocol}://"
-    )
 
 
 def local_root(store: Store) -> Path | None:
@@ -126,12 +111,7 @@ def list_keys(store: Store, prefix: str) -> list[str]:
 
 def delete_object(store: Store, key: str) -> None:
     """Remove the object under exactly this ``key``; nothing happens where there is none."""
-    if isinstance(store, RemoteStore):
-        # Zarr would expand the characters * ? [ in a key.
-        with suppress(FileNotFoundError), storage_failures(f"{store.path}/{key}"):
-            sync(store.fs._rm_file(f"{store.path}/{key}"))
-    else:
-        sync(store.delete(key))
+    sync(store.delete(key))
 
 
 def write_many(store: Store, objects: dict[str, bytes]) -> None:

@@ -5,7 +5,7 @@ Never a wrong number: an error instead, that says which object it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
@@ -29,6 +29,7 @@ from cache_builder.format.commits import (
 from cache_builder.format.errors import CorruptCacheError, IncompleteCacheError, KDCacheError, StorageError
 from cache_builder.format.held import CompleteStore, HeldStore, Wish, fetch
 from cache_builder.format.layout import ArraySpec, Tile, tile_arrays, tiles
+from cache_builder.format.listing import Listing, listing
 from cache_builder.format.manifest import Manifest, build_digest, parse_manifest
 from cache_builder.format.root import read_body
 from cache_builder.format.store import object_sizes, open_store, read_bytes
@@ -92,6 +93,10 @@ class StoredArrays:
             return read_index(self._store, self.tiles, self.location)
         return read_commit_bytes(self._store, self.tiles)
 
+    def listing(self) -> Listing:
+        """Every object of the store."""
+        return listing(self._store)
+
     def damaged_shards(self) -> Iterator[str]:
         """Keys of shards whose bytes do not match their commit: reads every byte of the cache."""
         for of_tile, held in self.whole_tiles():
@@ -100,26 +105,42 @@ class StoredArrays:
                 if not shard.matches(None if found is None else found.data):
                     yield f"{key} ({tile})"
 
-    def whole_tiles(self, of_tiles: list[Tile] | None = None) -> Iterator[tuple[list[Tile], CompleteStore]]:
-        """Every byte of committed tiles, a few tiles at a time; nothing is compared with the commits."""
-        there = [tile for tile in of_tiles or self.tiles if tile.key in self.commits]
+    def whole_tiles(
+        self, commits: Mapping[str, Commit] | None = None
+    ) -> Iterator[tuple[list[Tile], CompleteStore]]:
+        """Every byte of committed tiles, a few tiles at a time; nothing is compared with the commits.
+
+        ``commits``: by tile key, where the caller knows better which there are.
+        """
+        known = self.commits if commits is None else commits
 
         def size(tile: Tile) -> int:
-            return sum(shard.bytes for shard in self.commits[tile.key].shards.values())
+            return sum(shard.bytes for shard in known[tile.key].shards.values())
 
         def fetched(batch: list[Tile]) -> CompleteStore:
-            return CompleteStore(self._store, fetch(self._store, self._wishes(batch, None, None), {}))
+            keys = [spec.shard_key(tile) for tile in batch for spec in tile_arrays(self._manifest, tile)]
+            return CompleteStore(self._store, fetch(self._store, map(Wish, keys), {}))
 
+        there = [tile for tile in self.tiles if tile.key in known]
         batches = list(batched_by(there, size, BATCH_BYTES))
         yield from zip(batches, ahead(fetched, batches), strict=True)
 
-    def check_shards(self, of_tiles: list[Tile] | None = None, specs: list[ArraySpec] | None = None) -> None:
-        """Presence and size of committed shards, without reading them.
+    def check_shards(
+        self,
+        of_tiles: list[Tile] | None = None,
+        specs: list[ArraySpec] | None = None,
+        known: Listing | None = None,
+    ) -> None:
+        """Presence and size of committed shards, without reading them; ``known``: what a listing says.
 
         Raises :class:`CorruptCacheError` naming the first shard that is not there or not of its size.
         """
         wanted = list(self.committed_shards(self.tiles if of_tiles is None else of_tiles, specs))
-        sizes = object_sizes(self._store, [key for _, key, _ in wanted])
+        keys = [key for _, key, _ in wanted]
+        if known is not None:
+            sizes = [known[key].size if key in known else None for key in keys]
+        else:
+            sizes = object_sizes(self._store, keys)
         for (tile, key, shard), size in zip(wanted, sizes, strict=True):
             self._check_size(tile, key, shard, size)
 

@@ -14,7 +14,7 @@ import pytest
 from cache_builder.format import FormatError, KDCacheError, StorageError, open_cache
 from cache_builder.format.store import open_store, read_bytes
 from tests.format.conftest import Written
-from tests.object_store import BUCKET, forget_servers, free_port, s3_server
+from tests.object_store import BUCKET, free_port, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +118,10 @@ def test_what_is_wrong_with_the_environment_is_said(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name, value in variables.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
-    forget_servers()
     with pytest.raises(KDCacheError) as caught:
         read_bytes(open_store(f"s3://{BUCKET}/c.zarr", read_only=True), "zarr.json")
     assert isinstance(caught.value, StorageError)
     assert said in str(caught.value)
-    forget_servers()
 
 
 def test_a_folder_that_went_away_is_not_damaged_and_comes_back(tail_cache: Written) -> None:

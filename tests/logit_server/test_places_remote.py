@@ -15,7 +15,7 @@ from logit_server.places import Place
 from logit_server.storage import public_error
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.format.test_remote import Folder
-from tests.object_store import BUCKET, forget_servers, free_port, s3_server
+from tests.object_store import BUCKET, free_port, s3_server
 
 DESTROYS = ("--repair", "rebuild", "delete")
 
@@ -134,7 +134,6 @@ def test_an_object_store_that_nobody_listens_at_heals(monkeypatch: pytest.Monkey
         body, commits, expected = here.body, here.commits_as_stored(), page(here)
         # A cache whose store was open before, and is asked where nobody listens by now.
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        forget_servers()
         keys = (tile.key for tile in here.tiles)
         cache = Cache(location, body, dict(zip(keys, commits, strict=True)))
         place = Place(cache)
@@ -144,5 +143,4 @@ def test_an_object_store_that_nobody_listens_at_heals(monkeypatch: pytest.Monkey
         try:
             assert place.read(cache, page) == expected
         finally:
-            forget_servers()
             again.stop()

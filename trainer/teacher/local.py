@@ -15,9 +15,13 @@ from cache_builder.format import Manifest, StorageError, open_cache
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part
 from cache_builder.format.positions import Positions
+from cache_builder.format.waiting import patience_at_most
 
 # The view of this epoch and the one that the prefetching thread already needs for the next.
 _VIEWS_KEPT = 2
+
+_STORE_PATIENCE_S = 5.0
+"""How long one request is repeated before the whole reading is, which also ends when the source is closed."""
 
 _T = TypeVar("_T")
 
@@ -122,7 +126,8 @@ class StoreSource:
         waiting = Patience(self.location, self._patience_s, self._closed, StorageError)
         while True:
             try:
-                result = read()
+                with patience_at_most(min(_STORE_PATIENCE_S, self._patience_s)):
+                    result = read()
             except StorageError as error:
                 if not error.waiting_helps:
                     raise

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from cache_builder.client import remote_cache as remote_module
-from cache_builder.client.patience import FIRST_DELAY_S, LONGEST_DELAY_S, Patience, seconds_until
+from cache_builder.client.patience import Patience, seconds_until
 from cache_builder.client.remote_cache import RemoteCache
 from cache_builder.format import ConfigError, ServerError
+from cache_builder.format.backoff import FIRST_DELAY_S, LONGEST_DELAY_S
 from cache_builder.format.content_digest import content_digest
 from cache_builder.format.wire import ID_HEADER
 from tests.caches import synthetic_manifest

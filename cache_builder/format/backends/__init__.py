@@ -1,0 +1,1 @@
+"""What remote stores are reached through: one small contract, a file for each library."""
