@@ -16,6 +16,7 @@ from cache_builder.format.durable import fsync_folder, write_file
 from cache_builder.format.errors import KDCacheError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.remote import RemoteStore
+from cache_builder.format.starting import note_remote
 
 _T = TypeVar("_T")
 
@@ -31,6 +32,7 @@ def open_store(location: str | Path, *, read_only: bool) -> Store:
     """
     text = str(location)
     if is_remote(text):
+        note_remote()
         return RemoteStore.from_url(text, read_only=read_only)
     return LocalStore(local_path(text), read_only=read_only)
 
