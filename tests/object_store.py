@@ -8,12 +8,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
-from moto.server import ThreadedMotoServer
+from moto.server import DomainDispatcherApplication, ThreadedMotoServer
 
 BUCKET = "bucket"
 
@@ -38,6 +39,20 @@ def s3_server() -> Iterator[Any]:
             yield client
         finally:
             server.stop()
+
+
+@contextmanager
+def counted_http() -> Iterator[list[str]]:
+    """``METHOD /bucket/key`` of every HTTP request that the servers of this process answer meanwhile."""
+    answer = DomainDispatcherApplication.__call__
+    seen: list[str] = []
+
+    def counting(application: Any, environ: dict[str, Any], start_response: Any) -> Any:
+        seen.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+        return answer(application, environ, start_response)
+
+    with mock.patch.object(DomainDispatcherApplication, "__call__", counting):
+        yield seen
 
 
 def free_port() -> int:

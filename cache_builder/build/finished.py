@@ -11,13 +11,11 @@ from cache_builder.console.progress import BuildStats
 from cache_builder.datasets.orders import BetterOrder
 from cache_builder.format.class_names import NO_NAMES, ClassNames
 from cache_builder.format.commits import read_commit_bytes
-from cache_builder.format.creation import check_unclaimed
+from cache_builder.format.creation import manifest_there
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import tiles
-from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest, differing_names
 from cache_builder.format.reader import open_cache
-from cache_builder.format.root import read_manifest
 from cache_builder.format.same_samples import differing_array
 from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import open_store
@@ -43,10 +41,8 @@ class BuildResult:
 def resumed(plan: Plan) -> Manifest | None:
     """The manifest of a cache of the same settings that is there already."""
     out = plan.settings.out
-    stored = read_manifest(out)
+    stored = manifest_there(out, plan.manifest)
     if stored is None:
-        if is_remote(out):
-            check_unclaimed(out, plan.manifest)
         return None
     check_settings(plan, stored)
     cache = open_cache(out, allow_partial=True)
@@ -83,4 +79,5 @@ def finished(plan: Plan) -> BuildResult | None:
 def result_of(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: bool) -> BuildResult:
     """What this run did, and what the teacher did on all views of the cache."""
     cache = open_cache(plan.settings.out, allow_partial=plan.settings.rows is not None)
-    return BuildResult(manifest, stats, was_finished, cache.statistics(), cache.names)
+    names = cache.names if was_finished else plan.table.names
+    return BuildResult(manifest, stats, was_finished, cache.statistics(), names)

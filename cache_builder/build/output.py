@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-from cache_builder.format.creation import check_unclaimed
+from cache_builder.format.creation import manifest_there
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.locations import followed, is_remote, local_path
-from cache_builder.format.root import read_manifest
 
 _CACHE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
@@ -27,8 +26,7 @@ def check_output(out: str) -> None:
     if not out.strip():
         raise ConfigError("--out is empty: expected the folder of the cache, such as vit_l.zarr")
     if is_remote(out):
-        if read_manifest(out) is None:
-            check_unclaimed(out)
+        manifest_there(out)
         return
     path = followed(local_path(out))
     if (path / "zarr.json").exists():

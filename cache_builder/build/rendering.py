@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import DataError, KDCacheError
 from cache_builder.format.layout import Tile
+from cache_builder.format.starting import start_method
 from cache_builder.views.pairing import pairs_first
 from cache_builder.views.replay import Replay
 
@@ -146,6 +147,7 @@ def _loaded(
             collate_fn=_collate,
             pin_memory=pin_memory,
             worker_init_fn=_quiet_worker if workers else None,
+            multiprocessing_context=start_method(workers),
         )
         return iter(loader)
 

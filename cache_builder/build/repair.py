@@ -18,7 +18,7 @@ from cache_builder.format.commits import (
     read_commit_bytes,
 )
 from cache_builder.format.errors import CorruptCacheError
-from cache_builder.format.layout import Tile, digest_array, record_arrays, tile_arrays, tiles
+from cache_builder.format.layout import Tile, tile_arrays, tiles
 from cache_builder.format.manifest import Manifest, build_digest
 from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache
@@ -62,7 +62,7 @@ def _check_headers(location: str, manifest: Manifest, body: dict[str, Any]) -> N
     for path in sorted(manifest.digests):
         cache.header_array(path)
     store = open_store(location, read_only=True)
-    for spec in (*record_arrays(manifest), digest_array(manifest)):
+    for spec in cache.array_specs():
         open_array(store, spec, location)
 
 

@@ -1,13 +1,16 @@
-"""Zarr arrays made from a layout, and opened only when their metadata is what the layout says.
+"""Zarr arrays made from a layout, and read as the layout says, or as metadata that was compared with it.
 
 A damaged ``zarr.json`` can turn every stored number into another one (a chunk looked for under another
-name reads as zeros), so metadata is compared before any chunk is read.
+name reads as zeros), so no number depends on one: arrays are opened by the layout, without a request to the
+store, and only where their chunks do not decode so (another writer may have chosen another compressor) by
+the stored metadata, once that is known to mean the same.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -15,6 +18,8 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, TransposeCodec
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import MemoryStore, StorePath
 
 from cache_builder.format.codecs.record import Field
 from cache_builder.format.errors import CorruptCacheError
@@ -64,6 +69,18 @@ def compressed_size(column: NDArray[Any], field: Field) -> int:
 def writing_zeros(array: zarr.Array[Any]) -> zarr.Array[Any]:
     """The array, writing also chunks that hold nothing but zeros: every chunk of a cache exists."""
     return array.with_config({"write_empty_chunks": True})
+
+
+@lru_cache(maxsize=512)
+def metadata_of(spec: ArraySpec) -> ArrayV3Metadata:
+    """The metadata of an array as :func:`create_array` writes it."""
+    return cast("ArrayV3Metadata", create_array(zarr.create_group(MemoryStore()), spec).metadata)
+
+
+def array_over(store: Store, spec: ArraySpec, metadata: ArrayV3Metadata | None = None) -> zarr.Array[Any]:
+    """An array for reading, by its layout or by metadata that is known; no request is made."""
+    where = StorePath(store, spec.path)
+    return zarr.Array(zarr.AsyncArray(metadata or metadata_of(spec), where))
 
 
 def open_array(store: Store, spec: ArraySpec, where: str) -> zarr.Array[Any]:

@@ -44,7 +44,8 @@ NO_NAMES = ClassNames()
 
 
 def _read(stem: str, array: Callable[[str], NDArray[Any]]) -> tuple[str, ...]:
-    return tuple(SampleIds(array(f"{stem}_bytes"), array(f"{stem}_offsets")))
+    offsets = array(f"{stem}_offsets")  # first: they say how long the text is
+    return tuple(SampleIds(array(f"{stem}_bytes"), offsets))
 
 
 def _arrays(stem: str, names: tuple[str, ...] | None) -> dict[str, NDArray[Any]]:

@@ -46,6 +46,7 @@ from cache_builder.format.manifest import (
     parse_manifest,
 )
 from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY, is_own, removed
+from cache_builder.format.root import read_manifest
 from cache_builder.format.store import (
     delete_object,
     list_keys,
@@ -192,25 +193,57 @@ class Claim:
         return json.dumps(body, indent=1).encode()
 
 
-def check_unclaimed(location: str | Path, wanted: Manifest | None = None) -> None:
+def manifest_there(location: str | Path, wanted: Manifest | None = None) -> Manifest | None:
+    """The manifest of the cache at a location; None where a cache may be created.
+
+    Of a URL where nothing is, one listing tells it. Raises as :func:`check_unclaimed` does for a URL, and as
+    :func:`read_manifest` for a store that is something else.
+    """
+    if is_remote(location):
+        is_empty = not set(first_keys(open_store(location, read_only=True), 2)) - {LEASE_KEY}
+        stored = None if is_empty else read_manifest(location)
+        if stored is None:
+            check_unclaimed(location, wanted, is_empty=is_empty)
+        return stored
+    return read_manifest(location)
+
+
+def check_unclaimed(location: str | Path, wanted: Manifest | None = None, *, is_empty: bool = False) -> None:
     """Raise :class:`ConfigError` where a URL holds anything but a creation that was killed.
 
-    ``wanted``: the settings that the creation must have been begun with; None = not known yet.
+    ``wanted``: the settings that the creation must have been begun with; None = not known yet. ``is_empty``:
+    the caller has just seen that nothing is there, so that only what is around it is looked at.
     """
     store = open_store(location, read_only=True)
-    _check_surroundings(store, location)
-    seen = read_tagged(store, CLAIM_KEY)
+    if str(location) not in _SURROUNDINGS_SEEN:
+        _check_surroundings(store, location)
+        _SURROUNDINGS_SEEN.add(str(location))
+    if not is_empty:
+        _seen_alone(store, location, wanted)
+
+
+_SURROUNDINGS_SEEN: set[str] = set()
+"""Locations around which this process found nothing: a build looks several times whether its own is free."""
+
+
+def _seen_alone(store: Store, location: str | Path, wanted: Manifest | None) -> Tagged | None:
+    """The claim where there is one, besides which nothing else may be; one listing tells where nothing is."""
+    keys = first_keys(store, _NAMED + 3)  # the claim comes first, but for the lease
+    seen = read_tagged(store, CLAIM_KEY) if CLAIM_KEY in keys else None
     claim = None if seen is None else Claim.read(seen.data, str(location))
-    _check_nothing_else(store, location, () if claim is None else claim.keys)
+    own = {CLAIM_KEY, LEASE_KEY} if claim is None else {CLAIM_KEY, LEASE_KEY, *claim.keys}
+    _check_nothing_else(location, own, keys if claim is None else first_keys(store, len(own) + _NAMED + 1))
     if claim is not None and wanted is not None:
         _check_settings(location, claim, wanted)
+    return seen
 
 
 def _claim(store: Store, location: str | Path, manifest: Manifest, keys: Collection[str]) -> None:
     """Make the prefix ours, or go on with what was begun there by the same settings."""
-    check_unclaimed(location, manifest)
+    if str(location) not in _SURROUNDINGS_SEEN:
+        _check_surroundings(store, location)
+    seen = _seen_alone(store, location, manifest)
     by = f"process {os.getpid()} on {socket.gethostname()}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    seen = read_tagged(store, CLAIM_KEY)
     if seen is None:
         written = create_object(store, CLAIM_KEY, Claim(manifest, tuple(keys), by).to_bytes())
     else:
@@ -262,9 +295,8 @@ def _mark_of_store(store: Store) -> str | None:
     return next((mark for mark, data in zip(_STORE_MARKS, found, strict=True) if data is not None), None)
 
 
-def _check_nothing_else(store: Store, location: str | Path, own: Collection[str]) -> None:
-    allowed = {CLAIM_KEY, LEASE_KEY, *own}
-    others = [key for key in first_keys(store, len(allowed) + _NAMED + 1) if key not in allowed]
+def _check_nothing_else(location: str | Path, allowed: Collection[str], there: list[str]) -> None:
+    others = [key for key in there if key not in allowed]
     if others:
         more = " and more" if len(others) > _NAMED else ""
         raise ConfigError(

@@ -136,6 +136,12 @@ class ArraySpec:
         padding = (0,) * (len(self.shape) - len(coordinates))
         return "/".join([self.path, "c", *(str(i) for i in coordinates + padding)])
 
+    def chunk_keys(self) -> list[str]:
+        """Store keys of an array without shards that is cut along its first axis alone."""
+        padding = "/0" * (len(self.shape) - 1)
+        count = -(-self.shape[0] // self.chunks[0]) if math.prod(self.shape) else 0
+        return [f"{self.path}/c/{number}{padding}" for number in range(count)]
+
     def selection(self, tile: Tile) -> tuple[slice, ...]:
         """The part of this array that a tile covers."""
         if not self.shards:

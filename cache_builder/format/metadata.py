@@ -10,18 +10,33 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
+import zarr
 from zarr.abc.store import Store
+from zarr.storage import MemoryStore
 
-from cache_builder.format.arrays import DECODING_ERRORS, check_metadata, compressor_of, expected_metadata
+from cache_builder.format.arrays import (
+    DECODING_ERRORS,
+    check_metadata,
+    compressor_of,
+    create_array,
+    expected_metadata,
+)
 from cache_builder.format.codecs.record import Shuffle
 from cache_builder.format.layout import ArraySpec
-from cache_builder.format.store import read_many
+from cache_builder.format.listing import Listing
+from cache_builder.format.store import list_keys, read_many
 
 
-def metadata_problems(store: Store, specs: list[ArraySpec]) -> Iterator[str]:
-    """What is wrong with the ``zarr.json`` of these arrays and of the groups that hold them, one a file."""
+def metadata_problems(store: Store, specs: list[ArraySpec], known: Listing | None = None) -> Iterator[str]:
+    """What is wrong with the ``zarr.json`` of these arrays and of the groups that hold them, one a file.
+
+    ``known``: what a listing says; an object that certainly is what we would write is not read.
+    """
     by_key = {f"{spec.path}/zarr.json": spec for spec in specs}
     keys = sorted({*by_key, *(f"{path}/zarr.json" for path in groups_of(specs))})
+    if known is not None and any(listed.tag for listed in known.values()):
+        written = written_metadata(specs)
+        keys = [key for key in keys if key not in known or not known[key].is_certainly(written[key])]
     for key, raw in zip(keys, read_many(store, keys), strict=True):
         spec = by_key.get(key)
         try:
@@ -35,6 +50,17 @@ def metadata_problems(store: Store, specs: list[ArraySpec]) -> Iterator[str]:
                 _check_rest(found, spec)
         except DECODING_ERRORS as error:
             yield f"{key} ({error})"
+
+
+def written_metadata(specs: list[ArraySpec]) -> dict[str, bytes]:
+    """The ``zarr.json`` of arrays and of the groups that hold them, as a build writes them, by key."""
+    store = MemoryStore()
+    group = zarr.create_group(store)
+    for spec in specs:
+        create_array(group, spec)
+    group.create_group("commits")
+    keys = list_keys(store, "")
+    return {key: data or b"" for key, data in zip(keys, read_many(store, keys), strict=True)}
 
 
 def groups_of(specs: Iterable[ArraySpec]) -> set[str]:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from cache_builder.format.arrays import DECODING_ERRORS, open_array
+from cache_builder.format.ahead import ahead, batched_by
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part, Ranked, Stored, open_codec
 from cache_builder.format.coded import uncoded_block
 from cache_builder.format.commits import (
-    REPAIR,
     REPAIR_INDEX,
-    Commit,
-    Shard,
     has_index,
     identity_bytes,
-    parse_commit,
-    read_commit_bytes,
-    read_index,
 )
 from cache_builder.format.errors import (
     CorruptCacheError,
     DataError,
     FormatError,
     IncompleteCacheError,
-    KDCacheError,
-    StorageError,
 )
+from cache_builder.format.held import HeldStore, Wish, fetch
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ArraySpec,
@@ -45,24 +36,21 @@ from cache_builder.format.layout import (
     header_specs,
     output_arrays,
     record_arrays,
-    tile_arrays,
-    tiles,
 )
 from cache_builder.format.manifest import (
     LOGITS,
-    Manifest,
     array_digest,
-    build_digest,
     cache_digest,
-    parse_manifest,
 )
 from cache_builder.format.manifest.compare import version_3_path
 from cache_builder.format.positions import Positions
 from cache_builder.format.root import read_body
 from cache_builder.format.statistics import TeacherStatistics, figures
-from cache_builder.format.store import CompleteStore, object_sizes, open_store, read_bytes
+from cache_builder.format.stored_arrays import BATCH_BYTES, StoredArrays
 
 _NAMED_IN_ERRORS = 3
+_KEPT_BYTES = 2**20
+_TEXT, _OFFSETS = "_bytes", "_offsets"
 
 
 def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
@@ -96,38 +84,28 @@ def _body_there(location: str | Path) -> dict[str, Any]:
     return body
 
 
-class Cache:
+class Cache(StoredArrays):
     """A cache open for reading."""
-
-    body: dict[str, Any]
-    """The manifest's JSON as stored, of whatever version; ``manifest`` says the same as version 3 does."""
 
     def __init__(
         self, location: str | Path, body: dict[str, Any], commits: dict[str, bytes] | None = None
     ) -> None:
-        """``body``: the manifest's JSON as stored; use :func:`open_cache`, which also checks the commits.
-
-        ``commits``: the commit objects by tile key, where the store holds those of this body no more.
-        """
-        self.location = str(location)
-        self._given_commits = commits
-        self._store = open_store(location, read_only=True)
-        self.body = body
-        self._manifest = parse_manifest(body, where=self.location)
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        """As :class:`StoredArrays`; use :func:`open_cache`, which also checks the commits."""
+        super().__init__(location, body, commits)
+        self._text_bytes: dict[str, int] = {}
+        self._kept: dict[str, NDArray[Any]] | None = None
         self.layout = self._manifest.codec.layout
         self.blocks = Blocks.of(self._manifest)
         self.position_blocks = Blocks.of_positions(self._manifest)
 
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest."""
-        return self._manifest
-
     @cached_property
     def codec(self) -> Ranked[Any]:
         """What decodes the records: the manifest's codec with the arrays that the store keeps for it."""
-        return open_codec(self._manifest.codec, self._manifest.classes, self.codec_array)
+        names = [header.name for header in self._manifest.codec.headers(self._manifest.classes)]
+        paths = {name: codec_path(self._manifest, LOGITS, name) for name in names}
+        held = self.held_headers([path for path in paths.values() if path not in (self._kept or {})])
+        arrays = {name: self.header_array(path, held) for name, path in paths.items()}
+        return open_codec(self._manifest.codec, self._manifest.classes, arrays.__getitem__)
 
     @property
     def record_bytes(self) -> int:
@@ -137,7 +115,8 @@ class Cache:
     @cached_property
     def ids(self) -> SampleIds:
         """Sample ids in row order."""
-        return SampleIds(self.header_array("samples/id_bytes"), self.header_array("samples/id_offsets"))
+        offsets = self.header_array("samples/id_offsets")
+        return SampleIds(self.header_array("samples/id_bytes"), offsets)
 
     @cached_property
     def names(self) -> ClassNames:
@@ -169,34 +148,9 @@ class Cache:
         """The render probe: pixels [pairs, 3, size, size] of the manifest's ``probe.pairs``."""
         return self.header_array("probe/pixels")
 
-    @cached_property
-    def tiles(self) -> list[Tile]:
-        """All tiles the cache should have."""
-        return list(tiles(self._manifest))
-
-    @cached_property
-    def commits(self) -> dict[str, Commit]:
-        """The commits that exist, by tile key; a damaged one is a :class:`CorruptCacheError`."""
-        build = build_digest(self.body)
-        return {
-            tile.key: parse_commit(
-                self._commit_bytes[tile.key], self._manifest, build, tile, where=self.location
-            )
-            for tile in self.tiles
-            if tile.key in self._commit_bytes
-        }
-
-    @cached_property
-    def _commit_bytes(self) -> dict[str, bytes]:
-        if self._given_commits is not None:
-            return self._given_commits
-        if has_index(self._manifest):
-            return read_index(self._store, self.tiles, self.location)
-        return read_commit_bytes(self._store, self.tiles)
-
     def commits_as_stored(self) -> list[bytes]:
         """The commit objects in tile order; :class:`IncompleteCacheError` when one is missing."""
-        self._require_commits(self.tiles, "the cache")
+        self.require_commits(self.tiles, "the cache")
         return [self._commit_bytes[tile.key] for tile in self.tiles]
 
     def commit_bytes_in_order(self) -> list[bytes]:
@@ -232,20 +186,39 @@ class Cache:
                 "ends, else run the same `kdcache build` command again"
             )
 
-    def header_array(self, path: str) -> NDArray[Any]:
-        """One of the arrays named in the manifest's ``digests``, checked against its digest."""
+    def header_array(self, path: str, held: HeldStore | None = None) -> NDArray[Any]:
+        """One of the arrays named in the manifest's ``digests``, checked against its digest.
+
+        ``held``: what was fetched of the store before.
+        """
+        if self._kept is not None and path in self._kept:
+            return self._kept[path].copy()
         expected = self._manifest.digests.get(path)
         spec = self._header_spec(path)
         if expected is None or spec is None:
             raise FormatError(f"{self.location} has no array {path!r}")
-        array = self._guarded(spec, ..., [])
+        array = self.values_of(spec, ..., [], held or self.held_headers([path]))
         if array_digest(array) != expected:
-            self._check_same_store()
+            self.check_same_store()
             raise CorruptCacheError(
                 f"{self.location}: array {path} does not match its digest in the manifest; "
                 "restore the file or rebuild the cache"
             )
+        if path.endswith(_OFFSETS):
+            self._text_bytes[path.removesuffix(_OFFSETS) + _TEXT] = int(array[-1])
+        if self._kept is not None and array.nbytes <= _KEPT_BYTES:
+            self._kept[path] = array.copy()
         return array
+
+    def keep_headers(self) -> None:
+        """Keep small header arrays from now on, for a caller that looks at all of them, and then at some."""
+        self._kept = {}
+
+    def held_headers(self, paths: Iterable[str]) -> HeldStore:
+        """The objects of some header arrays, fetched at once; of text, its length must be known by then."""
+        specs = (self._header_spec(path) for path in paths)
+        wishes = [Wish(key) for spec in specs if spec is not None for key in spec.chunk_keys()]
+        return HeldStore(self._store, fetch(self._store, wishes, {}))
 
     def codec_array(self, name: str, output: str = LOGITS) -> NDArray[Any]:
         """One of the header arrays of an output's codec, such as ``mean``."""
@@ -264,11 +237,11 @@ class Cache:
 
     def _header_spec(self, path: str) -> ArraySpec | None:
         # Only text has a length that the manifest does not know; its offsets end with it.
-        sizes = {}
-        if path.endswith("_bytes"):
-            offsets = f"{path.removesuffix('_bytes')}_offsets"
-            sizes = {path: int(self.header_array(offsets)[-1])}
-        return next((spec for spec in header_specs(self._manifest, sizes) if spec.path == path), None)
+        if path.endswith(_TEXT) and path not in self._text_bytes:
+            self.header_array(path.removesuffix(_TEXT) + _OFFSETS)
+        return next(
+            (spec for spec in header_specs(self._manifest, self._text_bytes) if spec.path == path), None
+        )
 
     def read_page(self, view: int) -> NDArray[np.uint8]:
         """All records of one view, uint8 [N, record_bytes]: rows in order, fields as FORMAT.md states.
@@ -280,18 +253,25 @@ class Cache:
         """
         return self.read_rows(view, range(self._manifest.data.samples))
 
-    def read_rows(self, view: int, rows: range, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def read_rows(
+        self,
+        view: int,
+        rows: range,
+        out: NDArray[np.uint8] | None = None,
+        held: HeldStore | None = None,
+    ) -> NDArray[np.uint8]:
         """As :meth:`read_page`, of consecutive rows only: no tile but those of the rows is looked at.
 
         ``out``: uint8 [n, record_bytes], contiguous, which is filled and returned. Rows of several positions
-        give their records one after the other, ``positions.counts(rows)`` each.
+        give their records one after the other, ``positions.counts(rows)`` each. ``held``: what
+        :meth:`held_tiles` gave of the tiles of the rows; fetched where it is None.
         """
         of_rows = self._readable(view, rows)
         if out is None:
             out = np.empty((self.positions.total(rows), self.record_bytes), np.uint8)
         filled = 0
-        for run in self.positions.runs(rows):
-            self._read_run(view, run, of_rows, out[filled : filled + len(run)])
+        for run, of_run, store in self._fetched(view, self.positions.runs(rows), of_rows, Part.WHOLE, held):
+            self._read_run(view, run, of_run, out[filled : filled + len(run)], Part.WHOLE, store)
             filled += len(run)
         return out
 
@@ -307,22 +287,59 @@ class Cache:
                 f"positions {positions.start}-{positions.stop - 1} are out of range: the cache has positions "
                 f"0 to {self.position_blocks.samples - 1}"
             )
-        of_rows = self._readable(view, self.blocks.spanned(self.position_blocks.meeting(positions)), part)
+        of_rows = self._readable(view, self.blocks.spanned(self.position_blocks.meeting(positions)))
         if out is None:
             out = np.empty((len(positions), self.layout.part(part).record_bytes), np.uint8)
-        self._read_run(view, positions, of_rows, out, part)
+        for run, of_run, store in self._fetched(view, [positions], of_rows, part):
+            start = run.start - positions.start
+            self._read_run(view, run, of_run, out[start : start + len(run)], part, store)
         return out
 
-    def _readable(self, view: int, rows: range, part: Part = Part.WHOLE) -> list[Tile]:
-        """The tiles that some rows of a view lie in, which are there, with the arrays of these fields."""
+    def _readable(self, view: int, rows: range) -> list[Tile]:
+        """The tiles that some rows of a view lie in, which are committed."""
         if not 0 <= view < self._manifest.views.count:
             raise DataError(
                 f"view {view} is out of range: the cache has views 0 to {self._manifest.views.count - 1}"
             )
         of_rows = self._tiles_of(rows, view // self._manifest.tiling.views)
-        self._require_commits(of_rows, f"view {view}")
-        self.check_shards(of_rows, list(self._arrays_of(part).values()))
+        self.require_commits(of_rows, f"view {view}")
         return of_rows
+
+    def _fetched(
+        self,
+        view: int,
+        runs: Iterable[range],
+        of_tiles: list[Tile],
+        part: Part,
+        held: HeldStore | None = None,
+    ) -> Iterator[tuple[range, list[Tile], HeldStore]]:
+        """Runs of positions of a view, cut where there is much to fetch, with their tiles and their bytes.
+
+        What comes next is fetched while somebody decodes.
+        """
+        specs = list(self._arrays_of(part).values())
+        by_block = {tile.block: tile for tile in of_tiles}
+        pieces = [piece for run in runs for piece in self._pieces(run, by_block, specs)]
+        if held is not None:
+            yield from ((run, met, held) for run, met in pieces)
+            return
+        batches = list(batched_by(pieces, lambda piece: self.size_of(piece[1], specs), BATCH_BYTES))
+
+        def fetched(batch: list[tuple[range, list[Tile]]]) -> HeldStore:
+            return self.held_shards(list({tile: None for _, met in batch for tile in met}), specs, view)
+
+        for batch, store in zip(batches, ahead(fetched, batches), strict=True):
+            yield from ((run, met, store) for run, met in batch)
+
+    def _pieces(
+        self, run: range, by_block: dict[int, Tile], specs: list[ArraySpec]
+    ) -> Iterator[tuple[range, list[Tile]]]:
+        """A run as runs of neighbouring blocks that are fetched together, with their tiles."""
+        cut = self.position_blocks
+        met = [by_block[block] for block in cut.meeting(run)]
+        for part in batched_by(met, lambda tile: self.size_of([tile], specs), BATCH_BYTES):
+            spanned = cut.spanned(range(part[0].block, part[-1].block + 1))
+            yield range(max(run.start, spanned.start), min(run.stop, spanned.stop)), part
 
     def _arrays_of(self, part: Part) -> dict[str, ArraySpec]:
         """The arrays of some fields of the records, by field."""
@@ -336,28 +353,31 @@ class Cache:
         run: range,
         of_tiles: list[Tile],
         out: NDArray[np.uint8],
-        part: Part = Part.WHOLE,
+        part: Part,
+        held: HeldStore,
     ) -> None:
         """Fill ``out`` [n, bytes] with that part of the records of n positions that follow each other."""
         if not run:
             return
         records = out.reshape(-1).view(self.layout.part(part).dtype)
         for name, spec in self._arrays_of(part).items():
-            records[name] = self._column(spec, view, run, of_tiles)
+            records[name] = self._column(spec, view, run, of_tiles, held)
 
-    def _column(self, spec: ArraySpec, view: int, run: range, of_rows: list[Tile]) -> NDArray[Any]:
+    def _column(
+        self, spec: ArraySpec, view: int, run: range, of_rows: list[Tile], held: HeldStore
+    ) -> NDArray[Any]:
         """A field of consecutive records of a view."""
         first = view // self._manifest.tiling.views if spec.shared else view
         if spec.coded is None:
-            return self._guarded(spec, (first, slice(run.start, run.stop)), of_rows)
+            return self.values_of(spec, (first, slice(run.start, run.stop)), of_rows, held)
         cut = self.position_blocks
         whole = cut.spanned(cut.meeting(run))
-        stored = self._guarded(spec, (first, slice(whole.start, whole.stop)), of_rows)
+        stored = self.values_of(spec, (first, slice(whole.start, whole.stop)), of_rows, held)
         parts = np.split(stored, range(cut.height, len(whole), cut.height))
         try:
             found = np.concatenate([uncoded_block(self.codec, spec, part) for part in parts])
         except FormatError as error:
-            raise self._undecodable(spec, of_rows, error) from error
+            raise self.undecodable(spec, of_rows, error) from error
         return found[run.start - whole.start : run.stop - whole.start]
 
     def gather(self, view: int, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
@@ -367,9 +387,14 @@ class Cache:
         """
         wanted = self.positions.of(self._known(np.asarray(rows, np.int64)))
         out = np.empty((len(wanted), self.record_bytes), np.uint8)
-        for block, places in self.position_blocks.split(wanted):
-            of_block = self.position_blocks.rows(block)
-            out[places] = self.read_positions(view, of_block)[wanted[places] - of_block.start]
+        split = dict(self.position_blocks.split(wanted))
+        cut = self.position_blocks
+        met = [tile for block in split for tile in self._readable(view, self.blocks.rows(block))]
+        for run, of_run, store in self._fetched(view, map(cut.rows, split), met, Part.WHOLE):
+            records = np.empty((len(run), self.record_bytes), np.uint8)
+            self._read_run(view, run, of_run, records, Part.WHOLE, store)
+            places = split[run.start // cut.height]
+            out[places] = records[wanted[places] - run.start]
         return out
 
     def _known(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -384,10 +409,10 @@ class Cache:
     def read_digests(self, rows: range) -> NDArray[np.uint64]:
         """As :attr:`digests`, of consecutive rows only."""
         of_rows = self._tiles_of(rows, group=0)
-        self._require_commits(of_rows, "samples/digest")
+        self.require_commits(of_rows, "samples/digest")
         spec = digest_array(self._manifest)
-        self.check_shards(of_rows, [spec])
-        return self._guarded(spec, slice(rows.start, rows.stop), of_rows)
+        held = self.held_shards(of_rows, [spec], None)
+        return self.values_of(spec, slice(rows.start, rows.stop), of_rows, held)
 
     def _tiles_of(self, rows: range, group: int) -> list[Tile]:
         """The tiles of a view group that the rows lie in."""
@@ -406,104 +431,3 @@ class Cache:
     def stored(self, records: NDArray[np.uint8]) -> Stored:
         """The K classes of packed records uint8 [n, record_bytes], without decoding the others."""
         return self.codec.stored(self.codec.unpack(records))
-
-    def damaged_shards(self) -> Iterator[str]:
-        """Keys of shards whose bytes do not match their commit: reads every byte of the cache."""
-        for tile, key, shard in self._committed_shards(self.tiles):
-            if not self._is_intact(key, shard):
-                yield f"{key} ({tile})"
-
-    def check_shards(self, of_tiles: list[Tile] | None = None, specs: list[ArraySpec] | None = None) -> None:
-        """Presence and size of committed shards: one that is gone would read as zeros.
-
-        Raises :class:`CorruptCacheError` naming the first shard that is not there or not of its size.
-        """
-        wanted = list(self._committed_shards(self.tiles if of_tiles is None else of_tiles, specs))
-        sizes = object_sizes(self._store, [key for _, key, _ in wanted])
-        for (tile, key, shard), size in zip(wanted, sizes, strict=True):
-            if size != shard.bytes:
-                self._check_same_store()
-                found = "is missing" if size is None else f"has {size} bytes"
-                raise CorruptCacheError(
-                    f"{self.location}: shard {key} ({tile}) {found}, its commit says {shard.bytes} bytes; "
-                    f"{REPAIR}"
-                )
-
-    def check_reachable(self) -> None:
-        """Raise :class:`StorageError` where the whole store is away: what is missing then is not damaged."""
-        if read_bytes(self._store, "zarr.json") is None:
-            raise StorageError(
-                f"{self.location} is out of reach: nothing is there any more. Was it unmounted, renamed or "
-                "removed? Bring it back; what was opened before goes on with it"
-            )
-
-    def check_unchanged(self) -> None:
-        """Raise :class:`IncompleteCacheError` where a sealed cache was opened, and it is not that any more.
-
-        What a build or a repair writes meanwhile does not fit the commits that were read, and is not damaged.
-        """
-        if self._manifest.cache_id is not None and read_body(self.location) != self.body:
-            raise IncompleteCacheError(
-                f"{self.location} was changed since it was opened: a build, a repair or an extension writes "
-                "it anew. Wait until that ends, then open it again"
-            )
-
-    def _committed_shards(
-        self, of_tiles: list[Tile], specs: list[ArraySpec] | None = None
-    ) -> Iterator[tuple[Tile, str, Shard]]:
-        """(tile, key, what it must be) of the committed shards, all of a tile's arrays unless named."""
-        for tile in of_tiles:
-            if tile.key in self.commits:
-                for spec in tile_arrays(self._manifest, tile) if specs is None else specs:
-                    yield tile, spec.shard_key(tile), self.commits[tile.key].shards[spec.path]
-
-    def _require_commits(self, of_tiles: list[Tile], what: str) -> None:
-        missing = [tile for tile in of_tiles if tile.key not in self.commits]
-        if missing:
-            raise IncompleteCacheError(
-                f"{self.location}: {what} lacks {len(missing)} tile(s), the first is {missing[0]}; "
-                "run the same `kdcache build` command again"
-            )
-
-    def _guarded(
-        self, spec: ArraySpec, selection: EllipsisType | slice | tuple[int, slice], of_tiles: list[Tile]
-    ) -> NDArray[Any]:
-        """Read; when the bytes do not decode, find out which tile it was and say so."""
-        if spec.path not in self._arrays:
-            self._arrays[spec.path] = self._opened(spec, of_tiles)
-        try:
-            return np.asarray(self._arrays[spec.path][selection])
-        except DECODING_ERRORS as error:
-            raise self._undecodable(spec, of_tiles, error) from error
-
-    def _opened(self, spec: ArraySpec, of_tiles: list[Tile]) -> zarr.Array[Any]:
-        store = CompleteStore(self._store) if of_tiles else self._store
-        try:
-            return open_array(store, spec, self.location)
-        except CorruptCacheError:
-            self._check_same_store()
-            raise
-
-    def _check_same_store(self) -> None:
-        """Raise where the store is away or holds something else by now: then nothing of it is damaged."""
-        self.check_reachable()
-        self.check_unchanged()
-
-    def _undecodable(self, spec: ArraySpec, of_tiles: list[Tile], error: Exception) -> KDCacheError:
-        """What it means that bytes did not decode: each shard is read once more and compared."""
-        self._check_same_store()
-        shards = list(self._committed_shards(of_tiles, [spec]))
-        damaged = [(tile, key) for tile, key, shard in shards if not self._is_intact(key, shard)]
-        if shards and not damaged:
-            return StorageError(
-                f"{self.location}: array {spec.path} came with wrong bytes ({error}), though what is stored "
-                "is whole: the disk, the network or a proxy changes what is read; try again"
-            )
-        where = ", ".join(f"shard {key} ({tile})" for tile, key in damaged[:_NAMED_IN_ERRORS])
-        remedy = REPAIR if damaged else "restore the file or rebuild the cache"
-        return CorruptCacheError(
-            f"{self.location}: {where or f'array {spec.path}'} fails its checksum ({error}); {remedy}"
-        )
-
-    def _is_intact(self, key: str, shard: Shard) -> bool:
-        return shard.matches(read_bytes(self._store, key))

@@ -7,13 +7,14 @@ What goes wrong on the way says nothing about the data, so nobody must take it f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Self, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from cache_builder.format.backends.contract import Backend
+from cache_builder.format.backends.contract import Backend, Entry
 from cache_builder.format.backends.opening import open_backend
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.waiting import patiently
@@ -143,6 +144,12 @@ class RemoteStore(Store):
             if key and key not in given:
                 given.add(key)
                 yield key
+
+    async def entries(self) -> Sequence[Entry]:
+        """Every object, with what a listing says of it; keys are relative to the store."""
+        lead = f"{self.path}/" if self.path else ""
+        found = await self.ask(lambda: self.backend.entries(lead))
+        return [replace(entry, key=entry.key.removeprefix(lead)) for entry in found]
 
     def list(self) -> AsyncIterator[str]:
         """All keys."""

@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.abc.store import RangeByteRequest, Store
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore
 
 from cache_builder.format.durable import fsync_folder, write_file
 from cache_builder.format.errors import KDCacheError
 from cache_builder.format.locations import is_remote, local_path
 from cache_builder.format.remote import RemoteStore
+from cache_builder.format.starting import note_remote
 
 _T = TypeVar("_T")
 
@@ -31,24 +32,9 @@ def open_store(location: str | Path, *, read_only: bool) -> Store:
     """
     text = str(location)
     if is_remote(text):
+        note_remote()
         return RemoteStore.from_url(text, read_only=read_only)
     return LocalStore(local_path(text), read_only=read_only)
-
-
-class CompleteStore(WrapperStore[Store]):
-    """A store whose arrays lack no chunk: one that is not there is an error, and does not read as zeros.
-
-    The sizes of shards are looked at before they are read, but a store may go away in between.
-    """
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """The object or a range of it; a chunk that is not there raises :class:`KeyError`."""
-        value = await super().get(key, prototype, byte_range)
-        if value is None and "/c/" in key:
-            raise KeyError(f"{key} is not there")
-        return value
 
 
 def local_root(store: Store) -> Path | None:
@@ -63,29 +49,22 @@ def read_bytes(store: Store, key: str) -> bytes | None:
 
 def read_many(store: Store, keys: list[str]) -> list[bytes | None]:
     """The objects under ``keys``, None where there is none; asked for concurrently."""
-
-    async def read(key: str) -> bytes | None:
-        try:
-            value = await store.get(key, default_buffer_prototype())
-        except (FileNotFoundError, NotADirectoryError):  # the whole store is not there
-            return None
-        return None if value is None else value.to_bytes()
-
-    return _for_each(read, keys)
+    return ask_many(lambda key: get_bytes(store, key), keys)
 
 
 def read_range(store: Store, key: str, part: range) -> bytes | None:
     """Some bytes of the object under ``key``, None where there is none."""
+    return ask_many(lambda key: get_bytes(store, key, part), [key])[0]
 
-    async def read(key: str) -> bytes | None:
-        wanted = RangeByteRequest(part.start, part.stop)
-        try:
-            value = await store.get(key, default_buffer_prototype(), wanted)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return None if value is None else value.to_bytes()
 
-    return _for_each(read, [key])[0]
+async def get_bytes(store: Store, key: str, part: range | None = None) -> bytes | None:
+    """The object under ``key`` or some of its bytes, None where there is none."""
+    wanted = None if part is None else RangeByteRequest(part.start, part.stop)
+    try:
+        value = await store.get(key, default_buffer_prototype(), wanted)
+    except (FileNotFoundError, NotADirectoryError):  # the whole store is not there
+        return None
+    return None if value is None else value.to_bytes()
 
 
 def object_sizes(store: Store, keys: list[str]) -> list[int | None]:
@@ -97,10 +76,12 @@ def object_sizes(store: Store, keys: list[str]) -> list[int | None]:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    return _for_each(size, keys)
+    return ask_many(size, keys)
 
 
-def _for_each(ask: Callable[[str], Awaitable[_T]], keys: list[str]) -> list[_T]:
+def ask_many(ask: Callable[[str], Awaitable[_T]], keys: list[str]) -> list[_T]:
+    """What ``ask`` gives for every key, several at a time, in the order of the keys."""
+
     async def gather() -> list[_T]:
         limit = asyncio.Semaphore(_CONCURRENCY)
 
@@ -141,7 +122,7 @@ def write_many(store: Store, objects: dict[str, bytes]) -> None:
     async def write(key: str) -> None:
         await store.set(key, default_buffer_prototype().buffer.from_bytes(objects[key]))
 
-    _for_each(write, list(objects))
+    ask_many(write, list(objects))
 
 
 def write_durably(store: Store, key: str, data: bytes) -> None:

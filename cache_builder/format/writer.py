@@ -32,7 +32,14 @@ from cache_builder.format.commits import (
 )
 from cache_builder.format.creation import create as create
 from cache_builder.format.creation import header_digests as header_digests
-from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, FormatError, KDCacheError
+from cache_builder.format.errors import (
+    ConfigError,
+    CorruptCacheError,
+    DataError,
+    FormatError,
+    IncompleteCacheError,
+    KDCacheError,
+)
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
@@ -54,9 +61,17 @@ from cache_builder.format.manifest import (
 )
 from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
 from cache_builder.format.reader import Cache
-from cache_builder.format.root import read_body
+from cache_builder.format.root import ROOT_KEY, body_of
 from cache_builder.format.statistics import TileStatistics
-from cache_builder.format.store import delete_object, local_root, open_store, read_bytes, write_durably
+from cache_builder.format.store import (
+    delete_object,
+    list_keys,
+    local_root,
+    open_store,
+    read_bytes,
+    write_durably,
+    write_many,
+)
 
 
 @dataclass(frozen=True)
@@ -161,10 +176,13 @@ class CacheWriter:
         self._check = check
         self.manifest = manifest
         self._store = open_store(location, read_only=False)
-        body = read_body(location)
-        if body is None:
+        root = read_bytes(self._store, ROOT_KEY)
+        if root is None:
             raise FormatError(f"{location}: there is no store to write to")
-        self._body = body
+        self._root: dict[str, Any] = json.loads(root)
+        self._body = body = body_of(root, location)
+        self._written: dict[str, bytes] = {}  # commits of this process, by tile key
+        self._there: set[str] | None = None  # keys of commits that were there before
         self._build = build_digest(body)
         if _settled(parse_manifest(body, self.location)) != _settled(manifest):
             raise ConfigError(
@@ -180,7 +198,7 @@ class CacheWriter:
 
     def is_committed(self, tile: Tile) -> bool:
         """Whether the tile's commit object exists."""
-        return read_bytes(self._store, tile.key) is not None
+        return tile.key in self._written or read_bytes(self._store, tile.key) is not None
 
     def shared_fields(self, tile: Tile) -> Fields | None:
         """The fields [rows, ...] that the tile's views share, where older views have settled them."""
@@ -208,9 +226,11 @@ class CacheWriter:
                 columns[spec.path] = coded_blocks(self.codec, spec, columns[spec.path])
             _check_column(spec, tile, columns.get(spec.path))
         with self._rewriting(tile):
-            shards = {spec.path: self._write_shard(spec, tile, columns[spec.path]) for spec in specs}
+            data = {spec.path: self._encoder.encoded(spec, tile, columns[spec.path]) for spec in specs}
+            shards = {path: Shard.of(shard) for path, shard in data.items()}
             commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
-            write_durably(self._store, tile.key, commit.to_bytes())
+            self._write_shards({spec.shard_key(tile): data[spec.path] for spec in specs})
+            self._write_commit(tile, commit)
         return sum(shard.bytes for shard in shards.values())
 
     def write_records(
@@ -241,9 +261,8 @@ class CacheWriter:
         shards = {path: commit.shards[theirs] for path, (theirs, _) in stored.items()}
         own = make_commit(self.manifest, self._build, tile, commit.invalid_rows, shards, commit.statistics)
         with self._rewriting(tile):
-            for spec in specs:
-                write_durably(self._store, spec.shard_key(tile), stored[spec.path][1])
-            write_durably(self._store, tile.key, own.to_bytes())
+            self._write_shards({spec.shard_key(tile): stored[spec.path][1] for spec in specs})
+            self._write_commit(tile, own)
 
     def withdraw(self, tile: Tile) -> None:
         """Take the commit of a tile away: it is to be written anew."""
@@ -257,8 +276,18 @@ class CacheWriter:
         with self._present():
             self.unseal()
             # First: a commit must never stand beside shards it does not describe.
-            delete_object(self._store, tile.key)
+            if self._may_have_commit(tile):
+                self._written.pop(tile.key, None)
+                delete_object(self._store, tile.key)
             yield
+
+    def _may_have_commit(self, tile: Tile) -> bool:
+        """Whether there may be a commit of a tile, which is this process's own: one listing tells of all."""
+        if local_root(self._store) is not None:
+            return True
+        if self._there is None:
+            self._there = set(list_keys(self._store, "commits/"))
+        return tile.key in self._there or tile.key in self._written
 
     @contextmanager
     def _present(self) -> Iterator[None]:
@@ -276,10 +305,18 @@ class CacheWriter:
                 "what is there, or begins anew where it is gone for good"
             ) from None
 
-    def _write_shard(self, spec: ArraySpec, tile: Tile, column: NDArray[Any]) -> Shard:
-        data = self._encoder.encoded(spec, tile, column)
-        write_durably(self._store, spec.shard_key(tile), data)
-        return Shard.of(data)
+    def _write_shards(self, objects: dict[str, bytes]) -> None:
+        """Several at a time on a remote store, which hides its latency."""
+        if local_root(self._store) is None:
+            write_many(self._store, objects)
+            return
+        for key, data in objects.items():
+            write_durably(self._store, key, data)
+
+    def _write_commit(self, tile: Tile, commit: Commit) -> None:
+        data = commit.to_bytes()
+        write_durably(self._store, tile.key, data)
+        self._written[tile.key] = data
 
     def finish(self) -> Manifest:
         """Seal a cache whose tiles are all committed: note the invalid rows, give it its cache_id.
@@ -294,9 +331,17 @@ class CacheWriter:
     def _sealed(self) -> Manifest:
         # As of a cache that is being written: the commits of the tiles are the truth, not an index of them.
         self._body |= {"invalid_rows": [], "cache_id": None}
-        cache = Cache(self.location, self._body)
+        others = [tile for tile in tiles(self.manifest) if tile.key not in self._written]
+        there = self._written | read_commit_bytes(self._store, others)
+        cache = Cache(self.location, self._body, there)
         commits = cache.commits_as_stored()
-        cache.check_shards()
+        known = cache.listing()
+        lost = sorted(key for key in there if key not in known)
+        if lost:
+            raise IncompleteCacheError(
+                f"{self.location}: {lost[0]} is gone: was it deleted meanwhile? Run the same command again"
+            )
+        cache.check_shards(known=known)
         invalid = sorted({row for commit in cache.commits.values() for row in commit.invalid_rows})
         self._body["invalid_rows"] = invalid
         cache_id = cache_digest(self._body, map(identity_bytes, commits))
@@ -339,9 +384,8 @@ class CacheWriter:
                 delete_object(self._store, INDEX_KEY)
 
     def _replace_manifest(self) -> None:
-        root = json.loads(read_bytes(self._store, "zarr.json") or b"{}")
-        root["attributes"][ROOT_ATTRIBUTE] = self._body
-        write_durably(self._store, "zarr.json", json.dumps(root, indent=2).encode())
+        self._root["attributes"][ROOT_ATTRIBUTE] = self._body
+        write_durably(self._store, ROOT_KEY, json.dumps(self._root, indent=2).encode())
 
     def sweep(self) -> None:
         """Remove what a killed writer left. Call while no other writer is at work, nor creates this cache."""

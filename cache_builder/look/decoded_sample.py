@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import IncompleteCacheError
+from cache_builder.format.held import HeldStore
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache
 
@@ -60,10 +61,10 @@ class SampleView:
         return body | (answers[0] if has_one_position else {"positions": answers})
 
 
-def decode_sample(cache: Cache, row: int, view: int) -> SampleView | None:
-    """None where the view is not there yet."""
+def decode_sample(cache: Cache, row: int, view: int, held: HeldStore | None = None) -> SampleView | None:
+    """None where the view is not there yet. ``held``: what was fetched of its block before."""
     try:
-        records = cache.read_rows(view, range(row, row + 1))
+        records = cache.read_rows(view, range(row, row + 1), held=held)
     except IncompleteCacheError:
         return None
     label = int(cache.labels[row])

@@ -22,12 +22,15 @@ from cache_builder.console.fidelity import fidelity_facts, fidelity_warnings, me
 from cache_builder.datasets.orders import BetterOrder, OrderTally
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, IncompleteCacheError
+from cache_builder.format.held import HeldStore
 from cache_builder.format.layout import record_arrays
+from cache_builder.format.listing import Listing, listing
+from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import GridPositions, Manifest, RaggedPositions
 from cache_builder.format.positions import PositionSummary
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics
-from cache_builder.format.store import list_keys, object_sizes, open_store
+from cache_builder.format.store import open_store
 from cache_builder.look.decoded_sample import SampleView, decode_sample, show_sample
 
 _OWN_SHOWN = 10
@@ -43,6 +46,8 @@ _STEPS = "▁▂▃▄▅▆▇█"
 _LOGITS_AT_ONCE = 2**23
 # Blocks, spread over the rows, on which other orders of the classes are tried.
 _BLOCKS_OF_ORDER = 8
+# On a remote store, where each costs a request an array.
+_BLOCKS_FROM_AFAR = 2
 
 
 _BUDGET_NOISE = 0.02
@@ -109,46 +114,69 @@ class Description:
 
 
 def describe(location: str, sample_id: str | None, view: int) -> Description:
-    """Read every byte of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one.
+    """Look at all of a cache, also of an incomplete one; :class:`CorruptCacheError` for a damaged one.
 
-    The bytes are compared with their commits; of the records, few are decoded.
+    On a local disk every byte is compared with the commits. On a remote store that would cost a request an
+    object, so that sizes are compared, of which one listing tells a thousand; ``kdcache verify`` reads all
+    bytes. Of the records, few are decoded.
     """
     cache = open_cache(location, allow_partial=True)
-    manifest = cache.manifest
-    damaged = next(cache.damaged_shards(), None)
+    manifest, known = cache.manifest, cache.listing()
+    damaged = None if is_remote(location) else next(cache.damaged_shards(), None)
     if damaged is not None:
         raise CorruptCacheError(
             f"{location}: shard {damaged} is missing or not what its commit says; restore the file or "
             "rebuild the cache"
         )
+    cache.check_shards(known=known)
     row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
-    tally = order_tally(cache)
+    tally, held = order_tally(cache), _held(cache, row, view)
     return Description(
         location=location,
         manifest=manifest,
         names=cache.names,
         tiles=len(cache.tiles),
         committed=len(cache.commits),
-        size=cache_size(location, manifest),
-        quality=teacher_quality(cache, tally),
+        size=cache_size(location, manifest, known),
+        quality=teacher_quality(cache, tally, held),
         statistics=cache.statistics(),
         positions=cache.positions.summary(range(manifest.data.samples)),
-        sample=decode_sample(cache, row, view),
+        sample=decode_sample(cache, row, view, held),
         order=tally.better(),
     )
 
 
-def cache_size(location: str | Path, manifest: Manifest) -> CacheSize:
-    """Bytes on disk of all objects, and of the record shards per record."""
-    store = open_store(location, read_only=True)
-    keys = list_keys(store, "")
-    sizes = dict(zip(keys, object_sizes(store, keys), strict=True))
+def _held(cache: Cache, row: int, view: int) -> HeldStore | None:
+    """On a remote store, what is shown of the records, fetched at once."""
+    if not is_remote(cache.location):
+        return None
+    height, count = cache.manifest.tiling.views, len(cache.blocks)
+    wanted = [
+        (view // height, row // cache.blocks.height),
+        *((0, block) for block in _blocks_of_order(cache)),
+    ]
+    of_tiles = {cache.tiles[group * count + block]: None for group, block in wanted}
+    there = [tile for tile in of_tiles if tile.key in cache.commits]
+    return cache.held_shards(there, record_arrays(cache.manifest), view)
+
+
+def _blocks_of_order(cache: Cache) -> list[int]:
+    """Blocks, spread over the rows, on which other orders of the classes are tried."""
+    most = _BLOCKS_FROM_AFAR if is_remote(cache.location) else _BLOCKS_OF_ORDER
+    spread = np.linspace(0, len(cache.blocks) - 1, most).round().astype(np.int64)
+    blocks: list[int] = np.unique(spread).tolist()
+    return blocks
+
+
+def cache_size(location: str | Path, manifest: Manifest, known: Listing | None = None) -> CacheSize:
+    """Bytes on disk of all objects, and of the record shards per record; ``known``: what a listing says."""
+    known = listing(open_store(location, read_only=True)) if known is None else known
     prefixes = tuple(f"{spec.path}/c/" for spec in record_arrays(manifest))
-    records = sum(size or 0 for key, size in sizes.items() if key.startswith(prefixes))
+    records = sum(listed.size for key, listed in known.items() if key.startswith(prefixes))
     counted = manifest.data.samples * manifest.views.count
-    return CacheSize(sum(size or 0 for size in sizes.values()), records, records / counted)
+    return CacheSize(sum(listed.size for listed in known.values()), records, records / counted)
 
 
 def order_tally(cache: Cache) -> OrderTally:
@@ -159,21 +187,22 @@ def order_tally(cache: Cache) -> OrderTally:
     return OrderTally(names, manifest.classes, manifest.views.count)
 
 
-def teacher_quality(cache: Cache, tally: OrderTally | None = None) -> TeacherQuality | None:
+def teacher_quality(
+    cache: Cache, tally: OrderTally | None = None, held: HeldStore | None = None
+) -> TeacherQuality | None:
     """Top-1, top-5 and NLL over all committed views of labelled samples; None without labels.
 
     As measured while the cache was built; where an older release or an import wrote a tile, of the stored
     records. Views that mix samples do not count: a mixture has no single label. ``tally`` counts stored
-    records: some blocks of one view, or all that are read anyway.
+    records: some blocks of one view, or all that are read anyway. ``held``: what was fetched of the blocks.
     """
     if not (cache.labels >= 0).any():
         return None
     views = [view for view in range(cache.manifest.views.count) if not _mixes(cache.manifest, view)]
     if not _is_measured(cache):
-        return _stored_quality(cache, views, range(len(cache.blocks)), tally)
+        return _stored_quality(cache, views, range(len(cache.blocks)), tally, None)
     if tally is not None:
-        spread = np.linspace(0, len(cache.blocks) - 1, _BLOCKS_OF_ORDER).round().astype(np.int64)
-        _stored_quality(cache, views[:1], np.unique(spread).tolist(), tally)
+        _stored_quality(cache, views[:1], _blocks_of_order(cache), tally, held)
     return _measured_quality(cache.statistics())
 
 
@@ -188,7 +217,11 @@ def _measured_quality(statistics: TeacherStatistics | None) -> TeacherQuality | 
 
 
 def _stored_quality(
-    cache: Cache, views: list[int], blocks: Sequence[int], tally: OrderTally | None
+    cache: Cache,
+    views: list[int],
+    blocks: Sequence[int],
+    tally: OrderTally | None,
+    held: HeldStore | None,
 ) -> TeacherQuality | None:
     """Of the stored records of some views and blocks, as far as they are committed."""
     sums = np.zeros(4)
@@ -196,7 +229,7 @@ def _stored_quality(
     for view, block in itertools.product(views, blocks):
         rows = cache.blocks.rows(block)
         with contextlib.suppress(IncompleteCacheError):
-            records = cache.read_rows(view, rows)
+            records = cache.read_rows(view, rows, held=held)
             labels = np.repeat(cache.labels[rows.start : rows.stop], cache.positions.counts(rows))
             for start in range(0, len(records), at_once):
                 part = slice(start, start + at_once)

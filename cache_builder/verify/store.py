@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,18 @@ from cache_builder.format.commits import (
     read_index,
 )
 from cache_builder.format.errors import CorruptCacheError, FormatError
-from cache_builder.format.layout import Tile, tile_arrays
+from cache_builder.format.held import HeldStore
+from cache_builder.format.layout import Tile, tile_arrays, tiles
+from cache_builder.format.listing import Listing, listing
+from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest, build_digest, cache_digest, canonical_json, parse_manifest
 from cache_builder.format.metadata import metadata_problems
 from cache_builder.format.reader import Cache
 from cache_builder.format.root import read_body
-from cache_builder.format.store import open_store, read_bytes
+from cache_builder.format.store import open_store
 from cache_builder.verify.report import Check, Outcome, named, ok, skipped
 from cache_builder.verify.statistics import StatisticsRecount
+from cache_builder.verify.tally import Tally
 
 # Decoded logits in memory at once.
 _LOGITS_AT_ONCE = 2**23
@@ -53,6 +57,7 @@ class StoreVerifier:
         self._parsed: Manifest
         self._commits: dict[str, Commit] = {}
         self._raw: dict[str, bytes] = {}
+        self._known: Listing = {}
 
     def checks(self) -> Iterator[Check]:
         """All checks, in their order; later ones are left out where they would mean nothing."""
@@ -68,8 +73,11 @@ class StoreVerifier:
         except FormatError as error:
             yield _damaged("manifest", f"{error}; restore zarr.json or rebuild the cache")
             return
-        self.cache, self.cache_id = Cache(self.location, body), self._parsed.cache_id
-        self._raw = read_commit_bytes(self._store, self.cache.tiles)
+        self.cache_id = self._parsed.cache_id
+        self._known = listing(self._store) if is_remote(self.location) else {}
+        self._raw = self._commits_as_stored()
+        self.cache = Cache(self.location, body, self._index or self._raw)
+        self.cache.keep_headers()
         problems = self._parse_commits()
         yield self._manifest(self.cache, body)
         headers = self._headers(self.cache)
@@ -81,15 +89,29 @@ class StoreVerifier:
         if not headers.failed and self._parsed.positions.kind != "one":
             yield self._positions(self.cache)
         yield self._tiles(self.cache, problems)
-        shards = self._shards(self.cache)
-        yield shards
-        if headers.failed or shards.failed or problems or self._index_is_wrong(self.cache):
-            yield skipped("records", "not decoded, because what they are made of is damaged")
-        else:
-            recount = StatisticsRecount(self.cache, self._commits, self._raw)
-            yield self._records(self.cache, recount)
-            if recount.is_needed:
-                yield recount.check()
+        is_decoded = not (headers.failed or problems or self._index_is_wrong(self.cache))
+        yield from self._read_all(self.cache, is_decoded)
+
+    def _commits_as_stored(self) -> dict[str, bytes]:
+        """The tiles' own commits; one that a listing knows to be what the index says is not read again."""
+        indexed = self._index or {}
+        sure = {
+            key: data
+            for key, data in indexed.items()
+            if key in self._known and self._known[key].is_certainly(data)
+        }
+        others = [tile for tile in tiles(self._parsed) if tile.key not in sure]
+        return sure | read_commit_bytes(self._store, others)
+
+    @cached_property
+    def _index(self) -> dict[str, bytes] | None:
+        """What the index of the commits says; None where there is none that can be read."""
+        if not has_index(self._parsed):
+            return None
+        try:
+            return read_index(self._store, list(tiles(self._parsed)), self.location)
+        except CorruptCacheError:
+            return None
 
     def _parse_commits(self) -> dict[str, str]:
         """Read the commits whatever manifest they belong to; gives what is wrong, by tile key."""
@@ -136,10 +158,11 @@ class StoreVerifier:
 
     def _headers(self, cache: Cache) -> Check:
         problems = []
-        paths = sorted(self._parsed.digests)
+        paths = sorted(self._parsed.digests, key=lambda path: (path.endswith("_bytes"), path))
+        held = cache.held_headers([path for path in paths if not path.endswith("_bytes")])
         for path in paths:
             try:
-                cache.header_array(path)
+                cache.header_array(path, None if path.endswith("_bytes") else held)
             except (CorruptCacheError, FormatError) as error:
                 problems.append(f"{path} ({str(error).removeprefix(f'{self.location}: ').split(';')[0]})")
         if problems:
@@ -149,7 +172,7 @@ class StoreVerifier:
     def _metadata(self, cache: Cache) -> Check:
         """The ``zarr.json`` of every group and array is what the manifest says."""
         specs = cache.array_specs()
-        problems = list(metadata_problems(self._store, specs))
+        problems = list(metadata_problems(self._store, specs, self._known))
         if problems:
             return _damaged("metadata", f"{named(problems, 3)}; restore the files or rebuild the cache")
         return ok("metadata", f"{len(specs)} arrays and their groups are described as they were written")
@@ -186,11 +209,8 @@ class StoreVerifier:
         """Whether a sealed cache's index does not say what the tiles' own commits say."""
         if not has_index(self._parsed) or len(self._raw) < len(cache.tiles):
             return False
-        try:
-            index = read_index(self._store, cache.tiles, self.location)
-        except CorruptCacheError:
-            return True
-        return not all(self._agrees(tile, index[tile.key]) for tile in cache.tiles)
+        index = self._index
+        return index is None or not all(self._agrees(tile, index[tile.key]) for tile in cache.tiles)
 
     def _agrees(self, tile: Tile, indexed: bytes) -> bool:
         """Whether the index has a tile's commit; that its statistics are unreadable is another check's."""
@@ -200,55 +220,54 @@ class StoreVerifier:
         is_unreadable = has_damaged_statistics(stored, self._commits[tile.key])
         return is_unreadable and identity_bytes(indexed) == identity_bytes(stored)
 
-    def _shards(self, cache: Cache) -> Check:
-        """Size and CRC-32 of every object that a commit names: reads every byte of the cache."""
-        wanted = list(self._committed(cache))
-        owners = {(shard.bytes, shard.crc32): key for _, key, shard in wanted}
-        self._progress.start("checksums", len(wanted), unit="shards")
-        problems, size = [], 0
-        for done, (tile, key, shard) in enumerate(wanted, start=1):
-            data = read_bytes(self._store, key)
-            size += len(data or b"")
-            problem = _shard_problem(key, data, shard, owners)
-            if problem:
-                problems.append(f"{key} ({tile}) {problem}")
-            self._progress.update(done, f"{len(problems)} damaged", last=done == len(wanted))
-        if problems:
-            return _damaged("shards", f"{len(problems)} of {len(wanted)}: {named(problems, 3)}; {REPAIR}")
-        return ok("shards", f"{len(wanted)} match their checksums, {size / 1e6:.2f} MB", bytes=size)
+    def _read_all(self, cache: Cache, is_decoded: bool) -> Iterator[Check]:
+        """Every object that a commit names, read once: its size, its CRC-32, and its records."""
+        recount = StatisticsRecount(cache, self._commits, self._raw) if is_decoded else None
+        tally = Tally()
+        shards = {(shard.bytes, shard.crc32): key for _, key, shard in self._committed(cache.tiles)}
+        total = sum(tile.key in self._commits for tile in cache.tiles)
+        self._progress.start("checking", total, unit="tiles")
+        for of_tiles, held in cache.whole_tiles(self._commits):
+            tally.compare(self._committed(of_tiles), held, shards)
+            for tile in of_tiles:
+                if recount is not None and not tally.damaged and not tally.odd_beyond_records:
+                    self._decode(cache, tile, held, recount, tally)
+            tally.tiles += len(of_tiles)
+            said = f"{len(tally.damaged)} damaged"
+            self._progress.update(tally.tiles, said, last=tally.tiles == total)
+        yield tally.shards()
+        if recount is None or tally.damaged:
+            yield skipped("records", "not decoded, because what they are made of is damaged")
+            return
+        unread = {row for commit in self._commits.values() for row in commit.invalid_rows}
+        yield tally.records(len(unread))
+        if recount.is_needed:
+            yield recount.check()
 
-    def _committed(self, cache: Cache) -> Iterator[tuple[Tile, str, Shard]]:
-        for tile in cache.tiles:
+    def _committed(self, of_tiles: list[Tile]) -> Iterator[tuple[Tile, str, Shard]]:
+        for tile in of_tiles:
             if tile.key in self._commits:
                 for spec in tile_arrays(self._parsed, tile):
                     yield tile, spec.shard_key(tile), self._commits[tile.key].shards[spec.path]
 
-    def _records(self, cache: Cache, recount: StatisticsRecount) -> Check:
+    def _decode(
+        self, cache: Cache, tile: Tile, held: HeldStore, recount: StatisticsRecount, tally: Tally
+    ) -> None:
         """Every record decodes to finite logits of known classes, but those that are declared invalid."""
         block = max(1, _LOGITS_AT_ONCE // self._parsed.classes)
-        committed = [tile for tile in cache.tiles if tile.key in self._commits]
-        total = sum(len(tile.views) * cache.positions.total(tile.rows) for tile in committed)
-        self._progress.start("decoding", total, unit="records")
-        problems: list[str] = []
-        decoded = 0
-        for tile in committed:
-            invalid = self._commits[tile.key].invalid_rows
-            rows = np.repeat(np.array(tile.rows), cache.positions.counts(tile.rows))
-            for view in tile.views:
-                try:
-                    records = cache.read_rows(view, tile.rows)
-                except (CorruptCacheError, FormatError) as error:
-                    return _damaged("records", str(error))
-                for start in range(0, len(records), block):
-                    part = slice(start, start + block)
-                    problems += self._odd(cache, view, rows[part], records[part], invalid, recount)
-                decoded += len(records)
-                self._progress.update(decoded, f"{len(problems)} damaged", last=decoded == total)
-            recount.finish(tile)
-        if problems:
-            return _damaged("records", f"{len(problems)}: {named(problems, 3)}; rebuild the cache")
-        unread = {row for commit in self._commits.values() for row in commit.invalid_rows}
-        return ok("records", f"{decoded:,} decode to finite logits, {len(unread)} invalid rows as declared")
+        invalid = self._commits[tile.key].invalid_rows
+        rows = np.repeat(np.array(tile.rows), cache.positions.counts(tile.rows))
+        for view in tile.views:
+            try:
+                records = cache.read_rows(view, tile.rows, held=held)
+            except (CorruptCacheError, FormatError) as error:
+                tally.odd_beyond_records = str(error)
+                return
+            for start in range(0, len(records), block):
+                part = slice(start, start + block)
+                tally.odd += self._odd(cache, view, rows[part], records[part], invalid, recount)
+            tally.decoded += len(records)
+        recount.finish(tile)
 
     @staticmethod
     def _odd(
@@ -268,22 +287,6 @@ class StoreVerifier:
             + ("finite, though its row is declared invalid" if row in invalid else "not finite")
             for row in np.unique(rows[finite != expected]).tolist()
         ]
-
-
-def _shard_problem(
-    key: str, data: bytes | None, shard: Shard, owners: dict[tuple[int, int], str]
-) -> str | None:
-    if data is None:
-        return "is missing"
-    found = (len(data), zlib.crc32(data))
-    if found == (shard.bytes, shard.crc32):
-        return None
-    owner = owners.get(found)
-    if owner is not None and owner != key:
-        return f"holds the bytes of {owner}: one was copied over the other"
-    if len(data) != shard.bytes:
-        return f"has {len(data)} bytes instead of {shard.bytes}"
-    return "fails its checksum"
 
 
 def _damaged(name: str, said: str) -> Check:

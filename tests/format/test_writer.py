@@ -21,7 +21,7 @@ from cache_builder.format import (
     IncompleteCacheError,
     Manifest,
     open_cache,
-    reader,
+    stored_arrays,
     writer,
 )
 from cache_builder.format.codecs import Fields
@@ -173,13 +173,13 @@ class TestTiles:
     ) -> None:
         manifest = open_cache(tail_cache.path).manifest
         out = writer.CacheWriter(tail_cache.path, manifest)
-        read_index = reader.read_index
+        read_index = stored_arrays.read_index
 
         def unsealed_first(*arguments: object) -> object:
             out.unseal()
             return read_index(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(reader, "read_index", unsealed_first)
+        monkeypatch.setattr(stored_arrays, "read_index", unsealed_first)
         with pytest.raises(
             IncompleteCacheError, match="it is not sealed; where a build or a repair is at work"
         ):

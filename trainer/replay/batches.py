@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cache_builder.format import DataError
+from cache_builder.format.starting import start_method
 from trainer.replay.order import BatchPlan
 from trainer.replay.prefetch import Fetch, RecordFeed, Request, whole_view_fetch
 from trainer.replay.view_dataset import Position, Replayed, ViewDataset
@@ -126,6 +127,7 @@ def make_loader(
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker,
         generator=torch.Generator(),
+        multiprocessing_context=start_method(workers),
     )
 
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
 Bytes = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing names it."""
+
+    key: str
+    size: int | None
+    """In bytes; None where the listing does not say."""
+    tag: str | None
+    """Of its version, as far as the listing says: S3's is the MD5 of what was put in one piece."""
 
 
 class Backend(Protocol):
@@ -46,6 +58,9 @@ class Backend(Protocol):
 
     def list(self, prefix: str) -> AsyncIterator[str]:
         """Keys that begin with a prefix, as they arrive."""
+
+    async def entries(self, prefix: str) -> Sequence[Entry]:
+        """The objects whose keys begin with a prefix, which ends with a slash or is empty."""
 
 
 def part_of(data: Bytes, part: ByteRequest) -> Bytes:

@@ -9,7 +9,7 @@ replacement compares what it reads just before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from zarr.storage import FsspecStore
 
 from cache_builder.format.backends import causes
 from cache_builder.format.backends.causes import Cause, storage_error
-from cache_builder.format.backends.contract import Bytes, part_of
+from cache_builder.format.backends.contract import Bytes, Entry, part_of
 from cache_builder.format.errors import KDCacheError
 
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -108,6 +108,17 @@ class FsspecBackend:
                 key = path.removeprefix(below).lstrip("/")
                 if key.startswith(prefix):
                     yield key
+
+    async def entries(self, prefix: str) -> Sequence[Entry]:
+        """The objects whose keys begin with a prefix, which ends with a slash or is empty."""
+        folder, below = self._path(prefix).rstrip("/"), self._path("").rstrip("/")
+        with self._failures(prefix), suppress(*_MISSING):
+            found = await self._store.fs._find(folder, detail=True)
+            return [
+                Entry(path.removeprefix(below).lstrip("/"), known.get("size"), None)
+                for path, known in found.items()
+            ]
+        return []
 
     def _path(self, key: str) -> str:
         base = self._store.path

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 
 from cache_builder.format.backends import causes
 from cache_builder.format.backends.causes import Cause, storage_error
-from cache_builder.format.backends.contract import Bytes, part_of
+from cache_builder.format.backends.contract import Bytes, Entry, part_of
 from cache_builder.format.errors import KDCacheError, StorageError
 
 if TYPE_CHECKING:
@@ -140,6 +140,14 @@ class ObstoreBackend:
                 for entry in entries:
                     if entry["path"].startswith(prefix):
                         yield entry["path"]
+
+    async def entries(self, prefix: str) -> Sequence[Entry]:
+        """The objects whose keys begin with a prefix, which ends with a slash or is empty."""
+        found: list[Entry] = []
+        with self._failures(prefix):
+            async for some in obstore.list(self._reading, prefix=prefix.rstrip("/") or None):
+                found += [Entry(one["path"], one["size"], (one["e_tag"] or "").strip('"')) for one in some]
+        return [entry for entry in found if entry.key.startswith(prefix)]
 
     async def _whole(self, key: str) -> tuple[bytes, Any]:
         """An object and what is known of it. Bytes that do not give their MD5 are asked for once more.

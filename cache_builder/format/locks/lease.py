@@ -94,8 +94,9 @@ class Lease:
             )
 
     def ready(self) -> None:
-        """Tell the other processes of the launch that they may write."""
-        self._renew(is_ready=True)
+        """Tell the other processes of the launch that they may write; a process alone tells nobody."""
+        if self._state.launch is not None:
+            self._renew(is_ready=True)
 
     def release(self) -> None:
         """Give it back; where the store is out of reach, it ends by itself."""
@@ -103,7 +104,8 @@ class Lease:
         self._thread.join()
         with suppress(Exception):
             # A fresh lease is taken by nobody, so that what is deleted is our own.
-            self._renew()
+            if time.monotonic() - self._renewed_at > 2 * BEAT_S:
+                self._renew()
             if self._lost is None:
                 delete_object(self._store, LEASE_KEY)
 
