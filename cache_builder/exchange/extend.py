@@ -14,6 +14,7 @@ from cache_builder.build.parts import copy_begun
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import check_samples, check_teacher, reopened
 from cache_builder.build.tile_runner import TileRunner
+from cache_builder.build.work import Listed, Tally
 from cache_builder.console.as_built import kept_in_words
 from cache_builder.console.fidelity import CALIBRATED_VIEWS, calibrated_views, chosen_point
 from cache_builder.console.memory import memory_failures
@@ -94,7 +95,9 @@ def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
         plan = _plan(cache, settings, making)
         writer = _begun(cache, plan, making, hold)
         _copy_old(cache, writer, progress)
-        TileRunner(plan, writer.manifest, writer, progress).run()
+        everything = list(tiles(writer.manifest))
+        tally = Tally(str(making), everything, is_live=False)
+        TileRunner(plan, writer.manifest, writer, progress).run(Listed(everything, tally))
         manifest = writer.finish()
         stays = replace_folder(making, root)
         if stays is not None:
