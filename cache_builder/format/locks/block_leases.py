@@ -13,7 +13,6 @@ replaced in one step by the same bytes, and a commit is created only where none 
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 import uuid
@@ -82,11 +81,13 @@ class BlockLeases:
 
     def take(self, block: int) -> bool:
         """Hold a block from now on, where nobody does who is alive; whether that is so."""
-        for turn in itertools.count():
+        turn = 0
+        while True:
             key = block_lease_key(block, turn)
             began = time.monotonic()
             # What is known to be held is looked at first: that is one request instead of two.
-            made = None if key in self._watched else _create(self._store, key, self._state())
+            is_known = key in self._watched
+            made = None if is_known else _create(self._store, key, self._state())
             if made is not None:
                 with self._guard:
                     self._held[block] = _Held(turn, made, began)
@@ -94,10 +95,12 @@ class BlockLeases:
             seen = read_tagged(self._store, key)
             if seen is None:
                 self._watched.pop(key, None)
-                return False  # it was given back just now: who looks again finds it free, or committed
-            if not self._is_dead(key, seen.data):
+                if not is_known:
+                    return False  # given back this moment: who looks again finds it free, or committed
+            elif self._is_dead(key, seen.data):
+                turn += 1
+            else:
                 return False
-        raise AssertionError
 
     def check(self, block: int) -> None:
         """Raise :class:`LostLeaseError` where somebody else has a block by now. Call before it is written."""
