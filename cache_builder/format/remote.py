@@ -164,6 +164,8 @@ class RemoteStore(FsspecStore):
         with storage_failures(lambda: self.url(prefix)):
             async for key in super().list_prefix(prefix):
                 yield key
+        # A file system keeps what it listed, and would not find what another process writes there later.
+        self.fs.invalidate_cache()
 
 
 def _only(value: Buffer, asked: ByteRequest) -> Buffer:
