@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from cache_builder.build.work import Tally
+from cache_builder.console.progress import Progress
 from cache_builder.format.errors import ConfigError, IncompleteCacheError
 from cache_builder.format.layout import Tile
 
@@ -64,21 +65,22 @@ class Launch:
 ALONE = Launch()
 
 
-def await_others(out: str, tally: Tally, say: Callable[[str], None], own_s: float) -> None:
+def await_others(out: str, tally: Tally, progress: Progress, done: int, own_s: float) -> None:
     """Until the other processes of the launch have committed their tiles, or nothing comes for long.
 
-    ``own_s``: seconds that this process took for its share, as the others should.
+    ``done``: records of this process, ``own_s``: seconds that it took for them, as the others should.
     """
     tally.look()
     missing = len(tally.missing)
     if missing:
-        say(f"waiting for the other ranks: {missing} tiles")
+        progress.say(f"waiting for the other ranks: {missing} tiles")
     until, poll_s = time.monotonic() + own_s + _PATIENCE_S, _POLL_S
     while missing:
         time.sleep(poll_s)
         poll_s = min(poll_s * 1.5, _LONGEST_POLL_S)
         tally.look()
         left = len(tally.missing)
+        progress.update(tally.elsewhere() + done, last=not left)
         if left < missing:
             until = time.monotonic() + own_s + _PATIENCE_S
         elif time.monotonic() > until:

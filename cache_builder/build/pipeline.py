@@ -88,7 +88,7 @@ def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildR
     runner = TileRunner(plan, manifest, writer, progress)
     stats = runner.run(Listed(launch.share(everything), tally))
     if launch.world > 1:
-        await_others(plan.settings.out, tally, progress.say, time.monotonic() - began)
+        await_others(plan.settings.out, tally, progress, stats.done, time.monotonic() - began)
     if not tally.missing and len(everything) == len(list(tiles(manifest))):
         manifest = writer.finish()  # a part stays open
     return replace(result_of(plan, manifest, stats, was_finished=False), order=runner.order.better())
