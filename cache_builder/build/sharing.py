@@ -66,9 +66,9 @@ def _begun_by_one(plan: Plan, progress: Progress) -> Manifest:
     while True:
         if not others.is_held:
             if read_manifest(out) is not None and lone_holder(out) is None:
-                prepare(plan, progress)
                 stored = resumed(plan)
                 assert stored is not None
+                prepare(plan, progress)
                 return stored
             with _held_by_one(out) as hold:
                 if hold is not None:

@@ -163,12 +163,22 @@ class BlockLeases:
             if held is None or held.is_lost:
                 return
             began = time.monotonic()
-            renewed = _renewed(self._store, block_lease_key(block, held.turn), self._state(), held.stored)
+            renewed = self._renewed(block_lease_key(block, held.turn), held.stored)
             is_taken = read_bytes(self._store, block_lease_key(block, held.turn + 1)) is not None
             if renewed is None or is_taken:
                 held.is_lost = True
             else:
                 held.stored, held.confirmed = renewed, began
+
+    def _renewed(self, key: str, known: Tagged) -> Tagged | None:
+        renewed = _replaced(self._store, key, self._state(), known)
+        if renewed is not None:
+            return renewed
+        # The answer to an earlier renewal may have been lost: what is there is ours then, and newer.
+        seen = read_tagged(self._store, key)
+        state = None if seen is None else LeaseState.read(seen.data)
+        is_ours = state is not None and state.token == self._own.token
+        return _replaced(self._store, key, self._state(), seen) if seen is not None and is_ours else None
 
     def _state(self) -> bytes:
         return replace(self._own, renewed=time.time()).to_bytes().ljust(_FILE_BYTES)
@@ -237,7 +247,7 @@ def _make_folder(root: Path) -> None:
         ) from None
 
 
-def _renewed(store: Store, key: str, data: bytes, seen: Tagged) -> Tagged | None:
+def _replaced(store: Store, key: str, data: bytes, seen: Tagged) -> Tagged | None:
     root = local_root(store)
     if root is None:
         return replace_object(store, key, data, seen)

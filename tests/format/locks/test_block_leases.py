@@ -161,6 +161,24 @@ def test_what_was_taken_away_is_not_renewed(out: str, monkeypatch: pytest.Monkey
     assert keys(out) == []
 
 
+def test_a_renewal_whose_answer_was_lost_is_no_loss(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced = module._replaced
+
+    def answerless(*arguments: Any) -> Any:
+        replaced(*arguments)
+        raise OSError("the network went away")
+
+    with BlockLeases(out) as leases:
+        leases.take(3)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_replaced", answerless)
+            with pytest.raises(OSError, match="went away"):
+                leases._renew(3)
+        leases._renew(3)
+        leases.check(3)
+    assert keys(out) == []
+
+
 def test_it_is_renewed_while_its_holder_lives(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_S", 0.01)
     with BlockLeases(out) as leases:
