@@ -25,7 +25,7 @@ from cache_builder.format.reader import open_cache
 from tests.cache_builder.photographs import write_folder
 
 ROUNDS = 3
-ROWS = 160
+ROWS = 96
 VIEWS = 8
 TILE_ROWS = 8
 _PROCESSES = multiprocessing.get_context("forkserver")
