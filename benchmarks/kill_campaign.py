@@ -7,6 +7,7 @@ undisturbed run wrote, nothing else may lie there, and what somebody else put be
 from __future__ import annotations
 
 import io
+import itertools
 import multiprocessing
 import tempfile
 import time
@@ -238,23 +239,22 @@ def campaign() -> Iterator[Campaign]:
 
 
 def run(kills: int) -> None:
-    """Kill so often, the jobs and their phases in turn, and write what came of it after each round."""
+    """Kill so often, the jobs and their phases in turn; what came of it is written after each kill."""
     with campaign() as killing:
         places = [(job, phase) for job in killing.jobs for phase in PHASES]
         tallies = {(job.name, phase): Tally() for job, phase in places}
-        done = turn = 0
-        while done < kills:
-            job, phase = places[turn % len(places)]
+        for job, phase in itertools.cycle(places):
             tally = tallies[job.name, phase]
             killing.kill(job, phase, tally)
-            done, turn = sum(one.kills for one in tallies.values()), turn + 1
-            if turn % len(places) == 0 or done == kills:
+            if tally.kills:
                 write_report(tallies, kills)
+            if sum(one.kills for one in tallies.values()) >= kills:
+                return
 
 
 def write_report(tallies: dict[tuple[str, str], Tally], wanted: int) -> None:
     """The table of a campaign, which may not be through."""
-    rows = [
+    rows: list[list[object]] = [
         [
             *place, tally.kills, max(tally.reruns, default=0), tally.identical, tally.untouched,
             ", ".join(f"{said} ({count})" for said, count in tally.said.items()) or "-",
