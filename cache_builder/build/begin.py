@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache_builder.build.batches import live_logits, remember, tile_batches
+from cache_builder.build.compiling import compile_teacher
+from cache_builder.build.finished import resumed
 from cache_builder.build.forward import size_failures
+from cache_builder.build.parts import begun_like
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderTask, chunks
 from cache_builder.build.running import check_finite, rendered, teacher_failures
@@ -22,6 +25,7 @@ from cache_builder.calibration.contract import Calibration, Scope
 from cache_builder.calibration.pairs import further_groups
 from cache_builder.calibration.topk_tail import nothing_lost
 from cache_builder.console.progress import Progress, searching
+from cache_builder.datasets import left_out_of
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import DataError
@@ -49,6 +53,28 @@ def look_at_teacher(plan: Plan, progress: Progress) -> bool:
         for line in told:
             progress.say(line)
     return masks
+
+
+def begun(plan: Plan, progress: Progress, hold: Hold) -> Manifest:
+    """The manifest of a plan's store: what is there, what ``--like`` names, or what is begun now.
+
+    Raises :class:`ConfigError` where there is a cache of other settings. Call while the output is held.
+    """
+    stored = resumed(plan)
+    prepare(plan, progress)
+    masks = stored is None and look_at_teacher(plan, progress)
+    if left_out := left_out_of(plan.source):
+        progress.say(f"{plan.settings.data} leaves out {left_out}")
+    return stored or begun_like(plan) or begin(plan, progress, hold, masks)
+
+
+def prepare(plan: Plan, progress: Progress) -> None:
+    """Say what is assumed, before the long work, which it would make useless; compile what shall be."""
+    for name in ("pictures", "class names"):
+        if name in plan.manifest.environment:
+            progress.say(f"{name}: {plan.manifest.environment[name]}")
+    if plan.settings.compile:
+        compile_teacher(plan, progress)
 
 
 def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Manifest:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from cache_builder.build.work import Tally
+from cache_builder.console.progress import Progress
 from cache_builder.format.errors import ConfigError, IncompleteCacheError
 from cache_builder.format.layout import Tile
-from cache_builder.format.writer import CacheWriter
 
-_POLL_S = 0.5
+_POLL_S, _LONGEST_POLL_S = 0.5, 5.0
 _PATIENCE_S = 900.0
 """For how long others may commit nothing, beside the time of one's own share."""
 
@@ -64,25 +65,27 @@ class Launch:
 ALONE = Launch()
 
 
-def await_others(
-    out: str, part: list[Tile], writer: CacheWriter, say: Callable[[str], None], own_s: float
-) -> None:
+def await_others(out: str, tally: Tally, progress: Progress, done: int, own_s: float) -> None:
     """Until the other processes of the launch have committed their tiles, or nothing comes for long.
 
-    ``own_s``: seconds that this process took for its share, as the others should.
+    ``done``: records of this process, ``own_s``: seconds that it took for them, as the others should.
     """
-    missing = [tile for tile in part if not writer.is_committed(tile)]
+    tally.look()
+    missing = len(tally.missing)
     if missing:
-        say(f"waiting for the other ranks: {len(missing)} tiles")
-    until = time.monotonic() + own_s + _PATIENCE_S
+        progress.say(f"waiting for the other ranks: {missing} tiles")
+    until, poll_s = time.monotonic() + own_s + _PATIENCE_S, _POLL_S
     while missing:
-        time.sleep(_POLL_S)
-        left = [tile for tile in missing if not writer.is_committed(tile)]
-        if len(left) < len(missing):
+        time.sleep(poll_s)
+        poll_s = min(poll_s * 1.5, _LONGEST_POLL_S)
+        tally.look()
+        left = len(tally.missing)
+        progress.update(tally.elsewhere() + done, last=not left)
+        if left < missing:
             until = time.monotonic() + own_s + _PATIENCE_S
         elif time.monotonic() > until:
             raise IncompleteCacheError(
-                f"{out}: the other ranks committed nothing for {own_s + _PATIENCE_S:.0f} s, {len(left)} "
+                f"{out}: the other ranks committed nothing for {own_s + _PATIENCE_S:.0f} s, {left} "
                 "tiles are missing: look at what they said and run the same command again"
             )
         missing = left

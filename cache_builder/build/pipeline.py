@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from cache_builder.build.begin import begin, look_at_teacher
+from cache_builder.build.begin import begun
 from cache_builder.build.compiling import compile_teacher
 from cache_builder.build.finished import (
     BuildResult,
@@ -18,14 +18,16 @@ from cache_builder.build.finished import (
 )
 from cache_builder.build.launch import ALONE, Launch, await_others
 from cache_builder.build.output import check_output
-from cache_builder.build.parts import begun_like, of_part, part_tiles
+from cache_builder.build.parts import of_part, part_tiles
 from cache_builder.build.plan import Plan, as_there, check_settings, make_plan
 from cache_builder.build.repair import withdraw_damaged
 from cache_builder.build.settings import BuildSettings
+from cache_builder.build.sharing import build_together
 from cache_builder.build.tile_runner import TileRunner
+from cache_builder.build.work import Listed, Tally
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import SILENT, Progress
-from cache_builder.datasets import ImageSource, left_out_of
+from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import tiles
 from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
@@ -48,17 +50,20 @@ def build(
     is open already. Raises :class:`ConfigError` when the output holds a cache of other settings, or
     something else, and while another process builds it.
     """
-    if settings.repair and launch.world > 1:
-        raise ConfigError("--repair is for one process: run it without torchrun, then build as before")
+    if settings.repair and (launch.world > 1 or settings.share):
+        other = "--share" if settings.share else "torchrun"
+        raise ConfigError(f"--repair is for one process: run it without {other}, then build as before")
     device = launch.device(settings.device, torch.cuda.device_count())
     settings = settings.model_copy(update={"device": device})
-    if launch.rank == 0:
+    if launch.rank == 0 and not settings.share:
         check_output(settings.out)
     with memory_failures(settings.batch_size):
         there = as_there(settings)
         # A cache that is there may have had its pictures decoded by an older rule.
         same = there.decoding == settings.decoding
         plan = of_part(make_plan(there, source=source if same else None))
+        if settings.share:
+            return build_together(plan, progress)
         if launch.rank:
             return _join(plan, progress, launch)
         # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other
@@ -73,33 +78,20 @@ def build(
 
 
 def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildResult:
-    stored = resumed(plan)
-    _say_what_is_assumed(plan, progress)
-    if plan.settings.compile:
-        compile_teacher(plan, progress)
-    masks = stored is None and look_at_teacher(plan, progress)
-    if left_out := left_out_of(plan.source):
-        progress.say(f"{plan.settings.data} leaves out {left_out}")
-    manifest = stored or begun_like(plan) or begin(plan, progress, hold, masks)
+    manifest = begun(plan, progress, hold)
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
     writer.sweep()
     hold.ready()
     began = time.monotonic()
-    runner = TileRunner(plan, manifest, writer, progress, launch)
-    stats = runner.run()
+    everything = part_tiles(manifest, plan.settings.rows)
+    tally = Tally(plan.settings.out, everything, is_live=launch.world > 1)
+    runner = TileRunner(plan, manifest, writer, progress)
+    stats = runner.run(Listed(launch.share(everything), tally))
     if launch.world > 1:
-        part = part_tiles(manifest, plan.settings.rows)
-        await_others(plan.settings.out, part, writer, progress.say, time.monotonic() - began)
-    if all(map(writer.is_committed, tiles(manifest))):
+        await_others(plan.settings.out, tally, progress, stats.done, time.monotonic() - began)
+    if not tally.missing and len(everything) == len(list(tiles(manifest))):
         manifest = writer.finish()  # a part stays open
     return replace(result_of(plan, manifest, stats, was_finished=False), order=runner.order.better())
-
-
-def _say_what_is_assumed(plan: Plan, progress: Progress) -> None:
-    """Before the long work: what would make it useless where it is wrong."""
-    for name in ("pictures", "class names"):
-        if name in plan.manifest.environment:
-            progress.say(f"{name}: {plan.manifest.environment[name]}")
 
 
 def _repair(plan: Plan, progress: Progress, hold: Hold) -> None:
@@ -130,5 +122,7 @@ def _join(plan: Plan, progress: Progress, launch: Launch) -> BuildResult:
             "disk that all ranks share?"
         )
     writer = CacheWriter(plan.settings.out, manifest, hold.check)
-    stats = TileRunner(plan, manifest, writer, progress, launch).run()
+    everything = part_tiles(manifest, plan.settings.rows)
+    work = Listed(launch.share(everything), Tally(plan.settings.out, everything, is_live=False))
+    stats = TileRunner(plan, manifest, writer, progress).run(work)
     return BuildResult(manifest, stats, was_finished=False, statistics=None)

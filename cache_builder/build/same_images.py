@@ -11,7 +11,7 @@ from cache_builder.build.mixed_pairs import ImagesRead
 from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderedBatch
 from cache_builder.build.running import named
-from cache_builder.format.errors import DataError
+from cache_builder.format.errors import DataError, IncompleteCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache, open_cache
@@ -25,12 +25,15 @@ class SameImages:
         self._plan = plan
         self._manifest = manifest
         self._writer = writer
+        self._latest: tuple[int, NDArray[np.uint64]] | None = None
+        """The block whose first view group was run last, and its digests."""
 
     def check_tile(self, tile: Tile, digests: NDArray[np.uint64]) -> None:
         """Samples are read once for each view group: they must still be what they were for the first."""
         if tile.group == 0:
+            self._latest = tile.block, digests
             return
-        before, now = self._first_group.read_digests(tile.rows), digests
+        before, now = self._first_digests(tile), digests
         changed = np.flatnonzero((before != now) & (before != 0) & (now != 0))
         if changed.size:
             rows = [tile.row_start + int(index) for index in changed]
@@ -64,7 +67,16 @@ class SameImages:
                 read.note_all(np.array(tile.rows), cache.read_digests(tile.rows))
         return read
 
+    def _first_digests(self, tile: Tile) -> NDArray[np.uint64]:
+        if self._latest is not None and self._latest[0] == tile.block:
+            return self._latest[1]
+        try:
+            return self._first_group.read_digests(tile.rows)
+        except IncompleteCacheError:
+            # The groups of a block run in order, whichever blocks come between: it was committed meanwhile.
+            del self._first_group
+            return self._first_group.read_digests(tile.rows)
+
     @cached_property
     def _first_group(self) -> Cache:
-        # Tiles run and commit in order, so that the first view group is there before the second begins.
         return open_cache(self._writer.location, allow_partial=True)

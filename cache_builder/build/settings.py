@@ -112,6 +112,11 @@ class BuildSettings(Settings):
     repair: Annotated[bool, Option(flag="--repair/--no-repair")] = False
     """Read every byte of a cache that is there, and write the tiles that are damaged anew. What is whole
     stays."""
+    share: bool = False
+    """Share the work with every other process that runs this same command: any number, on any machines that
+    see the output, started by any scheduler, at any time. One calibrates, each then builds row blocks that
+    nobody else does, and whoever sees the last tile committed seals the cache. Where a process dies, another
+    takes its block over."""
     allow_unrepeatable: bool = False
     """Store a teacher that gives the same picture different answers. Without it such a teacher is refused
     before anything is written."""

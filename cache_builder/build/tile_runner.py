@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.build.batches import tile_batches
-from cache_builder.build.launch import ALONE, Launch
-from cache_builder.build.parts import part_tiles
 from cache_builder.build.plan import Plan
 from cache_builder.build.recorder import BatchRecorder
-from cache_builder.build.rendering import RenderedBatch
+from cache_builder.build.rendering import RenderedBatch, RenderTask
 from cache_builder.build.running import rendered
 from cache_builder.build.same_images import SameImages
+from cache_builder.build.work import Work
 from cache_builder.console.progress import BuildStats, Progress
 from cache_builder.datasets.orders import OrderTally
 from cache_builder.format.layout import Tile
@@ -27,19 +27,14 @@ from cache_builder.format.writer import CacheWriter
 
 
 class TileRunner:
-    """Runs the uncommitted tiles of a cache, one writer thread behind the teacher."""
+    """Builds the tiles of a work: renders, records, writes and commits; one writer thread behind the teacher.
 
-    def __init__(
-        self,
-        plan: Plan,
-        manifest: Manifest,
-        writer: CacheWriter,
-        progress: Progress,
-        launch: Launch = ALONE,
-    ) -> None:
+    It needs a plan and a store that was begun, and nothing of the other processes that build it: whoever
+    hands out work in another way gives :meth:`run` the tiles it should do now, as often as it likes.
+    """
+
+    def __init__(self, plan: Plan, manifest: Manifest, writer: CacheWriter, progress: Progress) -> None:
         self._plan = plan
-        self._launch = launch
-        self._manifest = manifest
         self._writer = writer
         self._progress = progress
         self._stats = BuildStats()
@@ -52,30 +47,47 @@ class TileRunner:
         """Whether another order of the classes suits the teacher better."""
         return self._recorder.order
 
-    def run(self) -> BuildStats:
-        """Run and commit every missing tile of this process."""
-        everything = self._launch.share(part_tiles(self._manifest, self._plan.settings.rows))
-        todo = [tile for tile in everything if not self._writer.is_committed(tile)]
-        total = sum(tile.count for tile in everything)
-        before = total - sum(tile.count for tile in todo)
-        self._progress.start("building", total, before)
-        batches = rendered(self._plan, chain.from_iterable(tile_batches(self._plan, tile) for tile in todo))
+    def run(self, work: Work) -> BuildStats:
+        """Build and commit every tile of a work; gives the counters of all that this runner did."""
+        self._progress.start("building", work.total, work.elsewhere())
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tile-writer") as pool:
-            for tile in todo:
-                finished = self._run_tile(tile, batches, before)
-                self._written()
-                self._same_images.check_tile(finished.tile, finished.digests)
-                self._pending = pool.submit(self._write, finished)
-            self._written()
-        self._progress.update(before + self._stats.done, self._stats.describe(), last=True)
+            while True:
+                self._run_taken(work, pool)
+                if not work.wait():
+                    break
+        self._told(work, last=True)
         return self._stats
+
+    def _run_taken(self, work: Work, pool: ThreadPoolExecutor) -> None:
+        """Build what can be taken now. Loader processes are ahead of the teacher, and so is what is taken."""
+        first = work.take()
+        if first is None:
+            return
+        taken = deque([first])
+
+        def tasks() -> Iterator[list[RenderTask]]:
+            yield from tile_batches(self._plan, first)
+            while (tile := work.take()) is not None:
+                taken.append(tile)
+                yield from tile_batches(self._plan, tile)
+
+        batches = rendered(self._plan, tasks())
+        for batch in batches:
+            finished = self._run_tile(taken.popleft(), chain([batch], batches), work)
+            self._written()
+            self._same_images.check_tile(finished.tile, finished.digests)
+            self._pending = pool.submit(self._write, finished, work)
+        self._written()
+
+    def _told(self, work: Work, last: bool = False) -> None:
+        self._progress.update(work.elsewhere() + self._stats.done, self._stats.describe(), last=last)
 
     def _written(self) -> None:
         """Wait for the tile that is being written; raises what its writer raised."""
         if self._pending is not None:
             self._pending.result()
 
-    def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], before: int) -> FinishedTile:
+    def _run_tile(self, tile: Tile, batches: Iterator[RenderedBatch], work: Work) -> FinishedTile:
         height, width = len(tile.views), len(tile.rows)
         records = np.empty((height, width, self._writer.codec.layout.record_bytes), np.uint8)
         digests = np.zeros(width, np.uint64)
@@ -94,15 +106,18 @@ class TileRunner:
             invalid += [row for row, error in zip(batch.rows, batch.errors, strict=True) if error]
             filled += len(batch.rows)
             self._stats.done += len(batch.rows) * height
-            self._progress.update(before + self._stats.done, self._stats.describe())
+            self._told(work)
         return FinishedTile(tile, records, digests, sorted(invalid), self._recorder.statistics())
 
-    def _write(self, finished: FinishedTile) -> None:
+    def _write(self, finished: FinishedTile, work: Work) -> None:
+        if not work.is_ours(finished.tile):
+            return
         written = self._writer.write_records(
             finished.tile, finished.records, finished.digests, finished.invalid, finished.statistics
         )
         self._stats.bytes_written += written
         self._stats.records_committed += finished.tile.count
+        work.committed(finished.tile)
 
 
 @dataclass(frozen=True)

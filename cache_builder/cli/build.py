@@ -48,6 +48,9 @@ take them), tables `[randaugment] [trivialaugment] [jitter] [erase] [mix]`; the 
 
 `torchrun --nproc-per-node 8 -m kdcache build ...`  (eight processes, a GPU each, build one cache)
 
+`sbatch --array=0-99 --wrap "kdcache build ... --share"`  (as many processes as come build one cache; each may
+die, and more may be started at any time)
+
 The same command continues a build that was interrupted. A folder without sub-folders has no labels.
 """
 
@@ -68,7 +71,7 @@ def run_build(settings: BuildSettings) -> None:
     from cache_builder.console.progress import BuildProgress
 
     launch = Launch.from_environment()
-    source = check_build(settings, is_first=launch.rank == 0)
+    source = check_build(settings, is_first=launch.rank == 0 and not settings.share)
     from cache_builder.build.pipeline import build
     from cache_builder.cli.summary import summary
 

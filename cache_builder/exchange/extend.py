@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from cache_builder.build.output import check_output
 from cache_builder.build.parts import copy_begun
 from cache_builder.build.plan import Plan
 from cache_builder.build.reopen import check_samples, check_teacher, reopened
 from cache_builder.build.tile_runner import TileRunner
+from cache_builder.build.work import Listed, Tally
 from cache_builder.console.as_built import kept_in_words
 from cache_builder.console.fidelity import CALIBRATED_VIEWS, calibrated_views, chosen_point
 from cache_builder.console.memory import memory_failures
@@ -46,8 +48,9 @@ def run_extend(settings: ExtendSettings) -> None:
     console = Console()
     with BuildProgress(console) as progress:
         manifest = extend(settings, progress)
-    said = f"{settings.cache}: {manifest.views.count} views; cache_id {manifest.cache_id}"
-    for line in (said, *_not_calibrated(manifest, settings.cache)):
+    out = settings.out or settings.cache
+    said = f"{out}: {manifest.views.count} views; cache_id {manifest.cache_id}"
+    for line in (said, *_not_calibrated(manifest, out)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -68,13 +71,16 @@ def _not_calibrated(manifest: Manifest, location: str) -> list[str]:
 def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
     """Add views. The cache stays as it is, and readable, until the extended one is whole and takes its place.
 
+    Where the settings name an output, the extended cache goes there, and the other one stays for good.
     The same call continues after any death. Raises :class:`ConfigError` for another teacher or fewer views,
     :class:`DataError` for another data set or one that renders differently.
     """
+    if settings.out is not None:
+        return _extend_beside(settings, settings.out, progress)
     if is_remote(settings.cache):
         raise ConfigError(
-            f"{settings.cache}: an object store cannot exchange two caches in one step; copy it to a disk, "
-            "extend it there, and copy it back"
+            f"{settings.cache}: an object store cannot exchange two caches in one step: give the extended "
+            "one a place of its own with --out"
         )
     root = followed(local_path(settings.cache))
     making = root.with_name(f".{root.name}.extending")
@@ -92,14 +98,40 @@ def extend(settings: ExtendSettings, progress: Progress) -> Manifest:
         _check_nothing_else(root)
         _check_views(cache, settings.views)
         plan = _plan(cache, settings, making)
-        writer = _begun(cache, plan, making, hold)
-        _copy_old(cache, writer, progress)
-        TileRunner(plan, writer.manifest, writer, progress).run()
-        manifest = writer.finish()
+        manifest = _run(cache, plan, _begun(cache, plan, making, hold), progress)
         stays = replace_folder(making, root)
         if stays is not None:
             progress.say(f"{stays} holds what was in {root} and is none of a cache: look, and move it away")
         return manifest
+
+
+def _extend_beside(settings: ExtendSettings, out: str, progress: Progress) -> Manifest:
+    """Write the extended cache to a place of its own; the same call continues after any death."""
+    cache = open_cache(settings.cache)
+    require_one_position(cache.manifest, settings.cache, "extend")
+    _check_views(cache, settings.views)
+    check_output(out)
+    with memory_failures(settings.batch_size):
+        plan = _plan(cache, settings, out)
+        begun = read_manifest(out)
+        if begun is not None and not is_same_build(begun, plan.manifest):
+            raise ConfigError(f"{out} holds another cache already: choose another --out or remove it")
+        if begun is not None and begun.cache_id is not None:
+            return open_cache(out).manifest  # without the lock: it may lie where nothing can be written
+        with claimed(out, doing="extended") as hold:
+            begun = begun or copy_begun(cache, out, plan.manifest)
+            writer = ExtendingWriter(cache, out, begun, hold.check)
+            writer.sweep()
+            return _run(cache, plan, writer, progress)
+
+
+def _run(cache: Cache, plan: Plan, writer: ExtendingWriter, progress: Progress) -> Manifest:
+    """Copy what stays, build what is new, seal."""
+    _copy_old(cache, writer, progress)
+    everything = list(tiles(writer.manifest))
+    tally = Tally(writer.location, everything, is_live=False)
+    TileRunner(plan, writer.manifest, writer, progress).run(Listed(everything, tally))
+    return writer.finish()
 
 
 def _check_nothing_else(root: Path) -> None:
@@ -121,7 +153,7 @@ def _check_views(cache: Cache, views: int) -> None:
         raise ConfigError(f"recipe {stored.recipe.name!r} is deterministic: more than {most} would be equal")
 
 
-def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
+def _plan(cache: Cache, settings: ExtendSettings, out: Path | str) -> Plan:
     """The build of the extended cache: the teacher, data set and settings of the old one, checked."""
     plan = reopened(cache, settings)
     check_teacher(cache, plan)
@@ -137,15 +169,21 @@ def _plan(cache: Cache, settings: ExtendSettings, making: Path) -> Plan:
     manifest = old.model_copy(
         update={
             **NO_RESULTS,
+            "name": _name(settings, old),
             "views": old.views.model_copy(update={"count": settings.views}),
             "environment": old.environment | added | _lineage(old),
         }
     )
     # Rows that were unreadable stay so, in every view; any other such row stops the run.
     invalid = frozenset(old.invalid_rows)
-    build = plan.settings.model_copy(update={"out": str(making), "on_error": "skip" if invalid else "fail"})
+    build = plan.settings.model_copy(update={"out": str(out), "on_error": "skip" if invalid else "fail"})
     source = WithoutRows(plan.source, invalid) if invalid else plan.source
     return replace(plan, settings=build, manifest=manifest, source=source)
+
+
+def _name(settings: ExtendSettings, old: Manifest) -> str:
+    """What the extended cache is called: as the old one, whose place it takes, or by its own."""
+    return old.name if settings.out is None else Path(settings.out.rstrip("/")).name.removesuffix(".zarr")
 
 
 def _lineage(old: Manifest) -> dict[str, str]:
@@ -191,7 +229,9 @@ def _copy_old(cache: Cache, writer: CacheWriter, progress: Progress) -> None:
 class ExtendingWriter(CacheWriter):
     """Writes tiles of which some views are in another cache already: their records are taken from there."""
 
-    def __init__(self, old: Cache, location: Path, manifest: Manifest, check: Callable[[], None]) -> None:
+    def __init__(
+        self, old: Cache, location: Path | str, manifest: Manifest, check: Callable[[], None]
+    ) -> None:
         super().__init__(location, manifest, check)
         self._old = old
 

@@ -27,8 +27,11 @@ class ExtendSettings(Reopening):
     """Settings of ``kdcache extend``; each field is the flag of the same name."""
 
     cache: Annotated[str, Option(is_argument=True)]
-    """Folder of a finished cache."""
+    """Folder or URL of a finished cache."""
     views: int = Field(ge=1)
     """Views of each sample that it shall have."""
+    out: str | None = None
+    """Folder or URL of the extended cache, and CACHE stays as it is: what an object store needs, which cannot
+    exchange two caches in one step. Default: it takes the place of CACHE."""
     workers: int | None = Field(default=None, ge=0)
     """Loader processes; their number never changes the result. Default: by device and cores."""

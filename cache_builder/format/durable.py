@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from contextlib import suppress
 from pathlib import Path
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without hard links answer."""
 
 
 def write_file(path: Path, data: bytes, making: Path | None = None) -> None:
@@ -26,6 +30,57 @@ def write_file(path: Path, data: bytes, making: Path | None = None) -> None:
             making.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def create_file(path: Path, data: bytes) -> bool:
+    """Make a file that is whole from the first moment, where none has the name; whether there was none.
+
+    By a hard link, of which one of several succeeds also where NFS lies between them. Raises
+    :class:`FileNotFoundError` where the folder is not there.
+    """
+    making = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        making.write_bytes(data)
+        return _linked(making, path, data)
+    finally:
+        with suppress(OSError):
+            making.unlink(missing_ok=True)
+
+
+def _linked(making: Path, path: Path, data: bytes) -> bool:
+    try:
+        path.hardlink_to(making)
+    except FileExistsError:
+        # An answer of NFS that was lost: the link was made, and made again.
+        return making.stat().st_nlink > 1
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _opened_new(path, data)
+    return True
+
+
+def _opened_new(path: Path, data: bytes) -> bool:
+    """As a link does, but that a reader may meet the file before it is whole."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return True
+
+
+def overwrite_file(path: Path, data: bytes) -> None:
+    """Write other bytes of the same length into a file that is there.
+
+    Raises :class:`FileNotFoundError` where it is not: what was taken away is not made again.
+    """
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
 
 
 def take_name(making: Path, final: Path) -> None:

@@ -13,6 +13,8 @@ CLAIM_KEY = ".kdcache-creating"
 """On an object store: names what a creation that is under way writes. See :mod:`creation`."""
 LEASE_KEY = ".kdcache-builder"
 """On an object store: who builds there now."""
+BLOCK_LEASES = ".kdcache-leases"
+"""Folder of the leases of row blocks, while builders share an output. See :mod:`locks.block_leases`."""
 
 _UNIQUE = "[0-9a-f]{32}"
 _GROUP = "(?:samples|codec|probe|records|commits)"
@@ -20,11 +22,24 @@ _GROUP = "(?:samples|codec|probe|records|commits)"
 _ARRAY = rf"(?:(?:codec|records)/\w+/\w+|{_GROUP}/\w+)"
 _COMMIT = r"commits/(?:g\d{5,}-b\d{7,}\.json|index)"
 _KEY = rf"zarr\.json|{_GROUP}/zarr\.json|{_ARRAY}/(?:zarr\.json|c(?:/\d+)+)|{_COMMIT}"
-_FOLDER = re.compile(rf"{_GROUP}|{_ARRAY}|{_ARRAY}/c(?:/\d+)*")
+_BLOCK_LEASE = rf"{re.escape(BLOCK_LEASES)}/b\d{{7,}}-t\d+\.json"
+_LEASED_BLOCK = re.compile(_BLOCK_LEASE.replace(r"\d{7,}", r"(\d{7,})"))
+_FOLDER = re.compile(rf"{_GROUP}|{_ARRAY}|{_ARRAY}/c(?:/\d+)*|{re.escape(BLOCK_LEASES)}")
 # Zarr replaces a suffix where we add one.
-_STEM = rf"(?:{_KEY}|(?:{_GROUP}/|{_ARRAY}/)?zarr)"
-_OBJECT = re.compile(rf"{_KEY}|{re.escape(CLAIM_KEY)}|{re.escape(LEASE_KEY)}|\.lock")
+_STEM = rf"(?:{_KEY}|{_BLOCK_LEASE}|(?:{_GROUP}/|{_ARRAY}/)?zarr)"
+_OBJECT = re.compile(rf"{_KEY}|{re.escape(CLAIM_KEY)}|{re.escape(LEASE_KEY)}|{_BLOCK_LEASE}|\.lock")
 _PARTIAL = re.compile(rf"{_STEM}\.{_UNIQUE}\.partial")
+
+
+def block_lease_key(block: int, turn: int) -> str:
+    """The lease of a row block: turn 0 is who comes first, each later turn who finds the one before dead."""
+    return f"{BLOCK_LEASES}/b{block:07d}-t{turn}.json"
+
+
+def leased_block(key: str) -> int | None:
+    """The row block whose lease a key names; None for another key."""
+    found = _LEASED_BLOCK.fullmatch(key)
+    return int(found[1]) if found else None
 
 
 def is_partial(key: str) -> bool:

@@ -10,10 +10,12 @@ import pytest
 from cache_builder.format import ConfigError
 from cache_builder.format.layout import tile_arrays, tiles
 from cache_builder.format.owned import (
+    block_lease_key,
     creations_beside,
     foreign,
     is_own,
     is_partial,
+    leased_block,
     partials_beside,
     remove,
     removed,
@@ -70,6 +72,16 @@ def test_what_a_dead_writer_left_of_an_object_is_ours(cache: Path) -> None:
         assert not is_partial(f"{key}.partial")
     assert not is_partial(f"photo.{UNIQUE}.partial")
     assert not is_own("commits/g1.json")
+
+
+def test_leases_of_row_blocks_are_ours() -> None:
+    key = block_lease_key(12, 1)
+    assert leased_block(key) == 12
+    assert is_own(key)
+    assert is_partial(f"{key}.{UNIQUE}.partial")
+    for other in (".kdcache-leases/photo.jpg", f"x/{key}", f"{key}.partial", "commits/index"):
+        assert leased_block(other) is None
+    assert not is_own(".kdcache-leases/photo.jpg")
 
 
 def test_names_beside_an_output_are_exact(tmp_path: Path) -> None:

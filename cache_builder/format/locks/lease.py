@@ -33,6 +33,10 @@ _WATCH_S = 2.5 * BEAT_S
 _TRIES = 5
 
 
+class HeldError(ConfigError):
+    """Somebody else has the output at this moment."""
+
+
 @dataclass(frozen=True)
 class LeaseState:
     """What the object says."""
@@ -146,7 +150,7 @@ def _taken(store: Store, out: str, own: LeaseState) -> Tagged:
         held = replace_object(store, LEASE_KEY, own.to_bytes(), seen)
         if held is not None:
             return held
-    raise ConfigError(f"{out} is being built by others that start at the same time: try again")
+    raise HeldError(f"{out} is being built by others that start at the same time: try again")
 
 
 def _refuse_living(store: Store, out: str, seen: Tagged) -> None:
@@ -163,7 +167,7 @@ def _refuse_living(store: Store, out: str, seen: Tagged) -> None:
         else:
             return
     holder = "another process" if state is None else str(state.holder)
-    raise ConfigError(
+    raise HeldError(
         f"{out} is being built by {holder}: wait for it or stop it, or choose another --out. If it died, the "
         f"same command goes on {LEASE_S:.0f} s after its last sign of life"
     )

@@ -19,7 +19,9 @@ from typing import Protocol
 
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.locations import followed, is_remote, local_path
-from cache_builder.format.locks.lease import Lease, read_state
+from cache_builder.format.locks.block_leases import living_holder
+from cache_builder.format.locks.lease import LEASE_S, HeldError, Lease, LeaseState, read_state
+from cache_builder.format.owned import BLOCK_LEASES
 from cache_builder.format.store import open_store
 
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -39,6 +41,8 @@ _POLL_S = 0.5
 _PATIENCE_S = 900.0
 """How long a process of a launch waits for rank 0, which may still be importing, to take the lock."""
 _READY = "ready"
+SHARED = "shared"
+"""The launch of processes that share an output by leases of row blocks: any of them may begin and seal it."""
 
 
 @contextmanager
@@ -46,20 +50,46 @@ def claimed(out: str | Path, launch: str | None = None, doing: str = "built") ->
     """This process alone builds ``out`` within the block; :class:`ConfigError` where another one does.
 
     A local output is locked by a file beside it, one on an object store by a lease in it; both go away
-    afterwards. ``launch`` names the processes that build it together with this one.
+    afterwards. ``launch`` names the processes that build it together with this one. Unless that is
+    :data:`SHARED`, an output that others share is refused too.
     """
     if is_remote(out):
         lease = Lease(open_store(out, read_only=False), str(out), launch)
         try:
+            _refuse_sharers(out, launch)
             yield lease
         finally:
             lease.release()
         return
     held = LocalHold(out, launch, doing)
     try:
+        _refuse_sharers(out, launch)
         yield held
     finally:
         held.release()
+
+
+def _refuse_sharers(out: str | Path, launch: str | None) -> None:
+    """They look for our lock after they took a block, and we for their leases after we took the lock."""
+    if launch == SHARED or not (is_remote(out) or (local_path(out) / BLOCK_LEASES).is_dir()):
+        return
+    holder = living_holder(open_store(out, read_only=True))
+    if holder is not None:
+        raise ConfigError(
+            f"{out} is being built with --share by {holder}, perhaps among others: wait for them or stop "
+            "them, join them with --share, or choose another --out"
+        )
+
+
+def lone_holder(out: str | Path) -> str | None:
+    """Who builds an output alone now, for people; None where nobody does, or those that share it."""
+    if is_remote(out):
+        state = read_state(open_store(out, read_only=True))
+        if state is None or state.launch == SHARED or state.holder.is_gone:
+            return None
+        return str(state.holder)
+    lines = _lines_of_held(lock_path(followed(local_path(out))))
+    return None if lines is None or f"launch {SHARED}" in lines else (lines or [""])[0] or "another process"
 
 
 def lock_path(root: Path) -> Path:
@@ -122,6 +152,8 @@ class JoinedHold:
     def __init__(self, out: str, launch: str) -> None:
         self._out, self._launch = out, launch
         self._store = open_store(out, read_only=True) if is_remote(out) else None
+        self._watched: tuple[LeaseState | None, float] = None, 0.0
+        """The lease on an object store, and since when it is as it is."""
 
     def wait(self, is_finished: Callable[[], bool]) -> None:
         """Until rank 0 says that the store is there and may be written to, or the cache is finished.
@@ -151,6 +183,11 @@ class JoinedHold:
     def ready(self) -> None:
         """Rank 0 says so."""
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a process of the launch holds the lock at this moment."""
+        return bool(self._state())
+
     def _state(self) -> str:
         """``ready``, ``preparing``, or nothing where the launch does not hold the lock."""
         if self._store is None:
@@ -158,19 +195,29 @@ class JoinedHold:
         state = read_state(self._store)
         if state is None or state.launch != self._launch or state.holder.is_gone:
             return ""
+        if state != self._watched[0]:
+            self._watched = state, time.monotonic()
+        elif time.monotonic() - self._watched[1] > LEASE_S:
+            return ""  # it died on another machine, whose clock may differ from ours
         return _READY if state.is_ready else "preparing"
 
 
 def _launch_state(path: Path, launch: str) -> str:
+    lines = _lines_of_held(path)
+    if lines is None or f"launch {launch}" not in lines:
+        return ""
+    return _READY if lines[-1] == _READY else "preparing"
+
+
+def _lines_of_held(path: Path) -> list[str] | None:
+    """What the holder of a lock's file wrote; None where nobody holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return ""
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     try:
         lines = os.pread(descriptor, 1000, 0).decode(errors="replace").splitlines()
-        if f"launch {launch}" not in lines or not _is_held(descriptor):
-            return ""
-        return _READY if lines[-1] == _READY else "preparing"
+        return lines if _is_held(descriptor) else None
     finally:
         os.close(descriptor)
 
@@ -193,7 +240,7 @@ def _locked(path: Path, out: str | Path, doing: str) -> int:
         except (BlockingIOError, PermissionError) as error:
             said = os.read(descriptor, 200).decode(errors="replace").partition("\n")[0]
             os.close(descriptor)
-            raise ConfigError(
+            raise HeldError(
                 f"{out} is being {doing} by {said.strip() or 'another process'}: wait for it or stop it, or "
                 "choose another --out"
             ) from error

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import multiprocessing
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,30 @@ def test_two_processes_build_what_one_does(tmp_path: Path, photos: Path) -> None
     assert objects(tmp_path / "two.zarr") == objects(tmp_path / "one.zarr")
     assert ended(tmp_path / "two.zarr", photos, 2) == [0, 0]  # there is nothing to do
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.zarr", "two.zarr"]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("again", [1, 3])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_is_killed_and_another_number_of_ranks_goes_on(
+    tmp_path: Path, photos: Path, victim: int, again: int
+) -> None:
+    """As torchrun does, the others are stopped when one dies, or end by themselves."""
+    assert ended(tmp_path / "one.zarr", photos, 1) == [0]
+    out = tmp_path / "two.zarr"
+    ranks = [PROCESSES.Process(target=build_share, args=(str(out), photos, rank, 2)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    while len(list(out.glob("commits/g*.json"))) < 3 and ranks[victim].is_alive():
+        time.sleep(0.001)
+    ranks[victim].kill()
+    ranks[victim].join()
+    assert ranks[victim].exitcode == -signal.SIGKILL
+    for process in ranks:
+        process.kill()
+        process.join()
+    assert ended(out, photos, again) == [0] * again
+    assert objects(out) == objects(tmp_path / "one.zarr")
 
 
 class TestJoining:

@@ -24,7 +24,7 @@ from cache_builder.format.reader import open_cache
 from cache_builder.format.writer import CacheWriter
 from tests.cache_builder.command import run, start, wait_for
 from tests.cache_builder.conftest import settings_for
-from tests.cache_builder.trees import contents, logits
+from tests.cache_builder.trees import contents, logits, objects
 from tests.cache_builder.verify.test_run import checked, failed
 
 HERE = "tests.cache_builder.models"
@@ -352,3 +352,17 @@ def test_what_was_measured_is_said_to_be_of_the_views_before(
 def test_what_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_extend(ExtendSettings(cache=str(own), views=10, device="cpu", workers=0))
     assert "10 views; cache_id" in capsys.readouterr().out
+
+
+def test_an_extended_cache_in_a_place_of_its_own(original: Path, own: Path, tmp_path: Path) -> None:
+    """It is the one that would have taken the old one's place, and the old one stays as it is."""
+    before, out = objects(original), tmp_path / "beside" / "c.zarr"
+    extended(own, 12)
+    for _ in range(2):
+        extended(original, 12, out=str(out))
+        assert objects(out) == objects(own)
+    assert objects(original) == before
+    with pytest.raises(ConfigError, match="holds another cache already"):
+        extended(original, 13, out=str(out))
+    with pytest.raises(ConfigError, match="with --out"):
+        extended("s3://bucket/c.zarr", 12)

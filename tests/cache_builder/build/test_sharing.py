@@ -1,0 +1,96 @@
+"""``kdcache build --share``: processes that come and go build what one does."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from cache_builder.build.pipeline import build
+from cache_builder.console.progress import BuildProgress
+from cache_builder.format import ConfigError
+from tests.cache_builder.conftest import settings_for
+from tests.cache_builder.trees import objects
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["pytest", __name__])
+_LIMIT_S = 240
+
+
+def build_shared(out: Path, photos: Path, **changes: Any) -> None:
+    """Ten row blocks of two view groups."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)
+    usual = {"name": "same", "views": 9, "tile_rows": 4, "limit": 40, "codec": "class-sketch", "top_k": 5}
+    settings = settings_for(out, photos, **(usual | {"tail_step": 0.5, "share": True} | changes))
+    with BuildProgress(Console(file=io.StringIO())) as progress:
+        build(settings, progress)
+
+
+def started(out: Path, photos: Path, **changes: Any) -> Any:
+    process = PROCESSES.Process(target=build_shared, args=(out, photos), kwargs=changes)
+    process.start()
+    return process
+
+
+def ended(*processes: Any) -> list[int | None]:
+    for process in processes:
+        process.join(_LIMIT_S)
+    return [process.exitcode for process in processes]
+
+
+def wait_until(reached: Callable[[], bool], process: Any) -> None:
+    until = time.monotonic() + _LIMIT_S
+    while not reached() and process.is_alive():
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.001)
+
+
+@pytest.fixture(scope="module")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process builds that shares with nobody."""
+    out = tmp_path_factory.mktemp("alone") / "a.zarr"
+    assert ended(started(out, photos, share=False)) == [0]
+    return objects(out)
+
+
+@pytest.mark.timeout(900)
+def test_one_of_three_is_killed_and_the_others_finish(
+    tmp_path: Path, photos: Path, alone: dict[str, bytes]
+) -> None:
+    out = tmp_path / "a.zarr"
+    three = [started(out, photos) for _ in range(3)]
+    wait_until(lambda: len(list(out.glob("commits/g*.json"))) >= 4, three[0])
+    three[0].kill()
+    assert ended(*three[1:]) == [0, 0]
+    assert objects(out) == alone
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.timeout(900)
+def test_who_creates_it_is_killed_and_another_one_does(
+    tmp_path: Path, photos: Path, alone: dict[str, bytes]
+) -> None:
+    out = tmp_path / "a.zarr"
+    first = started(out, photos)
+    wait_until(lambda: (tmp_path / ".a.zarr-lock").exists(), first)
+    second = started(out, photos)
+    first.kill()
+    assert ended(second) == [0]
+    assert objects(out) == alone
+
+
+def test_what_cannot_be_shared(tmp_path: Path, photos: Path) -> None:
+    out = tmp_path / "a.zarr"
+    with pytest.raises(ConfigError, match="--repair is for one process: run it without --share"):
+        build(settings_for(out, photos, share=True, repair=True))
+    assert ended(started(out, photos, rows="0:4")) == [0]
+    with pytest.raises(ConfigError, match=r"--views|views"):
+        build(settings_for(out, photos, share=True, name="same", views=3, tile_rows=4, limit=40))
