@@ -148,7 +148,7 @@ class PageFolder:
         """Evict what was unused for longest; returns the bytes of all blocks with ``nbytes`` of new ones."""
         for left_behind in self.folder.glob("*.partial"):
             left_behind.unlink(missing_ok=True)
-        files = [PageFile(path) for path in self.folder.glob("*.page")]
+        files = list(self._whole_files())
         # No page is of another boot, whose clock this is not; a stamp of the future is damage, and is old.
         now_ns = time.monotonic_ns()
         blocks = [
@@ -163,6 +163,14 @@ class PageFolder:
             evicted += 1
         self._watch.evicted(evicted, wanted - total)
         return total
+
+    def _whole_files(self) -> Iterator[PageFile]:
+        """The page files, without those that somebody cut off, which are removed."""
+        for path in self.folder.glob("*.page"):
+            try:
+                yield PageFile(path)
+            except ValueError:
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -84,7 +84,8 @@ class Reloads:
 
     async def catch_up(self) -> None:
         """Read the list again, if that was asked of another worker and this one has not done so yet."""
-        if self._wishes is not None and self._wishes.count() > self._granted:
+        # Fewer than before, where somebody emptied the folder: then nobody knows what was wished.
+        if self._wishes is not None and self._wishes.count() != self._granted:
             await self.reload()
 
     async def reload(self) -> Reloaded:
