@@ -12,6 +12,7 @@ kernel releases when its holder dies:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -179,9 +180,11 @@ def _kept(served: ServedCache, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
+        mend = "raise the limit of open files" if is_of_files else "free space there or set another page_dir"
         raise StorageError(
             f"cache {served.name!r}, {what}: its page could not be kept in the page folder "
-            f"({error.strerror}); free space there or set another page_dir"
+            f"({error.strerror}); {mend}"
         ) from error
 
 

@@ -163,6 +163,29 @@ def test_a_folder_of_caches_is_served_and_read_again(own_cache: Path, tmp_path: 
         assert records(client, "second").status_code == 200
 
 
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_cache_that_was_moved_and_extended_is_served_by_its_old_id(
+    own_cache: Path, tmp_path: Path, is_renamed: bool
+) -> None:
+    old = open_cache(own_cache)
+    old_id, page = old.manifest.completed_id, old.read_page(2).tobytes()
+    file, moved = tmp_path / "kdcache.toml", tmp_path / "moved"
+    file.write_text(f"caches = ['{own_cache}']\n")
+    name = "renamed" if is_renamed else "synthetic"
+    with started("", config=file) as server, httpx2.Client(base_url=server.url, timeout=120) as client:
+        own_cache.rename(moved)
+        new_id = extend_synthetic(moved, 5).completed_id
+        file.write_text(f"caches = ['{name}={moved}']\n")
+        done = reload(client)
+        changed = {"added": [name], "removed": ["synthetic"]} if is_renamed else {"extended": [name]}
+        assert done == changed
+        assert client.get(f"/v1/caches/{name}").headers["x-kdcache-id"] == new_id
+        answer = records(client, old_id, 2)
+        assert (answer.status_code, answer.content) == (200, page)
+        assert records(client, old_id, 4).status_code == 422
+        assert records(client, new_id, 4).status_code == 200
+
+
 def test_what_lies_there_and_cannot_be_served_is_no_cache_of_before(own_cache: Path) -> None:
     old_id = open_cache(own_cache).manifest.completed_id
     with serves(own_cache, look_s=0.1) as client:
