@@ -23,6 +23,7 @@ from logit_server.shelf import Slot, open_catalog, open_slot
 from logit_server.sources_of_caches import Source
 from logit_server.state import State
 from logit_server.tokens import hash_of
+from logit_server.wishes import Wishes
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.extended import extend_synthetic
 from tests.logit_server.processes import started
@@ -291,6 +292,31 @@ def test_who_calls_while_a_reload_runs_shares_the_next_one(own_cache: Path) -> N
     state = State(settings, open_catalog(settings))
     asyncio.run(calls())
     assert lists == 2
+
+
+def test_a_wish_is_granted_though_there_were_more_before_the_folder_was_emptied(
+    own_cache: Path, tmp_path: Path
+) -> None:
+    lists = 0
+
+    def reread() -> Settings:
+        nonlocal lists
+        lists += 1
+        return settings
+
+    async def check() -> None:
+        wishes, reloads = Wishes(tmp_path / "run"), Reloads(state, reread)
+        for _ in range(3):
+            wishes.add()
+        async with reloads.running(wishes):
+            shutil.rmtree(tmp_path / "run")
+            wishes.add()
+            await reloads.catch_up()
+
+    settings = Settings(caches=(str(own_cache),))
+    state = State(settings, open_catalog(settings))
+    asyncio.run(check())
+    assert lists == 1
 
 
 def test_a_list_that_hangs_is_refused_and_keeps_no_loop_from_ending(
