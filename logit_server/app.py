@@ -106,7 +106,9 @@ def create_app(
     take(state.catalog)
     state.catch_up = catch_up
     state.takers += [take, api.state.web.take, state.indexes.begin]
-    return with_cors(Envelope(Compressed(Tagged(api)), state, shortcuts), settings.cors_origins)
+    return with_cors(
+        Envelope(Compressed(Tagged(api)), state, shortcuts), state.counters, settings.cors_origins
+    )
 
 
 def new_board(processes: int = 1) -> Board:

@@ -90,11 +90,14 @@ class PageFile:
         return freed
 
     def is_current(self) -> bool:
-        """Whether the file is still the one at its path."""
+        """Whether the file is still the one at its path, and whole."""
         try:
-            return self.path.stat().st_ino == self.inode
-        except FileNotFoundError:
+            found = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:
+            return True  # its memory is there all the same
+        return found.st_ino == self.inode and found.st_size == file_bytes(self.blocks, self.record_bytes)
 
     def _offset(self, block: int) -> int:
         return self._start + self.blocks.rows(block).start * self.record_bytes
@@ -175,9 +178,14 @@ def index_bytes(blocks: Blocks) -> int:
     return -(-_WORD * (_WORDS_BEFORE_BLOCKS + 2 * len(blocks)) // _ALIGNMENT) * _ALIGNMENT
 
 
+def file_bytes(blocks: Blocks, record_bytes: int) -> int:
+    """Bytes of a page file. One that somebody cut off cannot be mapped, and reading on ends the process."""
+    return index_bytes(blocks) + blocks.samples * record_bytes
+
+
 def create(path: Path, blocks: Blocks, record_bytes: int) -> None:
-    """Make a page file without any block, unless it is there; who calls holds the folder's lock."""
-    if path.exists():
+    """Make a page file without any block, unless it is there whole; who calls holds the folder's lock."""
+    if path.exists() and path.stat().st_size == file_bytes(blocks, record_bytes):
         return
     head = np.array([0, blocks.samples, blocks.height, record_bytes], np.uint64).tobytes()
     partial = path.with_suffix(".partial")
@@ -185,7 +193,7 @@ def create(path: Path, blocks: Blocks, record_bytes: int) -> None:
         with partial.open("wb") as file:
             # The index is written, so that its mapped memory is on the disk; the rest is a hole.
             file.write(head.ljust(index_bytes(blocks), b"\0"))
-            file.truncate(index_bytes(blocks) + blocks.samples * record_bytes)
+            file.truncate(file_bytes(blocks, record_bytes))
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ kernel releases when its holder dies:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -148,7 +149,7 @@ class PageFolder:
         """Evict what was unused for longest; returns the bytes of all blocks with ``nbytes`` of new ones."""
         for left_behind in self.folder.glob("*.partial"):
             left_behind.unlink(missing_ok=True)
-        files = [PageFile(path) for path in self.folder.glob("*.page")]
+        files = list(self._whole_files())
         # No page is of another boot, whose clock this is not; a stamp of the future is damage, and is old.
         now_ns = time.monotonic_ns()
         blocks = [
@@ -164,6 +165,14 @@ class PageFolder:
         self._watch.evicted(evicted, wanted - total)
         return total
 
+    def _whole_files(self) -> Iterator[PageFile]:
+        """The page files, without those that somebody cut off, which are removed."""
+        for path in self.folder.glob("*.page"):
+            try:
+                yield PageFile(path)
+            except ValueError:
+                path.unlink(missing_ok=True)
+
 
 @contextlib.contextmanager
 def _kept(served: ServedCache, what: str) -> Iterator[None]:
@@ -171,9 +180,11 @@ def _kept(served: ServedCache, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_of_files = error.errno in (errno.EMFILE, errno.ENFILE)
+        mend = "raise the limit of open files" if is_of_files else "free space there or set another page_dir"
         raise StorageError(
             f"cache {served.name!r}, {what}: its page could not be kept in the page folder "
-            f"({error.strerror}); free space there or set another page_dir"
+            f"({error.strerror}); {mend}"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ _LOADERS = 2
 """Blocks a worker reads at once, and a request asks for at once; each takes the memory of a block."""
 
 _T = TypeVar("_T")
+
+logger = logging.getLogger("logit_server")
 
 PageKey = tuple[str, int, Part]
 """(cache_id, view, part of its records)."""
@@ -202,7 +205,10 @@ class Pages:
     async def _refresh_for_ever(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:  # who ended here would never let go of a page again
+                logger.exception("the pages could not be looked after")
 
 
 def _side_by_side(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -211,10 +217,14 @@ def _side_by_side(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _look_after(mapped: list[tuple[PageKey, Page]]) -> list[PageKey]:
-    """Note what was used of the pages; returns the keys of those whose files are gone."""
-    for _, page in mapped:
-        page.note_use()
-    return [key for key, page in mapped if not page.is_current()]
+    """Note what was used of the pages; returns the keys of those whose files are gone or cut off."""
+    gone = []
+    for key, page in mapped:
+        if page.is_current():
+            page.note_use()
+        else:
+            gone.append(key)
+    return gone
 
 
 def _over(running: dict[Any, asyncio.Task[_T]], key: Any, task: asyncio.Task[_T]) -> None:

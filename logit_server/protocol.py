@@ -29,6 +29,7 @@ from logit_server.errors import (
     SlowClientError,
     TargetTooLongError,
     TooLargeError,
+    shorten,
 )
 from logit_server.page_headers import ON_ALL
 from logit_server.problems import problem_response
@@ -44,6 +45,10 @@ _LINGER_S = 5.0
 bytes unread, the client's system would throw the answer away."""
 _FIELD_BYTES = 4
 """Of a header field, beside its name and its value: a colon, a space and the end of the line."""
+_FRAME_BYTES = 16
+"""For each byte of a body that comes in chunks: what a chunk of one byte takes, and some more."""
+_KEPT_HEAD_BYTES = 4096
+"""Of a header that is kept for the next request; programs that train send less than a tenth."""
 _END_OF_HEADER = b"\r\n\r\n"
 
 Phase = Literal["between", "header", "body", "refused"]
@@ -187,16 +192,19 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             limit = error.__context__
             self.refuse(limit if isinstance(limit, KDCacheError) else _malformed(error))
-        if self._phase == "header":
-            # A field is told when it is whole; one that never ends is in no sum but this one.
+        if self._phase in ("header", "body"):
+            # A field is told when it is whole, and of chunks only what they hold: what never ends is in no
+            # sum but this one.
             self._unfinished_bytes += len(data)
-            if self._unfinished_bytes > self._limits.max_header_bytes + _PIECE_BYTES:
+            framing = self._unfinished_bytes - _FRAME_BYTES * self._body_bytes
+            if framing > self._limits.max_header_bytes + _PIECE_BYTES:
                 self.refuse(self._too_long())
 
     def _too_long(self) -> KDCacheError:
         return HeaderTooLargeError(
-            f"the header has more than {int(self._limits.max_header_bytes):,} bytes or "
-            f"{self._limits.max_headers} fields, the limits of this server; send fewer and shorter fields"
+            f"the header, or what stands around the chunks of the body, has more than "
+            f"{int(self._limits.max_header_bytes):,} bytes or {self._limits.max_headers} fields, the limits "
+            "of this server; send fewer and shorter fields, and larger chunks"
         )
 
     def on_message_begin(self) -> None:
@@ -231,11 +239,26 @@ class GuardedProtocol(HttpToolsProtocol):
             self._declared_bytes = int(value)
             self._has_body = self._declared_bytes > 0
         elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise MalformedRequestError(
+                    f"Transfer-Encoding is {shorten(value.decode('latin-1'))}, and this server reads only "
+                    "chunked: send the body as it is"
+                )
             self._has_body = True
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless its header alone refuses it."""
         self._check_size(self._declared_bytes)
+        if self._has_body and self.parser.should_upgrade():
+            # The parser takes the body for the beginning of the other protocol.
+            raise MalformedRequestError(
+                "the request has a body and asks for another protocol (Upgrade), and this server speaks "
+                "HTTP/1.1 alone: send it without Upgrade"
+            )
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
+        if not self.url.startswith((b"/", b"*")):
+            self._take_authority()
         if self._is_surplus and not is_of_this_moment(self.url.partition(b"?")[0].decode("latin-1")):
             raise OverloadedError(
                 f"more connections than the {self._limits.max_connections} of this worker; "
@@ -254,12 +277,27 @@ class GuardedProtocol(HttpToolsProtocol):
             self._phase = "body"
             self._due = self.loop.time() + self._limits.body_s
 
+    def _take_authority(self) -> None:
+        """Put the host of a target that is a whole URL in the place of ``Host`` (RFC 9112, 3.2.2)."""
+        target = httptools.parse_url(self.url)
+        host = target.host or b""
+        authority = b"[%b]" % host if b":" in host else host
+        if target.port:
+            authority += b":%d" % target.port
+        # In place: the scope has this very list.
+        self.headers[:] = [(name, authority if name == b"host" else value) for name, value in self.headers]
+
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
-        self._body_bytes += len(body)
-        self._held_bytes += len(body)
-        self._all.hold(len(body))
+        size = len(body)
+        self._body_bytes += size
+        if not self.cycle.response_complete:  # else nobody keeps it
+            self._held_bytes += size
+            self._all.hold(size)
         self._check_size(self._body_bytes)
+        # Who sends a lot at first does not earn hours in which the rest may come.
+        latest = self.loop.time() + self._limits.body_s
+        self._due = min(self._due + size / self._limits.min_bytes_per_s, latest)
         if self.expect_100_continue:
             self.expect_100_continue = False
             self.cycle.keep_alive = self.parser.should_keep_alive() and not self._is_surplus
@@ -331,6 +369,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _answered(self, data: bytes) -> _Answered | None:
         """The request that ``data`` is, where it is its header, then its body, and nothing else."""
         size = len(data) - self._declared_bytes
+        if size > _KEPT_HEAD_BYTES:
+            return None  # of very many connections, long ones would take gigabytes
         is_that = data.find(_END_OF_HEADER) + len(_END_OF_HEADER) == size and data[size:] == self.cycle.body
         return _Answered(data[:size], len(data), self._answer) if is_that and self._answer else None
 
@@ -465,7 +505,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.flow.read_paused and self._phase in ("header", "body"):
             # The client waits for this server, not the other way round.
             self._due = now + self._limits.body_s
-        if now < self._due + self._allowance_s():
+        if now < self._due:
             return
         if self._phase == "header":
             self.refuse(SlowClientError(f"the header was not there after {self._limits.header_s:g} s"))
@@ -477,9 +517,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.transport.abort()
-
-    def _allowance_s(self) -> float:
-        return self._body_bytes / self._limits.min_bytes_per_s if self._phase == "body" else 0.0
 
     def _reads_too_slowly(self, now: float) -> bool:
         """Whether bytes wait for the client and it took too few of them in the last ``read_s`` seconds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from pydantic import BaseModel
@@ -45,28 +44,28 @@ class Findings:
     """What looks found to be wrong, as one error."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[Failed, KDCacheError]] = []
+        self._found: dict[tuple[str, str | None, str], tuple[Failed, KDCacheError]] = {}
 
     def add(self, check: str, error: KDCacheError | None, cache: str | None = None) -> None:
         """Note what a look found; None for nothing."""
         if error is not None:
             failed = Failed(check=check, cache=cache, detail=str(error))
-            if failed not in [known for known, _ in self._found]:
-                self._found.append((failed, error))
+            self._found.setdefault((check, cache, failed.detail), (failed, error))
 
     def require_none(self) -> None:
         """Raise :class:`NotReadyError` where anything was found."""
         if self._found:
-            raise NotReadyError([failed for failed, _ in self._found], self._found[0][1])
+            failed, errors = zip(*self._found.values(), strict=True)
+            raise NotReadyError(list(failed), errors[0])
 
 
 async def check_server(state: State, seen: Catalog) -> None:
     """Raise what keeps the whole server from answering; ``seen``: the caches that the sender may know of."""
     names = {served.name for served in seen} if seen is not state.catalog else None
     findings = await _worker(state)
-    slots = list(state.shelf.slots)  # a reload may change them meanwhile
-    problems = await asyncio.gather(*(slot_problem(state, slot) for slot in slots))
-    for slot, problem in zip(slots, problems, strict=True):
+    found = await state.watch.look_at_all()
+    for slot in state.shelf.slots:
+        problem = _public_problem(slot, found.get(slot))
         if names is None or slot.name in names:
             findings.add("caches", problem, slot.name)
         elif problem is not None:
@@ -85,7 +84,11 @@ async def check_cache(state: State, name: str) -> None:
 
 async def slot_problem(state: State, slot: Slot, *, afresh: bool = False) -> KDCacheError | None:
     """What is wrong with the store of a slot, in words for clients, after a look at it."""
-    found = await state.watch.look(slot, afresh=afresh)
+    return _public_problem(slot, await state.watch.look(slot, afresh=afresh))
+
+
+def _public_problem(slot: Slot, found: KDCacheError | None) -> KDCacheError | None:
+    """What is wrong with the store of a slot where a look found this."""
     if found is not None:
         return public_error(slot.name, slot.location, "its store", found)
     if slot.missing is not None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -84,7 +85,8 @@ class Reloads:
 
     async def catch_up(self) -> None:
         """Read the list again, if that was asked of another worker and this one has not done so yet."""
-        if self._wishes is not None and self._wishes.count() > self._granted:
+        # Fewer than before, where somebody emptied the folder: then nobody knows what was wished.
+        if self._wishes is not None and self._wishes.count() != self._granted:
             await self.reload()
 
     async def reload(self) -> Reloaded:
@@ -144,7 +146,8 @@ class Reloads:
             else:
                 new.append(source)
         leaving = [slot for slot in leaving if not _stays(slot, settings.caches, wanted)]
-        opened = await asyncio.gather(*map(self._opened, new))
+        before = tuple(leaving)
+        opened = await asyncio.gather(*(self._opened(source, before) for source in new))
         # First what could be opened: it may take the place of what another one would keep.
         pairs = sorted(zip(new, opened, strict=True), key=lambda pair: isinstance(pair[1], KDCacheError))
         for source, slot in pairs:
@@ -153,11 +156,12 @@ class Reloads:
         self._state.watch.forget(leaving)
         done.removed += [slot.name for slot in leaving]
 
-    async def _opened(self, source: Source) -> Slot | KDCacheError:
+    async def _opened(self, source: Source, before: Iterable[Slot]) -> Slot | KDCacheError:
         page_bytes = self._state.settings.page_bytes
         async with self._openings:
             try:
-                slot: Slot = await self._looks.result(source, lambda: open_slot(source, page_bytes), OPEN_S)
+                opening = partial(_open, source, page_bytes, before)
+                slot: Slot = await self._looks.result(source, opening, OPEN_S)
             except KDCacheError as error:
                 return error
         self._looks.forget(source)
@@ -180,8 +184,13 @@ class Reloads:
             return
         leaving.remove(before)
         self._state.watch.forget([before])
-        is_same = before.current is not None and before.current.cache_id == slot.known[-1]
-        (done.unchanged if is_same else done.replaced).append(slot.name)
+        before_id = before.current.cache_id if before.current else None
+        if before_id == slot.known[-1]:
+            done.unchanged.append(slot.name)
+        elif before_id in {served.cache_id for served in slot.former}:
+            done.extended.append(slot.name)
+        else:
+            done.replaced.append(slot.name)
 
     @contextlib.asynccontextmanager
     async def running(self, wishes: Wishes) -> AsyncIterator[None]:
@@ -215,6 +224,14 @@ def _report(slot: Slot, problem: KDCacheError | None, before: str | None, done: 
         done.extended.append(slot.name)
     else:
         done.replaced.append(slot.name)
+
+
+def _open(source: Source, page_bytes: int, before: Iterable[Slot]) -> Slot:
+    """The cache of a source, with those of ``before`` that were moved there and extended."""
+    slot = open_slot(source, page_bytes)
+    for other in before:
+        slot.succeed(other)
+    return slot
 
 
 def _is_of(source: Source, slot: Slot) -> bool:

@@ -9,12 +9,11 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cache_builder.format import Cache, KDCacheError, StorageError
-from logit_server.places import touch
+from cache_builder.format import KDCacheError, StorageError
 from logit_server.served_caches import Missing, ServedCache
 from logit_server.settings import Settings
 from logit_server.shelf import Shelf, Slot, open_shelf
@@ -65,7 +64,8 @@ class Roster:
                 continue
             slot.known = [*(one for one in item["known"] if one not in slot.known), *slot.known]
             for cache_id in (*item["former"], *item["known"]):
-                slot.former += self._former(slot, cache_id)
+                if kept := self._read(_file_of(cache_id)):
+                    slot.inherit(kept["body"], {key: text.encode() for key, text in kept["commits"].items()})
 
     def away(self, source: Source) -> Slot | None:
         """What stands for a cache that cannot be opened just now and that was served before."""
@@ -75,18 +75,6 @@ class Roster:
                     item["name"], item["location"], known=item["known"], missing=missing(item["name"])
                 )
         return None
-
-    def _former(self, slot: Slot, cache_id: str) -> Iterator[ServedCache]:
-        here = {served.cache_id for served in (slot.current, *slot.former) if served is not None}
-        kept = self._read(_file_of(cache_id))
-        if cache_id in here or not kept or slot.place is None:
-            return
-        with contextlib.suppress(KDCacheError, OSError):
-            commits = {key: text.encode() for key, text in kept["commits"].items()}
-            cache = Cache(slot.location, kept["body"], commits)
-            if slot.place.holds(cache):
-                touch(cache)
-                yield ServedCache(slot.name, cache, cache_id, slot.place)
 
     def _keep(self, served: ServedCache) -> None:
         if not (self._folder / _file_of(served.cache_id)).exists():

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -44,6 +45,9 @@ from logit_server.wishes import wish_on_hangup, wishing_on_hangup
 
 Around = Callable[[ASGIApp], ASGIApp]
 
+_MOST_FILES = 2**20
+"""Where the system allows any number."""
+
 
 def serve(settings: Settings, *, reread: Reread | None = None, around: Around | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests finish and return.
@@ -57,6 +61,7 @@ def serve(settings: Settings, *, reread: Reread | None = None, around: Around | 
     damaged, for settings that do not fit together, for a page folder or a port that cannot be used.
     """
     tls_arguments(settings)  # before caches are opened, which may take a while
+    _raise_file_limit()
     dictConfig(log_config(settings))
     catalog = open_catalog(settings)
     with (
@@ -102,6 +107,14 @@ def serving(settings: Settings) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def _raise_file_limit() -> None:
+    """Open as many files as the system allows: a page takes three and a connection one, of 1,024 often."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
+    with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 def _run(app: ASGIApp, around: Around | None, settings: Settings, listener: socket.socket) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -182,6 +182,11 @@ class Missing:
     error: type[KDCacheError]
     detail: str
 
+    def of_id(self, cache_id: str) -> Missing:
+        """The same for those who may know of this cache_id and of nothing else."""
+        detail = f"cache {cache_id} is not where it was; it is served again when it is put back"
+        return replace(self, name=cache_id, detail=detail)
+
 
 class Catalog:
     """The served caches, found by name or by cache_id. It never changes: another one takes its place."""
@@ -211,7 +216,12 @@ class Catalog:
             [cache for cache in some if cache.name in keys or cache.cache_id in keys]
             for some in (self._caches, self._former)
         )
-        missing = {key: item for key, item in self._missing.items() if key in keys or item.name in keys}
+        missing = {
+            # Who knows an id alone is not told what has its name by now.
+            key: item if item.name in keys else item.of_id(key)
+            for key, item in self._missing.items()
+            if key in keys or item.name in keys
+        }
         return Catalog(caches, former, missing)
 
     def items(self) -> Iterable[tuple[str, ServedCache]]:

@@ -85,8 +85,8 @@ class Settings(AccessSettings):
     header_s: float = Field(20, gt=0)
     """Seconds a client has to send the header of a request; a slower one gets 408."""
     body_s: float = Field(20, gt=0)
-    """Seconds a client has to send the body of a request, beside those that its bytes take at
-    min_bytes_per_s; a slower one gets 408."""
+    """Seconds by which the body of a request may fall behind min_bytes_per_s while it comes; a slower client
+    gets 408."""
     read_s: float = Field(30, gt=0)
     """Seconds after which the connection is closed to a client that takes its answer more slowly than
     min_bytes_per_s."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from cache_builder.format import ConfigError, KDCacheError, open_cache
+from cache_builder.format import Cache, ConfigError, KDCacheError, open_cache
 from logit_server.errors import ReplacedCacheError
 from logit_server.places import Place, opened, touch
 from logit_server.served_caches import Catalog, Missing, ServedCache
@@ -100,6 +102,27 @@ class Slot:
         self.current, self.missing = served, None
         self.known = [*(known for known in self.known if known != served.cache_id), served.cache_id]
         self.known = self.known[-_GENERATIONS:]
+
+    def succeed(self, other: Slot) -> None:
+        """Go on with the caches of another slot whose records lie here by now: somebody moved them."""
+        for served in other._before():
+            with contextlib.suppress(KDCacheError, OSError):
+                keys = (tile.key for tile in served.cache.tiles)
+                commits = dict(zip(keys, served.cache.commits_as_stored(), strict=True))
+                self.inherit(served.cache.body, commits)
+
+    def inherit(self, body: dict[str, Any], commits: dict[str, bytes]) -> None:
+        """Serve by its id, too, a cache that was served before, if what lies here holds its records."""
+        here = {served.cache_id for served in (self.current, *self.former) if served is not None}
+        with contextlib.suppress(KDCacheError, OSError):
+            cache = Cache(self.location, body, commits)
+            cache_id = cache.manifest.completed_id
+            if self.place is None or cache_id in here or not self.place.holds(cache):
+                return
+            touch(cache)
+            self.former.append(ServedCache(self.name, cache, cache_id, self.place))
+            if cache_id not in self.known:
+                self.known.insert(0, cache_id)
 
     def _lose(self) -> bool:
         was_served = self.current is not None

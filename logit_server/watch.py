@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 from cache_builder.format import KDCacheError
 from logit_server.background import meanwhile
 from logit_server.log import tell
-from logit_server.looks import Looks
+from logit_server.looks import FRESH_S, Looks
 from logit_server.served_caches import Catalog
 from logit_server.shelf import Shelf, Slot
 
@@ -33,6 +33,9 @@ class Watch:
         self._look_s = look_s
         self._troubled: dict[Slot, str] = {}
         self._noticing: dict[Slot, asyncio.Task[None]] = {}
+        self._all: asyncio.Task[Mapping[Slot, KDCacheError]] | None = None
+        """The last look at all places."""
+        self._all_began_s = 0.0
 
     async def look(self, slot: Slot, *, afresh: bool = False) -> KDCacheError | None:
         """Look at the place of a slot, and serve what is there; gives what is wrong with it.
@@ -53,9 +56,20 @@ class Watch:
             self.looks.forget(slot)
             self._troubled.pop(slot, None)
 
-    async def look_at_all(self) -> None:
-        """Look at every place, and serve what is there."""
-        await asyncio.gather(*map(self.look, list(self.shelf.slots)))
+    async def look_at_all(self) -> Mapping[Slot, KDCacheError]:
+        """Look at every place, and serve what is there; gives what is wrong with those where anything is.
+
+        Who asks within a second shares one answer: of a thousand caches, asking each takes many milliseconds.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._all is None or now >= self._all_began_s + FRESH_S:
+            self._all, self._all_began_s = asyncio.create_task(self._look_at_each()), now
+        return await asyncio.shield(self._all)
+
+    async def _look_at_each(self) -> Mapping[Slot, KDCacheError]:
+        slots = list(self.shelf.slots)
+        found = await asyncio.gather(*map(self.look, slots))
+        return {slot: error for slot, error in zip(slots, found, strict=True) if error is not None}
 
     def settle(self, slot: Slot) -> None:
         """Serve what the last look found at the place of a slot."""

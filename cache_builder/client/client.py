@@ -117,7 +117,11 @@ class Client:
     ) -> dict[str, Any]:
         """One sample in words: its row, its label, and the largest classes with names and probabilities."""
         asked: dict[str, Any] = {"id": sample_id, "view": view} | ({} if top is None else {"top": top})
-        found: dict[str, Any] = self.cache(cache).connection.request("GET", "/samples", params=asked).json()
+        response = self.cache(cache).connection.request("GET", "/samples", params=asked)
+        try:
+            found: dict[str, Any] = response.json()
+        except (ValueError, RecursionError) as error:
+            raise ServerError(f"{response.url} did not answer with a sample: {error}") from error
         return found
 
     def download_view(self, view: int, path: str | Path, cache: str | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Self
@@ -20,6 +21,11 @@ from cache_builder.format.wire import CACHES_PATH, DIGEST_HEADER, EXAMPLE_URL, I
 
 TOKEN_VARIABLE = "KDCACHE_TOKEN"
 PATIENCE_S = 120.0
+DOCUMENT_BYTES = 256 * 2**20
+"""More than any answer has that is no array and no record."""
+_LEAST_BYTES_PER_S = 2**10
+"""Of an answer, beside the time of patience: what comes more slowly does not end."""
+_OF_CODING = {"content-encoding", "content-length", "transfer-encoding"}
 
 _TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 # What a server that starts, drains, is overloaded or has lost its disk for a moment may answer.
@@ -27,6 +33,8 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _REFUSED = {401, 403}
 _UNKNOWN = "UnknownCacheError"
 """What a server calls the error of a cache that it does not serve."""
+_SAID_LENGTH = 2000
+"""Characters of a server's sentence that an error repeats."""
 _GOOD = {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}
 
 
@@ -90,12 +98,18 @@ class Connection:
         """The patience of one request."""
         return Patience(self.location, self.patience_s, self.closed)
 
-    def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
-        """Send until there is an answer worth having; raise what waiting cannot mend."""
+    def request(
+        self, method: str, path: str, *, most_bytes: int = DOCUMENT_BYTES, **arguments: Any
+    ) -> httpx2.Response:
+        """Send until there is an answer worth having; raise what waiting cannot mend.
+
+        ``most_bytes``: what an answer has at most; a longer one is not read, and is an error.
+        """
         waiting = self.waiting()
         while True:
             with self.problems(waiting):
-                response = self._pool.request(method, self.base + path, **arguments)
+                with self._pool.stream(method, self.base + path, **arguments) as coming:
+                    response = self._whole(coming, most_bytes)
                 if self._is_forgotten(response):
                     continue
                 self.check(response)
@@ -107,8 +121,9 @@ class Connection:
     def once(self, path: str) -> httpx2.Response:
         """The answer to one GET, whatever it is; :class:`ServerError` where there is none."""
         try:
-            return self._pool.get(self.location + path)
-        except httpx2.TransportError as error:
+            with self._pool.stream("GET", self.location + path) as coming:
+                return self._whole(coming, DOCUMENT_BYTES)
+        except (httpx2.RequestError, Passing) as error:
             raise ServerError(f"{self.location}: {_named(error)}{self._way()}") from error
 
     @contextlib.contextmanager
@@ -116,9 +131,32 @@ class Connection:
         """An answer whose body is still to be read; what goes wrong is for :meth:`problems`."""
         url = self.base + path
         with self._pool.stream("GET", url, headers=headers, **arguments) as response:
-            if response.status_code not in _GOOD:
-                response.read()
-            yield response
+            is_good = response.status_code in _GOOD
+            yield response if is_good else self._whole(response, DOCUMENT_BYTES)
+
+    def _whole(self, coming: httpx2.Response, most_bytes: int) -> httpx2.Response:
+        """An answer with its body, which neither a broken server nor one that lies makes endless."""
+        pieces, size = [], 0
+        latest = time.monotonic() + max(self.patience_s, PATIENCE_S)
+        for piece in coming.iter_bytes():
+            size += len(piece)
+            if size > most_bytes:
+                raise ServerError(
+                    f"{coming.url} answered more than {most_bytes:,} bytes, which no answer there has: does "
+                    f"a proxy change the answers?{self._way()}"
+                )
+            if time.monotonic() > latest + size / _LEAST_BYTES_PER_S:
+                raise Passing(f"the answer does not end: {size:,} bytes came in all that time")
+            pieces.append(piece)
+        # The bytes are decoded, so what told of their coding is left out.
+        kept = [(name, value) for name, value in coming.headers.multi_items() if name not in _OF_CODING]
+        return httpx2.Response(
+            coming.status_code,
+            headers=kept,
+            content=b"".join(pieces),
+            request=coming.request,
+            extensions=coming.extensions,
+        )
 
     @contextlib.contextmanager
     def problems(self, waiting: Patience) -> Iterator[None]:
@@ -127,7 +165,7 @@ class Connection:
             yield
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise ConfigError(f"{self.location} is not a URL: {error}") from error
-        except httpx2.TransportError as error:
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
             waiting.wait(_named(error) + self._way())
         except Passing as problem:
             waiting.wait(str(problem) + self._way(), problem.retry_after)
@@ -225,12 +263,18 @@ def _told(response: httpx2.Response) -> tuple[str | None, str]:
     """
     try:
         body = response.json()
-        return str(body["error"]), str(body["detail"])
-    except (ValueError, KeyError, TypeError):
-        return None, response.reason_phrase
+        return str(body["error"]), _printable(str(body["detail"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None, _printable(response.reason_phrase)
+
+
+def _printable(text: str) -> str:
+    """What another program said, as a terminal may show it."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[:_SAID_LENGTH])
+    return shown if len(text) <= _SAID_LENGTH else f"{shown}…"
 
 
 def _program(response: httpx2.Response) -> str:
     """Who says to have answered: servers and proxies name themselves, a kdcache server does not."""
     named = response.headers.get("Via") or response.headers.get("Server")
-    return f" ({named[:80]} answered)" if named else ""
+    return f" ({_printable(named[:80])} answered)" if named else ""

@@ -139,9 +139,13 @@ def _go_on(connection: Connection, url_path: str, part: _Part) -> _Whole:
         elif whole is None or not _goes_on(response, whole, have):
             part.discard()
             raise Passing("the answer is another part, or of another file, than was asked for")
+        left = whole.total - part.size()
         with part.path.open("ab") as file:
             for piece in response.iter_raw():
-                file.write(piece)
+                file.write(piece[:left])
+                left -= len(piece)
+                if left < 0:  # whatever follows: a server that lies fills no disk
+                    break
     return whole
 
 

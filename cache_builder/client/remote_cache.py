@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
+from tokenize import TokenError
 from typing import Any, Self
 
 import httpx2
@@ -22,6 +23,10 @@ from cache_builder.format.wire import COUNT_TYPE, COUNTED, JSON, records_type, r
 
 RECORDS_PER_REQUEST = 16_384
 """Records asked for at once: one request stays small enough to be repeated without regret."""
+_ARRAY_BYTES = 8 * 2**30
+"""More than an array of any cache has, or the records of one request."""
+_PROBLEM_BYTES = 2**20
+"""More than an answer has that says what is wrong."""
 _IDS_PER_REQUEST, _LONG_IDS_PER_REQUEST = 4096, 256
 """Ids asked for at once: of samples with one record each, and with many."""
 
@@ -53,7 +58,7 @@ class RemoteCache:
             response = self.connection.request("GET", "")
             try:
                 self._body = response.json()
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ServerError(f"{self.location} did not answer with a manifest: {error}") from error
             manifest = parse_manifest(self._body, where=self.location)
             self.connection.cache_id = manifest.completed_id
@@ -70,10 +75,11 @@ class RemoteCache:
 
     def array(self, path: str) -> NDArray[Any]:
         """One array of the manifest's ``digests``, checked against its digest, or ``samples/digest``."""
-        content = self.connection.request("GET", f"/arrays/{path}").content
+        content = self.connection.request("GET", f"/arrays/{path}", most_bytes=_ARRAY_BYTES).content
         try:
-            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-        except ValueError as error:
+            # Not `numpy.load`, which also takes archives and pickles for what they are.
+            array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError, MemoryError, TokenError) as error:
             raise ServerError(f"{self.location}/arrays/{path} is not an array: {error}") from error
         expected = self.manifest().digests.get(path)
         if expected is not None and array_digest(array) != expected:
@@ -100,7 +106,7 @@ class RemoteCache:
 
     def _of_ids(self, view: int, ids: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         body = json.dumps({"ids": list(ids)}).encode()
-        response = self._posted(view, JSON, body, Part.WHOLE)
+        response = self._posted(view, JSON, body, Part.WHOLE, _ARRAY_BYTES)
         if records_type(self.manifest()) == COUNTED:
             prefix = response.content[: len(ids) * COUNT_TYPE.itemsize]
             counts = np.frombuffer(prefix, COUNT_TYPE).astype(np.int64)
@@ -133,7 +139,12 @@ class RemoteCache:
         filled = 0
         for some in _requests(counts):
             params = {"start": some.start, "stop": some.stop} | _part_query(part)
-            response = self.connection.request("GET", f"/views/{view}/records", params=params)
+            response = self.connection.request(
+                "GET",
+                f"/views/{view}/records",
+                params=params,
+                most_bytes=self._most_bytes(counts[some], part),
+            )
             records = self._as_records(response, counts[some], part)
             page[filled : filled + len(records)] = records
             filled += len(records)
@@ -155,15 +166,24 @@ class RemoteCache:
     def _requested(
         self, view: int, rows: NDArray[np.int64], counts: NDArray[np.int64], part: Part
     ) -> NDArray[np.uint8]:
-        return self._as_records(self._posted(view, *rows_body(rows), part), counts, part)
+        most_bytes = self._most_bytes(counts, part)
+        return self._as_records(self._posted(view, *rows_body(rows), part, most_bytes), counts, part)
 
-    def _posted(self, view: int, media_type: str, body: bytes, part: Part) -> httpx2.Response:
+    def _most_bytes(self, counts: NDArray[np.int64], part: Part) -> int:
+        """Of the answer with records of rows that have so many each, or of one that says what is wrong."""
+        records = int(counts.sum()) * self._part_bytes(part)
+        return max(_PROBLEM_BYTES, len(counts) * COUNT_TYPE.itemsize + records)
+
+    def _posted(
+        self, view: int, media_type: str, body: bytes, part: Part, most_bytes: int
+    ) -> httpx2.Response:
         return self.connection.request(
             "POST",
             "/records",
             params={"view": view} | _part_query(part),
             content=body,
             headers={"Content-Type": media_type, "Accept": records_type(self.manifest())},
+            most_bytes=most_bytes,
         )
 
     def _as_records(

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cache_builder.format import ConfigError
 from logit_server.run import serving
@@ -49,6 +50,26 @@ def test_a_browser_may_ask_in_advance_without_a_token(base: str) -> None:
     assert answer.status_code == 200
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert httpx2.options(url, headers={"Origin": OTHER} | ASKING).status_code == 400
+
+
+def test_what_browsers_ask_in_advance_is_counted(base: str) -> None:
+    def counted() -> list[float]:
+        text = httpx2.get(f"{base}/metrics", headers={"Authorization": "Bearer secret"}).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return [
+            sum(
+                sample.value
+                for sample in samples
+                if sample.name == "kdcache_requests_total"
+                and sample.labels == {"route": "unmatched", "status": status}
+            )
+            for status in ("200", "400")
+        ]
+
+    before = counted()
+    httpx2.options(f"{base}/v1/caches", headers={"Origin": LAB} | ASKING)
+    httpx2.options(f"{base}/v1/caches", headers={"Origin": OTHER} | ASKING)
+    assert counted() == [before[0] + 1, before[1] + 1]
 
 
 @pytest.mark.parametrize(

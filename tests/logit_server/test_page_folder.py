@@ -1,5 +1,6 @@
 import contextlib
 import multiprocessing
+import os
 import shutil
 import signal
 import stat
@@ -230,6 +231,19 @@ def test_a_page_that_is_gone_is_found_out(served: ServedCache, tmp_path: Path) -
     # What has it mapped goes on with it.
     np.testing.assert_array_equal(folder.load(served, 1, renewed, 0), expected(served, 1))
     assert renewed.take(np.array([3])) is not None
+
+
+@pytest.mark.parametrize("left_bytes", [0, 5, 2**14 - 1, 2**14 + 1])
+def test_a_page_that_was_cut_off_is_made_anew(left_bytes: int, served: ServedCache, tmp_path: Path) -> None:
+    folder = PageFolder(tmp_path / "pages", 2 * served.block_bytes)
+    cut = folder.open(served, 0)
+    os.truncate(cut.path, left_bytes)
+    assert not cut.is_current()
+    whole = folder.open(served, 0)
+    np.testing.assert_array_equal(folder.load(served, 0, whole, 0), expected(served, 0))
+    os.truncate(folder.open(served, 1).path, left_bytes)
+    for block in (1, 2):  # room has to be made, among files that cannot be mapped
+        np.testing.assert_array_equal(folder.load(served, 0, whole, block), expected(served, 0, block))
 
 
 def test_what_a_killed_worker_left_behind_is_removed(served: ServedCache, tmp_path: Path) -> None:

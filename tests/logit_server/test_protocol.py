@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import threading
 import time
@@ -111,14 +112,21 @@ def test_a_body_that_is_slow_but_comes_is_answered(cache_path: Path, cache: Cach
     rows = [row % 100 for row in range(400)]
     body = row_body(*rows)
     with (
-        served(cache_path, body_s=0.3, min_bytes_per_s=200) as base,
+        served(cache_path, body_s=3, min_bytes_per_s=200) as base,
         connect(base, post(body)[: -len(body)]) as client,
     ):
         for start in range(0, len(body), 200):
             client.sendall(body[start : start + 200])
-            time.sleep(0.1)
+            time.sleep(0.5)
         response, content = answer(client)
         assert (response.status, content) == (200, cache.read_page(0)[rows].tobytes())
+
+
+def test_a_body_that_comes_fast_and_then_stops_is_408(quick: str) -> None:
+    # At the slowest rate that is allowed, these bytes may take a quarter of an hour.
+    head = ROWS_HEAD.replace(b"kdcache.rows", b"kdcache.wide-rows") + b"Content-Length: 500000\r\n\r\n"
+    with connect(quick, head + bytes(499_999)) as client:
+        refusal(client, 408, "SlowClientError")
 
 
 def test_an_answered_request_whose_body_does_not_come_ends_the_connection(quick: str) -> None:
@@ -222,6 +230,34 @@ def test_a_body_in_chunks_within_the_limit_is_read(strict: str, cache: Cache) ->
             assert answer(client)[1] == cache.read_page(0)[rows].tobytes()
 
 
+def test_bodies_that_nobody_reads_take_no_room(cache_path: Path) -> None:
+    with served(cache_path, max_bodies_bytes=8000) as base, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(connect(base, HEALTH[:-2] + b"Content-Length: 7000\r\n\r\n"))
+            assert answer(client)[0].status == 200
+            client.sendall(bytes(7000) + HEALTH[:-2] + b"Content-Length: 7000\r\n\r\n")
+            assert answer(client)[0].status == 200
+            client.sendall(bytes(7000))
+        client = stack.enter_context(connect(base, post(row_body(*[0] * 1500))))
+        assert answer(client)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"4;" + b"x" * 100_000 + b"\r\n", b"4" + b";x" * 50_000 + b"\r\nabcd\r\n", b"0\r\nA: " + b"x" * 100_000],
+)
+def test_what_stands_around_chunks_is_limited(body: bytes, strict: str) -> None:
+    with connect(strict, ROWS_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body) as client:
+        assert "larger chunks" in refusal(client, 431, "HeaderTooLargeError")
+
+
+def test_chunks_of_one_byte_are_read(strict: str, cache: Cache) -> None:
+    rows = [row % 100 for row in range(1000)]
+    chunks = in_chunks(*(bytes([byte]) for byte in row_body(*rows)), b"")
+    with connect(strict, ROWS_HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks) as client:
+        assert answer(client)[1] == cache.read_page(0)[rows].tobytes()
+
+
 def test_fields_after_a_body_are_limited_too(strict: str) -> None:
     head = ROWS_HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
     with connect(strict, head + b"A: x\r\n" * 400) as client:
@@ -250,6 +286,8 @@ def test_a_client_that_does_not_stop_sending_still_hears_why(strict: str) -> Non
         ROWS_HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
         ROWS_HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ROWS_HEAD + b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        ROWS_HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"GET http://localhost:x/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_refused_like_everything_else(
@@ -275,6 +313,38 @@ def test_an_upgrade_is_declined_and_the_request_answered(strict: str) -> None:
         response, _ = answer(client)
         assert (response.status, response.headers["connection"]) == (200, "close")
         assert client.receive(1) == b""
+
+
+@pytest.mark.parametrize("body", [row_body(1, 2), HEALTH])
+@pytest.mark.parametrize("is_together", [True, False])
+def test_a_body_is_never_taken_for_another_protocol(body: bytes, is_together: bool, strict: str) -> None:
+    head = post(body, b"Connection: Upgrade", b"Upgrade: h2c")[: -len(body)]
+    with connect(strict, head + body if is_together else head) as client:
+        if not is_together:
+            client.sendall(body)
+        assert "without Upgrade" in refusal(client, 400, "MalformedRequestError")
+
+
+def test_the_host_of_a_whole_url_is_the_one_that_counts(strict: str) -> None:
+    for authority, status in [
+        (b"localhost", 200),
+        (b"[::1]:80", 200),
+        (b"evil.example", 421),
+        (b"localhost.evil.example:80", 421),
+    ]:
+        sent = b"GET http://%b/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" % authority
+        with connect(strict, sent) as client:
+            assert answer(client)[0].status == status
+    with connect(strict, b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n") as client:
+        assert answer(client)[0].status == 200
+
+
+def test_old_clients_get_no_100_continue(strict: str, cache: Cache) -> None:
+    sent = post(row_body(1), b"Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    with connect(strict, sent[:-4]) as client:
+        time.sleep(0.1)
+        client.sendall(sent[-4:])
+        assert answer(client)[1] == cache.read_page(0)[1].tobytes()
 
 
 # Several requests on one connection

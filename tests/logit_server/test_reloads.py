@@ -23,6 +23,7 @@ from logit_server.shelf import Slot, open_catalog, open_slot
 from logit_server.sources_of_caches import Source
 from logit_server.state import State
 from logit_server.tokens import hash_of
+from logit_server.wishes import Wishes
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.extended import extend_synthetic
 from tests.logit_server.processes import started
@@ -163,6 +164,29 @@ def test_a_folder_of_caches_is_served_and_read_again(own_cache: Path, tmp_path: 
         assert records(client, "second").status_code == 200
 
 
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_cache_that_was_moved_and_extended_is_served_by_its_old_id(
+    own_cache: Path, tmp_path: Path, is_renamed: bool
+) -> None:
+    old = open_cache(own_cache)
+    old_id, page = old.manifest.completed_id, old.read_page(2).tobytes()
+    file, moved = tmp_path / "kdcache.toml", tmp_path / "moved"
+    file.write_text(f"caches = ['{own_cache}']\n")
+    name = "renamed" if is_renamed else "synthetic"
+    with started("", config=file) as server, httpx2.Client(base_url=server.url, timeout=120) as client:
+        own_cache.rename(moved)
+        new_id = extend_synthetic(moved, 5).completed_id
+        file.write_text(f"caches = ['{name}={moved}']\n")
+        done = reload(client)
+        changed = {"added": [name], "removed": ["synthetic"]} if is_renamed else {"extended": [name]}
+        assert done == changed
+        assert client.get(f"/v1/caches/{name}").headers["x-kdcache-id"] == new_id
+        answer = records(client, old_id, 2)
+        assert (answer.status_code, answer.content) == (200, page)
+        assert records(client, old_id, 4).status_code == 422
+        assert records(client, new_id, 4).status_code == 200
+
+
 def test_what_lies_there_and_cannot_be_served_is_no_cache_of_before(own_cache: Path) -> None:
     old_id = open_cache(own_cache).manifest.completed_id
     with serves(own_cache, look_s=0.1) as client:
@@ -268,6 +292,31 @@ def test_who_calls_while_a_reload_runs_shares_the_next_one(own_cache: Path) -> N
     state = State(settings, open_catalog(settings))
     asyncio.run(calls())
     assert lists == 2
+
+
+def test_a_wish_is_granted_though_there_were_more_before_the_folder_was_emptied(
+    own_cache: Path, tmp_path: Path
+) -> None:
+    lists = 0
+
+    def reread() -> Settings:
+        nonlocal lists
+        lists += 1
+        return settings
+
+    async def check() -> None:
+        wishes, reloads = Wishes(tmp_path / "run"), Reloads(state, reread)
+        for _ in range(3):
+            wishes.add()
+        async with reloads.running(wishes):
+            shutil.rmtree(tmp_path / "run")
+            wishes.add()
+            await reloads.catch_up()
+
+    settings = Settings(caches=(str(own_cache),))
+    state = State(settings, open_catalog(settings))
+    asyncio.run(check())
+    assert lists == 1
 
 
 def test_a_list_that_hangs_is_refused_and_keeps_no_loop_from_ending(

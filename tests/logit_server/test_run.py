@@ -1,3 +1,4 @@
+import resource
 import signal
 import socket
 import time
@@ -237,6 +238,17 @@ def test_a_wildcard_address_is_printed_as_one_that_answers(cache_path: Path) -> 
     with serving(everywhere) as base:
         assert base.startswith("http://127.0.0.1:")
         assert get(f"{base}/healthz").status_code == 200
+
+
+def test_as_many_files_may_be_open_as_the_system_allows(cache_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        with started(cache_path) as server:
+            most = 2**20 if hard == resource.RLIM_INFINITY else min(hard, 2**20)
+            assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (most, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_serving_stops_when_its_block_does(cache_path: Path, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from cache_builder.format import ConfigError, CorruptCacheError, FormatError, IncompleteCacheError
-from logit_server.errors import UnknownCacheError
+from logit_server.errors import ReplacedCacheError, UnknownCacheError
+from logit_server.served_caches import Catalog, Missing
 from logit_server.settings import Settings
 from logit_server.shelf import open_catalog
 from logit_server.sources_of_caches import split_name
@@ -43,6 +44,16 @@ def test_caches_are_found_by_name_and_by_id(cache_path: Path) -> None:
 def test_one_cache_under_two_names(cache_path: Path) -> None:
     catalog = open_catalog(settings(f"a={cache_path}", f"b={cache_path}"))
     assert catalog.find("a").cache_id == catalog.find("b").cache_id
+
+
+def test_who_knows_an_id_alone_is_not_told_what_is_in_its_place(cache_path: Path) -> None:
+    (served,) = open_catalog(Settings(caches=(str(cache_path),)))
+    gone = Missing("synthetic", ReplacedCacheError, f"'synthetic' is cache {served.cache_id} by now")
+    catalog = Catalog([served], missing={"b" * 32: gone})
+    for keys, is_told in [({"b" * 32}, False), ({"synthetic"}, True), ({"synthetic", "b" * 32}, True)]:
+        with pytest.raises(ReplacedCacheError) as error:
+            catalog.only(keys).find("b" * 32)
+        assert (served.cache_id in str(error.value), "synthetic" in str(error.value)) == (is_told, is_told)
 
 
 def test_two_caches_of_one_name_are_refused(cache_path: Path, own_cache: Path) -> None:

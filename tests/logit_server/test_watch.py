@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_builder.format import Cache, open_cache
+from cache_builder.format import Cache, StorageError, open_cache
 from logit_server import looks, places
 from logit_server.served_caches import Catalog, ServedCache
 from logit_server.settings import Settings
@@ -36,6 +36,27 @@ def test_a_place_is_looked_at_though_another_one_of_its_name_hung(
         monkeypatch.setattr(looks, "LOOK_S", 60)
         assert await watch.look(slot) is None
         goes_on.set()
+
+    asyncio.run(check())
+
+
+def test_who_asks_for_all_places_at_once_shares_one_answer() -> None:
+    looked = []
+
+    class Away(Slot):
+        def look(self) -> None:
+            looked.append(self)
+            raise StorageError(f"{self.name} is away")
+
+    async def check() -> None:
+        slots = [Away(str(number), "elsewhere") for number in range(100)]
+        watch = Watch(Shelf(slots), PLENTY, 1000)
+        answers = await asyncio.gather(*(watch.look_at_all() for _ in range(50)))
+        assert all(answer is answers[0] for answer in answers)
+        assert {slot: str(error) for slot, error in answers[0].items()} == {
+            slot: f"{slot.name} is away" for slot in slots
+        }
+        assert sorted(map(id, looked)) == sorted(map(id, slots))
 
     asyncio.run(check())
 

@@ -87,6 +87,19 @@ def test_a_download_that_broke_off_goes_on(url: str, view: bytes, tmp_path: Path
     assert seen == ["", "bytes=1000-", "bytes=2000-", "bytes=3000-"]
 
 
+def test_more_bytes_than_the_whole_has_fill_no_disk(url: str, view: bytes, tmp_path: Path) -> None:
+    def spoil(true: httpx2.Response, number: int) -> tuple[int, dict[str, str], bytes]:
+        if not number:
+            return cut(1000, 1)(true, 0)
+        if number == 1:
+            return true.status_code, _kept(true), true.content + bytes(2**22)
+        assert (tmp_path / "view.part").stat().st_size <= len(view)
+        return true.status_code, _kept(true), true.content
+
+    with canned(between(url, [], spoil)) as proxy, Client(proxy) as client:
+        assert client.download_view(1, tmp_path / "view").read_bytes() == view
+
+
 def test_another_process_goes_on_too(url: str, view: bytes, tmp_path: Path) -> None:
     seen: list[str] = []
     with canned(between(url, seen, cut(1000, 99))) as proxy, Client(proxy, patience_s=0) as client:

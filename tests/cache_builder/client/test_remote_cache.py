@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import gzip
 import json
 import re
 import threading
@@ -18,7 +19,7 @@ import pytest
 from cache_builder.client import remote_cache as remote_module
 from cache_builder.client.patience import Patience, seconds_until
 from cache_builder.client.remote_cache import RemoteCache
-from cache_builder.format import ConfigError, ServerError
+from cache_builder.format import ConfigError, KDCacheError, ServerError
 from cache_builder.format.backoff import FIRST_DELAY_S, LONGEST_DELAY_S
 from cache_builder.format.content_digest import content_digest
 from cache_builder.format.wire import ID_HEADER
@@ -211,6 +212,93 @@ def test_an_answer_of_the_wrong_length_is_refused(body):
         remote.manifest()
         with pytest.raises(ServerError, match=rf"answered {len(body)} bytes for 3 records"):
             remote.records(0, np.arange(3))
+
+
+@pytest.mark.parametrize("is_coded", [True, False])
+def test_an_answer_that_does_not_end_is_not_read_on(is_coded):
+    """A hundred megabytes for three records, of which a hundred kilobytes travel where they are coded."""
+    size = 100 * 2**20
+    coded = gzip.compress(bytes(size), 1) if is_coded else bytes(size // 10)
+    headers = {ID_HEADER: "a" * 32} | ({"Content-Encoding": "gzip"} if is_coded else {})
+
+    with canned(lambda _, n: (200, headers, coded) if n else OK) as url, source(url) as remote:
+        remote.manifest()
+        with pytest.raises(ServerError, match=r"more than 1,048,576 bytes, which no answer there has"):
+            remote.records(0, np.arange(3))
+
+
+def test_a_coded_answer_that_is_damaged_is_asked_for_again():
+    damaged = {ID_HEADER: "a" * 32, "Content-Encoding": "gzip"}
+    with canned(lambda _, n: OK if n else (200, damaged, b"no gzip")) as url, source(url) as remote:
+        assert remote.manifest().cache_id == "a" * 32
+
+
+def test_the_token_is_not_sent_on_to_where_a_server_points():
+    seen = []
+
+    def other(request, _):
+        seen.append(request.headers["Authorization"])
+        return OK
+
+    with (
+        canned(other) as there,
+        canned(lambda *_: (307, {"Location": there, ID_HEADER: "a" * 32}, b"")) as url,
+        source(url, token="secret") as remote,
+        pytest.raises(ServerError, match="HTTP 307"),
+    ):
+        remote.manifest()
+    assert seen == []
+
+
+def test_a_server_that_asks_to_wait_for_years_is_waited_for_patiently_and_no_longer():
+    with (
+        canned(lambda *_: (503, {"Retry-After": "1000000000"}, b"")) as url,
+        source(url, patience_s=0.5) as remote,
+        pytest.raises(ServerError, match="did not answer for"),
+    ):
+        remote.manifest()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"null", b"1e999", b"{}", b"\xff", b"9" * 10_000])
+@pytest.mark.parametrize("status", [200, 404])
+def test_odd_documents_are_errors_that_say_where_they_come_from(status, body):
+    with (
+        canned(lambda *_: (status, {ID_HEADER: "a" * 32}, body)) as url,
+        source(url) as remote,
+        pytest.raises(KDCacheError, match=re.escape(url)),
+    ):
+        remote.manifest()
+
+
+def test_what_a_server_says_steers_no_terminal():
+    said = json.dumps({"error": "X", "detail": "\x1b]0;mine\x07" + "a" * 100_000}).encode()
+    with (
+        canned(lambda *_: (422, {}, said)) as url,
+        source(url) as remote,
+        pytest.raises(ServerError) as error,
+    ):
+        remote.manifest()
+    assert "\\x1b]0;mine\\x07" in str(error.value)
+    assert len(str(error.value)) < 5000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x05\x06" + bytes(18),
+        b"\x80\x04N.",
+        b"\x93NUMPY\x01\x00\x03\x00(((",
+        b"\x93NUMPY\x01\x00\x44\x00{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,)}  \n",
+        b"\x93NUMPY\x01\x00\x3a\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,)}      \n",
+    ],
+)
+def test_what_is_no_array_is_refused(content):
+    def answer(request, _):
+        return 200, {ID_HEADER: "a" * 32}, content if "arrays" in request.path else BODY
+
+    with canned(answer) as url, source(url) as remote, pytest.raises(ServerError, match="is not an array"):
+        remote.array("codec/logits/mean")
 
 
 def test_an_array_that_is_not_its_digest_is_refused():
