@@ -1,4 +1,4 @@
-"""docs/scale.md tells the truth: its tables are what the scripts printed, and what it points at exists."""
+"""docs/scale.md and docs/operating.md tell the truth: their tables are those of scripts, their links exist."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import pytest
 from benchmarks.report import RESULTS, markdown_table
 
 DOCS = Path(__file__).parents[2] / "docs"
-SCALE = (DOCS / "scale.md").read_text()
-FIGURES = dict(re.findall(r"<!-- figures:(\w+) -->\n(.*?)\n?<!-- /figures -->", SCALE, flags=re.DOTALL))
+SCALE, OPERATING = ((DOCS / name).read_text() for name in ("scale.md", "operating.md"))
+FIGURES = dict(
+    re.findall(r"<!-- figures:(\w+) -->\n(.*?)\n?<!-- /figures -->", SCALE + OPERATING, flags=re.DOTALL)
+)
 
 
-def test_every_table_of_the_model_is_shown() -> None:
-    written = {path.stem for path in RESULTS.glob("capacity*.json")} | {"fleet_builds"}
+def test_every_table_is_shown() -> None:
+    written = {path.stem for path in RESULTS.glob("capacity*.json")} | {"fleet_builds", "image_size"}
     assert set(FIGURES) == written
 
 
@@ -27,7 +29,7 @@ def test_a_table_is_what_its_script_printed(name: str) -> None:
 
 
 def test_what_it_points_at_exists() -> None:
-    for link in re.findall(r"\]\((?!http)([^)#]+)", SCALE):
+    for link in re.findall(r"\]\((?!http)([^)#]+)", SCALE + OPERATING):
         assert (DOCS / link).exists(), link
     for script in re.findall(r"`(benchmarks/[\w/.]+)`", SCALE):
         assert (DOCS.parent / script).exists(), script
