@@ -1,4 +1,4 @@
-"""docs/scale.md and docs/operating.md tell the truth: their tables are those of scripts, their links exist."""
+"""The tables of docs/scale.md and docs/operating.md are those of scripts, and what they point at exists."""
 
 from __future__ import annotations
 
