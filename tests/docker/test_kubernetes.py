@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import typer.main
 import yaml
 
 from cache_builder.cli.app import app as builder
+from cache_builder.format.errors import ConfigError
 from logit_server.run import serving
 from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
@@ -53,6 +57,87 @@ def settings(container: dict[str, Any]) -> Settings:
     parsed = serve.make_context("serve", list(container["args"]))
     given = {name: value for name, value in parsed.params.items() if name in Settings.model_fields}
     return Settings.model_validate({name: value for name, value in given.items() if value is not None})
+
+
+@pytest.mark.parametrize("name", ["server.yaml", "builders.yaml"])
+def test_the_manifests_follow_the_schemas_of_kubernetes(name: str) -> None:
+    program = Path(sys.executable).with_name("kubernetes-validate")
+    words = [program, "--strict", DOCKER / "kubernetes" / name]
+    checked = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_drained_node_and_the_autoscaler_leave_two_replicas(objects: dict[str, Any]) -> None:
+    deployment = objects["Deployment"]
+    budget, scaler = objects["PodDisruptionBudget"]["spec"], objects["HorizontalPodAutoscaler"]["spec"]
+    assert budget["selector"] == deployment["spec"]["selector"]
+    assert budget["maxUnavailable"] == 1
+    assert deployment["spec"]["replicas"] == scaler["minReplicas"] == 2
+    assert scaler["scaleTargetRef"] == {
+        "apiVersion": deployment["apiVersion"], "kind": "Deployment", "name": deployment["metadata"]["name"]
+    }  # fmt: skip
+
+
+def test_the_autoscaler_looks_at_a_metric_that_the_server_has(
+    objects: dict[str, Any], tmp_path: Path
+) -> None:
+    metrics = objects["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    (name,) = (metric["pods"]["metric"]["name"] for metric in metrics if metric["type"] == "Pods")
+    write_synthetic_cache(tmp_path / "c.zarr", synthetic_logits(1, 40, 10))
+    with serving(Settings(caches=(str(tmp_path / "c.zarr"),), port=0)) as base:
+        told = httpx2.get(f"{base}/metrics").text
+    assert re.search(rf"^# TYPE {name} gauge$", told, flags=re.MULTILINE)
+    assert f"{name} " in told
+    assert name in (DOCKER.parent / "docs" / "operating.md").read_text().partition("## Kubernetes")[2]
+
+
+@pytest.fixture(scope="module")
+def job() -> dict[str, Any]:
+    return dict(yaml.safe_load((DOCKER / "kubernetes" / "builders.yaml").read_text()))
+
+
+@pytest.fixture(scope="module")
+def builder_container(job: dict[str, Any]) -> dict[str, Any]:
+    (found,) = job["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def test_the_builders_share_one_output_with_flags_that_exist(builder_container: dict[str, Any]) -> None:
+    root = typer.main.get_command(builder)
+    build = root.get_command(typer.Context(root), "build")  # type: ignore[attr-defined]
+    if not any("--share" in parameter.opts for parameter in build.params):
+        pytest.skip("kdcache build has no --share here")
+    command, *words = builder_container["args"]
+    assert command == "build"
+    parsed = build.make_context("build", words).params
+    assert parsed["share"] is True
+    assert "://" in parsed["out"]
+
+
+def test_a_builder_that_ends_is_started_again_unless_its_settings_are_wrong(job: dict[str, Any]) -> None:
+    spec = job["spec"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"]
+    ignored, failed = spec["podFailurePolicy"]["rules"]
+    assert ignored["action"] == "Ignore"
+    assert ignored["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert failed["onExitCodes"]["values"] == [ConfigError.exit_code]
+
+
+def test_a_builder_may_do_as_little_as_it_can(job: dict[str, Any], builder_container: dict[str, Any]) -> None:
+    pod = job["spec"]["template"]["spec"]
+    (user,) = parse(DOCKER / "Dockerfile")["builder"].all("USER")
+    assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == user
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    rights = builder_container["securityContext"]
+    assert rights["readOnlyRootFilesystem"] is True
+    assert rights["allowPrivilegeEscalation"] is False
+    assert rights["capabilities"] == {"drop": ["ALL"]}
+    mounts = {mount["mountPath"]: mount for mount in builder_container["volumeMounts"]}
+    assert {item["name"] for item in pod["volumes"]} == {mount["name"] for mount in mounts.values()}
+    assert {"/work", "/tmp", "/dev/shm"} <= set(mounts)
+    assert mounts["/data"]["readOnly"] is True
 
 
 def volume(pod: dict[str, Any], name: str) -> dict[str, Any]:
@@ -98,7 +183,7 @@ def test_the_server_may_drain(settings: Settings, container: dict[str, Any], pod
 
 
 def test_the_container_may_do_as_little_as_it_can(container: dict[str, Any], pod: dict[str, Any]) -> None:
-    (user,) = parse(DOCKER / "Dockerfile")[-1].all("USER")
+    (user,) = parse(DOCKER / "Dockerfile")["server"].all("USER")
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == user
     rights = container["securityContext"]
