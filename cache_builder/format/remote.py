@@ -144,8 +144,6 @@ class RemoteStore(Store):
             if key and key not in given:
                 given.add(key)
                 yield key
-        # A file system keeps what it listed, and would not find what another process writes there later.
-        self.fs.invalidate_cache()
 
     async def entries(self) -> Sequence[Entry]:
         """Every object, with what a listing says of it; keys are relative to the store."""

@@ -104,7 +104,7 @@ class FsspecBackend:
         """Keys that begin with a prefix."""
         folder, below = self._path(prefix.rpartition("/")[0]).rstrip("/"), self._path("").rstrip("/")
         with self._failures(prefix), suppress(*_MISSING):
-            for path in await self._store.fs._find(folder):
+            for path in await self._found(folder):
                 key = path.removeprefix(below).lstrip("/")
                 if key.startswith(prefix):
                     yield key
@@ -113,12 +113,17 @@ class FsspecBackend:
         """The objects whose keys begin with a prefix, which ends with a slash or is empty."""
         folder, below = self._path(prefix).rstrip("/"), self._path("").rstrip("/")
         with self._failures(prefix), suppress(*_MISSING):
-            found = await self._store.fs._find(folder, detail=True)
             return [
                 Entry(path.removeprefix(below).lstrip("/"), known.get("size"), None)
-                for path, known in found.items()
+                for path, known in (await self._found(folder)).items()
             ]
         return []
+
+    async def _found(self, folder: str) -> dict[str, dict[str, Any]]:
+        # A file system keeps what it listed, and would not find what another process wrote since.
+        self._store.fs.invalidate_cache()
+        found: dict[str, dict[str, Any]] = await self._store.fs._find(folder, detail=True)
+        return found
 
     def _path(self, key: str) -> str:
         base = self._store.path
