@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import functools
 import math
-import socket
-import struct
-import sys
-import termios
 from typing import Any, Literal, NamedTuple
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from cache_builder.format import KDCacheError
 from logit_server.admission import is_of_this_moment
 from logit_server.at_once import AtOnce, Body, header_lines
 from logit_server.connections import CONNECTIONS_KEY, Connections
-from logit_server.errors import (
-    HeaderTooLargeError,
-    MalformedRequestError,
-    OverloadedError,
-    SlowClientError,
-    TargetTooLongError,
-    TooLargeError,
-    shorten,
+from logit_server.early_refusals import (
+    body_too_large,
+    header_too_large,
+    malformed,
+    target_too_long,
+    too_many_connections,
+    unknown_coding,
+    upgrade_with_body,
 )
+from logit_server.errors import OverloadedError, SlowClientError
 from logit_server.page_headers import ON_ALL
 from logit_server.problems import problem_response
 from logit_server.refusal_reasons import SLOW_READER
 from logit_server.request_ids import request_id_of
+from logit_server.transport import HeldFlow, Unread, break_off
 
 _PIECE_BYTES = 2**14
 """What is parsed in one go: a few hundred of the smallest requests."""
@@ -73,7 +68,7 @@ class GuardedProtocol(HttpToolsProtocol):
     :class:`Connections` looks at, so that a request costs no timer.
     """
 
-    flow: _HeldFlow
+    flow: HeldFlow
 
     def __init__(
         self,
@@ -96,7 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._has_body = False
         self._body_bytes = 0
         self._held_bytes = 0
-        self._unread: tuple[float, int] | None = None
+        self._unread = Unread()
         # Another application around ours has no such method: it is to see every request.
         self._at_once = getattr(self.app, "at_once", None)
         self._answer: AtOnce | None = None
@@ -110,7 +105,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self.flow = _HeldFlow(transport)
+        self.flow = HeldFlow(transport)
         self._due = self.loop.time() + self._limits.header_s
         self._is_surplus = not self._all.add(self)
 
@@ -133,7 +128,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """Note that the client goes on reading."""
-        self._unread = None
+        self._unread.forget()
         self._all.was_read(self)
         super().resume_writing()
 
@@ -191,21 +186,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         except httptools.HttpParserError as error:
             limit = error.__context__
-            self.refuse(limit if isinstance(limit, KDCacheError) else _malformed(error))
+            self.refuse(limit if isinstance(limit, KDCacheError) else malformed(error))
         if self._phase in ("header", "body"):
             # A field is told when it is whole, and of chunks only what they hold: what never ends is in no
             # sum but this one.
             self._unfinished_bytes += len(data)
             framing = self._unfinished_bytes - _FRAME_BYTES * self._body_bytes
             if framing > self._limits.max_header_bytes + _PIECE_BYTES:
-                self.refuse(self._too_long())
-
-    def _too_long(self) -> KDCacheError:
-        return HeaderTooLargeError(
-            f"the header, or what stands around the chunks of the body, has more than "
-            f"{int(self._limits.max_header_bytes):,} bytes or {self._limits.max_headers} fields, the limits "
-            "of this server; send fewer and shorter fields, and larger chunks"
-        )
+                self.refuse(header_too_large(self._limits))
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -219,52 +207,38 @@ class GuardedProtocol(HttpToolsProtocol):
         """Take a piece of the request's target."""
         super().on_url(url)
         if len(self.url) > self._limits.max_target_bytes:
-            raise TargetTooLongError(
-                f"the path and the query have more than {int(self._limits.max_target_bytes):,} bytes, the "
-                "limit of this server; many ids or rows go into the body of a POST"
-            )
+            raise target_too_long(self._limits)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of the header, or one that follows a body in chunks, which means nothing here."""
         self._header_bytes += len(name) + len(value) + _FIELD_BYTES
         if self._header_bytes + len(self.url) > self._limits.max_header_bytes:
-            raise self._too_long()
+            raise header_too_large(self._limits)
         if self._phase != "header":
             return
         super().on_header(name, value)
         if len(self.headers) > self._limits.max_headers:
-            raise self._too_long()
+            raise header_too_large(self._limits)
         name = self.headers[-1][0]
         if name == b"content-length":
             self._declared_bytes = int(value)
             self._has_body = self._declared_bytes > 0
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked":
-                raise MalformedRequestError(
-                    f"Transfer-Encoding is {shorten(value.decode('latin-1'))}, and this server reads only "
-                    "chunked: send the body as it is"
-                )
+                raise unknown_coding(value)
             self._has_body = True
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless its header alone refuses it."""
         self._check_size(self._declared_bytes)
         if self._has_body and self.parser.should_upgrade():
-            # The parser takes the body for the beginning of the other protocol.
-            raise MalformedRequestError(
-                "the request has a body and asks for another protocol (Upgrade), and this server speaks "
-                "HTTP/1.1 alone: send it without Upgrade"
-            )
+            raise upgrade_with_body()
         if self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         if not self.url.startswith((b"/", b"*")):
             self._take_authority()
         if self._is_surplus and not is_of_this_moment(self.url.partition(b"?")[0].decode("latin-1")):
-            raise OverloadedError(
-                f"more connections than the {self._limits.max_connections} of this worker; "
-                "try again in a second",
-                "connections",
-            )
+            raise too_many_connections(self._limits)
         self._all.works(self)
         self._may_hold = self._has_body and self._at_once is not None
         super().on_headers_complete()
@@ -305,10 +279,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _check_size(self, size: int) -> None:
         if size > self._limits.max_body_bytes:
-            raise TooLargeError(
-                f"the body has more than {int(self._limits.max_body_bytes):,} bytes, the limit of this "
-                "server; send less at once"
-            )
+            raise body_too_large(self._limits)
 
     def on_message_complete(self) -> None:
         """End the request."""
@@ -488,23 +459,21 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def abort(self) -> None:
         """Close the connection at once, and forget what has not been sent."""
-        with contextlib.suppress(OSError):
-            # The system forgets it too, instead of offering it to the client for minutes.
-            linger = struct.pack("ii", 1, 0)
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.transport.abort()
+        break_off(self.transport)
 
     # Time
 
     def check_time(self, now: float) -> None:
         """End the connection if its client is late at ``now``, in seconds of the event loop's clock."""
-        if self._reads_too_slowly(now):
+        limits = self._limits
+        per_s = int(limits.min_bytes_per_s)
+        if self._unread.is_slow(self.transport, now, read_s=limits.read_s, bytes_per_s=per_s):
             self._all.refusals.note(SLOW_READER, "it does not take its answer", self.peer)
             self.abort()
             return
         if self.flow.read_paused and self._phase in ("header", "body"):
             # The client waits for this server, not the other way round.
-            self._due = now + self._limits.body_s
+            self._due = now + limits.body_s
         if now < self._due:
             return
         if self._phase == "header":
@@ -517,42 +486,3 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.transport.abort()
-
-    def _reads_too_slowly(self, now: float) -> bool:
-        """Whether bytes wait for the client and it took too few of them in the last ``read_s`` seconds."""
-        size: int = self.transport.get_write_buffer_size()
-        # The system takes megabytes at once from here, and only when as many have gone out: what it holds
-        # says whether the client reads.
-        size += _queued_bytes(self.transport) if size else 0
-        if size == 0 or self._unread is None or size > self._unread[1]:
-            self._unread = (now, size) if size else None
-            return False
-        since, before = self._unread
-        if now - since < self._limits.read_s:
-            return False
-        self._unread = now, size
-        return before - size < (now - since) * int(self._limits.min_bytes_per_s)
-
-
-def _queued_bytes(transport: asyncio.Transport) -> int:
-    """Bytes that the system has taken and the client's system has not acknowledged; 0 where it cannot say."""
-    try:
-        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(answer, sys.byteorder)
-
-
-def _malformed(error: httptools.HttpParserError) -> KDCacheError:
-    said = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
-    return MalformedRequestError(f"what came is no request of HTTP/1.1{said}")
-
-
-class _HeldFlow(FlowControl):
-    """Flow control that reads nothing further while it is held."""
-
-    is_held = False
-
-    def resume_reading(self) -> None:
-        if not self.is_held:
-            super().resume_reading()
