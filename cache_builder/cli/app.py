@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cache_builder.console.lazy import STYLE, LazyCommand, lazy_group
+from cache_builder.console.stores import OF_STORES
 from cache_builder.console.version import Version
 
 _COMMANDS = {
@@ -41,7 +42,7 @@ app = typer.Typer(
     cls=lazy_group(_COMMANDS),
     no_args_is_help=True,
     help="Run the teacher once, keep what it said, train as many students as you like.",
-    epilog="A first look, two minutes, nothing needed: `kdcache demo`",
+    epilog=f"A first look, two minutes, nothing needed: `kdcache demo`\n\n{OF_STORES}",
     **STYLE,
 )
 

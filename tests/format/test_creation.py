@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from zarr.storage import FsspecStore
 
-from cache_builder.format import ConfigError, Manifest, conditional, creation, store, writer
+from cache_builder.format import ConfigError, Manifest, creation, store, writer
 from cache_builder.format.creation import check_unclaimed, create
 from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY
+from cache_builder.format.remote import RemoteStore
 from cache_builder.format.root import read_manifest
 from tests.caches import synthetic_manifest, synthetic_names
 from tests.object_store import BUCKET, objects, s3_server
@@ -63,7 +63,7 @@ def killed_after(count: int, patch: pytest.MonkeyPatch, after: bool) -> None:
             raise Killed
         return done == count
 
-    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+    def counted_async(change: Callable[..., Any]) -> Callable[..., Any]:
         async def changed(*arguments: Any, **options: Any) -> Any:
             last = tick()
             answer = await change(*arguments, **options)
@@ -73,15 +73,19 @@ def killed_after(count: int, patch: pytest.MonkeyPatch, after: bool) -> None:
 
         return changed
 
-    def deleted(*arguments: Any) -> None:
-        last = tick()
-        store.delete_object(*arguments)
-        if last:
-            raise Killed
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any) -> Any:
+            last = tick()
+            answer = change(*arguments)
+            if last:
+                raise Killed
+            return answer
 
-    patch.setattr(FsspecStore, "set", counted(FsspecStore.set))
-    patch.setattr(conditional, "_put_new", counted(conditional._put_new))
-    patch.setattr(creation, "delete_object", deleted)
+        return changed
+
+    patch.setattr(RemoteStore, "set", counted_async(RemoteStore.set))
+    patch.setattr(creation, "create_object", counted(creation.create_object))
+    patch.setattr(creation, "delete_object", counted(creation.delete_object))
 
 
 def place(client: Any, key: str, data: bytes = b"precious") -> None:

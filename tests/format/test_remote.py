@@ -13,6 +13,7 @@ import pytest
 
 from cache_builder.format import FormatError, KDCacheError, StorageError, open_cache
 from cache_builder.format.store import open_store, read_bytes
+from cache_builder.format.waiting import patience_at_most
 from tests.format.conftest import Written
 from tests.object_store import BUCKET, free_port, s3_server
 
@@ -85,6 +86,13 @@ def test_answers_that_are_no_answers(served: tuple[str, type[Folder]]) -> None:
         cache.read_page(0)
     server.cut = False
     assert len(cache.read_page(0))
+
+
+def test_a_caller_who_waits_himself_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDCACHE_STORE_PATIENCE_S", "100000")
+    store = open_store(f"http://127.0.0.1:{free_port()}/c.zarr", read_only=True)
+    with patience_at_most(0), pytest.raises(StorageError, match="nothing answers"):
+        read_bytes(store, "zarr.json")
 
 
 def test_nobody_listens() -> None:

@@ -6,6 +6,7 @@ import typer
 
 from cache_builder.console.dotted import find_in_working_directory
 from cache_builder.console.lazy import STYLE, LazyCommand, lazy_group
+from cache_builder.console.stores import OF_STORES
 from trainer.cli.train import EXAMPLES, train
 from trainer.comparison.children import end_with_parent
 
@@ -24,7 +25,7 @@ _COMMANDS = {
 }
 
 app = typer.Typer(name="kdtrain", cls=lazy_group(_COMMANDS), **STYLE)
-app.callback(invoke_without_command=True, epilog=EXAMPLES)(train)
+app.callback(invoke_without_command=True, epilog=f"{EXAMPLES}\n{OF_STORES}")(train)
 
 
 def prepare() -> None:

@@ -121,7 +121,8 @@ class FsspecBackend:
         return []
 
     def _path(self, key: str) -> str:
-        return "/".join(part for part in (self._store.path.rstrip("/"), key) if part)
+        base = self._store.path
+        return f"{base.rstrip('/')}/{key}" if base and key else base or key
 
     @contextmanager
     def _failures(self, key: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from cache_builder.format.backends import causes
 from cache_builder.format.backends.causes import Cause, storage_error
 from cache_builder.format.backends.contract import Bytes, Entry, part_of
-from cache_builder.format.errors import KDCacheError
+from cache_builder.format.errors import KDCacheError, StorageError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -67,6 +68,7 @@ class ObstoreBackend:
 
         ``tag``: what conditions refer to, ``e_tag`` or ``version``.
         """
+        _check_process(root)
         self.root = root
         self._reading, self._writing = reading, writing
         self._timeout_s = timeout_s
@@ -196,7 +198,8 @@ class ObstoreBackend:
                     self._writing, key, data, mode=mode, use_multipart=in_parts, chunk_size=_PART_BYTES
                 )
         except exceptions.AlreadyExistsError as error:
-            if "409 Conflict" in str(error):  # somebody else writes it at this instant, or deletes it
+            # S3: another put or deletion of the object at this instant. Azure's 409 says that it is there.
+            if "ConditionalRequestConflict" in str(error):
                 raise storage_error(self._url(key), causes.BUSY, _said(error)) from error
             raise FileExistsError(key) from error
         except exceptions.PreconditionError as error:
@@ -210,6 +213,7 @@ class ObstoreBackend:
 
     @contextmanager
     def _failures(self, key: str) -> Iterator[None]:
+        _check_process(self._url(key))
         try:
             yield
         except (KDCacheError, FileExistsError):
@@ -224,6 +228,21 @@ class ObstoreBackend:
             raise storage_error(self._url(key), _cause(error), _said(error)) from error
 
 
+_first_process: int | None = None
+"""Where obstore's threads run. They do not go along when a process forks: a request would never end."""
+
+
+def _check_process(where: str) -> None:
+    global _first_process
+    _first_process = _first_process or os.getpid()
+    if os.getpid() != _first_process:
+        raise StorageError(
+            f"{where} cannot be reached from here: this process was forked from one that had an object store "
+            'open; start it by multiprocessing.get_context("spawn")',
+            waiting_helps=False,
+        )
+
+
 def _cause(error: Exception) -> Cause:
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         return causes.REFUSED
@@ -232,12 +251,14 @@ def _cause(error: Exception) -> Cause:
 
 
 def _said(error: Exception) -> str:
-    """obstore's message without its debug text and without the XML of the server's answer."""
-    text = str(error).partition("Debug source")[0]
-    code = re.search(r"<Code>(.*?)</Code>", text)
-    message = re.search(r"<Message>(.*?)</Message>", text)
-    text = re.sub(r"<\?xml.*|<Error>.*|<!DOCTYPE.*|<html.*", "", text, flags=re.DOTALL | re.IGNORECASE)
-    return ": ".join([text.strip().rstrip(":"), *(found.group(1) for found in (code, message) if found)])
+    """What server or system said; obstore's message has it between URLs, XML and debug text."""
+    shown, _, debug = str(error).partition("Debug source")
+    last = shown.rpartition(" - ")[2].removeprefix("Server returned non-2xx status code: ")
+    last = re.sub(r"<\?xml.*|<Error>.*|<!DOCTYPE.*|<html.*", "", last, flags=re.DOTALL | re.IGNORECASE)
+    patterns = (r"<Code>(.*?)</Code>", r"<Message>(.*?)</Message>")
+    found = [match.group(1) for pattern in patterns if (match := re.search(pattern, shown))]
+    found += re.findall(r'message: "([^"]+)"', debug)[-1:] if "HTTP error" in last else []
+    return ": ".join([last.strip().rstrip(":"), *found])
 
 
 def _is_beyond_the_end(error: Exception) -> bool:
