@@ -34,7 +34,7 @@ from tests.object_store import BUCKET, counted_http, free_port, s3_server
 
 LATENCY_S = 0.02
 ROWS, VIEWS = 200_000, 2
-ROUNDS = 5
+ROUNDS = 3
 BEFORE = {"build": 523, "inspect": 183, "verify": 346}
 """As issue 14 counted them for a cache of five tiles (2026-11)."""
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import sys
 from cache_builder.build.rendering import RenderTask, ViewRenderer, render_batches
@@ -29,6 +31,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow  # torch is imported three times
 def test_loader_processes_are_spawned_beside_remote_stores(tmp_path: Path) -> None:
     script = tmp_path / "spawning.py"
     script.write_text(SCRIPT)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cache_builder.format import Cache, open_cache
-from cache_builder.format.reader import parse_manifest
+from cache_builder.format.manifest import parse_manifest
 from cache_builder.format.wire import NPY
 from logit_server.routes.caches import fidelity
 from logit_server.run import serving
