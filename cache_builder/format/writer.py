@@ -210,7 +210,7 @@ class CacheWriter:
         with self._rewriting(tile):
             shards = {spec.path: self._write_shard(spec, tile, columns[spec.path]) for spec in specs}
             commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
-            self._put_commit(tile, commit.to_bytes())
+            self._write_commit(tile, commit)
         return sum(shard.bytes for shard in shards.values())
 
     def write_records(
@@ -243,10 +243,10 @@ class CacheWriter:
         with self._rewriting(tile):
             for spec in specs:
                 write_durably(self._store, spec.shard_key(tile), stored[spec.path][1])
-            self._put_commit(tile, own.to_bytes())
+            self._write_commit(tile, own)
 
-    def _put_commit(self, tile: Tile, data: bytes) -> None:
-        write_durably(self._store, tile.key, data)
+    def _write_commit(self, tile: Tile, commit: Commit) -> None:
+        write_durably(self._store, tile.key, commit.to_bytes())
 
     def withdraw(self, tile: Tile) -> None:
         """Take the commit of a tile away: it is to be written anew."""
