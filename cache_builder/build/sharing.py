@@ -23,6 +23,7 @@ from cache_builder.build.tile_runner import TileRunner
 from cache_builder.build.work import Leased
 from cache_builder.console.progress import Progress
 from cache_builder.format.codecs import Fields
+from cache_builder.format.commits import Commit
 from cache_builder.format.conditional import create_object
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
@@ -152,10 +153,10 @@ class SharingWriter(CacheWriter):
         with self._present():
             yield
 
-    def _put_commit(self, tile: Tile, data: bytes) -> None:
-        found = read_bytes(self._store, tile.key)
+    def _write_commit(self, tile: Tile, commit: Commit) -> None:
+        data, found = commit.to_bytes(), read_bytes(self._store, tile.key)
         if found is None and local_root(self._store) is not None:
-            super()._put_commit(tile, data)
+            super()._write_commit(tile, commit)
         elif found is None and create_object(self._store, tile.key, data) is None:
             found = read_bytes(self._store, tile.key)
         if found not in (None, data):

@@ -315,11 +315,8 @@ class CacheWriter:
 
     def _write_commit(self, tile: Tile, commit: Commit) -> None:
         data = commit.to_bytes()
-        self._put_commit(tile, data)
-        self._written[tile.key] = data
-
-    def _put_commit(self, tile: Tile, data: bytes) -> None:
         write_durably(self._store, tile.key, data)
+        self._written[tile.key] = data
 
     def finish(self) -> Manifest:
         """Seal a cache whose tiles are all committed: note the invalid rows, give it its cache_id.
