@@ -83,6 +83,19 @@ def decoding_of(source: object) -> Decoding | None:
     return found
 
 
+def reads_remote(source: object) -> bool:
+    """Whether a data set's files lie on an object store: loader processes are then spawned, not forked."""
+    found: bool = getattr(source, "is_remote", False)
+    return found
+
+
+def read_ahead(source: object, rows: Sequence[int]) -> None:
+    """Tell a data set which rows are read next; most have nothing to do with it."""
+    ahead = getattr(source, "read_ahead", None)
+    if ahead is not None:
+        ahead(rows)
+
+
 def left_out_of(source: object) -> str:
     """What a data set's folder or shards hold and it leaves out (its ``left_out``); empty for nothing."""
     found: str = getattr(source, "left_out", "")
@@ -157,6 +170,7 @@ class LimitedSource:
         self.class_names = source.class_names
         self.reads_files, self.side, self.mirrors = source.reads_files, source.side, source.mirrors
         self.decoding, self.left_out = decoding_of(source), left_out_of(source)
+        self.is_remote = reads_remote(source)
         self.ids: Sequence[str] = source.ids[:limit]
         self.labels: NDArray[np.int32] | None = None if source.labels is None else source.labels[:limit]
 
@@ -166,3 +180,7 @@ class LimitedSource:
     def read(self, index: int) -> ImageSample:
         """As the whole data set does."""
         return self.whole.read(index)
+
+    def read_ahead(self, rows: Sequence[int]) -> None:
+        """As the whole data set does, where it can."""
+        read_ahead(self.whole, rows)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cache_builder.datasets.source import reads_remote
 from cache_builder.format import DataError
 from trainer.replay.order import BatchPlan
 from trainer.replay.prefetch import Fetch, RecordFeed, Request, whole_view_fetch
@@ -124,6 +125,7 @@ def make_loader(
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions will do
         num_workers=workers,
         pin_memory=pin_memory,
+        multiprocessing_context="spawn" if workers and reads_remote(dataset.source) else None,
         worker_init_fn=_prepare_worker,
         generator=torch.Generator(),
     )
