@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cache_builder.build.parts import part_tiles
 from cache_builder.build.plan import Plan, check_settings, refuse_other
+from cache_builder.build.settings import BuildSettings
 from cache_builder.console.progress import BuildStats
 from cache_builder.datasets.orders import BetterOrder
 from cache_builder.format.class_names import NO_NAMES, ClassNames
@@ -73,11 +74,19 @@ def finished(plan: Plan) -> BuildResult | None:
     commits = read_commit_bytes(open_store(plan.settings.out, read_only=True), part)
     if (stored.cache_id is None and not is_part) or len(commits) < len(part):
         return None
-    return result_of(plan, stored, BuildStats(), was_finished=True)
+    return result_of(plan.settings, stored, BuildStats(), was_finished=True)
 
 
-def result_of(plan: Plan, manifest: Manifest, stats: BuildStats, was_finished: bool) -> BuildResult:
-    """What this run did, and what the teacher did on all views of the cache."""
-    cache = open_cache(plan.settings.out, allow_partial=plan.settings.rows is not None)
-    names = cache.names if was_finished else plan.table.names
-    return BuildResult(manifest, stats, was_finished, cache.statistics(), names)
+def result_of(
+    settings: BuildSettings,
+    manifest: Manifest,
+    stats: BuildStats,
+    was_finished: bool,
+    names: ClassNames | None = None,
+) -> BuildResult:
+    """What this run did, and what the teacher did on all views of the cache.
+
+    ``names``: where they are known already, so that they need not be read.
+    """
+    cache = open_cache(settings.out, allow_partial=settings.rows is not None)
+    return BuildResult(manifest, stats, was_finished, cache.statistics(), names or cache.names)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cache_builder.build.plan import Plan, check_codec
+from cache_builder.build.settings import BuildSettings
 from cache_builder.datasets import ImageSample, ImageSource
 from cache_builder.datasets.source import Wrapped
 from cache_builder.format.errors import ConfigError, DataError, KDCacheError
@@ -74,11 +75,15 @@ class PartSource(Wrapped):
 
 def of_part(plan: Plan) -> Plan:
     """A plan whose ``--rows`` are checked, and whose data set knows them."""
-    settings = plan.settings
-    part_tiles(plan.manifest, settings.rows)
+    part_tiles(plan.manifest, plan.settings.rows)
+    return replace(plan, source=source_of_part(plan.settings, plan.source))
+
+
+def source_of_part(settings: BuildSettings, source: ImageSource) -> ImageSource:
+    """The data set as those see it who build the rows of ``--rows``."""
     if settings.rows is None or settings.on_error == "skip":
-        return plan
-    return replace(plan, source=PartSource(plan.source, parse_rows(settings.rows, len(plan.source))))
+        return source
+    return PartSource(source, parse_rows(settings.rows, len(source)))
 
 
 def begun_like(plan: Plan) -> Manifest | None:

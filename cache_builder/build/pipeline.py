@@ -19,8 +19,8 @@ from cache_builder.build.finished import (
 from cache_builder.build.launch import ALONE, Launch, await_others
 from cache_builder.build.output import check_output
 from cache_builder.build.parts import of_part, part_tiles
-from cache_builder.build.plan import Plan, as_there, check_settings, make_plan
-from cache_builder.build.repair import withdraw_damaged
+from cache_builder.build.plan import Plan, as_there, make_plan
+from cache_builder.build.repair import repair
 from cache_builder.build.settings import BuildSettings
 from cache_builder.build.sharing import build_together
 from cache_builder.build.tile_runner import TileRunner
@@ -31,10 +31,7 @@ from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import tiles
 from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
-from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter
-
-_NAMED_IN_ERRORS = 5
 
 
 def build(
@@ -50,6 +47,13 @@ def build(
     is open already. Raises :class:`ConfigError` when the output holds a cache of other settings, or
     something else, and while another process builds it.
     """
+    if settings.engine == "ray":
+        from cache_builder.build.cluster.driver import build_on_ray
+
+        if launch.world > 1 or settings.share:
+            raise ConfigError("--engine ray starts its own processes: run it without torchrun and --share")
+        return build_on_ray(settings, progress, source)
+    _refuse_cluster_options(settings)
     if settings.repair and (launch.world > 1 or settings.share):
         other = "--share" if settings.share else "torchrun"
         raise ConfigError(f"--repair is for one process: run it without {other}, then build as before")
@@ -73,8 +77,14 @@ def build(
             return there_already
         with claimed(settings.out, launch.name) as hold:
             if settings.repair:
-                _repair(plan, progress, hold)
+                repair(plan, progress, hold)
             return finished(plan) or _build(plan, progress, hold, launch)
+
+
+def _refuse_cluster_options(settings: BuildSettings) -> None:
+    for name in ("address", "ray_teachers", "ray_decoders", "ray_cpus"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} is for --engine ray: give both or neither")
 
 
 def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildResult:
@@ -91,18 +101,9 @@ def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildR
         await_others(plan.settings.out, tally, progress, stats.done, time.monotonic() - began)
     if not tally.missing and len(everything) == len(list(tiles(manifest))):
         manifest = writer.finish()  # a part stays open
-    return replace(result_of(plan, manifest, stats, was_finished=False), order=runner.order.better())
-
-
-def _repair(plan: Plan, progress: Progress, hold: Hold) -> None:
-    stored = read_manifest(plan.settings.out)
-    if stored is not None:
-        check_settings(plan, stored)
-        damaged = withdraw_damaged(plan.settings.out, hold.check, progress)
-        named = "; ".join(map(str, damaged[:_NAMED_IN_ERRORS]))
-        progress.say(
-            f"{len(damaged)} damaged tile(s) will be written anew: {named}" if damaged else "no damaged tile"
-        )
+    return replace(
+        result_of(plan.settings, manifest, stats, False, plan.table.names), order=runner.order.better()
+    )
 
 
 def _join(plan: Plan, progress: Progress, launch: Launch) -> BuildResult:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache_builder.datasets import ImageSource
+from cache_builder.datasets.source import read_ahead
 from cache_builder.format.errors import DataError, KDCacheError
 from cache_builder.format.layout import Tile
 from cache_builder.format.starting import start_method
@@ -72,6 +73,7 @@ class ViewRenderer(Dataset[RenderedRow]):
         """A whole batch, which is what a loader asks for: each image is read once, partners included."""
         digests: dict[int, int] = {}
         errors: dict[int, str] = {}
+        read_ahead(self.source, [task.row for task in tasks])
 
         def read(row: int) -> Tensor | None:
             try:
@@ -144,7 +146,7 @@ def _loaded(
             renderer,
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=collated,
             pin_memory=pin_memory,
             worker_init_fn=_quiet_worker if workers else None,
             multiprocessing_context=start_method(workers),
@@ -167,7 +169,8 @@ def _no_child_handler() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _collate(items: list[RenderedRow]) -> RenderedBatch:
+def collated(items: list[RenderedRow]) -> RenderedBatch:
+    """Rows as one batch."""
     rows, digests, images, errors, partners = zip(*items, strict=True)
     return RenderedBatch(list(rows), list(digests), torch.stack(images), list(errors), partners[0])
 

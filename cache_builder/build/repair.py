@@ -7,6 +7,7 @@ from typing import Any
 
 from zarr.abc.store import Store
 
+from cache_builder.build.plan import Plan, check_settings
 from cache_builder.console.progress import Progress
 from cache_builder.format.arrays import open_array
 from cache_builder.format.commits import (
@@ -19,6 +20,7 @@ from cache_builder.format.commits import (
 )
 from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.layout import Tile, tile_arrays, tiles
+from cache_builder.format.locks.lock import Hold
 from cache_builder.format.manifest import Manifest, build_digest
 from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache
@@ -26,8 +28,21 @@ from cache_builder.format.root import read_body, read_manifest
 from cache_builder.format.store import open_store, read_bytes
 from cache_builder.format.writer import CacheWriter
 
+_NAMED = 5
 _LOOKS = 2
 """Readings that must all differ before a shard counts as damaged: one may have gone wrong on the way."""
+
+
+def repair(plan: Plan, progress: Progress, hold: Hold) -> None:
+    """Take the commits of damaged tiles away, where there is a cache of these settings, and say which."""
+    stored = read_manifest(plan.settings.out)
+    if stored is not None:
+        check_settings(plan, stored)
+        damaged = withdraw_damaged(plan.settings.out, hold.check, progress)
+        named = "; ".join(map(str, damaged[:_NAMED]))
+        progress.say(
+            f"{len(damaged)} damaged tile(s) will be written anew: {named}" if damaged else "no damaged tile"
+        )
 
 
 def withdraw_damaged(location: str, check: Callable[[], None], progress: Progress) -> list[Tile]:

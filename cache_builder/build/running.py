@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,11 +18,20 @@ from cache_builder.format.errors import DataError, KDCacheError
 _NAMED_IN_ERRORS = 5
 
 
+Renders = Callable[[Plan, Iterable[list[RenderTask]]], Iterator[RenderedBatch]]
+"""What renders the batches of a plan, in their order: here, or elsewhere."""
+
+
 def rendered(plan: Plan, batches: Iterable[list[RenderTask]]) -> Iterator[RenderedBatch]:
     """Render batches; an unreadable image stops the build unless it is to be skipped."""
     renderer = ViewRenderer(plan.source, plan.replay)
     pin = plan.forward.device.type == "cuda"
-    for batch in render_batches(renderer, batches, plan.workers, pin):
+    return readable(plan, render_batches(renderer, batches, plan.workers, pin))
+
+
+def readable(plan: Plan, batches: Iterable[RenderedBatch]) -> Iterator[RenderedBatch]:
+    """The same batches; raises :class:`DataError` at an unreadable image that is not to be skipped."""
+    for batch in batches:
         problem = next((error for error in batch.errors if error), None)
         if problem and plan.settings.on_error == "fail":
             raise DataError(f"{problem}; repair or remove it, or use --on-error skip to mark its row invalid")

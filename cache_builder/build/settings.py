@@ -19,6 +19,7 @@ from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Decoding
 
 HIDDEN = Option(is_hidden=True)
+RAY = Option(panel="Cluster")
 DEVICE, PRECISION = Option(check=check_device_name), Option(check=check_precision_name)
 
 
@@ -117,6 +118,21 @@ class BuildSettings(Settings):
     see the output, started by any scheduler, at any time. One calibrates, each then builds row blocks that
     nobody else does, and whoever sees the last tile committed seals the cache. Where a process dies, another
     takes its block over."""
+    engine: Annotated[Literal["local", "ray"], RAY] = "local"
+    """Where the teacher runs: local, in this process; ray, on the nodes of a Ray cluster, from which any node
+    may go and to which others may come. The cache is the same to the byte; either continues what the other
+    began."""
+    address: Annotated[str | None, RAY, Option(metavar="HOST:PORT")] = None
+    """The Ray cluster. Default: the one that RAY_ADDRESS or this machine has, else one of this machine
+    alone."""
+    ray_teachers: Annotated[int | None, RAY] = Field(default=None, ge=1)
+    """Teachers that run at once. Default: one for each GPU, without any one for each --ray-cpus processors;
+    more with nodes that come."""
+    ray_decoders: Annotated[int | None, RAY] = Field(default=None, ge=0)
+    """Processes that render views for the teachers, on any node; 0 has each teacher render its own. Default:
+    as many as the cluster has processors, 16 for each GPU at most; 0 without GPUs."""
+    ray_cpus: Annotated[int | None, RAY] = Field(default=None, ge=0)
+    """Processors that Ray sets aside for each teacher. Default: 1 for one without a GPU, 0 for one with."""
     allow_unrepeatable: bool = False
     """Store a teacher that gives the same picture different answers. Without it such a teacher is refused
     before anything is written."""

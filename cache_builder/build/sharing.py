@@ -57,7 +57,9 @@ def build_together(plan: Plan, progress: Progress) -> BuildResult:
         stats = runner.run(Leased(out, part, leases, progress.say))
     if not is_part:  # a part stays open
         manifest = _sealed_by_one(out)
-    return replace(result_of(plan, manifest, stats, was_finished=False), order=runner.order.better())
+    return replace(
+        result_of(plan.settings, manifest, stats, False, plan.table.names), order=runner.order.better()
+    )
 
 
 def _begun_by_one(plan: Plan, progress: Progress) -> Manifest:

@@ -15,7 +15,7 @@ from cache_builder.build.batches import tile_batches
 from cache_builder.build.plan import Plan
 from cache_builder.build.recorder import BatchRecorder
 from cache_builder.build.rendering import RenderedBatch, RenderTask
-from cache_builder.build.running import rendered
+from cache_builder.build.running import Renders, rendered
 from cache_builder.build.same_images import SameImages
 from cache_builder.build.work import Work
 from cache_builder.console.progress import BuildStats, Progress
@@ -31,10 +31,19 @@ class TileRunner:
 
     It needs a plan and a store that was begun, and nothing of the other processes that build it: whoever
     hands out work in another way gives :meth:`run` the tiles it should do now, as often as it likes.
+    ``render``: who renders the views, here or elsewhere.
     """
 
-    def __init__(self, plan: Plan, manifest: Manifest, writer: CacheWriter, progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        manifest: Manifest,
+        writer: CacheWriter,
+        progress: Progress,
+        render: Renders = rendered,
+    ) -> None:
         self._plan = plan
+        self._render = render
         self._writer = writer
         self._progress = progress
         self._stats = BuildStats()
@@ -71,7 +80,7 @@ class TileRunner:
                 taken.append(tile)
                 yield from tile_batches(self._plan, tile)
 
-        batches = rendered(self._plan, tasks())
+        batches = self._render(self._plan, tasks())
         for batch in batches:
             finished = self._run_tile(taken.popleft(), chain([batch], batches), work)
             self._written()

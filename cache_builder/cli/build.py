@@ -48,6 +48,9 @@ take them), tables `[randaugment] [trivialaugment] [jitter] [erase] [mix]`; the 
 
 `torchrun --nproc-per-node 8 -m kdcache build ...`  (eight processes, a GPU each, build one cache)
 
+`kdcache build --engine ray --address head:6379 --data 'webdataset:s3://bucket/train-{000..146}.tar'
+--teacher vit_l --out s3://bucket/vit_l.zarr`  (teachers on the GPUs of a Ray cluster, decoders on its
+processors; no node needs the pictures on its disk)
 `sbatch --array=0-99 --wrap "kdcache build ... --share"`  (as many processes as come build one cache; each may
 die, and more may be started at any time)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO, Any, Protocol, Self
 
 NO_TEXT = "a file of bytes that are no text"
 _HEAD_BYTES = 4096
@@ -28,7 +29,25 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def kind_of(path: Path) -> str:
+class Readable(Protocol):
+    """What of a path is looked at: of a local one, or of a URL."""
+
+    def is_dir(self) -> bool:
+        """As ``pathlib.Path`` does, and so are the others."""
+
+    def exists(self) -> bool:
+        """Whether anything is there."""
+
+    def is_file(self) -> bool:
+        """Whether it can be read."""
+
+    def open(self, mode: str) -> IO[Any]:
+        """A file of bytes for ``rb``."""
+
+    def __truediv__(self, name: str) -> Self: ...
+
+
+def kind_of(path: Path | Readable) -> str:
     """``a folder``, ``a PNG picture``, ``a text``, …: what lies at a path, with its article.
 
     Never raises: what cannot be looked at is ``a file that cannot be read``, what is not there ``nothing``.
@@ -46,7 +65,7 @@ def kind_of(path: Path) -> str:
         return "a file that cannot be read"
 
 
-def is_text(path: Path) -> bool:
+def is_text(path: Path | Readable) -> bool:
     """Whether a file begins as text does."""
     return kind_of(path) in ("a text", "an HTML page", "a JSON text")
 

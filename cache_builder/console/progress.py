@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -32,6 +32,15 @@ class BuildStats:
     """Rows that could not be read."""
     clipped: int = 0
     """Tail coefficients that did not fit their integer type."""
+
+    @classmethod
+    def sum(cls, several: Iterable[Self]) -> Self:
+        """The counters of several processes together."""
+        found = cls()
+        for one in several:
+            for counter in fields(cls):
+                setattr(found, counter.name, getattr(found, counter.name) + getattr(one, counter.name))
+        return found
 
     @property
     def top1(self) -> float | None:

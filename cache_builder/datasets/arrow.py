@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.datasets.labels import Labelled, resolve_labels
+from cache_builder.datasets.object_paths import Location
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.ids import SampleIds
 
@@ -21,23 +22,23 @@ except ImportError as error:
     raise ConfigError("this kind of data needs pyarrow: pip install 'kdcache[parquet]'") from error
 
 
-def column_names(table: Path) -> list[str]:
+def column_names(table: Location) -> list[str]:
     """Of a Parquet file, from its schema."""
     with _opened(table) as file:
         names: list[str] = file.schema_arrow.names
         return names
 
 
-def read_columns(table: Path, names: list[str]) -> pa.Table:
+def read_columns(table: Location, names: list[str]) -> pa.Table:
     """Some columns of a Parquet file."""
     with _opened(table) as file:
         return file.read(columns=names)
 
 
 @contextmanager
-def _opened(table: Path) -> Iterator[pq.ParquetFile]:
+def _opened(table: Location) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(table, memory_map=True) as file:
+        with pq.ParquetFile(table if isinstance(table, Path) else table.open("rb"), memory_map=True) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"table {table} cannot be read: {error}") from error

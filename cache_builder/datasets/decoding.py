@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from PIL import Image
 
+from cache_builder.datasets.object_paths import Location
 from cache_builder.datasets.pixels import NEWEST, as_rgb
 from cache_builder.datasets.source import ImageSample, Sample, as_tensor
 from cache_builder.format.errors import DataError
@@ -27,7 +28,7 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
-def read_image_file(path: Path, where: str = "", decoding: Decoding = NEWEST) -> ImageSample:
+def read_image_file(path: Location, where: str = "", decoding: Decoding = NEWEST) -> ImageSample:
     """Read and decode a file; errors name its path, and ``where`` it was named."""
     try:
         data = path.read_bytes()
@@ -38,8 +39,10 @@ def read_image_file(path: Path, where: str = "", decoding: Decoding = NEWEST) ->
     return decoded_sample(data, f"{path}{where}", decoding)
 
 
-def _other_form(path: Path) -> str:
+def _other_form(path: Location) -> str:
     """A clause where a file is there under the same letters in another Unicode normal form."""
+    if not isinstance(path, Path):
+        return ""
     forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
     found = next((other for other in forms if other != path and other.exists()), None)
     if found is None:

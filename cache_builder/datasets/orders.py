@@ -109,6 +109,23 @@ class OrderTally:
             self._gained[told] += int((other & ~right).sum())
             self._lost[told] += int((right & ~other).sum())
 
+    @classmethod
+    def merged(cls, several: Sequence[OrderTally]) -> OrderTally | None:
+        """The counts of several processes together, all of one data set; None where there are none."""
+        if not several:
+            return None
+        first = several[0]
+        found = cls(first._names, 0, first._views)
+        found._orders = first._orders
+        found._gained, found._lost = dict.fromkeys(first._orders, 0), dict.fromkeys(first._orders, 0)
+        for one in several:
+            found._records += one._records
+            found._right += one._right
+            for told in first._orders:
+                found._gained[told] += one._gained[told]
+                found._lost[told] += one._lost[told]
+        return found
+
     def better(self) -> BetterOrder | None:
         """The best other order, where it is far better.
 

@@ -6,7 +6,9 @@ import glob
 import os
 import re
 import tarfile
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from itertools import groupby, islice
 from pathlib import Path
@@ -14,10 +16,16 @@ from typing import NamedTuple
 
 from cache_builder.console.file_kinds import kind_of
 from cache_builder.datasets.left_out import LeftOut
+from cache_builder.datasets.object_paths import Location, ObjectFile, ObjectPath, has_magic, matching, sizes
 from cache_builder.format.errors import ConfigError, DataError
+from cache_builder.format.locations import is_remote
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _MOST_SHARDS = 1_000_000
+_AT_ONCE = 8
+"""Remote shards that are read through at once."""
+MOST_LABEL_BYTES = 2**20
+"""A label is a few hundred bytes; what has more is none."""
 _BLOCK = 512
 
 
@@ -34,17 +42,31 @@ class Member(NamedTuple):
     """How many there are."""
 
 
-def find_shards(pattern: str) -> list[Path]:
-    """The tar files that a path with ``{000..146}``, ``{a,b}``, ``*``, ``?`` or ``[...]`` names.
+class LocalFile(FileIO):
+    """A file on a disk, unbuffered: payloads are jumped over, and with them what a buffer read ahead."""
+
+    def at(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset``, wherever the file stands; fewer at the end."""
+        return os.pread(self.fileno(), size, offset)
+
+
+ShardFile = LocalFile | ObjectFile
+_SKIM_BYTES = 2**23
+"""What is read of a remote shard at once while its members are found: all of it is, as one request for each
+header would take longer than the pictures between them."""
+
+
+def find_shards(pattern: str) -> list[Location]:
+    """The tar files that a path or URL with ``{000..146}``, ``{a,b}``, ``*``, ``?`` or ``[...]`` names.
 
     Braces keep their order, globs are sorted. Raises :class:`DataError` where one is missing.
     """
-    if "://" in pattern or pattern.startswith("pipe:"):
-        raise ConfigError(f"webdataset:{pattern}: kdcache reads tar files on disk only")
-    shards = [path for one in expand_braces(pattern) for path in _expand_glob(one)]
+    if pattern.startswith("pipe:"):
+        raise ConfigError(f"webdataset:{pattern}: no command is run; give a path or a URL such as s3://…")
+    shards: list[Location] = [path for one in expand_braces(pattern) for path in _expand_glob(one)]
     if not shards:
         raise DataError(f"webdataset:{pattern}: no file has such a name")
-    missing = [path for path in shards if not path.is_file()]
+    missing = _missing(shards)
     if missing:
         is_there = missing[0].exists()
         what = f"is {kind_of(missing[0])}: write tar files as a pattern" if is_there else "does not exist"
@@ -53,6 +75,14 @@ def find_shards(pattern: str) -> list[Path]:
             f"the first, {missing[0]}, {what}"
         )
     return shards
+
+
+def _missing(shards: list[Location]) -> list[Location]:
+    remote = [shard for shard in shards if isinstance(shard, ObjectPath)]
+    if remote:
+        absent = {path for path, size in zip(remote, sizes(remote), strict=True) if size is None}
+        return [shard for shard in shards if shard in absent]
+    return [shard for shard in shards if not shard.is_file()]
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -91,22 +121,25 @@ def _choices(inner: str) -> Iterator[str]:
     yield from (f"{number:0{width}d}" for number in range(first, last + step, step))
 
 
-def _expand_glob(pattern: str) -> list[Path]:
+def _expand_glob(pattern: str) -> list[Location]:
+    if is_remote(pattern):
+        return [*matching(pattern)] if has_magic(pattern) else [ObjectPath.of(pattern)]
     path = Path(pattern).expanduser()
     if path.exists() or not glob.has_magic(pattern):
         return [path]
     return [Path(found) for found in sorted(glob.glob(str(path), recursive=True), key=os.fsencode)]  # noqa: PTH207
 
 
-def samples_of(shard: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, list[Member], FileIO]]:
+def samples_of(
+    shard: Location, left_out: LeftOut | None = None
+) -> Iterator[tuple[str, list[Member], ShardFile]]:
     """The members of each sample, by key, and the open file; only headers have been read.
 
     A sample's members stand one behind the other; members that belong to none go to ``left_out``. Raises
     :class:`DataError` naming the shard where it is compressed, damaged or cut off.
     """
     try:
-        # Unbuffered: the payloads are jumped over, so that whatever a buffer read ahead would be thrown away.
-        with shard.open("rb", buffering=0) as file:
+        with LocalFile(shard) if isinstance(shard, Path) else ObjectFile(shard, _SKIM_BYTES) as file:
             _refuse_compressed(shard, file.read(8))
             for key, members in groupby(
                 _members(shard, file, LeftOut() if left_out is None else left_out),
@@ -117,7 +150,54 @@ def samples_of(shard: Path, left_out: LeftOut | None = None) -> Iterator[tuple[s
         raise DataError(f"cannot read shard {shard}: {error.strerror}") from error
 
 
-def _refuse_compressed(shard: Path, start: bytes) -> None:
+class Payloads:
+    """The label members of a shard that was read through, in place of the shard."""
+
+    def __init__(self, contents: dict[int, bytes]) -> None:
+        self._contents = contents
+
+    def at(self, offset: int, size: int) -> bytes:
+        """The bytes of a member that was kept."""
+        return self._contents[offset][:size]
+
+
+class Skimmed(NamedTuple):
+    """What there is to know of a shard, read once from its start to its end."""
+
+    samples: list[tuple[str, list[Member], Payloads]]
+    left_out: LeftOut
+
+
+def skimmed(shards: Sequence[Location], labels: Collection[str]) -> Iterator[Skimmed]:
+    """Remote shards in their order, several of them read at once; ``labels``: extensions of label members."""
+
+    def skim(shard: Location) -> Skimmed:
+        left_out = LeftOut()
+        found = [
+            (key, members, _kept(members, file, labels)) for key, members, file in samples_of(shard, left_out)
+        ]
+        return Skimmed(found, left_out)
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard") as pool:
+        asked: deque[Future[Skimmed]] = deque()
+        try:
+            for shard in shards:
+                asked.append(pool.submit(skim, shard))
+                if len(asked) == _AT_ONCE:
+                    yield asked.popleft().result()
+            while asked:
+                yield asked.popleft().result()
+        finally:
+            for future in asked:
+                future.cancel()
+
+
+def _kept(members: list[Member], file: ShardFile, labels: Collection[str]) -> Payloads:
+    wanted = [one for one in members if one.extension in labels and one.size <= MOST_LABEL_BYTES]
+    return Payloads({one.offset: file.at(one.offset, one.size) for one in wanted})
+
+
+def _refuse_compressed(shard: Location, start: bytes) -> None:
     kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None)
     if kind:
         raise DataError(
@@ -126,7 +206,7 @@ def _refuse_compressed(shard: Path, start: bytes) -> None:
         )
 
 
-def _members(shard: Path, file: FileIO, left_out: LeftOut) -> Iterator[Member]:
+def _members(shard: Location, file: ShardFile, left_out: LeftOut) -> Iterator[Member]:
     """Files that belong to samples; hidden ones and those without an extension do not."""
     file.seek(0)
     try:
@@ -147,7 +227,7 @@ def _members(shard: Path, file: FileIO, left_out: LeftOut) -> Iterator[Member]:
         raise DataError(f"shard {shard} is {found}: {error}") from error
 
 
-def _note(shard: Path, name: str, is_file: bool, left_out: LeftOut) -> None:
+def _note(shard: Location, name: str, is_file: bool, left_out: LeftOut) -> None:
     """Count a member that belongs to no sample."""
     hidden = name.rpartition("/")[2].startswith(".")
     kind = (
@@ -160,12 +240,14 @@ def _note(shard: Path, name: str, is_file: bool, left_out: LeftOut) -> None:
     left_out.add(kind, f"{shard.name}/{name}")
 
 
-def _plain_members(shard: Path, file: FileIO, offset: int, left_out: LeftOut) -> Generator[Member, None, int]:
+def _plain_members(
+    shard: Location, file: ShardFile, offset: int, left_out: LeftOut
+) -> Generator[Member, None, int]:
     """Members from ``offset`` on whose header says all: returns where the first other one is, for tarfile.
 
     tarfile alone takes 25 s for 1,000,000 members, with this it is 8 s (AMD EPYC, 2026-11-25).
     """
-    while (plain := _plain_header(os.pread(file.fileno(), _BLOCK, offset))) is not None:
+    while (plain := _plain_header(file.at(offset, _BLOCK))) is not None:
         name, size = plain
         named = _key_and_extension(name.decode(errors="surrogateescape"))
         if named:
@@ -191,7 +273,7 @@ def _plain_header(header: bytes) -> tuple[bytes, int] | None:
     return (prefix + b"/" + name if prefix else name), size
 
 
-def _check_end(shard: Path, file: FileIO, offset: int) -> None:
+def _check_end(shard: Location, file: ShardFile, offset: int) -> None:
     """tarfile stops silently where a header is damaged, where a file was cut and at a second archive."""
     file.seek(offset)
     end = file.read(_BLOCK)

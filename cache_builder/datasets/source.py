@@ -83,6 +83,13 @@ def decoding_of(source: object) -> Decoding | None:
     return found
 
 
+def read_ahead(source: object, rows: Sequence[int]) -> None:
+    """Tell a data set which rows are read next; most have nothing to do with it."""
+    ahead = getattr(source, "read_ahead", None)
+    if ahead is not None:
+        ahead(rows)
+
+
 def left_out_of(source: object) -> str:
     """What a data set's folder or shards hold and it leaves out (its ``left_out``); empty for nothing."""
     found: str = getattr(source, "left_out", "")
@@ -166,3 +173,7 @@ class LimitedSource:
     def read(self, index: int) -> ImageSample:
         """As the whole data set does."""
         return self.whole.read(index)
+
+    def read_ahead(self, rows: Sequence[int]) -> None:
+        """As the whole data set does, where it can."""
+        read_ahead(self.whole, rows)

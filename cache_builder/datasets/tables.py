@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.console.file_kinds import NO_TEXT, is_text, kind_of
-from cache_builder.datasets.decoding import read_image_file
+from cache_builder.datasets.decoding import decoded_sample, read_image_file
 from cache_builder.datasets.labels import LabelBuffer, Labelled
 from cache_builder.datasets.left_out import LeftOut
+from cache_builder.datasets.object_paths import Location, ObjectPath, existing_objects, joined, location_of
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
 from cache_builder.datasets.source import ImageSample
@@ -45,10 +45,10 @@ class _Content(NamedTuple):
 class TableSource:
     """One image file a row: columns ``path``, and where there are such ``label`` and ``id``.
 
-    Paths are relative to the table's folder. Sample id = ``id``, else the path as it is written. Labels are
-    numbers, or names that get their numbers in sorted order; an empty one is none. Options:
-    ``path=COLUMN``, ``label=COLUMN`` (``label=`` reads none), ``id=COLUMN``, ``classes=FILE`` (one name a
-    line, in the order of the numbers) or ``classes=N``.
+    Paths are relative to the table's folder, or URLs; the table may have a URL itself. Sample id = ``id``,
+    else the path as it is written. Labels are numbers, or names that get their numbers in sorted order; an
+    empty one is none. Options: ``path=COLUMN``, ``label=COLUMN`` (``label=`` reads none), ``id=COLUMN``,
+    ``classes=FILE`` (one name a line, in the order of the numbers) or ``classes=N``.
     """
 
     reads_files = True
@@ -56,17 +56,20 @@ class TableSource:
     mirrors = True
     decoding: Decoding = NEWEST
 
-    def __init__(self, kind: str, argument: str, read: Callable[[Path, dict[str, str]], _Content]) -> None:
+    def __init__(
+        self, kind: str, argument: str, read: Callable[[Location, dict[str, str]], _Content]
+    ) -> None:
         self.spec = f"{kind}:{argument}"
         name, options = split_options(kind, argument, _OPTIONS)
         if not name:
             raise ConfigError(f"{kind} needs a table: write {kind}:PATH")
-        self._table = Path(name).expanduser()
+        self._table = location_of(name)
         _check_kind(kind, self._table)
         content = read(self._table, options)
         if not len(content.paths):
             raise DataError(f"table {self._table} has no rows")
         self._paths = content.paths
+        self._ahead: dict[int, bytes] = {}
         self.ids: Sequence[str] = content.paths if content.ids is None else content.ids
         self.left_out = content.left_out
         self.class_names: tuple[str, ...] | None
@@ -79,13 +82,26 @@ class TableSource:
     def read(self, index: int) -> ImageSample:
         """Read and decode one file; errors name its path and its row."""
         where = f" (row {index} of {self._table}, the first is 0)"
-        return read_image_file(self._table.parent / self._paths[index], where, self.decoding)
+        picture = self._picture(index)
+        if index in self._ahead:
+            return decoded_sample(self._ahead[index], f"{picture}{where}", self.decoding)
+        return read_image_file(picture, where, self.decoding)
+
+    def read_ahead(self, rows: Sequence[int]) -> None:
+        """Read the files of a batch from an object store at once, so that none waits for another's answer."""
+        pictures = {row: self._picture(row) for row in rows}
+        remote = {row: picture for row, picture in pictures.items() if isinstance(picture, ObjectPath)}
+        contents = existing_objects(remote.values())
+        self._ahead = {row: contents[picture] for row, picture in remote.items() if picture in contents}
+
+    def _picture(self, index: int) -> Location:
+        return joined(self._table.parent, self._paths[index])
 
 
 _KINDS = {"csv": "a table in text with a header line such as path,label", "parquet": "a Parquet table"}
 
 
-def _check_kind(kind: str, table: Path) -> None:
+def _check_kind(kind: str, table: Location) -> None:
     """Raise :class:`DataError` where the file is certainly another thing than a table of this kind."""
     if not table.exists():
         raise DataError(f"table {str(table)!r} does not exist")
@@ -106,7 +122,7 @@ def open_parquet(argument: str) -> TableSource:
     return TableSource("parquet", argument, _read_parquet)
 
 
-def _read_csv(table: Path, options: dict[str, str]) -> _Content:
+def _read_csv(table: Location, options: dict[str, str]) -> _Content:
     with _told_by_line(table) as reader:
         header = next(reader, None)
         if header is None:
@@ -134,7 +150,7 @@ def _read_csv(table: Path, options: dict[str, str]) -> _Content:
 
 
 def _append(
-    table: Path,
+    table: Location,
     line: int,
     fields: list[str],
     places: list[int | None],
@@ -152,14 +168,14 @@ def _append(
         ids.append(sample_id.encode())
 
 
-def _without_separator(table: Path, path: str) -> str:
+def _without_separator(table: Location, path: str) -> str:
     """A path as it is, but for blanks around it that no file has: ``a.png , cat``."""
     bare = path.strip()
-    return bare if bare != path and not (table.parent / path).exists() else path
+    return bare if bare != path and not joined(table.parent, path).exists() else path
 
 
 @contextmanager
-def _told_by_line(table: Path) -> Iterator[Any]:
+def _told_by_line(table: Location) -> Iterator[Any]:
     """A reader whose errors name the table and the line."""
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter="\t" if table.suffix == ".tsv" else ",", strict=True)
@@ -173,7 +189,7 @@ def _told_by_line(table: Path) -> Iterator[Any]:
             raise DataError(f"table {table}, line {reader.line_num}: {error}") from error
 
 
-def _read_parquet(table: Path, options: dict[str, str]) -> _Content:
+def _read_parquet(table: Location, options: dict[str, str]) -> _Content:
     from cache_builder.datasets import arrow
 
     columns = _columns(table, arrow.column_names(table), options)
@@ -188,7 +204,7 @@ def _read_parquet(table: Path, options: dict[str, str]) -> _Content:
     )
 
 
-def _columns(table: Path, header: Sequence[str], options: dict[str, str]) -> _Columns:
+def _columns(table: Location, header: Sequence[str], options: dict[str, str]) -> _Columns:
     """The columns asked for, or those of the usual names."""
     asked = {name: options[name] for name in ("path", "label", "id") if options.get(name)}
     wanted = {"path": "path"} | {name: name for name in ("label", "id") if name in header}

@@ -6,9 +6,8 @@ import json
 import os
 from array import array
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,29 @@ import numpy as np
 from cache_builder.datasets.decoding import EXTENSIONS, decoded_sample
 from cache_builder.datasets.labels import LabelBuffer
 from cache_builder.datasets.left_out import LeftOut
+from cache_builder.datasets.object_paths import Location, ObjectFile, ObjectPath
 from cache_builder.datasets.options import split_options
 from cache_builder.datasets.pixels import NEWEST
-from cache_builder.datasets.shards import Member, find_shards, samples_of
+from cache_builder.datasets.shards import (
+    MOST_LABEL_BYTES,
+    Member,
+    Payloads,
+    ShardFile,
+    find_shards,
+    samples_of,
+    skimmed,
+)
 from cache_builder.datasets.source import ImageSample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer
 
 _IMAGES = tuple(extension.removeprefix(".") for extension in EXTENSIONS)
-# A sample is a few hundred bytes of label; more is not one.
-_MOST_LABEL_BYTES = 2**20
 _OPEN_SHARDS = 64
 
 
 class WebDataset:
-    """``webdataset:PATTERN``: tar files on disk, named by braces or globs; rows in the order they stand in.
+    """``webdataset:PATTERN``: tar files on disk or by URL, with braces or globs; rows in their order.
 
     Sample id = ``shard/key``: the tar file's name without ``.tar``, and the member's path up to the first dot
     of its name. In many data sets keys are only unique inside a shard; ``?id=key`` takes them alone where
@@ -61,8 +67,14 @@ class WebDataset:
         self._shards = find_shards(pattern)
         if "id" not in options:
             _check_stems(self._shards)
-        for shard in self._shards:
-            index.add(shard)
+        if any(isinstance(shard, ObjectPath) for shard in self._shards):
+            found = skimmed(self._shards, index.labelled_by)
+            for shard, (samples, left_out) in zip(self._shards, found, strict=True):
+                index.left_out.join(left_out)
+                index.add(shard, samples)
+        else:
+            for shard in self._shards:
+                index.add(shard, samples_of(shard, index.left_out))
         if not len(index.ids):
             raise DataError(f"{self.spec}: no sample in {len(self._shards)} shard(s)")
         ids = index.ids.finish()
@@ -90,14 +102,14 @@ class WebDataset:
         """The bytes of one image; errors name its shard and key."""
         name, shard = self._name(index), self._shard(index)
         try:
-            data: bytes = self._opened(shard).read(int(self._offsets[index]), int(self._sizes[index]))
+            data: bytes = self._opened(shard).at(int(self._offsets[index]), int(self._sizes[index]))
         except OSError as error:
             raise DataError(f"cannot read image {name}: {error.strerror}") from error
         if len(data) < self._sizes[index]:
             raise DataError(f"cannot read image {name}: the shard was cut off since it was opened")
         return data
 
-    def _shard(self, index: int) -> Path:
+    def _shard(self, index: int) -> Location:
         return self._shards[int(np.searchsorted(self._first_rows, index, "right")) - 1]
 
     def _name(self, index: int) -> str:
@@ -106,7 +118,7 @@ class WebDataset:
     @cached_property
     def _opened(self) -> Any:
         """Open shards by path, those used last: there may be more than a process may have open."""
-        return lru_cache(_OPEN_SHARDS)(_OpenShard)
+        return lru_cache(_OPEN_SHARDS)(_opened_shard)
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker opens its own files; a forked one may share them, pread moves no position.
@@ -119,12 +131,16 @@ class _OpenShard:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
-    def read(self, offset: int, size: int) -> bytes:
+    def at(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
+
+
+def _opened_shard(shard: Location) -> _OpenShard | ObjectFile:
+    return ObjectFile(shard) if isinstance(shard, ObjectPath) else _OpenShard(shard)
 
 
 class _Index:
@@ -142,11 +158,16 @@ class _Index:
         self._label = options.get("label")
         self._labelled: bool | None = None
 
-    def add(self, shard: Path) -> None:
+    @property
+    def labelled_by(self) -> set[str]:
+        """Extensions of the members that may hold a label."""
+        return set() if self._label == "" else {self._label or "cls", "json"}
+
+    def add(self, shard: Location, samples: Iterable[tuple[str, list[Member], ShardFile | Payloads]]) -> None:
         """All samples of one tar file."""
         self.first_rows.append(len(self.ids))
         prefix = "" if self._keys_alone else f"{_stem(shard)}/"
-        for key, members, file in samples_of(shard, self.left_out):
+        for key, members, file in samples:
             image = self._find_image(shard, key, members)
             self.ids.append((prefix + key).encode(errors="surrogateescape"))
             self.offsets.append(image.offset)
@@ -154,13 +175,13 @@ class _Index:
             read = self._add_label(shard, key, members, file)
             self._note_others(shard, key, members, {image.extension, read})
 
-    def _note_others(self, shard: Path, key: str, members: list[Member], read: set[str]) -> None:
+    def _note_others(self, shard: Location, key: str, members: list[Member], read: set[str]) -> None:
         """Count the members of a sample that nobody looks at, such as captions."""
         for member in members:
             if member.extension not in read:
                 self.left_out.add_file("member beside a picture", f"{_stem(shard)}/{key}.{member.extension}")
 
-    def _find_image(self, shard: Path, key: str, members: list[Member]) -> Member:
+    def _find_image(self, shard: Location, key: str, members: list[Member]) -> Member:
         wanted = (self._image,) if self._image else _IMAGES
         found = [member for member in members if member.extension in wanted]
         extensions = ", ".join(member.extension for member in members)
@@ -175,7 +196,7 @@ class _Index:
             )
         return found[0]
 
-    def _add_label(self, shard: Path, key: str, members: list[Member], file: FileIO) -> str:
+    def _add_label(self, shard: Location, key: str, members: list[Member], file: ShardFile | Payloads) -> str:
         """Returns the extension of the member that was read."""
         name = f"{key!r} of shard {shard}"
         value, read = (None, "") if self._label == "" else self._read_label(name, members, file)
@@ -189,7 +210,9 @@ class _Index:
         self.labels.append(value)
         return read
 
-    def _read_label(self, name: str, members: list[Member], file: FileIO) -> tuple[str | None, str]:
+    def _read_label(
+        self, name: str, members: list[Member], file: ShardFile | Payloads
+    ) -> tuple[str | None, str]:
         """A label, and the extension of the member that was read for it."""
         by_extension = {member.extension: member for member in members}
         number = by_extension.get(self._label or "cls")
@@ -201,10 +224,10 @@ class _Index:
         return _json_label(name, _payload(name, document, file), self._label), "json"
 
 
-def _payload(name: str, member: Member, file: FileIO) -> bytes:
-    if member.size > _MOST_LABEL_BYTES:
+def _payload(name: str, member: Member, file: ShardFile | Payloads) -> bytes:
+    if member.size > MOST_LABEL_BYTES:
         raise DataError(f"sample {name}: its .{member.extension} has {member.size:,} bytes, no label")
-    return os.pread(file.fileno(), member.size, member.offset)
+    return file.at(member.offset, member.size)
 
 
 def _number(name: str, payload: bytes) -> str:
@@ -226,9 +249,9 @@ def _json_label(name: str, payload: bytes, key: str | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _check_stems(shards: list[Path]) -> None:
+def _check_stems(shards: list[Location]) -> None:
     """Shards of one name in two folders would give one id to two samples."""
-    seen: dict[str, Path] = {}
+    seen: dict[str, Location] = {}
     for shard in shards:
         first = seen.setdefault(_stem(shard), shard)
         if first is not shard:
@@ -238,5 +261,5 @@ def _check_stems(shards: list[Path]) -> None:
             )
 
 
-def _stem(shard: Path) -> str:
+def _stem(shard: Location) -> str:
     return shard.name.removesuffix(".tar")
