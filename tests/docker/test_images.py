@@ -74,10 +74,12 @@ def test_the_server_is_small(server: Image) -> None:
 @pytest.mark.parametrize("target", ["builder", "trainer"])
 def test_the_wheel_of_builder_and_trainer_runs_its_command(tmp_path: Path, target: str) -> None:
     """Torch and its CUDA are gigabytes: they are taken from where the tests run, all else is done."""
-    image = Image(tmp_path, {"PIP_NO_DEPS": "1", "PYTHONPATH": sysconfig.get_path("purelib")})
+    Image(tmp_path).build("wheel")
+    image = Image(tmp_path, {"PIP_NO_DEPS": "1"}, done={"wheel"})
     stage = image.build(target)
     words = [*stage.words("ENTRYPOINT"), *stage.words("CMD")]
-    environment = image.environment(stage) | {"COLUMNS": "120", "NO_COLOR": "1"}
+    packages = {"PYTHONPATH": sysconfig.get_path("purelib")}
+    environment = image.environment(stage) | packages | {"COLUMNS": "120", "NO_COLOR": "1"}
     assert Path(environment["HOME"]) == tmp_path / "work"
     shown = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
