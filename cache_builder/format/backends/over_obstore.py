@@ -11,9 +11,9 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore import exceptions
@@ -54,6 +54,9 @@ _BY_TEXT: tuple[tuple[str, Cause], ...] = (
     (r"InvalidPath|Could not parse path", causes.ADDRESS),
 )
 """What obstore's messages hold, the first that fits counts, and what it means."""
+
+
+_T = TypeVar("_T")
 
 
 class ObstoreBackend:
@@ -100,13 +103,13 @@ class ObstoreBackend:
     async def put(self, key: str, data: Bytes) -> None:
         """Write an object; it is there wholly, or as it was."""
         with self._failures(key):
-            await self._put(key, data, "overwrite")
+            await _ended(self._put(key, data, "overwrite"))
 
     async def create(self, key: str, data: bytes) -> str:
         """Write an object where there is none, and give its tag; else :class:`FileExistsError`."""
         with self._failures(key):
             try:
-                return await self._put(key, data, "create")
+                return await _ended(self._put(key, data, "create"))
             except exceptions.BaseError as error:
                 if "status: 501" not in str(error):
                     raise
@@ -114,18 +117,17 @@ class ObstoreBackend:
             with suppress(FileNotFoundError):
                 await obstore.head_async(self._reading, key)
                 raise FileExistsError(key)
-            return await self._put(key, data, "overwrite")
+            return await _ended(self._put(key, data, "overwrite"))
 
     async def replace(self, key: str, data: bytes, tag: str) -> str:
         """Write over the version of this tag, and give the new tag; else :class:`FileExistsError`."""
         with self._failures(key):
-            return await self._put(key, data, {self._tag: tag})
+            return await _ended(self._put(key, data, {self._tag: tag}))
 
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
         with self._failures(key), suppress(FileNotFoundError):
-            async with asyncio.timeout(self._timeout_s):
-                await obstore.delete_async(self._writing, key)
+            await _ended(self._deleted(key))
 
     async def size(self, key: str) -> int:
         """Bytes of an object."""
@@ -190,6 +192,10 @@ class ObstoreBackend:
         size = (await obstore.head_async(self._reading, key))["size"]
         return {"offset": max(0, size - part.suffix)}
 
+    async def _deleted(self, key: str) -> None:
+        async with asyncio.timeout(self._timeout_s):
+            await obstore.delete_async(self._writing, key)
+
     async def _put(self, key: str, data: Bytes, mode: Any) -> str:
         in_parts = mode == "overwrite" and len(data) > _LARGEST_SINGLE_PUT
         try:
@@ -230,6 +236,19 @@ class ObstoreBackend:
 
 _first_process: int | None = None
 """Where obstore's threads run. They do not go along when a process forks: a request would never end."""
+
+
+async def _ended(change: Coroutine[Any, Any, _T]) -> _T:
+    """The answer to a change of the store. Who cancels it waits until it has ended, by its deadline at last.
+
+    The library goes on with a request that nobody waits for: it would change the store some time later.
+    """
+    task = asyncio.ensure_future(change)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _check_process(where: str) -> None:
