@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from cache_builder.build.batches import live_logits, remember, tile_batches
 from cache_builder.build.compiling import compile_teacher
-from cache_builder.build.finished import resumed
 from cache_builder.build.forward import size_failures
 from cache_builder.build.parts import begun_like
 from cache_builder.build.plan import Plan
@@ -26,13 +26,14 @@ from cache_builder.calibration.pairs import further_groups
 from cache_builder.calibration.topk_tail import nothing_lost
 from cache_builder.console.progress import Progress, searching
 from cache_builder.datasets import left_out_of
+from cache_builder.format.codecs import Ranked
 from cache_builder.format.codecs.masking import is_masked
 from cache_builder.format.creation import create, header_digests
 from cache_builder.format.errors import DataError
 from cache_builder.format.layout import tiles
 from cache_builder.format.locks.lock import Hold
 from cache_builder.format.manifest import Manifest
-from cache_builder.format.writer import header_arrays
+from cache_builder.format.writer import CacheWriter, header_arrays
 from cache_builder.views.probe import render_probe
 
 
@@ -55,17 +56,35 @@ def look_at_teacher(plan: Plan, progress: Progress) -> bool:
     return masks
 
 
-def begun(plan: Plan, progress: Progress, hold: Hold) -> Manifest:
-    """The manifest of a plan's store: what is there, what ``--like`` names, or what is begun now.
+@dataclass(frozen=True)
+class Begun:
+    """The store of a plan, as it was found or created."""
 
-    Raises :class:`ConfigError` where there is a cache of other settings. Call while the output is held.
+    manifest: Manifest
+    root: bytes | None = None
+    """Its ``zarr.json``, where this process has created it a moment ago."""
+    codec: Ranked[Any] | None = None
+    """The codec that was fitted for it then."""
+
+    def writer(self, out: str, check: Callable[[], None]) -> CacheWriter:
+        """Writes its tiles; reads nothing of it that is known."""
+        writer = CacheWriter(out, self.manifest, check, self.root)
+        if self.codec is not None:
+            writer.codec = self.codec
+        return writer
+
+
+def begun(plan: Plan, progress: Progress, hold: Hold, stored: Manifest | None) -> Begun:
+    """A plan's store: what is there, what ``--like`` names, or what is begun now.
+
+    ``stored``: the manifest of what is there, as :func:`resumed` gives it. Call while the output is held.
     """
-    stored = resumed(plan)
     prepare(plan, progress)
     masks = stored is None and look_at_teacher(plan, progress)
     if left_out := left_out_of(plan.source):
         progress.say(f"{plan.settings.data} leaves out {left_out}")
-    return stored or begun_like(plan) or begin(plan, progress, hold, masks)
+    there = stored or begun_like(plan)
+    return begin(plan, progress, hold, masks) if there is None else Begun(there)
 
 
 def prepare(plan: Plan, progress: Progress) -> None:
@@ -77,7 +96,7 @@ def prepare(plan: Plan, progress: Progress) -> None:
         compile_teacher(plan, progress)
 
 
-def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Manifest:
+def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Begun:
     """Calibrate, render the probe and create the store.
 
     ``masks``: the teacher masks classes; then also a codec of every class is fitted, to leave them out.
@@ -93,8 +112,7 @@ def begin(plan: Plan, progress: Progress, hold: Hold, masks: bool = False) -> Ma
     arrays = header_arrays(calibration.codec, plan.table, pixels)
     manifest = manifest.model_copy(update={"digests": header_digests(arrays)})
     hold.check()
-    create(plan.settings.out, manifest, arrays)
-    return manifest
+    return Begun(manifest, create(plan.settings.out, manifest, arrays), calibration.codec)
 
 
 def _calibrate(plan: Plan, progress: Progress, masks: bool) -> Calibration:

@@ -16,7 +16,7 @@ from cache_builder.format.creation import manifest_there
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import tiles
 from cache_builder.format.manifest import Manifest, differing_names
-from cache_builder.format.reader import open_cache
+from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.same_samples import differing_array
 from cache_builder.format.statistics import TeacherStatistics
 from cache_builder.format.store import open_store
@@ -65,7 +65,11 @@ def finished_by_these_settings(plan: Plan) -> BuildResult | None:
 
 def finished(plan: Plan) -> BuildResult | None:
     """What there is, where nothing has to be done."""
-    stored = resumed(plan)
+    return finished_of(plan, resumed(plan))
+
+
+def finished_of(plan: Plan, stored: Manifest | None) -> BuildResult | None:
+    """As :func:`finished`, of what :func:`resumed` gave."""
     if stored is None:
         return None
     part = part_tiles(stored, plan.settings.rows)
@@ -83,10 +87,11 @@ def result_of(
     stats: BuildStats,
     was_finished: bool,
     names: ClassNames | None = None,
+    sealed: Cache | None = None,
 ) -> BuildResult:
     """What this run did, and what the teacher did on all views of the cache.
 
-    ``names``: where they are known already, so that they need not be read.
+    ``names``, ``sealed``: where they are known already, so that they need not be read.
     """
-    cache = open_cache(settings.out, allow_partial=settings.rows is not None)
+    cache = sealed or open_cache(settings.out, allow_partial=settings.rows is not None)
     return BuildResult(manifest, stats, was_finished, cache.statistics(), names or cache.names)

@@ -13,6 +13,7 @@ from cache_builder.build.finished import (
     BuildResult,
     finished,
     finished_by_these_settings,
+    finished_of,
     result_of,
     resumed,
 )
@@ -31,6 +32,8 @@ from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import tiles
 from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
+from cache_builder.format.manifest import Manifest
+from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter
 
 
@@ -43,9 +46,9 @@ def build(
     """Build or continue a cache. Committed tiles survive whatever happens.
 
     ``progress``: where it says how far it is; a ``BuildProgress`` of ``cache_builder.console.progress`` shows
-    it on a console. ``launch``: the processes that build it together. ``source``: the data set, where it
-    is open already. Raises :class:`ConfigError` when the output holds a cache of other settings, or
-    something else, and while another process builds it.
+    it on a console. ``launch``: the processes that build it together. ``source``: the data set, where
+    :func:`check_build` has opened it, which has looked at the output too. Raises :class:`ConfigError` when
+    the output holds a cache of other settings, or something else, and while another process builds it.
     """
     if settings.engine == "ray":
         from cache_builder.build.cluster.driver import build_on_ray
@@ -59,10 +62,11 @@ def build(
         raise ConfigError(f"--repair is for one process: run it without {other}, then build as before")
     device = launch.device(settings.device, torch.cuda.device_count())
     settings = settings.model_copy(update={"device": device})
-    if launch.rank == 0 and not settings.share:
+    if launch.rank == 0 and not settings.share and source is None:
         check_output(settings.out)
     with memory_failures(settings.batch_size):
-        there = as_there(settings)
+        before = read_manifest(settings.out)
+        there = as_there(settings, before)
         # A cache that is there may have had its pictures decoded by an older rule.
         same = there.decoding == settings.decoding
         plan = of_part(make_plan(there, source=source if same else None))
@@ -72,13 +76,15 @@ def build(
             return _join(plan, progress, launch)
         # Before the lock: a finished cache may lie on a disk that cannot be written to. Where it is of other
         # settings, somebody may be building it now, which is for the lock to say.
-        there_already = None if settings.repair else finished_by_these_settings(plan)
-        if there_already is not None:
-            return there_already
+        if before is not None and not settings.repair:
+            there_already = finished_by_these_settings(plan)
+            if there_already is not None:
+                return there_already
         with claimed(settings.out, launch.name) as hold:
             if settings.repair:
                 repair(plan, progress, hold)
-            return finished(plan) or _build(plan, progress, hold, launch)
+            stored = resumed(plan)
+            return finished_of(plan, stored) or _build(plan, progress, hold, launch, stored)
 
 
 def _refuse_cluster_options(settings: BuildSettings) -> None:
@@ -87,23 +93,24 @@ def _refuse_cluster_options(settings: BuildSettings) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} is for --engine ray: give both or neither")
 
 
-def _build(plan: Plan, progress: Progress, hold: Hold, launch: Launch) -> BuildResult:
-    manifest = begun(plan, progress, hold)
-    writer = CacheWriter(plan.settings.out, manifest, hold.check)
+def _build(
+    plan: Plan, progress: Progress, hold: Hold, launch: Launch, stored: Manifest | None
+) -> BuildResult:
+    out, store = plan.settings.out, begun(plan, progress, hold, stored)
+    manifest, writer = store.manifest, store.writer(out, hold.check)
     writer.sweep()
     hold.ready()
     began = time.monotonic()
     everything = part_tiles(manifest, plan.settings.rows)
-    tally = Tally(plan.settings.out, everything, is_live=launch.world > 1)
+    tally = Tally(out, everything, is_live=launch.world > 1, is_new=writer.is_new)
     runner = TileRunner(plan, manifest, writer, progress)
     stats = runner.run(Listed(launch.share(everything), tally))
     if launch.world > 1:
-        await_others(plan.settings.out, tally, progress, stats.done, time.monotonic() - began)
+        await_others(out, tally, progress, stats.done, time.monotonic() - began)
     if not tally.missing and len(everything) == len(list(tiles(manifest))):
         manifest = writer.finish()  # a part stays open
-    return replace(
-        result_of(plan.settings, manifest, stats, False, plan.table.names), order=runner.order.better()
-    )
+    result = result_of(plan.settings, manifest, stats, False, plan.table.names, writer.sealed)
+    return replace(result, order=runner.order.better())
 
 
 def _join(plan: Plan, progress: Progress, launch: Launch) -> BuildResult:

@@ -152,13 +152,13 @@ def make_plan(
     return Plan(settings, source, forward, table, manifest, workers, fitted.data_names)
 
 
-def as_there(settings: BuildSettings) -> BuildSettings:
+def as_there(settings: BuildSettings, there: Manifest | None) -> BuildSettings:
     """Settings as those of the cache that is continued, or the part that this one is like, unless said.
 
-    These are the rule of decoding, and the size of records that was the default of earlier releases.
+    ``there``: the manifest of the former. These are the rule of decoding, and the size of records that was
+    the default of earlier releases.
     """
-    manifests = (read_manifest(location) for location in (settings.out, settings.like) if location)
-    stored = next((manifest for manifest in manifests if manifest is not None), None)
+    stored = there or (read_manifest(settings.like) if settings.like else None)
     if stored is None:
         return settings
     update: dict[str, object] = {}

@@ -76,7 +76,7 @@ def _begun_by_one(plan: Plan, progress: Progress) -> Manifest:
             with _held_by_one(out) as hold:
                 if hold is not None:
                     check_output(out)
-                    return begun(plan, progress, hold)
+                    return begun(plan, progress, hold, resumed(plan)).manifest
         elif not is_told:
             progress.say(f"another process calibrates and creates {out}: waiting for it")
             is_told = True

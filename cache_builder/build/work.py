@@ -54,8 +54,11 @@ class Work(Protocol):
 class Tally:
     """How much of an output is committed, by whichever process: one listing tells it."""
 
-    def __init__(self, location: str, tiles: Iterable[Tile], is_live: bool) -> None:
-        """``is_live``: others commit tiles meanwhile, so that it is looked at again from time to time."""
+    def __init__(self, location: str, tiles: Iterable[Tile], is_live: bool, *, is_new: bool = False) -> None:
+        """``is_live``: others commit tiles meanwhile, so that it is looked at again from time to time.
+
+        ``is_new``: the store was created a moment ago, so that there is nothing to be found yet.
+        """
         self._store = open_store(location, read_only=True)
         self._tiles = {tile.key: tile for tile in tiles}
         self._is_live = is_live
@@ -63,7 +66,8 @@ class Tally:
         self._own: set[str] = set()
         self._elsewhere = 0
         self._next = 0.0
-        self.look()
+        if not is_new:
+            self.look()
 
     @property
     def total(self) -> int:

@@ -60,7 +60,9 @@ from cache_builder.format.store import (
 MAX_CHUNK_BYTES = 2**29
 _ROOT_KEY = "zarr.json"
 _NAMED = 3
-_STORE_MARKS = (_ROOT_KEY, ".zgroup", ".zarray", CLAIM_KEY)
+_STORE_MARKS = (_ROOT_KEY, CLAIM_KEY)
+_FORMER_MARKS = ".z"
+"""How the keys begin that Zarr version 2 puts into the root of a store."""
 
 
 def header_digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
@@ -68,11 +70,11 @@ def header_digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
     return {path: array_digest(array) for path, array in sorted(arrays.items())}
 
 
-def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> None:
+def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> bytes:
     """Create a store with its manifest and header arrays, and no tiles; continue a creation that was killed.
 
-    Whatever is created is of the newest format version. Raises :class:`ConfigError` where something else is
-    in the way or the arrays do not fit the manifest.
+    Whatever is created is of the newest format version. Gives the bytes of its ``zarr.json``. Raises
+    :class:`ConfigError` where something else is in the way or the arrays do not fit the manifest.
     """
     if manifest.format_version != FORMAT_VERSION:
         raise ConfigError(f"caches are created in format version {FORMAT_VERSION} alone")
@@ -83,6 +85,7 @@ def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[A
         _create_remote(location, manifest, objects)
     else:
         _create_folder(location, objects)
+    return objects[_ROOT_KEY]
 
 
 def _checked_header(manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> list[ArraySpec]:
@@ -290,9 +293,11 @@ def _mark_of_store(store: Store) -> str | None:
     """What says that a folder is a Zarr store, or will be one; None also where we may not look."""
     try:
         found = read_many(store, list(_STORE_MARKS))
+        former = list_keys(store, _FORMER_MARKS)
     except (OSError, KDCacheError):
         return None  # often only the prefix itself is ours to read; where that fails, its own listing tells
-    return next((mark for mark, data in zip(_STORE_MARKS, found, strict=True) if data is not None), None)
+    marks = [mark for mark, data in zip(_STORE_MARKS, found, strict=True) if data is not None]
+    return next(iter([*marks, *former]), None)
 
 
 def _check_nothing_else(location: str | Path, allowed: Collection[str], there: list[str]) -> None:

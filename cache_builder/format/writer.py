@@ -165,24 +165,34 @@ def _unchecked() -> None:
 class CacheWriter:
     """Writes the tiles of one store. One writer owns a tile; different tiles may have different writers."""
 
+    sealed: Cache | None = None
+    """What :meth:`finish` sealed, with the commits in memory."""
+
     def __init__(
-        self, location: str | Path, manifest: Manifest, check: Callable[[], None] = _unchecked
+        self,
+        location: str | Path,
+        manifest: Manifest,
+        check: Callable[[], None] = _unchecked,
+        created: bytes | None = None,
     ) -> None:
         """``manifest``: the one the store was created with; another one is a :class:`ConfigError`.
 
         ``check`` is called before anything is written and raises where the right to write was lost.
+        ``created``: the ``zarr.json`` of a store that this process has created a moment ago, in which there
+        is nothing yet that would have to be looked for.
         """
         self.location = str(location)
         self._check = check
         self.manifest = manifest
         self._store = open_store(location, read_only=False)
-        root = read_bytes(self._store, ROOT_KEY)
+        root = created or read_bytes(self._store, ROOT_KEY)
         if root is None:
             raise FormatError(f"{location}: there is no store to write to")
         self._root: dict[str, Any] = json.loads(root)
         self._body = body = body_of(root, location)
         self._written: dict[str, bytes] = {}  # commits of this process, by tile key
-        self._there: set[str] | None = None  # keys of commits that were there before
+        self.is_new = created is not None
+        self._there: set[str] | None = set() if self.is_new else None  # keys of commits of before
         self._build = build_digest(body)
         if _settled(parse_manifest(body, self.location)) != _settled(manifest):
             raise ConfigError(
@@ -342,6 +352,7 @@ class CacheWriter:
                 f"{self.location}: {lost[0]} is gone: was it deleted meanwhile? Run the same command again"
             )
         cache.check_shards(known=known)
+        self.sealed = cache
         invalid = sorted({row for commit in cache.commits.values() for row in commit.invalid_rows})
         self._body["invalid_rows"] = invalid
         cache_id = cache_digest(self._body, map(identity_bytes, commits))
@@ -391,7 +402,8 @@ class CacheWriter:
         """Remove what a killed writer left. Call while no other writer is at work, nor creates this cache."""
         root = local_root(self._store)
         if root is None:
-            delete_object(self._store, CLAIM_KEY)  # of a creation that was killed after its last step
+            if not self.is_new:
+                delete_object(self._store, CLAIM_KEY)  # of a creation that was killed after its last step
             return
         for path in root.rglob("*.partial"):
             if is_partial(path.relative_to(root).as_posix()) and not path.is_symlink():

@@ -20,7 +20,7 @@ from cache_builder.build.cluster.runtime import find_ray
 from cache_builder.build.cluster.seen import Witness, held_output
 from cache_builder.build.cluster.told import Snapshot, Told
 from cache_builder.build.compiling import compile_teacher
-from cache_builder.build.finished import BuildResult, finished, finished_by_these_settings, resumed
+from cache_builder.build.finished import BuildResult, finished_by_these_settings, finished_of, resumed
 from cache_builder.build.parts import part_tiles
 from cache_builder.build.plan import Plan, make_plan
 from cache_builder.build.rendering import RenderedBatch, RenderTask, ViewRenderer, collated
@@ -127,11 +127,12 @@ class Teacher:
         with memory_failures(settings.batch_size):
             if settings.repair:
                 repair(self._plan, self._told, hold)
-            there = finished(self._plan)
+            stored = resumed(self._plan)
+            there = finished_of(self._plan, stored)
             if there is None:
-                manifest = begun(self._plan, self._told, hold)
+                store = begun(self._plan, self._told, hold, stored)
                 self._is_compiled = True
-                CacheWriter(settings.out, manifest, hold.check).sweep()
+                store.writer(settings.out, hold.check).sweep()
             return there
 
     def run(self, block: int, rendering: Renders | None) -> BlockDone:

@@ -54,7 +54,7 @@ def build_on_ray(
             f"--device {settings.device}: with --engine ray give auto, cuda or cpu; Ray deals out the GPUs"
         )
     check_output(settings.out)
-    there = as_there(settings)
+    there = as_there(settings, read_manifest(settings.out))
     if source is None or there.decoding != settings.decoding:
         source = opened_source(there)
     with connected(there.address) as ray:
