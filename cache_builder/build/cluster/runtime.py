@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 from cache_builder.format.errors import ConfigError, KDCacheError
 
+_ANSWER_S = 10.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # as ever, without a line that says so
@@ -55,6 +57,7 @@ def connected(address: str | None) -> Iterator[Any]:
 def _connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
+        _check_answers(address)
         try:
             ray.init(address=address or "auto", **quiet)
         except ConnectionError:
@@ -68,6 +71,13 @@ def _connect(ray: Any, address: str | None) -> None:
             f"--engine ray: no cluster at {address or 'this machine, and none can be started'} "
             f"({_line(error)}); start one with `ray start --head`, and give it with --address HOST:PORT"
         ) from error
+
+
+def _check_answers(address: str | None) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "://" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
 
 
 def what_died(ray: Any) -> tuple[type[Exception], ...]:
