@@ -109,7 +109,8 @@ def test_a_loss_that_learns_from_what_is_set_aside_does_so_in_both(tmp_path):
 def test_accelerate_launch_trains_as_well(tmp_path):
     cache = write_digits_cache(tmp_path / "digits.zarr")
     words = torchrun(tmp_path / "two", cache)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    # Not --cpu, with which accelerate starts one process whatever --num_processes says.
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     done = subprocess.run(
         [*launcher, "--num_machines", "1", "--mixed_precision", "no", *words[words.index("kdcache") - 1 :]],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=900,
