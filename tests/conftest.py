@@ -6,6 +6,7 @@ import signal
 import pytest
 from jaxtyping import install_import_hook
 
+from cache_builder.format import starting
 from tests.trainer.typecheck import check
 
 # Before anything imports trainer.losses, as tests of the builder do too: this is loaded before every test.
@@ -17,6 +18,13 @@ os.environ.setdefault("KDCACHE_STORE_PATIENCE_S", "1")
 # A job that a shell put into the background ignores Ctrl-C, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_store_is_open() -> None:
+    """A test that opened an object store is no reason for later ones to spawn loader processes, which is slow."""
+    starting._remote_is_open.clear()
+
 
 SLOW_LIMIT_S = 1800
 """How long one slow test may take; `timeout` in pyproject.toml is that of the others."""

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from zarr.abc.store import Store
 
+from cache_builder.format.conditional import first_keys
 from cache_builder.format.locations import is_remote
 from cache_builder.format.store import list_keys, object_sizes, open_store, read_many, read_range
 
@@ -75,6 +76,10 @@ class ObjectPath:
         return self.size() is not None
 
     is_file = exists
+
+    def check_bucket(self) -> None:
+        """Raise :class:`StorageError` where there is no such bucket: a size that is not there never says so."""
+        first_keys(_store(str(self.parent).rstrip("/"), os.getpid()), 1)
 
     def is_dir(self) -> bool:
         """Object stores have no folders."""

@@ -68,6 +68,8 @@ def find_shards(pattern: str) -> list[Location]:
         raise DataError(f"webdataset:{pattern}: no file has such a name")
     missing = _missing(shards)
     if missing:
+        if isinstance(missing[0], ObjectPath):
+            missing[0].check_bucket()
         is_there = missing[0].exists()
         what = f"is {kind_of(missing[0])}: write tar files as a pattern" if is_there else "does not exist"
         raise DataError(

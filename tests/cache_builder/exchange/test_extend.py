@@ -162,7 +162,7 @@ class TestRefusals:
         assert contents(own) == before
 
     def test_a_remote_cache(self) -> None:
-        with pytest.raises(ConfigError, match="copy it to a disk"):
+        with pytest.raises(ConfigError, match="place of its own with --out"):
             extended("memory://a/b.zarr", 12)
 
     def test_while_another_process_is_at_it(self, own: Path, tmp_path: Path) -> None:
