@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def _no_store_is_open() -> None:
-    """A test that opened an object store is no reason for later ones to spawn loader processes, which is slow."""
+    """Stores that another test opened are no reason to spawn loader processes, which is slow."""
     starting._remote_is_open.clear()
 
 

@@ -78,7 +78,7 @@ class ObjectPath:
     is_file = exists
 
     def check_bucket(self) -> None:
-        """Raise :class:`StorageError` where there is no such bucket: a size that is not there never says so."""
+        """Raise :class:`StorageError` where there is no such bucket, which no missing size says."""
         first_keys(_store(str(self.parent).rstrip("/"), os.getpid()), 1)
 
     def is_dir(self) -> bool:

@@ -118,6 +118,7 @@ def test_two_processes_build_what_one_does(tmp_path: Path, photos: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.zarr", "two.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("again", [1, 3])
 @pytest.mark.parametrize("victim", [0, 1])

@@ -74,6 +74,7 @@ def test_one_of_three_is_killed_and_the_others_finish(
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_who_creates_it_is_killed_and_another_one_does(
     tmp_path: Path, photos: Path, alone: dict[str, bytes]
