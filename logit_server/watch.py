@@ -125,6 +125,7 @@ class Watch:
         said = None if found is None else str(found)
         if said == self._troubled.get(slot):
             return
+        self._all = None  # the answer that many share is not true any more
         if said is None:
             del self._troubled[slot]
             text = "cache %r can be served again"

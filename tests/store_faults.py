@@ -115,7 +115,10 @@ class Bench:
                 *(app, "import", str(self.folder / "logits.npy"), "--format", "dense", "--data", self.data),
                 *("--order", "path", "--recipe", "plain", "--input-size", "16", "--out", self.url(fresh)),
             ),
-            "extend": lambda: _invoked(app, "extend", whole, "--views", "2"),
+            "extend": lambda: _invoked(
+                *(app, "extend", whole, "--views", "2", "--data", self.data, "--workers", "0"),
+                *("--device", "cpu", "--out", self.url(fresh)),
+            ),
             "merge": lambda: _invoked(app, "merge", self.url("a"), self.url("b"), "--out", f"{local}.zarr"),
             "kdtrain": lambda: _invoked(
                 *(

@@ -14,6 +14,7 @@ from typing import TypeVar
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
+from cache_builder.format.backends.contract import OddKeyError
 from cache_builder.format.errors import StorageError
 from cache_builder.format.remote import RemoteStore
 from cache_builder.format.store import read_bytes, write_durably
@@ -76,6 +77,9 @@ def first_keys(store: Store, most: int) -> list[str]:
                     break
         except FileNotFoundError:
             pass
+        except OddKeyError as odd:
+            assert isinstance(store, RemoteStore)
+            keys.append(odd.key.removeprefix(f"{store.path}/"))
         return sorted(keys)[:most]
 
     return sync(collect())

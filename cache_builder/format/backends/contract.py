@@ -8,6 +8,8 @@ from typing import Protocol
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
+from cache_builder.format.errors import StorageError
+
 Bytes = bytes | bytearray | memoryview
 
 
@@ -20,6 +22,19 @@ class Entry:
     """In bytes; None where the listing does not say."""
     tag: str | None
     """Of its version, as far as the listing says: S3's is the MD5 of what was put in one piece."""
+
+
+class OddKeyError(StorageError):
+    """A listing met a key that the library cannot name, so that it ends there."""
+
+    def __init__(self, url: str, key: str) -> None:
+        """``url``: of what was listed; ``key``: as the store has it."""
+        super().__init__(
+            f"{url} cannot be listed: it holds an object with the key {key!r}, which has an empty part; we "
+            "write no such keys, so move it away",
+            waiting_helps=False,
+        )
+        self.key = key
 
 
 class Backend(Protocol):

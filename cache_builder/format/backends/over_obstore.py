@@ -21,7 +21,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 
 from cache_builder.format.backends import causes
 from cache_builder.format.backends.causes import Cause, storage_error
-from cache_builder.format.backends.contract import Bytes, Entry, part_of
+from cache_builder.format.backends.contract import Bytes, Entry, OddKeyError, part_of
 from cache_builder.format.errors import KDCacheError, StorageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ _BY_TEXT: tuple[tuple[str, Cause], ...] = (
 
 
 _T = TypeVar("_T")
+_ODD_KEY = re.compile(r'[Pp]ath:? "([^"]+)"')
 
 
 class ObstoreBackend:
@@ -224,6 +225,10 @@ class ObstoreBackend:
             yield
         except (KDCacheError, FileExistsError):
             raise
+        except exceptions.InvalidPathError as error:
+            # Of a listing; keys of ours have no empty part.
+            found = _ODD_KEY.search(str(error))
+            raise OddKeyError(self._url(key), found[1] if found else key) from error
         except FileNotFoundError as error:
             if _cause(error) is causes.NO_BUCKET:
                 raise storage_error(self._url(key), causes.NO_BUCKET, _said(error)) from error
