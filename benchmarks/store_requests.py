@@ -36,11 +36,11 @@ LATENCY_S = 0.02
 ROWS, VIEWS = 200_000, 2
 ROUNDS = 3
 BEFORE = {"build": 523, "inspect": 183, "verify": 346}
-"""As issue 14 counted them for a cache of five tiles (2026-11)."""
+"""As they were counted for a cache of five tiles before requests were shared (2026-11)."""
 
 NOTES = f"""
 "Requests": HTTP requests that moto's S3 server on loopback answered, for `digits:train` in two views and five
-tiles of six objects: 65 objects, which a build must write. "Before": as issue 14 counted them.
+tiles of six objects: 65 objects, which a build must write. "Before": in November 2026.
 "Of the local rate": a view of {ROWS:,} records of seven arrays, read block by block (a page load) and whole,
 from a server on loopback that answers every request {1e3 * LATENCY_S:.0f} ms late, against the
 same from the disk; medians of {ROUNDS} rounds, in turn. "Eight at once": as a server loads pages, in eight
