@@ -31,7 +31,7 @@ from cache_builder.console.progress import SILENT, Progress
 from cache_builder.datasets import ImageSource
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import tiles
-from cache_builder.format.locks.lock import Hold, JoinedHold, claimed
+from cache_builder.format.locks.lock import Hold, JoinedHold, claimed, clear
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter
@@ -79,6 +79,7 @@ def build(
         if before is not None and not settings.repair:
             there_already = finished_by_these_settings(plan)
             if there_already is not None:
+                clear(settings.out)
                 return there_already
         with claimed(settings.out, launch.name) as hold:
             if settings.repair:

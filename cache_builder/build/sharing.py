@@ -29,7 +29,7 @@ from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locks.block_leases import BlockLeases, remove_block_leases
 from cache_builder.format.locks.lease import HeldError
-from cache_builder.format.locks.lock import SHARED, Hold, JoinedHold, claimed, lone_holder
+from cache_builder.format.locks.lock import SHARED, Hold, JoinedHold, claimed, clear, lone_holder
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.root import read_manifest
 from cache_builder.format.statistics import TileStatistics
@@ -47,6 +47,7 @@ def build_together(plan: Plan, progress: Progress) -> BuildResult:
     is_part = len(part) < len(list(tiles(manifest)))
     there_already = finished(plan) if is_part or manifest.cache_id is not None else None
     if there_already is not None:
+        clear(out)
         return there_already
     if manifest.cache_id is not None:
         raise ConfigError(
@@ -88,6 +89,7 @@ def _sealed_by_one(out: str) -> Manifest:
     while True:
         manifest = read_manifest(out)
         if manifest is not None and manifest.cache_id is not None:
+            clear(out)
             return manifest
         with _held_by_one(out) as hold:
             if hold is not None:

@@ -31,7 +31,7 @@ from cache_builder.format.extension import EXTENDS, line_of
 from cache_builder.format.kept import kept_figures
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locations import followed, is_remote, local_path
-from cache_builder.format.locks.lock import Hold, claimed
+from cache_builder.format.locks.lock import Hold, claimed, clear
 from cache_builder.format.manifest import Manifest, is_same_build
 from cache_builder.format.owned import foreign, remove
 from cache_builder.format.positions import require_one_position
@@ -117,6 +117,7 @@ def _extend_beside(settings: ExtendSettings, out: str, progress: Progress) -> Ma
         if begun is not None and not is_same_build(begun, plan.manifest):
             raise ConfigError(f"{out} holds another cache already: choose another --out or remove it")
         if begun is not None and begun.cache_id is not None:
+            clear(out)
             return open_cache(out).manifest  # without the lock: it may lie where nothing can be written
         with claimed(out, doing="extended") as hold:
             begun = begun or copy_begun(cache, out, plan.manifest)

@@ -16,7 +16,7 @@ from cache_builder.exchange.tiles import copy_tile, reencode_tile
 from cache_builder.format.commits import Shard
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import Tile, tile_arrays, tiles
-from cache_builder.format.locks.lock import Hold, claimed
+from cache_builder.format.locks.lock import Hold, claimed, clear
 from cache_builder.format.manifest import Manifest, differing_names, differing_settings, is_same_build
 from cache_builder.format.manifest.compare import version_3_path
 from cache_builder.format.positions import require_one_position
@@ -60,6 +60,7 @@ def merge(settings: MergeSettings, progress: Progress) -> Manifest:
     manifest = first.manifest.model_copy(update={**NO_RESULTS, "name": name})
     merged = _finished(settings.out, manifest)
     if merged is not None:
+        clear(settings.out)
         return merged  # without the lock: it may lie on a disk that cannot be written to
     with claimed(settings.out, doing="merged") as hold:
         writer = _begun(first, settings.out, manifest, hold)

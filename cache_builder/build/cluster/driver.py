@@ -29,7 +29,7 @@ from cache_builder.datasets import ImageSource
 from cache_builder.datasets.orders import OrderTally
 from cache_builder.format.errors import ConfigError, IncompleteCacheError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
-from cache_builder.format.locks.lock import Hold, claimed
+from cache_builder.format.locks.lock import Hold, claimed, clear
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter
@@ -76,6 +76,7 @@ class _Driver:
             # Before the lock: a finished cache may lie on a disk that cannot be written to.
             there = None if self._settings.repair else self._alone("finished")
             if there is not None:
+                clear(self._settings.out)
                 return there
             # The actors end while the output is held: none writes after somebody else takes it.
             with claimed(self._settings.out, self._launch) as hold, self._ended():

@@ -92,6 +92,21 @@ def lone_holder(out: str | Path) -> str | None:
     return None if lines is None or f"launch {SHARED}" in lines else (lines or [""])[0] or "another process"
 
 
+def clear(out: str | Path) -> None:
+    """Take away the lock of a process that died after its last write: the output is whole, and nobody's.
+
+    Nothing happens where somebody holds it, or where it cannot be taken away.
+    """
+    if is_remote(out):
+        state = read_state(open_store(out, read_only=True))
+        if state is None or not state.holder.is_gone:
+            return
+    elif not lock_path(followed(local_path(out))).exists():
+        return
+    with suppress(KDCacheError, OSError), claimed(out):
+        pass
+
+
 def lock_path(root: Path) -> Path:
     """Beside the store, which gets its name only once it is whole; in it where the folder is not ours."""
     beside = root.with_name(f".{root.name}-lock")

@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from cache_builder.format.errors import ConfigError, KDCacheError
-from cache_builder.format.locks.lock import claimed, lock_path
+from cache_builder.format.locks.lock import claimed, clear, lock_path
 from tests.cache_builder.command import ROOT
+from tests.object_store import BUCKET, objects, s3_server
 
 HOLD = """
 import os, sys, time
@@ -26,7 +27,7 @@ with claimed(sys.argv[1]):
 
 
 @contextmanager
-def held_elsewhere(out: Path, how: str = "alone") -> Iterator[subprocess.Popen[str]]:
+def held_elsewhere(out: Path | str, how: str = "alone") -> Iterator[subprocess.Popen[str]]:
     """Another process holds the lock, and has forked a worker if ``how`` says so."""
     words = [sys.executable, "-c", HOLD, str(out), how]
     with subprocess.Popen(
@@ -102,3 +103,24 @@ def test_a_folder_that_went_away_is_told_and_not_made_again(tmp_path: Path, how:
         with pytest.raises(KDCacheError, match="mounted removed, renamed or unmounted"):
             hold.check()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"] + ["mounted"] * folder.exists()
+
+
+@pytest.mark.parametrize("where", ["disk", "object store"])
+def test_what_a_dead_holder_left_is_cleared_and_what_a_living_one_has_stays(
+    tmp_path: Path, where: str
+) -> None:
+    """As when a build was killed after it had sealed its cache: nobody takes the lock for that any more."""
+    with s3_server() if where != "disk" else nullcontext():
+        out: str | Path = f"s3://{BUCKET}/a.zarr" if where != "disk" else tmp_path / "a.zarr"
+
+        def is_there() -> bool:
+            return lock_path(Path(out)).exists() if where == "disk" else bool(objects("a.zarr"))
+
+        with held_elsewhere(out) as process:
+            clear(out)
+            assert is_there()
+            process.kill()
+            process.wait()
+            assert is_there()
+            clear(out)
+        assert not is_there()
