@@ -188,7 +188,7 @@ FIXED_OBJECTS = 32
 """Objects beside those of tiles: manifest, groups, metadata, codec, ids and labels, index."""
 COMMIT_BYTES = 870.0
 """Of a tile's commit with the teacher's statistics (``capacity_points`` compares)."""
-TILE_OPEN_S = 0.3e-3
+TILE_OPEN_S = 4e-4
 """Processor time that a tile adds to opening a cache (likewise)."""
 TILE_OPEN_BYTES = 11_400.0
 """Memory that a tile takes in an open cache (likewise)."""

@@ -40,14 +40,17 @@ NOTES = f"""
 Predicted by `benchmarks/capacity_model.py` over measured; the model promises to be within
 {TOLERANCE:.0%}. Objects, PUT requests, bytes: a cache of noise, 1,024 rows and 16 views in tiles of 8
 views and {TILE_ROWS} rows, built on an S3 server on loopback that counts. The bytes of a record are
-those of the cache of 512 rows and 8 views; other requests (GET, HEAD, LIST, DELETE) follow the line
-through the two smaller caches. The lease is renewed by the clock, which moves PUT requests by a few.
+those of the cache of 512 rows and 8 views; other requests (GET, HEAD, LIST, DELETE) are its, whatever
+the rows, and two for each row block of a later view group, which reads digests and what the views share.
+The lease is renewed by the clock, which moves PUT requests by a few.
 Opening: the index of a cache of {OPENED_TILES:,} tiles, of which the model takes the same for each.
 Processor time of a server: the line through 256 and 4,096 rows by 64 connections (`server_rivals`),
 compared with another benchmark's 256 rows by 4 (`server`). Ids: bytes, offsets, and the hashes while
 they are compared, against `ids`. A builder's memory: the line through 62,500 and a million rows
 (`million`), at 250,000. Pages: a view of {PAGE_ROWS:,} rows in a server, by its metrics.
 """
+
+_READS_OF_LATER_GROUP = 2
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,12 @@ def main() -> None:
 
 
 def _of_builds(caches: list[Built]) -> Iterator[Point]:
-    small, tall, large = caches
+    small, _, large = caches
     works = [_work(cache, small.record_bytes) for cache in caches]
     store, of_small = Store(works[2]), Store(works[0])
     yield Point("objects of a store", store.objects, len(large.sizes))
     yield Point("PUT requests of a build", store.objects + 2, large.puts)
-    per_tile = (tall.reads - small.reads) / (works[1].tiles - works[0].tiles)
-    reads = small.reads + per_tile * (works[2].tiles - works[0].tiles)
+    reads = small.reads + _READS_OF_LATER_GROUP * works[2].blocks * (works[2].groups - 1)
     yield Point("other requests of a build", reads, large.reads)
     once = sum(small.sizes.values()) - of_small.bytes
     yield Point("bytes of a store", store.bytes + once, sum(large.sizes.values()))
