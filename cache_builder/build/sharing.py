@@ -33,7 +33,7 @@ from cache_builder.format.locks.lock import SHARED, Hold, JoinedHold, claimed, c
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.root import read_manifest
 from cache_builder.format.statistics import TileStatistics
-from cache_builder.format.store import local_root, open_store, read_bytes
+from cache_builder.format.store import open_store, read_bytes
 from cache_builder.format.writer import CacheWriter
 
 _POLL_S = 1.0
@@ -157,15 +157,15 @@ class SharingWriter(CacheWriter):
         with self._present():
             yield
 
-    def _write_commit(self, tile: Tile, commit: Commit) -> None:
-        data, found = commit.to_bytes(), read_bytes(self._store, tile.key)
-        if found is None and local_root(self._store) is not None:
-            super()._write_commit(tile, commit)
-        elif found is None and create_object(self._store, tile.key, data) is None:
-            found = read_bytes(self._store, tile.key)
-        if found not in (None, data):
+    def _check_commit(self, tile: Tile, commit: Commit) -> None:
+        # Before the shards: those of another machine are not replaced beneath its commit.
+        if read_bytes(self._store, tile.key) not in (None, commit.to_bytes()):
             raise KDCacheError(
                 f"{self.location}: {tile} was committed by another process with other bytes: do its machine "
                 "or libraries differ from ours, so that the teacher computes other numbers? Run the same "
                 "command with --repair, alone, when the build is done"
             )
+
+    def _write_commit(self, tile: Tile, commit: Commit) -> None:
+        if create_object(self._store, tile.key, commit.to_bytes()) is None:
+            self._check_commit(tile, commit)

@@ -239,6 +239,7 @@ class CacheWriter:
             data = {spec.path: self._encoder.encoded(spec, tile, columns[spec.path]) for spec in specs}
             shards = {path: Shard.of(shard) for path, shard in data.items()}
             commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
+            self._check_commit(tile, commit)
             self._write_shards({spec.shard_key(tile): data[spec.path] for spec in specs})
             self._write_commit(tile, commit)
         return sum(shard.bytes for shard in shards.values())
@@ -314,6 +315,9 @@ class CacheWriter:
                 "Nothing is made in its place; bring it back and run the same command again, which continues "
                 "what is there, or begins anew where it is gone for good"
             ) from None
+
+    def _check_commit(self, tile: Tile, commit: Commit) -> None:
+        """Called before the shards of a commit are written: one writer owns a tile, so that all is well."""
 
     def _write_shards(self, objects: dict[str, bytes]) -> None:
         """Several at a time on a remote store, which hides its latency."""
