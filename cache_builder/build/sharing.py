@@ -27,13 +27,13 @@ from cache_builder.format.commits import Commit
 from cache_builder.format.conditional import create_object
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
-from cache_builder.format.locks.block_leases import BlockLeases, remove_block_leases
+from cache_builder.format.locks.block_leases import BlockLeases
 from cache_builder.format.locks.lease import HeldError
 from cache_builder.format.locks.lock import SHARED, Hold, JoinedHold, claimed, clear, lone_holder
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.root import read_manifest
 from cache_builder.format.statistics import TileStatistics
-from cache_builder.format.store import open_store, read_bytes
+from cache_builder.format.store import read_bytes
 from cache_builder.format.writer import CacheWriter
 
 _POLL_S = 1.0
@@ -104,9 +104,7 @@ def _sealed(out: str, hold: Hold) -> Manifest:
     if manifest.cache_id is not None:
         return manifest
     writer = CacheWriter(out, manifest, hold.check)
-    writer.sweep()
-    # Every tile is committed, so that no lease means anything any more.
-    remove_block_leases(open_store(out, read_only=False))
+    writer.sweep()  # every tile is committed, so that no lease means anything any more
     return writer.finish()
 
 
