@@ -40,7 +40,14 @@ class RoundRobin:
         """Requests answered with 502."""
         self.cut = 0
         """Answers that ended before their length."""
-        self.app = Starlette(routes=[Route("/{path:path}", self._forward, methods=["GET", "HEAD", "POST"])])
+        routes = [Route("/{path:path}", self._forward, methods=["GET", "HEAD", "POST"])]
+        self.app = Starlette(routes=routes, lifespan=self._alive)
+
+    @contextlib.asynccontextmanager
+    async def _alive(self, _app: Starlette) -> AsyncIterator[None]:
+        """Connections are closed by the loop that made them."""
+        async with self._client:
+            yield
 
     def _next(self) -> str:
         """The replica whose turn it is, passing over those that are away unless all are."""
@@ -82,7 +89,7 @@ def balanced(replicas: list[str]) -> Iterator[tuple[str, RoundRobin]]:
     """A running one, at the URL that comes first."""
     balancer = RoundRobin(replicas)
     port = free_port()
-    config = uvicorn.Config(balancer.app, host="127.0.0.1", port=port, log_level="critical", lifespan="off")
+    config = uvicorn.Config(balancer.app, host="127.0.0.1", port=port, log_level="critical", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="round robin")
     thread.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -70,3 +70,14 @@ def objects(prefix: str = "") -> dict[str, bytes]:
         for name, key in sorted(keys.items())
         if name.startswith(prefix)
     }
+
+
+@contextmanager
+def bucket_may_go() -> Iterator[Callable[[], object]]:
+    """A function that takes the bucket away with all that is in it; it is back afterwards."""
+    buckets = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets
+    bucket = buckets[BUCKET]
+    try:
+        yield lambda: buckets.pop(BUCKET)
+    finally:
+        buckets[BUCKET] = bucket

@@ -167,7 +167,7 @@ def _parameter(name: str, info: FieldInfo, option: Option) -> inspect.Parameter:
         "rich_help_panel": option.panel,
     }
     default = inspect.Parameter.empty if info.is_required() and option.is_argument else _default(info)
-    typed: Any = list[str] if _is_repeated(kind) else kind if kind in (bool, Path) else str
+    typed: Any = list[str] if _is_repeated(kind) else bool if kind is bool else str
     if default is None:
         typed = typed | None
     flag = _flag(name, option)
@@ -214,6 +214,8 @@ def _metavar(kind: Any, info: FieldInfo) -> str | None:
     """The choices or the bounds of a value; None leaves it to typer."""
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
+    if kind is Path:
+        return "<path>"
     if kind not in (int, float):
         return None
     low, high = _bound(info, {"ge": "<=", "gt": "<"}), _bound(info, {"le": "<=", "lt": "<"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -123,6 +124,12 @@ def write_many(store: Store, objects: dict[str, bytes]) -> None:
         await store.set(key, default_buffer_prototype().buffer.from_bytes(objects[key]))
 
     ask_many(write, list(objects))
+
+
+def write_from_file(store: Store, key: str, path: Path) -> None:
+    """Write an object of a remote store from a file, of which memory holds no more than is on its way."""
+    data: Any = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    sync(store.set(key, default_buffer_prototype().buffer.from_array_like(data)))
 
 
 def write_durably(store: Store, key: str, data: bytes) -> None:

@@ -1,7 +1,8 @@
-"""A file that is there wholly or not at all."""
+"""A file that is there wholly or not at all, on a disk or on an object store."""
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +10,44 @@ from pathlib import Path
 
 from cache_builder.format.durable import fsync_file, take_name
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.locations import followed
+from cache_builder.format.locations import followed, is_remote, local_output
 from cache_builder.format.locks.lock import claimed
 from cache_builder.format.owned import partials_beside
+from cache_builder.format.store import object_sizes, open_store, write_from_file
 
 
 @contextmanager
-def replaced(out: Path, force: bool) -> Iterator[Path]:
-    """A temporary name beside ``out`` to write to; it becomes ``out`` when the block ends without an error.
+def replaced(out: str | Path, force: bool) -> Iterator[Path]:
+    """A temporary name to write to; it becomes ``out`` when the block ends without an error.
 
-    What a process that was killed left of the same file is removed. A link stays one: the file that it leads
-    to is written. Raises :class:`ConfigError` where ``out`` is there already and is not to be overwritten.
+    For a URL it lies on this machine, and is put there in one step. What a process that was killed left
+    beside a local ``out`` is removed. A link stays one: the file that it leads to is written. Raises
+    :class:`ConfigError` where ``out`` is there already and is not to be overwritten.
     """
     check_free(out, force)
-    file = followed(out)
+    with _uploaded(str(out), force) if is_remote(out) else _renamed(followed(local_output(out))) as partial:
+        yield partial
+
+
+def check_free(out: str | Path, force: bool) -> None:
+    """Raise :class:`ConfigError` unless a file may be written at ``out``."""
+    if not is_remote(out) and local_output(out).is_dir():
+        raise ConfigError(f"--out {out} is a folder: expected the name of a file")
+    if not force and file_size(out) is not None:
+        raise ConfigError(f"{out} exists already: choose another --out, or overwrite it with --force")
+
+
+def file_size(out: str | Path) -> int | None:
+    """Bytes of a file or an object; None where there is none."""
+    if is_remote(out):
+        folder, name = _split(str(out))
+        return object_sizes(open_store(folder, read_only=True), [name])[0]
+    path = local_output(out)
+    return path.stat().st_size if path.exists() else None
+
+
+@contextmanager
+def _renamed(file: Path) -> Iterator[Path]:
     with claimed(file, doing="written") as hold:
         for stale in partials_beside(file):
             stale.unlink(missing_ok=True)
@@ -36,9 +61,20 @@ def replaced(out: Path, force: bool) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def check_free(out: Path, force: bool) -> None:
-    """Raise :class:`ConfigError` unless a file may be written at ``out``."""
-    if out.is_dir():
-        raise ConfigError(f"--out {out} is a folder: expected the name of a file")
-    if out.exists() and not force:
-        raise ConfigError(f"{out} exists already: choose another --out, or overwrite it with --force")
+@contextmanager
+def _uploaded(out: str, force: bool) -> Iterator[Path]:
+    folder, name = _split(out)
+    store = open_store(folder, read_only=False)
+    with tempfile.TemporaryDirectory(prefix="kdcache-") as own:
+        partial = Path(own) / "file"
+        yield partial
+        check_free(out, force)  # by now somebody else may have written it
+        write_from_file(store, name, partial)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The folder's URL and the name of an object in it."""
+    folder, _, name = url.rpartition("/")
+    if not name or folder.endswith("/"):
+        raise ConfigError(f"--out {url} names no file: expected a URL such as s3://BUCKET/NAME.parquet")
+    return folder, name

@@ -11,10 +11,9 @@ from rich.console import Console
 
 from cache_builder.console.progress import BuildProgress, Progress
 from cache_builder.format.errors import ConfigError
-from cache_builder.format.locations import local_output
 from cache_builder.format.positions import require_one_position
 from cache_builder.format.reader import Cache, open_cache
-from cache_builder.interchange.atomic import check_free, replaced
+from cache_builder.interchange.atomic import check_free, file_size, replaced
 from cache_builder.interchange.blocks import Block, blocks, chosen_rows, chosen_views
 from cache_builder.interchange.settings import ExportSettings
 
@@ -27,7 +26,7 @@ def run_export(settings: ExportSettings) -> None:
     console = Console()
     with BuildProgress(console) as progress:
         count = export(settings, progress)
-    size = local_output(settings.out).stat().st_size
+    size = file_size(settings.out) or 0
     said = f"{settings.out}: {count:,} records, {size / 1e6:.2f} MB"
     console.print(said, highlight=False, soft_wrap=True, markup=False)
 
@@ -37,8 +36,7 @@ def export(settings: ExportSettings, progress: Progress) -> int:
 
     Raises :class:`ConfigError` for what cannot be written and the reader's errors for a damaged cache.
     """
-    out = local_output(settings.out)
-    check_free(out, settings.force)
+    check_free(settings.out, settings.force)
     cache = open_cache(settings.cache)
     require_one_position(cache.manifest, settings.cache, "export")
     views, rows = chosen_views(cache, settings.views), chosen_rows(cache, settings.rows)
@@ -53,7 +51,7 @@ def export(settings: ExportSettings, progress: Progress) -> int:
             done += len(block.rows)
             progress.update(done, last=done == total)
 
-    with replaced(out, settings.force) as partial:
+    with replaced(settings.out, settings.force) as partial:
         if settings.form == "npz":
             _write_npz(partial, cache, views, rows, counted(), settings)
         else:

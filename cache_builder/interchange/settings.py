@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cache_builder.console.names import DATA_KINDS
 from cache_builder.console.options import Option, Settings
 from cache_builder.format.frozen import Decoding
+from cache_builder.format.locations import local_path
 
 Form = Literal["parquet", "arrow", "npz"]
 Values = Literal["logits", "logprobs", "probs"]
@@ -23,7 +24,7 @@ class ExportSettings(Settings):
     form: Annotated[Form, Option(flag="--format")]
     """Kind of file: parquet, arrow (IPC, or Feather) or npz (small)."""
     out: str
-    """File to write; it appears when it is whole."""
+    """File to write, or its URL on an object store; it appears when it is whole."""
     views: Annotated[tuple[int, ...], Option(flag="--view")] = ()
     """Only this view is written; may be repeated. Default: all."""
     rows: str | None = None
@@ -41,7 +42,7 @@ class ExportSettings(Settings):
 class DumpRequest(Settings):
     """What the user says about a dump of another program."""
 
-    source: Annotated[Path, Option(is_argument=True)]
+    source: Annotated[Path, Option(is_argument=True), BeforeValidator(local_path)]
     """File or folder of the dump."""
     classes: int | None = Field(default=None, ge=2)
     """Number of classes (C), where the dump does not tell."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,8 +21,8 @@ commands = typer.Typer(**STYLE)
 class EvalSettings(Settings):
     """Settings of ``kdtrain eval``; each field is the flag of the same name."""
 
-    run: Annotated[Path, Option(is_argument=True)]
-    """Folder of the run."""
+    run: Annotated[str, Option(is_argument=True, metavar="run")]
+    """Folder of the run, or its URL on an object store."""
     data: str | None = None
     """Images to evaluate on. Default: the run's own held-out data."""
     weights: str = "best"

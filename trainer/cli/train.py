@@ -16,6 +16,7 @@ from trainer.run.settings import MACHINE, TrainSettings
 if TYPE_CHECKING:
     from trainer.run.inputs import Inputs
     from trainer.run.loop import TrainResult
+    from trainer.run.run_folder import RunFolder
 
 EXAMPLES = """
 **Examples**
@@ -72,9 +73,9 @@ def run_train(settings: TrainSettings, resume: bool) -> None:
     # torch's C++ parts warn of what is meant, in every process (``trainer.run.device``). Read at its import.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with ExitStack() as stack:
-        claim_output(settings, resume, stack)
+        folder = claim_output(settings, resume, stack)
         inputs = open_inputs(settings, stack)
-        result = _trained(settings, resume, inputs)
+        result = _trained(settings, resume, inputs, folder)
     if is_first_process():
         _tell(result)
 
@@ -89,10 +90,10 @@ def _tell(result: TrainResult) -> None:
             f"held out: {result.last.top1:.2%} after the last epoch, best {result.best_top1:.2%} in epoch "
             f"{result.best_epoch}"
         )
-    typer.echo(f"weights {result.out / BEST}, report {result.out / REPORT}")
+    typer.echo(f"weights {result.out}/{BEST}, report {result.out}/{REPORT}")
 
 
-def _trained(settings: TrainSettings, resume: bool, inputs: Inputs) -> TrainResult:
+def _trained(settings: TrainSettings, resume: bool, inputs: Inputs, folder: RunFolder) -> TrainResult:
     from rich.console import Console
 
     from trainer.cli.log import show_warnings
@@ -101,4 +102,4 @@ def _trained(settings: TrainSettings, resume: bool, inputs: Inputs) -> TrainResu
 
     console = Console()
     show_warnings(console)
-    return train(settings, resume=resume, display=ConsoleDisplay(console), inputs=inputs)
+    return train(settings, resume=resume, display=ConsoleDisplay(console), inputs=inputs, folder=folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainer.comparison.children import Child, Children
 from trainer.comparison.display import CompareDisplay
@@ -47,7 +48,7 @@ def compare(
     results. Raises :class:`ConfigError` for what no run could be given, and ``KeyboardInterrupt`` after a
     signal, once every run has written its checkpoint.
     """
-    out = settings.out
+    out = Path(settings.out)
     check_output(out)
     plan = plan_comparison(settings, losses, seeds, inputs)
     with claimed(out) as lock:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cache_builder.console.options import Names, Option
+from cache_builder.format.locations import local_output
 from trainer.run.settings import DATA, MACHINE, STUDENT, SharedSettings, TrainSettings
 
 
@@ -33,7 +34,7 @@ class CompareSettings(SharedSettings):
     kd(temperature=2)*0.9', or all. Hard labels always take part."""
     seeds: Annotated[int, STUDENT] = Field(default=3, ge=1)
     """Runs of each method: seeds 0 to N - 1."""
-    out: Annotated[Path, MACHINE]
+    out: Annotated[Path, MACHINE, BeforeValidator(local_output)]  # type: ignore[assignment]
     """Folder of the comparison; one that was begun is continued."""
     jobs: Annotated[int | None, MACHINE] = Field(default=None, ge=1)
     """Runs side by side. Default: one per core; on a GPU one after another."""

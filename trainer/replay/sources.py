@@ -9,6 +9,7 @@ from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError
 from cache_builder.format.frozen import Decoding
 from cache_builder.views import Recipe, parse_recipe
+from trainer.run.remote_run import run_path
 from trainer.run.run_folder import RunFolder
 from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
@@ -24,7 +25,7 @@ def decoding_for(settings: TrainSettings, caches: Sequence[TeacherCache]) -> Dec
     """That of the caches; without any that of the run which is continued, else the newest."""
     if caches:
         return caches[0].manifest.input.decoding
-    stored = RunFolder(settings.out).stored_config()
+    stored = RunFolder(run_path(settings.out)).stored_config()
     return NEWEST if stored is None else stored.decoding
 
 

@@ -20,6 +20,7 @@ from trainer.replay.same_data import check_against_cache
 from trainer.replay.sources import own_views
 from trainer.replay.view_dataset import ReplayDataset, ViewDataset, natural_size
 from trainer.run.classes import ClassChoice
+from trainer.run.remote_run import run_path
 from trainer.run.run_folder import DRIFT
 from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
@@ -82,7 +83,7 @@ def _taught(settings: TrainSettings, caches: Sequence[TeacherCache], source: Ima
         source,
         settings.image_size,
         allow_render_drift=settings.allow_render_drift,
-        drift_folder=settings.out / DRIFT,
+        drift_folder=run_path(settings.out) / DRIFT,
     )
     return first if len(caches) == 1 else _taught_by_all(settings, caches, first)
 
@@ -93,7 +94,7 @@ def _taught_by_all(
     """The samples that every cache can teach, in the views that every cache has."""
     labels = first.labels
     for cache in caches[1:]:
-        drift = settings.out / DRIFT
+        drift = run_path(settings.out) / DRIFT
         rows, indices = first.rows, first.indices
         check_against_cache(cache, first.source, rows, indices, settings.allow_render_drift, drift)
         labels = np.where(labels >= 0, labels, usable_labels(cache, first.source, rows, indices))

@@ -112,7 +112,9 @@ class _Student:
 
     def against_teacher(self, cache: TeacherCache) -> EvaluationResult:
         inputs, settings = self._inputs, self._config.settings
-        dataset = ReplayDataset(cache, inputs.source, settings.image_size, drift_folder=settings.out / DRIFT)
+        dataset = ReplayDataset(
+            cache, inputs.source, settings.image_size, drift_folder=self._file.parent / DRIFT
+        )
         share = self._count_agreeing(dataset, cache, inputs.view, inputs.columns) / len(dataset)
         return EvaluationResult(
             str(self._file), dataset.source.spec, len(dataset), view=inputs.view, agreement=share

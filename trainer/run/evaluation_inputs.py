@@ -12,6 +12,7 @@ from cache_builder.format import ConfigError
 from trainer.replay.matching import rows_of
 from trainer.run.config import RunConfig
 from trainer.run.inputs import check_held_out, open_teacher
+from trainer.run.remote_run import at_hand
 from trainer.run.run_folder import BEST, LAST, RunFolder
 from trainer.teacher.client import TeacherCache
 
@@ -32,7 +33,7 @@ class EvaluationInputs:
 
 
 def open_evaluation(
-    path: Path,
+    run: Path | str,
     data: str | None,
     stack: ExitStack,
     *,
@@ -47,13 +48,15 @@ def open_evaluation(
     Raises :class:`ConfigError` where there is no run and :class:`DataError` for data that does not fit it.
     """
     check_device_name(device)
+    named = {"best": BEST, "last": LAST}
+    path = at_hand(run, {named[weights]} if weights in named else set(), stack)
     config = RunFolder(path).stored_config()
     if config is None:
-        raise ConfigError(f"{path} holds no run (no config.json)")
+        raise ConfigError(f"{run} holds no run (no config.json)")
     data = data or config.settings.val_data
     if data is None:
-        raise ConfigError(f"run {path} has no held-out data of its own: say which with --data")
-    file = {"best": path / BEST, "last": path / LAST}.get(weights, Path(weights))
+        raise ConfigError(f"run {run} has no held-out data of its own: say which with --data")
+    file = path / named[weights] if weights in named else Path(weights)
     if not file.exists():
         raise ConfigError(f"there are no weights {file}: --weights takes best, last or a FILE")
     if cache is not None:

@@ -21,6 +21,7 @@ from trainer.objective.written import read_objective
 from trainer.replay.matching import check_partners, labels_missing, rows_of
 from trainer.replay.sources import check_views_asked, decoding_for, training_source
 from trainer.run.classes import ClassPlan, held_out_labels, plan_classes
+from trainer.run.remote_run import RemoteRun, run_path
 from trainer.run.run_folder import RunFolder
 from trainer.run.settings import TrainSettings
 from trainer.students.known import check_student_name
@@ -45,12 +46,20 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def claim_output(settings: TrainSettings, resume: bool, stack: ExitStack) -> None:
+def claim_output(settings: TrainSettings, resume: bool, stack: ExitStack) -> RunFolder:
     """Take ``--out`` as long as the stack lasts; :class:`ConfigError` where something else is there."""
+    hold = None
     if is_first_process():
         # Before anything is looked at: what a second run sees must not change under it.
-        stack.enter_context(claimed(settings.out, doing="trained"))
-    RunFolder(settings.out).check_free(resume)
+        hold = stack.enter_context(claimed(settings.out, doing="trained"))
+    remote = None
+    if is_remote(settings.out):
+        remote = RemoteRun(settings.out, hold)
+        stack.callback(remote.close)
+        remote.fetch(resume)
+    folder = RunFolder(run_path(settings.out), settings.keep_checkpoints, remote)
+    folder.check_free(resume)
+    return folder
 
 
 def open_inputs(settings: TrainSettings, stack: ExitStack) -> Inputs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,7 +33,8 @@ _STEPS_BETWEEN_CHECKS = 50
 class TrainResult:
     """A finished run."""
 
-    out: Path
+    out: str
+    """Where the run lies, as in its settings."""
     last: Evaluation | None
     """Held-out results after the last epoch; None without held-out data."""
     best_top1: float | None
@@ -53,20 +53,21 @@ def train(
     resume: bool = False,
     display: Display | None = None,
     inputs: Inputs | None = None,
+    folder: RunFolder | None = None,
 ) -> TrainResult:
     """Train a student, or go on with a run that was stopped.
 
-    ``inputs``: of these settings, by one who holds ``--out``; None = the run takes and opens them itself.
+    ``inputs``, ``folder``: of these settings, by one who holds ``--out``; None = the run takes and opens them
+    itself.
     A signal ends it after the step at hand, with a checkpoint: ``KeyboardInterrupt`` is raised then. Raises
     the :class:`KDCacheError` of whatever is wrong; checkpoints stay good whatever happens.
     """
-    folder = RunFolder(settings.out, settings.keep_checkpoints)
     with watched(), ExitStack() as stack:
-        if inputs is None:
-            claim_output(settings, resume, stack)
+        folder = folder or claim_output(settings, resume, stack)
         run = assemble(settings, stack, inputs)
         if run.accelerator.is_main_process:
             folder.begin(run.config)
+            folder.publish()
         run.accelerator.wait_for_everyone()
         meter = TrainMeter(run.accelerator.device)
         keeper = Keeper(run, folder, meter)
@@ -76,6 +77,7 @@ def train(
             _run_epochs(run, folder, keeper, meter, stack, display or Silent())
         if run.accelerator.is_main_process:
             write_report(folder, run)
+            folder.publish()
         return _result(folder, keeper, was_finished)
 
 
@@ -202,7 +204,7 @@ def _result(folder: RunFolder, keeper: Keeper, was_finished: bool) -> TrainResul
     rows = [row for row in folder.read_metrics() if "val_top1" in row]
     last = Evaluation(*(rows[-1][f"val_{name}"] for name in Evaluation._fields)) if rows else None
     return TrainResult(
-        out=folder.path,
+        out=folder.name,
         last=last,
         best_top1=keeper.best_top1,
         best_epoch=keeper.best_epoch if rows else None,

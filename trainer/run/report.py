@@ -27,10 +27,10 @@ def write_report(folder: RunFolder, run: Run) -> None:
         return
     draw_curves(folder.path / CURVES, rows)
     weights = sum(parameter.numel() for parameter in run.student.parameters())
-    write_text(folder.path / REPORT, report_text(folder.path, run.config, rows, weights))
+    write_text(folder.path / REPORT, report_text(folder.name, run.config, rows, weights))
 
 
-def report_text(path: Path, config: RunConfig, rows: Sequence[Row], weights: int) -> str:
+def report_text(out: str, config: RunConfig, rows: Sequence[Row], weights: int) -> str:
     """The report as Markdown."""
     settings = config.settings
     parts = [
@@ -47,7 +47,7 @@ def report_text(path: Path, config: RunConfig, rows: Sequence[Row], weights: int
         "## Settings",
         _table(("setting", "value"), _settings(config)),
         "## Go on",
-        _commands(path, config),
+        _commands(out, config),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -164,11 +164,11 @@ def _settings(config: RunConfig) -> Iterable[tuple[str, str]]:
     yield "view recipe", f"`{config.view_recipe.configuration}`"
 
 
-def _commands(path: Path, config: RunConfig) -> str:
+def _commands(out: str, config: RunConfig) -> str:
     val_data = config.settings.val_data or "SPEC"
     lines = [
-        f"kdtrain eval {shlex.quote(str(path))} --data {shlex.quote(val_data)}",
-        f"tensorboard --logdir {shlex.quote(str(path / TENSORBOARD))}",
+        f"kdtrain eval {shlex.quote(out)} --data {shlex.quote(val_data)}",
+        f"tensorboard --logdir {shlex.quote(f'{out}/{TENSORBOARD}')}",
     ]
     files = f"`{BEST}` and `{LAST}` hold the weights, `{METRICS}` one JSON object an epoch."
     return "```sh\n" + "\n".join(lines) + f"\n```\n\n{files}"

@@ -22,6 +22,7 @@ from trainer.run.text_files import write_text
 
 if TYPE_CHECKING:
     from trainer.run.checkpoint import Checkpoints
+    from trainer.run.remote_run import RemoteRun
 
 CONFIG, METRICS, TENSORBOARD, REPORT = "config.json", "metrics.jsonl", "tensorboard", "report.md"
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -35,11 +36,16 @@ log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """What lies under ``--out``."""
+    """What lies under ``--out``, or the folder that what lies there is at hand in."""
 
-    def __init__(self, path: Path, keep_checkpoints: int = KEPT_CHECKPOINTS) -> None:
+    def __init__(
+        self, path: Path, keep_checkpoints: int = KEPT_CHECKPOINTS, remote: RemoteRun | None = None
+    ) -> None:
         self.path = path
+        self.name = str(path) if remote is None else remote.url
+        """What the user calls it."""
         self._kept = keep_checkpoints
+        self._remote = remote
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -48,6 +54,11 @@ class RunFolder:
 
         return Checkpoints(self.path, self._kept)
 
+    def publish(self) -> None:
+        """Copy what changed to where the user wants the run, unless it is there; on the main process only."""
+        if self._remote is not None:
+            self._remote.publish()
+
     def check_free(self, resume: bool) -> None:
         """Before any work: raise :class:`ConfigError` where another run or something else is in the way."""
         if self.path.exists() and not self.path.is_dir():
@@ -55,13 +66,13 @@ class RunFolder:
         if (self.path / CONFIG).exists():
             if not resume:
                 raise ConfigError(
-                    f"{self.path} already holds a run: add --resume to go on, or choose another --out"
+                    f"{self.name} already holds a run: add --resume to go on, or choose another --out"
                 )
         elif self.path.exists() and any(item.name not in _LEFT for item in self.path.iterdir()):
             raise ConfigError(f"{self.path} is not empty and holds no run: choose another --out")
         elif resume:
             # Jobs that may be stopped at any time pass --resume always; a mistyped --out must still be seen.
-            log.warning("--resume: there is no run in %s yet, so a new one begins", self.path)
+            log.warning("--resume: there is no run in %s yet, so a new one begins", self.name)
 
     def begin(self, config: RunConfig) -> None:
         """Note the configuration; raise :class:`ConfigError` naming fields that differ from a stored one."""
@@ -73,7 +84,7 @@ class RunFolder:
         differing = differing_fields(stored, config)
         if differing:
             raise ConfigError(
-                f"{self.path} holds a run of other settings (stored -> asked for):\n  "
+                f"{self.name} holds a run of other settings (stored -> asked for):\n  "
                 + "\n  ".join(differing)
                 + "\nuse the stored settings to resume it, or another --out"
             )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from cache_builder.console.names import DATA_KINDS, check_device_name
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
 from cache_builder.console.recipes import check_recipe
-from cache_builder.format.locations import local_output
 from trainer.run.names import check_objective, check_student
+from trainer.run.remote_run import run_location
 
 # Headings of --help.
 DATA, STUDENT = Option(panel="Data and teacher"), Option(panel="Student and objective")
@@ -51,8 +50,8 @@ class SharedSettings(Settings):
     own size, else 224."""
     limit: Annotated[int | None, DATA] = Field(default=None, ge=1)
     """Only the first N images are used, as in kdcache build --limit."""
-    out: Annotated[Path, MACHINE]
-    """Folder of the run."""
+    out: Annotated[str, MACHINE, Option(metavar="<path>"), BeforeValidator(run_location)]
+    """Folder of the run, or its URL on an object store, where it is copied to after each checkpoint."""
     device: Annotated[str, MACHINE, Option(check=check_device_name)] = "auto"
     """Device that the student is trained on: auto, cpu, cuda or cuda:N."""
     workers: Annotated[int | None, MACHINE] = Field(default=None, ge=0)
@@ -60,12 +59,6 @@ class SharedSettings(Settings):
     images."""
     allow_render_drift: Annotated[bool, MACHINE] = False
     """Train although this machine renders other pictures than the teacher saw."""
-
-    @field_validator("out")
-    @classmethod
-    def _local(cls, value: Path) -> Path:
-        """``--out`` is a folder: a URL would be taken for the name of one."""
-        return local_output(value)
 
 
 class TrainSettings(SharedSettings):

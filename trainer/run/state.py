@@ -90,6 +90,7 @@ class Keeper:
                 run.config.model_dump_json(indent=1),
             )
             self._publish(checkpoint)
+            self._folder.publish()
         run.accelerator.wait_for_everyone()
         self._last_save = time.monotonic()
 

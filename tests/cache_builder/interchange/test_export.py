@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cache_builder.interchange.export import export
 from cache_builder.interchange.settings import ExportSettings
 from tests.cache_builder.conftest import Build
 from tests.caches import synthetic_logits, write_synthetic_cache
+from tests.object_store import BUCKET, objects, s3_server
 
 # Matrix products of other numbers of rows may differ in their last bits, by processor.
 ROUNDING = 4e-6
@@ -118,6 +120,27 @@ def test_rows_that_could_not_be_read_are_null(run_build: Build, own_photos: Path
     with np.load(exported(path, "npz", name="n", views=(0,))) as arrays:
         assert np.isnan(arrays["lse"][0, row])
         assert (arrays["top_ids"][0, row] == -1).all()
+
+
+def test_to_an_object_store(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    there = {"cache": str(cache), "out": f"s3://{BUCKET}/exports/e.arrow", "form": "arrow"}
+    with s3_server(), BuildProgress(Console(file=io.StringIO())) as progress:
+        export(checked(ExportSettings, there), progress)
+        stored = objects("exports")
+        with pytest.raises(ConfigError, match="exists already"):
+            export(checked(ExportSettings, there), progress)
+        export(checked(ExportSettings, there | {"force": True}), progress)
+        assert objects("exports") == stored
+    assert stored == {"e.arrow": exported(cache, "arrow").read_bytes()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.zarr", "out"]
+
+
+@pytest.mark.parametrize("out", ["s3://bucket", "s3://bucket/", "s3://bucket/a/"])
+def test_a_url_without_a_name_is_no_file(cache: Path, out: str) -> None:
+    settings = checked(ExportSettings, {"cache": str(cache), "out": out, "form": "npz"})
+    with BuildProgress(Console(file=io.StringIO())) as progress, pytest.raises(ConfigError, match="no file"):
+        export(settings, progress)
 
 
 def test_what_is_there_is_kept(cache: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cache_builder.format import ConfigError, DataError
-from cache_builder.format.locations import local_output
+from trainer.comparison.settings import CompareSettings
 from trainer.run.run_folder import MetricsLog, RunFolder
 from trainer.run.settings import TrainSettings
 
@@ -72,7 +72,14 @@ def test_resuming_what_is_not_there_is_told(tmp_path, caplog):
     assert "rum" in caplog.text
 
 
-@pytest.mark.parametrize("out", ["s3://bucket/run", "s3:/bucket/run", "gs://a/b", " "])
-def test_a_url_is_no_folder_of_a_run(out):
-    with pytest.raises(ConfigError, match=r"local|lost a slash|empty"):
-        local_output(TrainSettings.model_validate({"data": "digits:train", "out": out}).out)
+@pytest.mark.parametrize("out", ["s3:/bucket/run", "s3://bucket", "", " "])
+def test_what_is_no_place_for_a_run(out):
+    with pytest.raises(ConfigError, match=r"lost a slash|whole bucket|empty"):
+        TrainSettings.model_validate({"data": "digits:train", "out": out})
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/run", "gs://a/b"])
+def test_a_comparison_lies_on_a_disk(out):
+    given = {"data": "digits:train", "val_data": "digits:test", "cache": ["c.zarr"], "losses": "kd"}
+    with pytest.raises(ConfigError, match=f"--out {out}: this command writes to local disks only"):
+        CompareSettings.model_validate(given | {"out": out})
