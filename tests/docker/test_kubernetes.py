@@ -16,6 +16,7 @@ import yaml
 
 from cache_builder.cli.app import app as builder
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.locks import lease
 from logit_server.run import serving
 from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
@@ -80,7 +81,9 @@ def test_a_drained_node_and_the_autoscaler_leave_two_replicas(objects: dict[str,
 
 def test_the_autoscaler_needs_nothing_that_a_cluster_may_lack(objects: dict[str, Any]) -> None:
     # One metric that cannot be fetched keeps it from ever taking a replica away.
-    assert [metric["type"] for metric in objects["HorizontalPodAutoscaler"]["spec"]["metrics"]] == ["Resource"]
+    assert [metric["type"] for metric in objects["HorizontalPodAutoscaler"]["spec"]["metrics"]] == [
+        "Resource"
+    ]
 
 
 def with_the_adapter() -> dict[str, Any]:
@@ -132,6 +135,13 @@ def test_a_builder_that_ends_is_started_again_unless_its_settings_are_wrong(job:
     assert ignored["action"] == "Ignore"
     assert ignored["onPodConditions"][0]["type"] == "DisruptionTarget"
     assert failed["onExitCodes"]["values"] == [ConfigError.exit_code]
+
+
+def test_the_documents_say_after_how_long_a_row_block_is_somebody_elses() -> None:
+    said = f"{lease.LEASE_S + lease._WATCH_S:.0f} s"
+    assert f"goes to another pod after {said}" in (DOCKER / "kubernetes" / "builders.yaml").read_text()
+    for name in ("operating.md", "scale.md"):
+        assert said in (DOCKER.parent / "docs" / name).read_text()
 
 
 def test_a_builder_may_do_as_little_as_it_can(job: dict[str, Any], builder_container: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import threading
@@ -16,7 +17,7 @@ import pytest
 from cache_builder.format import Cache, open_cache
 from cache_builder.format.wire import RELOAD_PATH, ROWS
 from logit_server import reloads as module
-from logit_server.reloads import Reloads
+from logit_server.reloads import Reloaded, Reloads
 from logit_server.run import serving
 from logit_server.settings import Settings
 from logit_server.shelf import Slot, open_catalog, open_slot
@@ -26,7 +27,7 @@ from logit_server.tokens import hash_of
 from logit_server.wishes import Wishes
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.extended import extend_synthetic
-from tests.logit_server.processes import started
+from tests.logit_server.processes import ROOT, started
 
 ROWS_ASKED = np.arange(100, dtype="<u4").tobytes()
 
@@ -437,3 +438,8 @@ def test_only_tokens_of_scope_admin_may_ask_and_are_told_of_their_caches_alone(
     assert answers["a"].json()["unchanged"] == ["synthetic", "odd"]
     assert answers["o"].json()["unchanged"] == ["odd"]
     assert "synthetic" not in answers["o"].text
+
+
+def test_the_documents_name_all_that_a_reload_says() -> None:
+    (line,) = re.findall(r"^\| `reloaded` \|.*$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
+    assert [name for name in Reloaded.model_fields if name not in line] == []
