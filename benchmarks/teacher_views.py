@@ -5,7 +5,6 @@
 their own views. Everything is made on the first use and kept in a folder (BENCHMARKS_REAL, by default
 ``~/.cache/kdcache/real``; pictures and networks of glyphs in BENCHMARKS_GLYPHS, as ``benchmarks.fidelity``
 has them).
-.
 """
 
 from __future__ import annotations
