@@ -103,12 +103,11 @@ def _file_of(cache_id: str) -> str:
 
 def missing(name: str) -> Missing:
     """What to say of a cache that was served and cannot be opened."""
-    return Missing(
-        name,
-        StorageError,
-        f"cache {name!r}: its store is out of reach or is being written just now; it is served again as soon "
-        "as it is whole and back",
+    state = (
+        "cannot be opened: its store is out of reach or is being written just now; it is served again as "
+        "soon as it is whole and back"
     )
+    return Missing(name, StorageError, f"cache {name!r} {state}", state)
 
 
 def shelf_of_run(settings: Settings, run: Path | None, reread: Reread | None = None) -> Shelf:

@@ -181,11 +181,12 @@ class Missing:
     """On this server."""
     error: type[KDCacheError]
     detail: str
+    state: str = "is not where it was; it is served again when it is put back"
+    """The same, without what else the server has: it goes on after the name of what is missing."""
 
     def of_id(self, cache_id: str) -> Missing:
         """The same for those who may know of this cache_id and of nothing else."""
-        detail = f"cache {cache_id} is not where it was; it is served again when it is put back"
-        return replace(self, name=cache_id, detail=detail)
+        return replace(self, name=cache_id, detail=f"cache {cache_id} {self.state}")
 
 
 class Catalog:
