@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -49,13 +50,15 @@ def test_what_it_raised_is_logged_while_the_block_goes_on(caplog: pytest.LogCapt
     async def main() -> None:
         async with meanwhile(dies()):
             await asyncio.sleep(0.01)
-            (record,) = caplog.records
-            assert "dies" in record.getMessage()
-            assert record.exc_info is not None
-            assert str(record.exc_info[1]) == "broken"
+            logged.extend(caplog.records)
 
+    logged: list[logging.LogRecord] = []
     with pytest.raises(ValueError, match="broken"):
         asyncio.run(main())
+    (record,) = logged
+    assert "dies" in record.getMessage()
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "broken"
 
 
 def test_what_the_block_raises_is_not_hidden() -> None:
