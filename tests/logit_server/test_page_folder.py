@@ -254,6 +254,22 @@ def test_what_a_killed_worker_left_behind_is_removed(served: ServedCache, tmp_pa
     assert names(folder.folder, ".partial") == []
 
 
+def test_a_folder_whose_name_somebody_took_when_it_was_tidied_away_is_not_used(
+    served: ServedCache, tmp_path: Path
+) -> None:
+    folder = PageFolder(tmp_path / "pages", PLENTY)
+    page = folder.open(served, 0)
+    shutil.rmtree(folder.folder)
+    folder.folder.mkdir()
+    folder.folder.chmod(0o777)
+    for use in (
+        lambda: folder.open(served, 0), lambda: folder.load(served, 0, page, 0), lambda: folder.check_room(1)
+    ):  # fmt: skip
+        with pytest.raises(StorageError, match="others could change"):
+            use()
+    assert list(folder.folder.iterdir()) == []
+
+
 def test_a_folder_that_was_tidied_away_is_made_again(served: ServedCache, tmp_path: Path) -> None:
     folder = PageFolder(tmp_path / "gone", PLENTY)
     page = folder.open(served, 0)
@@ -298,7 +314,7 @@ def test_runs_that_are_alive_are_not_swept(tmp_path: Path) -> None:
 def test_a_run_is_alive_while_one_of_its_processes_is(tmp_path: Path) -> None:
     with run_folder(tmp_path) as folder:
         pass
-    folder.mkdir()  # as if the process that made it had been killed
+    folder.mkdir(mode=0o700)  # as if the process that made it had been killed
     with joined_run(folder):
         sweep(tmp_path)
         assert folder.exists()
