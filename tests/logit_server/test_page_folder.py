@@ -246,6 +246,18 @@ def test_a_page_that_was_cut_off_is_made_anew(left_bytes: int, served: ServedCac
         np.testing.assert_array_equal(folder.load(served, 0, whole, block), expected(served, 0, block))
 
 
+def test_room_is_not_made_in_a_page_that_was_cut_off_behind_its_index(
+    served: ServedCache, tmp_path: Path
+) -> None:
+    folder = PageFolder(tmp_path / "pages", 2 * served.block_bytes)
+    load(folder, served, 1)
+    cut = folder.open(served, 1)
+    os.truncate(cut.path, cut.path.stat().st_size - 1)
+    for block in range(3):
+        np.testing.assert_array_equal(load(folder, served, 0, block), expected(served, 0, block))
+    assert not cut.path.exists()
+
+
 def test_what_a_killed_worker_left_behind_is_removed(served: ServedCache, tmp_path: Path) -> None:
     folder = PageFolder(tmp_path / "pages", served.block_bytes)
     load(folder, served, 0)
