@@ -18,7 +18,7 @@ from cache_builder.client.shared_parts import SharedParts
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part
 from cache_builder.format.errors import ServerError
-from cache_builder.format.layout import digest_array, header_specs
+from cache_builder.format.layout import ArraySpec, digest_array, header_specs
 from cache_builder.format.manifest import Manifest, array_digest, parse_manifest
 from cache_builder.format.positions import Positions
 from cache_builder.format.wire import COUNT_TYPE, COUNTED, JSON, records_type, rows_body
@@ -91,6 +91,12 @@ class RemoteCache:
         expected = self.manifest().digests.get(path)
         if expected is not None and array_digest(array) != expected:
             raise ServerError(f"{self.location}/arrays/{path} does not match its digest in the manifest")
+        spec = next((spec for spec in _array_specs(self.manifest()) if spec.path == path), None)
+        if spec is not None and not _is_of(array, spec):
+            raise ServerError(
+                f"{self.location}/arrays/{path} is {array.dtype} {array.shape}, expected {spec.dtype} "
+                f"{spec.shape} by the manifest: does a proxy change the answers?"
+            )
         return array
 
     def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -224,10 +230,19 @@ def _requests(counts: NDArray[np.int64]) -> Iterator[slice]:
 
 def _array_bytes(manifest: Manifest) -> int:
     """More than any array of a cache has: those of text, whose length no manifest says, are the long ones."""
-    specs = [digest_array(manifest), *header_specs(manifest, text_bytes={})]
     texts = manifest.data.samples + manifest.classes + manifest.data.own_classes
-    known = max(spec.dtype.itemsize * math.prod(spec.shape) for spec in specs)
+    known = max(spec.dtype.itemsize * math.prod(spec.shape) for spec in _array_specs(manifest))
     return _PROBLEM_BYTES + max(known, _TEXT_BYTES * texts)
+
+
+def _array_specs(manifest: Manifest) -> list[ArraySpec]:
+    """What the arrays of a cache are like beside its records; those of text have the length 0."""
+    return [digest_array(manifest), *header_specs(manifest, text_bytes={})]
+
+
+def _is_of(array: NDArray[Any], spec: ArraySpec) -> bool:
+    is_text = spec.shape == (0,)
+    return array.dtype == spec.dtype and (array.ndim == 1 if is_text else array.shape == spec.shape)
 
 
 def _part_query(part: Part) -> dict[str, Any]:

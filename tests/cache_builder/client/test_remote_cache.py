@@ -308,6 +308,34 @@ def test_what_is_no_array_is_refused(content):
         remote.array("codec/logits/mean")
 
 
+@pytest.mark.parametrize(
+    ("path", "array"),
+    [
+        ("codec/logits/mean", np.zeros(39, np.float32)),
+        ("codec/logits/mean", np.zeros(40, np.float64)),
+        ("samples/label", np.zeros((100, 1), np.int32)),
+        ("samples/id_offsets", np.zeros(101, np.complex128)),
+        ("samples/class_name_bytes", np.array("text")),
+        ("samples/digest", np.zeros(1, np.uint64)),
+    ],
+)
+def test_an_array_that_is_not_what_the_manifest_says_is_refused(path: str, array: np.ndarray):
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+
+    def answer(request, _):
+        return 200, {ID_HEADER: "a" * 32}, buffer.getvalue() if "arrays" in request.path else BODY
+
+    with (
+        canned(answer) as url,
+        source(url) as remote,
+        pytest.raises(ServerError, match=f"{path} is .*expected"),
+    ):
+        remote.array(path)
+
+
 def test_an_array_may_be_as_large_as_those_of_such_a_cache_and_no_larger():
     import io
 
