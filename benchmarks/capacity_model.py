@@ -276,8 +276,13 @@ class Build:
 
     @property
     def puts(self) -> int:
-        """An object each, and a lease taken and given back for each row block."""
-        return Store(self.work).objects + 2 * self.work.blocks
+        """An object each, and those for leases."""
+        return Store(self.work).objects + self.lease_puts
+
+    @property
+    def lease_puts(self) -> int:
+        """A lease is taken and given back for each row block."""
+        return 2 * self.work.blocks
 
     @property
     def usd(self) -> float:
