@@ -55,7 +55,7 @@ class Data:
 
 def glyphs_folder() -> Path:
     """Where pictures and networks of glyphs are kept, as ``benchmarks.fidelity`` has them."""
-    return Path(os.environ.get("KDCACHE_GLYPHS", "~/.cache/kdcache/glyphs")).expanduser()
+    return Path(os.environ.get("BENCHMARKS_GLYPHS", "~/.cache/kdcache/glyphs")).expanduser()
 
 
 def glyphs() -> Data:

@@ -83,7 +83,7 @@ def _bytes(measured: Measured) -> Iterator[list[object]]:
             work = works(measured, lost)[place]
             yield [
                 work.name, lost, work.record_bytes, Store(work).bytes / 1e12, work.packed_bytes,
-                work.samples * work.packed_bytes / 1e9,
+                work.page_bytes / 1e9,
             ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Limit:
 LIMITS = (
     Limit(
         "memory of a builder", "build/plan.py, format/ids.py", 64, "GiB",
-        lambda work, known: (known.builder_bytes + work.samples * known.builder_row_bytes) / GIB,
+        lambda work, known: known.builder_memory(work.samples) / GIB,
     ),
     Limit(
         "memory of a rank for the order of four epochs", "trainer/replay/order.py", 64, "GiB",
@@ -39,7 +39,7 @@ LIMITS = (
     ),
     Limit(
         "memory of a server's worker for ids and their index", "format/ids.py", 16, "GiB",
-        lambda work, _: work.samples * (work.id_bytes + 8 + 16) / GIB,
+        lambda work, _: work.samples * work.id_index_bytes / GIB,
     ),
     Limit(
         "memory of each reader for tiles and commits", "format/reader.py", 16, "GiB",
@@ -55,7 +55,7 @@ LIMITS = (
     ),
     Limit(
         "page of a view in a server's memory", "logit_server/page.py", 256, "GiB",
-        lambda work, _: work.samples * work.positions * work.packed_bytes / GIB,
+        lambda work, _: work.page_bytes / GIB,
     ),
     Limit(
         "1,000 builders with five row blocks each", "format/layout.py", 1, "x",

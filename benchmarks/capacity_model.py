@@ -98,6 +98,10 @@ class Measured:
             builder_row_bytes=slope,
         )
 
+    def builder_memory(self, rows: int) -> float:
+        """Memory of a builder of a cache of so many rows."""
+        return self.builder_bytes + rows * self.builder_row_bytes
+
 
 def number(value: object) -> float:
     """A figure of a result, which must be a number."""
@@ -161,6 +165,21 @@ class Work:
     def records(self) -> int:
         """All of them."""
         return self.samples * self.views * self.positions
+
+    @property
+    def page_bytes(self) -> float:
+        """Memory for the page of a view."""
+        return self.samples * self.positions * self.packed_bytes
+
+    @property
+    def id_table_bytes(self) -> float:
+        """Memory of a process that compares ids, for each: its bytes, its offset, and a hash meanwhile."""
+        return self.id_bytes + 8 + 8
+
+    @property
+    def id_index_bytes(self) -> float:
+        """Memory of a process that looks ids up, for each: its bytes, its offset, a hash and a row."""
+        return self.id_bytes + 8 + 16
 
     @property
     def groups(self) -> int:
@@ -257,8 +276,13 @@ class Build:
 
     @property
     def puts(self) -> int:
-        """An object each, and a lease taken and given back for each row block."""
-        return Store(self.work).objects + 2 * self.work.blocks
+        """An object each, and those for leases."""
+        return Store(self.work).objects + self.lease_puts
+
+    @property
+    def lease_puts(self) -> int:
+        """A lease is taken and given back for each row block."""
+        return 2 * self.work.blocks
 
     @property
     def usd(self) -> float:
@@ -318,7 +342,7 @@ class Serving:
     @property
     def page_bytes(self) -> float:
         """Memory of each server for pages, where all trainers are in one view; an epoch ends in two."""
-        return self.work.samples * self.work.positions * self.work.packed_bytes
+        return self.work.page_bytes
 
 
 def works(measured: Measured, lost: float = USUAL_LOSS) -> tuple[Work, ...]:

@@ -15,7 +15,10 @@ from benchmarks.capacity_builds import TILE_ROWS, Built, built
 from benchmarks.capacity_model import (
     TILE_OPEN_BYTES,
     TILE_OPEN_S,
+    Assumed,
+    Build,
     Measured,
+    Serving,
     Store,
     Work,
     number,
@@ -41,8 +44,8 @@ Predicted by `benchmarks/capacity_model.py` over measured; the model promises to
 {TOLERANCE:.0%}. Objects, PUT requests, bytes: a cache of noise, 1,024 rows and 16 views in tiles of 8
 views and {TILE_ROWS} rows, built on an S3 server on loopback that counts. The bytes of a record are
 those of the cache of 512 rows and 8 views; other requests (GET, HEAD, LIST, DELETE) are its, whatever
-the rows, and two for each row block of a later view group, which reads digests and what the views share.
-The lease is renewed by the clock, which moves PUT requests by a few.
+the rows, and three for each row block of a later view group, which reads two commits and the digests.
+Requests for leases are left out: they are renewed by the clock.
 Opening: the index of a cache of {OPENED_TILES:,} tiles, of which the model takes the same for each.
 Processor time of a server: the line through 256 and 4,096 rows by 64 connections (`server_rivals`),
 compared with another benchmark's 256 rows by 4 (`server`). Ids: bytes, offsets, and the hashes while
@@ -50,7 +53,9 @@ they are compared, against `ids`. A builder's memory: the line through 62,500 an
 (`million`), at 250,000. Pages: a view of {PAGE_ROWS:,} rows in a server, by its metrics.
 """
 
-_READS_OF_LATER_GROUP = 2
+_READS_OF_LATER_GROUP = 3
+_DECIMAL_BYTES = 6.9
+"""Of the numbers below ten million in decimal, on average."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Point:
 def main() -> None:
     """Measure, print and keep the table."""
     known = Measured.read()
-    points = [*_of_builds(list(built())), *_of_opening(), *_of_results(known), _of_pages()]
+    points = [*_of_builds(list(built()), known), *_of_opening(), *_of_results(known), _of_pages()]
     rows = [[point.what, point.predicted, point.measured, point.ratio] for point in points]
     write_results(
         "capacity_points",
@@ -81,12 +86,13 @@ def main() -> None:
     )
 
 
-def _of_builds(caches: list[Built]) -> Iterator[Point]:
+def _of_builds(caches: list[Built], known: Measured) -> Iterator[Point]:
     small, _, large = caches
     works = [_work(cache, small.record_bytes) for cache in caches]
     store, of_small = Store(works[2]), Store(works[0])
     yield Point("objects of a store", store.objects, len(large.sizes))
-    yield Point("PUT requests of a build", store.objects + 2, large.puts)
+    build = Build(works[2], known, Assumed())
+    yield Point("PUT requests of a build, without leases", build.puts - build.lease_puts, large.puts)
     reads = small.reads + _READS_OF_LATER_GROUP * works[2].blocks * (works[2].groups - 1)
     yield Point("other requests of a build", reads, large.reads)
     once = sum(small.sizes.values()) - of_small.bytes
@@ -95,8 +101,14 @@ def _of_builds(caches: list[Built]) -> Iterator[Point]:
 
 
 def _work(cache: Built, record_bytes: float) -> Work:
+    return _noise(cache.rows, cache.views, record_bytes=record_bytes, id_bytes=4)
+
+
+def _noise(
+    rows: int, views: int = 1, record_bytes: float = 0.0, packed_bytes: float = 0.0, id_bytes: float = 0.0
+) -> Work:
     return Work(
-        "noise", cache.rows, cache.views, 0.0, record_bytes, 0.0, 0.0, id_bytes=4, tile_rows=TILE_ROWS
+        "noise", rows, views, 0.0, record_bytes, packed_bytes, 0.0, id_bytes=id_bytes, tile_rows=TILE_ROWS
     )
 
 
@@ -110,14 +122,18 @@ def _of_results(known: Measured) -> Iterator[Point]:
     server, ids, million = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in ("server", "ids", "million")
     )
-    busy = {"client": "minimal", "rows in the cache": 1_281_167, "rows per request": 256}
+    busy = {"client": "minimal", "rows in the cache": 1_281_167, "rows per request": Assumed().request_rows}
     measured_us = number(figure(server, busy, "kdcache CPU µs"))
-    yield Point("processor us of a request of 256 rows", known.request_us + 256 * known.row_us, measured_us)
+    assumed = Assumed()
+    # A trainer that takes as many images a second as it asks for at once sends one request a second.
+    one = Serving(_noise(1), 1, assumed.request_rows, known, assumed)
+    yield Point(f"processor us of a request of {assumed.request_rows} rows", one.cores * 1e6, measured_us)
     decimal = {"ids": "decimal, DecimalIds"}
-    yield Point("bytes of memory of an id", 6.9 + 8 + 8, number(figure(ids, decimal, "table, bytes per id")))
+    per_id = number(figure(ids, decimal, "table, bytes per id"))
+    yield Point("bytes of memory of an id", _noise(1, id_bytes=_DECIMAL_BYTES).id_table_bytes, per_id)
     rows = 250_000
     peak = number(figure(million, {"rows": rows}, "peak MB")) * 2**20
-    yield Point("memory of a builder", known.builder_bytes + rows * known.builder_row_bytes, peak)
+    yield Point("memory of a builder", known.builder_memory(rows), peak)
 
 
 def _of_pages() -> Point:
@@ -126,10 +142,12 @@ def _of_pages() -> Point:
         manifest = write_large_cache(path, PAGE_ROWS)
         record_bytes = manifest.codec.layout.record_bytes
         with serving(Settings(caches=(str(path),), port=0)) as base:
-            httpx2.get(f"{base}/v1/caches/{manifest.name}/views/0/records").raise_for_status()
+            url = f"{base}/v1/caches/{manifest.name}/views/0/records"
+            httpx2.get(url, timeout=120).raise_for_status()
             metrics = httpx2.get(f"{base}/metrics").text
     held = next(line for line in metrics.splitlines() if line.startswith("kdcache_page_bytes "))
-    return Point("bytes of the pages of a view", PAGE_ROWS * record_bytes, float(held.split()[1]))
+    predicted = _noise(PAGE_ROWS, packed_bytes=record_bytes).page_bytes
+    return Point("bytes of the pages of a view", predicted, float(held.split()[1]))
 
 
 if __name__ == "__main__":

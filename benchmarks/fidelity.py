@@ -3,9 +3,9 @@
     python -m benchmarks fidelity               pictures, teachers and student are made on the first run
     python -m benchmarks.fidelity narrow wide   these teachers only; the rows of the others stay as they are
 
-Fonts must be installed (``python -m benchmarks.glyphs --packages``). The folder is KDCACHE_GLYPHS, by default
-``~/.cache/kdcache/glyphs``. Records are of training pictures under augmentation, as a cache has them, in
-random order; the codec is fitted on others. Gradients are those of a student trained for two epochs.
+Fonts must be installed (``python -m benchmarks.glyphs --packages``). The folder is BENCHMARKS_GLYPHS, by
+default ``~/.cache/kdcache/glyphs``. Records are of training pictures under augmentation, as a cache has them,
+in random order; the codec is fitted on others. Gradients are those of a student trained for two epochs.
 
 *kdcache* is codec ``joint-sketch``, which looks at 8 views of a sample at once; *class-sketch* and the other
 systems see each view alone. Gradients are of the same two views of the same samples for all of them. Rows
@@ -71,7 +71,7 @@ SHORT_COLUMNS = [
 
 def main(teachers: Sequence[str] = TEACHERS) -> None:
     """Measure what is missing of these teachers, print and keep the table and the plot."""
-    folder = Path(os.environ.get("KDCACHE_GLYPHS", "~/.cache/kdcache/glyphs")).expanduser()
+    folder = Path(os.environ.get("BENCHMARKS_GLYPHS", "~/.cache/kdcache/glyphs")).expanduser()
     prepare(folder, (*teachers, "student"))
     pictures = glyph_teacher.load_pictures(folder / "train")
     kept = {(row.teacher, row.encoding): row for row in kept_rows()}

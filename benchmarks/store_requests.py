@@ -15,6 +15,7 @@ from email.utils import formatdate
 from hashlib import md5
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx2
 import numpy as np
@@ -40,7 +41,8 @@ BEFORE = {"build": 523, "inspect": 183, "verify": 346}
 
 NOTES = f"""
 "Requests": HTTP requests that moto's S3 server on loopback answered, for `digits:train` in two views and five
-tiles of six objects: 65 objects, which a build must write. "Before": in November 2026.
+tiles of six objects: 65 objects, which a build must write. Requests for leases are left out: they are renewed
+by the clock. "Before": in November 2026.
 "Of the local rate": a view of {ROWS:,} records of seven arrays, read block by block (a page load) and whole,
 from a server on loopback that answers every request {1e3 * LATENCY_S:.0f} ms late, against the
 same from the disk; medians of {ROUNDS} rounds, in turn. "Eight at once": as a server loads pages, in eight
@@ -116,22 +118,30 @@ def seconds(read: Callable[[Cache], None], cache: Cache) -> float:
 def late_server(folder: Path) -> Iterator[None]:
     """A process that serves a folder as the bucket ``late``, named in the environment."""
     port = free_port()
-    os.environ |= {
+    named = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.store_requests", str(folder), str(port)]
-    with subprocess.Popen(command) as server:
+    with mock.patch.dict(os.environ, named), subprocess.Popen(command) as server:
         try:
-            for _ in range(600):
-                try:
-                    httpx2.get(f"http://127.0.0.1:{port}/late/large.zarr/zarr.json")
-                    break
-                except httpx2.TransportError:
-                    time.sleep(0.1)
+            wait_for(f"http://127.0.0.1:{port}/late/large.zarr/zarr.json")
             yield
         finally:
             server.terminate()
+
+
+def wait_for(url: str, limit_s: float = 60.0) -> None:
+    """Until something answers there; :class:`TimeoutError` where nothing did in time."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            httpx2.get(url)
+            return
+        except httpx2.TransportError as error:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{url} did not answer within {limit_s:g} s: {error}") from error
+        time.sleep(0.1)
 
 
 def serve(folder: Path, port: int) -> None:

@@ -2,9 +2,9 @@
 
 ``lite0``: EfficientNet-Lite0 with its published ImageNet-1k weights on the pictures of
 ``benchmarks.real_folder``, in the views of a default build. ``narrow`` and ``wide``: the glyph teachers on
-their own views. Everything is made on the first use and kept in a folder (KDCACHE_REAL, by default
-``~/.cache/kdcache/real``; pictures and networks of glyphs in KDCACHE_GLYPHS, as ``benchmarks.fidelity`` has
-them).
+their own views. Everything is made on the first use and kept in a folder (BENCHMARKS_REAL, by default
+``~/.cache/kdcache/real``; pictures and networks of glyphs in BENCHMARKS_GLYPHS, as ``benchmarks.fidelity``
+has them).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def of_teacher(name: str) -> TeacherViews:
 
 def folder() -> Path:
     """Where pictures and logits are kept."""
-    return Path(os.environ.get("KDCACHE_REAL", "~/.cache/kdcache/real")).expanduser()
+    return Path(os.environ.get("BENCHMARKS_REAL", "~/.cache/kdcache/real")).expanduser()
 
 
 def lite0() -> TeacherViews:
@@ -77,7 +77,7 @@ def lite0() -> TeacherViews:
 
 def of_glyphs(name: str) -> TeacherViews:
     """Training pictures under augmentation, as a cache has them."""
-    glyphs = Path(os.environ.get("KDCACHE_GLYPHS", "~/.cache/kdcache/glyphs")).expanduser()
+    glyphs = Path(os.environ.get("BENCHMARKS_GLYPHS", "~/.cache/kdcache/glyphs")).expanduser()
     prepare(glyphs, (name, "student"))
     images, labels = glyph_teacher.load_pictures(glyphs / "train")
     rows = np.random.default_rng(0).permutation(len(images))[:GLYPH_SAMPLES]

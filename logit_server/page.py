@@ -43,16 +43,19 @@ class PageFile:
     """A page file with its index mapped: what is there, and how to be rid of it."""
 
     def __init__(self, path: Path) -> None:
-        """Open a file that :func:`create` made."""
+        """Open a file that :func:`create` made; :class:`ValueError` for one that was cut off since."""
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
-        self.inode = os.fstat(self._descriptor).st_ino
+        found = os.fstat(self._descriptor)
+        self.inode = found.st_ino
         """Names the file for as long as it is open, whatever has its path."""
         head = np.frombuffer(os.pread(self._descriptor, _WORD * _WORDS_BEFORE_BLOCKS, 0), np.uint64)
         _, samples, height, record_bytes = map(int, head)
         self.record_bytes = record_bytes
         self.blocks = Blocks(samples, height)
+        if not _is_whole(found, self.blocks, record_bytes):
+            raise ValueError(f"{path} was cut off")
         self._start = index_bytes(self.blocks)
         words = np.frombuffer(mmap.mmap(self._descriptor, self._start), np.uint64)
         self._evictions = memoryview(words[:1])  # type: ignore[arg-type]
@@ -90,14 +93,18 @@ class PageFile:
         return freed
 
     def is_current(self) -> bool:
-        """Whether the file is still the one at its path, and whole."""
+        """Whether the file is still the one at its path, and whole.
+
+        It is asked once a second, not before records are taken: that would cost each request a system call of
+        some microseconds, and a file could still be cut off right after it.
+        """
         try:
             found = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
             return True  # its memory is there all the same
-        return found.st_ino == self.inode and found.st_size == file_bytes(self.blocks, self.record_bytes)
+        return found.st_ino == self.inode and _is_whole(found, self.blocks, self.record_bytes)
 
     def _offset(self, block: int) -> int:
         return self._start + self.blocks.rows(block).start * self.record_bytes
@@ -179,14 +186,20 @@ def index_bytes(blocks: Blocks) -> int:
 
 
 def file_bytes(blocks: Blocks, record_bytes: int) -> int:
-    """Bytes of a page file. One that somebody cut off cannot be mapped, and reading on ends the process."""
+    """Bytes of a page file."""
     return index_bytes(blocks) + blocks.samples * record_bytes
+
+
+def _is_whole(found: os.stat_result, blocks: Blocks, record_bytes: int) -> bool:
+    """Whether nobody cut a page file off: to read on in mapped memory would end the process."""
+    return found.st_size == file_bytes(blocks, record_bytes)
 
 
 def create(path: Path, blocks: Blocks, record_bytes: int) -> None:
     """Make a page file without any block, unless it is there whole; who calls holds the folder's lock."""
-    if path.exists() and path.stat().st_size == file_bytes(blocks, record_bytes):
-        return
+    with contextlib.suppress(FileNotFoundError):
+        if _is_whole(path.stat(), blocks, record_bytes):
+            return
     head = np.array([0, blocks.samples, blocks.height, record_bytes], np.uint64).tobytes()
     partial = path.with_suffix(".partial")
     try:

@@ -29,6 +29,7 @@ from cache_builder.format import StorageError
 from cache_builder.format.codecs import Part
 from logit_server.page import Page, PageFile, create
 from logit_server.page_watch import PageWatch
+from logit_server.private_folder import make_private
 from logit_server.readers import Readers
 from logit_server.served_caches import ServedCache
 from logit_server.storage import read_block
@@ -72,7 +73,7 @@ class PageFolder:
     def check_room(self, block_bytes: int) -> None:
         """Raise :class:`StorageError` where a block of so many bytes could not be kept just now."""
         try:
-            self.folder.mkdir(mode=0o700, exist_ok=True)  # as a load does
+            make_private(self.folder)  # as a load does
             # It has no name: who makes room removes what is called *.partial.
             with tempfile.TemporaryFile(dir=self.folder) as probe:
                 probe.write(bytes(_PROBE_BYTES))
@@ -97,7 +98,7 @@ class PageFolder:
         """
         path = self.path(served.cache_id, view, part)
         with _kept(served, f"view {view}"):
-            self.folder.mkdir(mode=0o700, exist_ok=True)  # again: something may tidy up temporary folders
+            make_private(self.folder)  # again: something may tidy up temporary folders
             with _locked(self.folder / _BUDGET_LOCK):
                 create(path, served.blocks, served.part_bytes(part))
                 return Page(path)
@@ -112,7 +113,7 @@ class PageFolder:
         """
         rows = served.cache.blocks.rows(block)
         with _kept(served, f"view {view}, rows {rows.start}-{rows.stop - 1}"):
-            self.folder.mkdir(mode=0o700, exist_ok=True)
+            make_private(self.folder)
             with _locked(page.path.with_name(f"{page.path.stem}-{block % _PARTS:02d}.lock")):
                 kept = page.take_range(served.blocks.rows(block))
                 if kept is not None:
@@ -195,24 +196,27 @@ def run_folder(parent: Path | None) -> Iterator[Path]:
     ``parent`` defaults to the system's temporary folder. What killed runs left there is removed first.
     """
     home = parent or Path(tempfile.gettempdir())
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        sweep(home)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
-    except OSError as error:
-        raise StorageError(
-            f"the page folder {home} cannot be used ({error.strerror}); set another with KDCACHE_PAGE_DIR"
-        ) from error
-    try:
-        with joined_run(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            sweep(home)
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(joined_run(folder))
+        except OSError as error:
+            raise StorageError(
+                f"the page folder {home} cannot be used ({error.strerror}); set another with KDCACHE_PAGE_DIR"
+            ) from error
+        yield folder
 
 
 @contextlib.contextmanager
 def joined_run(folder: Path) -> Iterator[Path]:
-    """Take part in a run: its folder is not litter while the context lasts."""
+    """Take part in a run: its folder is not litter while the context lasts.
+
+    Raises :class:`PermissionError` where somebody else has its name.
+    """
+    make_private(folder)
     with _locked(folder / _RUN_LOCK, fcntl.LOCK_SH):
         yield folder
 

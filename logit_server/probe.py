@@ -32,14 +32,18 @@ def ask(url: str) -> tuple[int, str]:
     """The status that a URL is answered with and its body; 0 and a reason where there is no answer."""
     try:
         return _ask(url, is_tls=url.startswith("https:"))
-    except (ConnectionResetError, http.client.HTTPException):
-        pass  # what a server of https does with plain HTTP
+    except (ConnectionResetError, http.client.HTTPException) as error:
+        first = error  # it may be what a server of https does with plain HTTP
     except OSError as error:
         return 0, f"no answer from {url}: {error}"
     try:
         return _ask(url, is_tls=True)
     except (OSError, http.client.HTTPException) as error:
-        return 0, f"no answer from {url}: {error}"
+        return 0, f"no answer from {url}: {_named(first)}; nor by https: {_named(error)}"
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _ask(url: str, *, is_tls: bool) -> tuple[int, str]:

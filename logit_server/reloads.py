@@ -14,14 +14,16 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from cache_builder.format import ConfigError, KDCacheError
+from cache_builder.format.extension import Earlier
 from logit_server.background import meanwhile
+from logit_server.list_of_caches import ListOfCaches
 from logit_server.log import tell
 from logit_server.looks import LOOK_S, Looks
 from logit_server.readiness import slot_problem
 from logit_server.roster import Reread
 from logit_server.settings import Settings
 from logit_server.shelf import NameTakenError, Slot, open_slot
-from logit_server.sources_of_caches import Source, sources, split_name
+from logit_server.sources_of_caches import Source, sources
 from logit_server.state import State
 from logit_server.storage import public_error
 from logit_server.wishes import Wishes
@@ -138,29 +140,24 @@ class Reloads:
 
     async def _match(self, settings: Settings, wanted: Iterable[Source], done: Reloaded) -> None:
         """Open what is new on the list, and let go of what is not on it any more."""
-        wanted, leaving, new = list(wanted), list(self._state.shelf.slots), []
-        for source in wanted:
-            found = next((slot for slot in leaving if _is_of(source, slot)), None)
-            if found is not None:
-                leaving.remove(found)
-            else:
-                new.append(source)
-        leaving = [slot for slot in leaving if not _stays(slot, settings.caches, wanted)]
-        before = tuple(leaving)
-        opened = await asyncio.gather(*(self._opened(source, before) for source in new))
-        # First what could be opened: it may take the place of what another one would keep.
-        pairs = sorted(zip(new, opened, strict=True), key=lambda pair: isinstance(pair[1], KDCacheError))
-        for source, slot in pairs:
-            self._add(source, slot, leaving, done)
+        new, leaving = ListOfCaches(settings.caches, wanted).differences(self._state.shelf.slots)
+        if new:
+            left = [served.cache for slot in leaving for served in slot.caches()]
+            earlier = await asyncio.to_thread(Earlier, left)
+            opened = await asyncio.gather(*(self._opened(source, earlier) for source in new))
+            # First what could be opened: it may take the place of what another one would keep.
+            pairs = sorted(zip(new, opened, strict=True), key=lambda pair: isinstance(pair[1], KDCacheError))
+            for source, slot in pairs:
+                self._add(source, slot, leaving, done)
         self._state.shelf.drop(leaving)
         self._state.watch.forget(leaving)
         done.removed += [slot.name for slot in leaving]
 
-    async def _opened(self, source: Source, before: Iterable[Slot]) -> Slot | KDCacheError:
+    async def _opened(self, source: Source, earlier: Earlier) -> Slot | KDCacheError:
         page_bytes = self._state.settings.page_bytes
         async with self._openings:
             try:
-                opening = partial(_open, source, page_bytes, before)
+                opening = partial(_open, source, page_bytes, earlier)
                 slot: Slot = await self._looks.result(source, opening, OPEN_S)
             except KDCacheError as error:
                 return error
@@ -226,29 +223,11 @@ def _report(slot: Slot, problem: KDCacheError | None, before: str | None, done: 
         done.replaced.append(slot.name)
 
 
-def _open(source: Source, page_bytes: int, before: Iterable[Slot]) -> Slot:
-    """The cache of a source, with those of ``before`` that were moved there and extended."""
+def _open(source: Source, page_bytes: int, earlier: Earlier) -> Slot:
+    """The cache of a source, with those of ``earlier`` that were moved there and extended."""
     slot = open_slot(source, page_bytes)
-    for other in before:
-        slot.succeed(other)
+    slot.succeed(earlier)
     return slot
-
-
-def _is_of(source: Source, slot: Slot) -> bool:
-    return source.location == slot.location and source.name in (None, slot.name)
-
-
-def _stays(slot: Slot, items: Iterable[str], wanted: Iterable[Source]) -> bool:
-    """Whether a cache is on the list although nothing was found where it lies: its disk may be missing.
-
-    It is named itself, or its folder of caches is and has none now.
-    """
-    named = [split_name(item) for item in items]
-    if any(Path(location) == Path(slot.location) and name in (None, slot.name) for name, location in named):
-        return True
-    folder = Path(slot.location).parent
-    has_caches = any(source.folder is not None and Path(source.folder) == folder for source in wanted)
-    return not has_caches and any(Path(location) == folder for _, location in named)
 
 
 def _may_follow(source: Source, slot: Slot) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_builder.format import KDCacheError, StorageError
+from logit_server.private_folder import make_private
 from logit_server.served_caches import Missing, ServedCache
 from logit_server.settings import Settings
 from logit_server.shelf import Shelf, Slot, open_shelf
@@ -37,6 +38,7 @@ class Roster:
         """Keep what is served, and the caches that were before and still are by their ids."""
         # Only what takes the place of a dead worker misses what could not be written.
         with self._lock, contextlib.suppress(OSError):
+            make_private(self._folder)
             for slot in shelf.slots:
                 for served in (*slot.apart, *slot.former):
                     self._keep(served)
@@ -103,12 +105,11 @@ def _file_of(cache_id: str) -> str:
 
 def missing(name: str) -> Missing:
     """What to say of a cache that was served and cannot be opened."""
-    return Missing(
-        name,
-        StorageError,
-        f"cache {name!r}: its store is out of reach or is being written just now; it is served again as soon "
-        "as it is whole and back",
+    state = (
+        "cannot be opened: its store is out of reach or is being written just now; it is served again as "
+        "soon as it is whole and back"
     )
+    return Missing(name, StorageError, f"cache {name!r} {state}", state)
 
 
 def shelf_of_run(settings: Settings, run: Path | None, reread: Reread | None = None) -> Shelf:

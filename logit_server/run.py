@@ -33,6 +33,7 @@ from logit_server.listening import check_listening
 from logit_server.log import log_config, tell
 from logit_server.page_folder import run_folder
 from logit_server.printed_settings import shown
+from logit_server.private_folder import make_private
 from logit_server.protocol import GuardedProtocol
 from logit_server.pulse import Pulse
 from logit_server.roster import Reread, Roster
@@ -151,8 +152,9 @@ def _work(worker: _Worker, listener: socket.socket, board: Board, pulse: Pulse) 
     dictConfig(log_config(worker.settings))
     wish_on_hangup(worker.folder)
     try:
+        make_private(worker.folder)  # before anything in it is believed
         app = create_app(worker.settings, pages=worker.folder, pulse=pulse, board=board, reread=worker.reread)
-    except KDCacheError as error:
+    except (KDCacheError, OSError) as error:
         tell(logging.ERROR, "start_failed", "worker %d cannot start: %s", os.getpid(), error)
         sys.exit(STARTUP_FAILURE)
     _run(app, worker.around, worker.settings, listener)

@@ -181,11 +181,12 @@ class Missing:
     """On this server."""
     error: type[KDCacheError]
     detail: str
+    state: str = "is not where it was; it is served again when it is put back"
+    """The same, without what else the server has: it goes on after the name of what is missing."""
 
     def of_id(self, cache_id: str) -> Missing:
         """The same for those who may know of this cache_id and of nothing else."""
-        detail = f"cache {cache_id} is not where it was; it is served again when it is put back"
-        return replace(self, name=cache_id, detail=detail)
+        return replace(self, name=cache_id, detail=f"cache {cache_id} {self.state}")
 
 
 class Catalog:
@@ -196,11 +197,15 @@ class Catalog:
         caches: list[ServedCache],
         former: Iterable[ServedCache] = (),
         missing: Mapping[str, Missing] | None = None,
+        *,
+        is_part: bool = False,
     ) -> None:
         """``former``: caches that ``caches`` were made from and still hold: they are found by cache_id.
 
-        ``missing``: by names and cache_ids that were served before.
+        ``missing``: by names and cache_ids that were served before. ``is_part``: whether the server may have
+        others, of which whoever sees these is told nothing.
         """
+        self.is_part = is_part
         self._caches = caches
         self._former = list(former)
         self._missing = missing or {}
@@ -222,7 +227,7 @@ class Catalog:
             for key, item in self._missing.items()
             if key in keys or item.name in keys
         }
-        return Catalog(caches, former, missing)
+        return Catalog(caches, former, missing, is_part=True)
 
     def items(self) -> Iterable[tuple[str, ServedCache]]:
         """Every name and every cache_id with its cache."""

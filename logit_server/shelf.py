@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cache_builder.format import Cache, ConfigError, KDCacheError, open_cache
+from cache_builder.format.extension import Earlier
 from logit_server.errors import ReplacedCacheError
 from logit_server.places import Place, opened, touch
 from logit_server.served_caches import Catalog, Missing, ServedCache
@@ -78,7 +79,7 @@ class Slot:
         now = place.now
         served = ServedCache(self.name, now, now.manifest.completed_id, place)
         _ = (served.manifest_json, served.stored_bytes)
-        held = frozenset(one.cache_id for one in self._before() if place.in_one(now, one.cache))
+        held = frozenset(one.cache_id for one in self.caches() if place.in_one(now, one.cache))
         return _Found(served, held)
 
     def settle(self, page_bytes: int) -> bool:
@@ -96,20 +97,21 @@ class Slot:
         return True
 
     def _take(self, served: ServedCache, held: frozenset[str]) -> None:
-        before = [one for one in self._before() if one.cache_id != served.cache_id]
+        before = [one for one in self.caches() if one.cache_id != served.cache_id]
         self.former = [one for one in before if one.cache_id in held][-_GENERATIONS:]
         self.apart = [one for one in before if one.cache_id not in held][-_APART:]
         self.current, self.missing = served, None
         self.known = [*(known for known in self.known if known != served.cache_id), served.cache_id]
         self.known = self.known[-_GENERATIONS:]
 
-    def succeed(self, other: Slot) -> None:
-        """Go on with the caches of another slot whose records lie here by now: somebody moved them."""
-        for served in other._before():
+    def succeed(self, earlier: Earlier) -> None:
+        """Go on with those of earlier caches whose records lie here by now: somebody moved them."""
+        if self.current is None:
+            return
+        for cache in earlier.candidates(self.current.cache):
             with contextlib.suppress(KDCacheError, OSError):
-                keys = (tile.key for tile in served.cache.tiles)
-                commits = dict(zip(keys, served.cache.commits_as_stored(), strict=True))
-                self.inherit(served.cache.body, commits)
+                keys = (tile.key for tile in cache.tiles)
+                self.inherit(cache.body, dict(zip(keys, cache.commits_as_stored(), strict=True)))
 
     def inherit(self, body: dict[str, Any], commits: dict[str, bytes]) -> None:
         """Serve by its id, too, a cache that was served before, if what lies here holds its records."""
@@ -126,7 +128,7 @@ class Slot:
 
     def _lose(self) -> bool:
         was_served = self.current is not None
-        self.apart = self._before()[-_GENERATIONS:]
+        self.apart = self.caches()[-_GENERATIONS:]
         self.current, self.former = None, []
         self.missing = Missing(
             self.name,
@@ -136,7 +138,7 @@ class Slot:
         )
         return was_served
 
-    def _before(self) -> list[ServedCache]:
+    def caches(self) -> list[ServedCache]:
         """All caches that are known to have been here, the oldest first."""
         return [*self.apart, *self.former, *([self.current] if self.current else [])]
 
@@ -199,7 +201,7 @@ class Shelf:
 
     def drop(self, slots: Iterable[Slot]) -> None:
         """Serve some no longer."""
-        dropped = list(slots)
+        dropped = set(slots)
         self.slots = [slot for slot in self.slots if slot not in dropped]
 
     def add(self, slot: Slot, leaving: Iterable[Slot] = ()) -> Slot | None:
@@ -207,7 +209,7 @@ class Shelf:
 
         Raises :class:`NameTakenError` where one that stays has its name already.
         """
-        left = list(leaving)
+        left = set(leaving)
         for other in self.slots:
             if other not in left and (
                 slot.name == other.name or slot.name in other.known or other.name in slot.known

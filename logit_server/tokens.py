@@ -21,6 +21,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.frozen import Frozen
 from logit_server.background import meanwhile
+from logit_server.private_folder import make_private
 from logit_server.sources import near, read_toml
 
 WATCH_S = 1.0
@@ -182,10 +183,16 @@ class TokenBook:
         """The tokens of the file, kept for workers that start while it is not right."""
         tokens = read_tokens(file)
         if self._kept is not None:
-            making = self._kept.with_suffix(f".{os.getpid()}")
-            making.write_text("".join(f"{line_of(*item)}\n" for item in tokens.items()), "utf-8")
-            making.replace(self._kept)
+            with contextlib.suppress(OSError):  # tokens hold where they cannot be kept
+                self._keep(self._kept, tokens)
         return tokens | self._always
+
+    @staticmethod
+    def _keep(kept: Path, tokens: Mapping[str, Token]) -> None:
+        make_private(kept.parent)
+        making = kept.with_suffix(f".{os.getpid()}")
+        making.write_text("".join(f"{line_of(*item)}\n" for item in tokens.items()), "utf-8")
+        making.replace(kept)
 
 
 def _content(file: Path) -> bytes | None:

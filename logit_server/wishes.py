@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from logit_server.private_folder import make_private
+
 _NAME = "reloads"
 
 
@@ -21,7 +23,7 @@ class Wishes:
     def add(self) -> None:
         """Wish that every worker reads the list again."""
         with contextlib.suppress(OSError):  # where there can be no folder, nothing can be served anyway
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)  # as a page's load does: see PageFolder.open
+            make_private(self._path.parent)  # as a page's load does: see PageFolder.open
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 os.write(descriptor, b".")

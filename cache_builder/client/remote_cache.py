@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from tokenize import TokenError
 from typing import Any, Self
@@ -17,16 +18,21 @@ from cache_builder.client.shared_parts import SharedParts
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part
 from cache_builder.format.errors import ServerError
+from cache_builder.format.layout import ArraySpec, digest_array, header_specs
 from cache_builder.format.manifest import Manifest, array_digest, parse_manifest
 from cache_builder.format.positions import Positions
 from cache_builder.format.wire import COUNT_TYPE, COUNTED, JSON, records_type, rows_body
 
 RECORDS_PER_REQUEST = 16_384
 """Records asked for at once: one request stays small enough to be repeated without regret."""
-_ARRAY_BYTES = 8 * 2**30
-"""More than an array of any cache has, or the records of one request."""
+_TEXT_BYTES = 4096
+"""More than the ids of samples and the names of classes have on average."""
+_RECORDS_BYTES = 8 * 2**30
+"""More than the records of one request have, where it is not known how many there are."""
 _PROBLEM_BYTES = 2**20
 """More than an answer has that says what is wrong."""
+_NO_ARRAY = (ValueError, TypeError, OverflowError, EOFError, MemoryError, TokenError)
+"""What numpy raises for bytes that are no array: nothing it says of headers is checked before it is used."""
 _IDS_PER_REQUEST, _LONG_IDS_PER_REQUEST = 4096, 256
 """Ids asked for at once: of samples with one record each, and with many."""
 
@@ -75,15 +81,22 @@ class RemoteCache:
 
     def array(self, path: str) -> NDArray[Any]:
         """One array of the manifest's ``digests``, checked against its digest, or ``samples/digest``."""
-        content = self.connection.request("GET", f"/arrays/{path}", most_bytes=_ARRAY_BYTES).content
+        most_bytes = _array_bytes(self.manifest())
+        content = self.connection.request("GET", f"/arrays/{path}", most_bytes=most_bytes).content
         try:
             # Not `numpy.load`, which also takes archives and pickles for what they are.
             array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError, MemoryError, TokenError) as error:
+        except _NO_ARRAY as error:
             raise ServerError(f"{self.location}/arrays/{path} is not an array: {error}") from error
         expected = self.manifest().digests.get(path)
         if expected is not None and array_digest(array) != expected:
             raise ServerError(f"{self.location}/arrays/{path} does not match its digest in the manifest")
+        spec = next((spec for spec in _array_specs(self.manifest()) if spec.path == path), None)
+        if spec is not None and not _is_of(array, spec):
+            raise ServerError(
+                f"{self.location}/arrays/{path} is {array.dtype} {array.shape}, expected {spec.dtype} "
+                f"{spec.shape} by the manifest: does a proxy change the answers?"
+            )
         return array
 
     def records(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -106,7 +119,7 @@ class RemoteCache:
 
     def _of_ids(self, view: int, ids: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         body = json.dumps({"ids": list(ids)}).encode()
-        response = self._posted(view, JSON, body, Part.WHOLE, _ARRAY_BYTES)
+        response = self._posted(view, JSON, body, Part.WHOLE, _RECORDS_BYTES)
         if records_type(self.manifest()) == COUNTED:
             prefix = response.content[: len(ids) * COUNT_TYPE.itemsize]
             counts = np.frombuffer(prefix, COUNT_TYPE).astype(np.int64)
@@ -213,6 +226,23 @@ def _requests(counts: NDArray[np.int64]) -> Iterator[slice]:
         stop = max(start + 1, int(np.searchsorted(ends, before + RECORDS_PER_REQUEST, side="right")))
         yield slice(start, stop)
         start = stop
+
+
+def _array_bytes(manifest: Manifest) -> int:
+    """More than any array of a cache has: those of text, whose length no manifest says, are the long ones."""
+    texts = manifest.data.samples + manifest.classes + manifest.data.own_classes
+    known = max(spec.dtype.itemsize * math.prod(spec.shape) for spec in _array_specs(manifest))
+    return _PROBLEM_BYTES + max(known, _TEXT_BYTES * texts)
+
+
+def _array_specs(manifest: Manifest) -> list[ArraySpec]:
+    """What the arrays of a cache are like beside its records; those of text have the length 0."""
+    return [digest_array(manifest), *header_specs(manifest, text_bytes={})]
+
+
+def _is_of(array: NDArray[Any], spec: ArraySpec) -> bool:
+    is_text = spec.shape == (0,)
+    return array.dtype == spec.dtype and (array.ndim == 1 if is_text else array.shape == spec.shape)
 
 
 def _part_query(part: Part) -> dict[str, Any]:

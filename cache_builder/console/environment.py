@@ -61,7 +61,6 @@ VARIABLES = {
     "KDCACHE_WORKERS": "server",
     "KDCACHE_WORKER_SILENCE_S": "server",
     "KDCACHE_FOLDER": "docker/compose.yaml",
-    "KDCACHE_GLYPHS": "tests",
 }
 """Every variable of kdcache, and who reads it."""
 

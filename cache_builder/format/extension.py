@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+
+from cache_builder.format.commits import Shard
 from cache_builder.format.layout import Tile
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.manifest.compare import version_3_path
@@ -56,8 +60,35 @@ def _digests(manifest: Manifest) -> dict[str, str]:
 
 
 def _same_shards(new: Cache, old: Cache, tile: Tile) -> bool:
-    ours, theirs = (
-        {version_3_path(path): shard for path, shard in cache.commits[tile.key].shards.items()}
-        for cache in (new, old)
-    )
-    return ours == theirs
+    return _shards(new, tile) == _shards(old, tile)
+
+
+def _shards(cache: Cache, tile: Tile) -> frozenset[tuple[str, Shard]]:
+    shards = cache.commits[tile.key].shards
+    return frozenset((version_3_path(path), shard) for path, shard in shards.items())
+
+
+class Earlier:
+    """Complete caches, found by what a cache that holds one of them must have of it.
+
+    Without it each of n new caches would be compared with each of m earlier ones.
+    """
+
+    def __init__(self, caches: Iterable[Cache]) -> None:
+        """Raises :class:`CorruptCacheError` for damaged commits."""
+        self._caches = list(caches)
+        self._by_id: dict[str, list[int]] = defaultdict(list)
+        self._by_shards: dict[frozenset[tuple[str, Shard]], list[int]] = defaultdict(list)
+        for at, cache in enumerate(self._caches):
+            self._by_id[cache.manifest.completed_id].append(at)
+            self._by_shards[_shards(cache, cache.tiles[0])].append(at)
+
+    def candidates(self, new: Cache) -> list[Cache]:
+        """Those of which :func:`holds_all_of` may be true, in their order: it is false of all others.
+
+        Either a tile of the old cache is another one in ``new``, which then names the old one; or all of its
+        tiles are the same, and so is the first.
+        """
+        said = [at for cache_id in extends(new.manifest) for at in self._by_id.get(cache_id, ())]
+        same = self._by_shards.get(_shards(new, new.tiles[0]), ())
+        return [self._caches[at] for at in sorted({*said, *same})]

@@ -19,7 +19,7 @@ from cache_builder.format import KDCacheError
 from cache_builder.format.wire import JSON
 from logit_server.board import ROWS
 from logit_server.decoded import decode_records
-from logit_server.errors import RequestError
+from logit_server.errors import ForbiddenError, RequestError
 from logit_server.problems import PROBLEMS_PATH, meanings, respond_to
 from logit_server.routes.answers import caching_headers, not_modified
 from logit_server.served_caches import ServedCache
@@ -79,7 +79,8 @@ async def read_overview(request: Request) -> Response:
     """Every cache. Programs find nothing here: theirs is ``/v1/caches``."""
     if not _reads_pages(request):
         raise HTTPException(404)
-    return page("overview.html", caches=await run_in_threadpool(_overviews, request))
+    caches = await run_in_threadpool(_overviews, request)
+    return page("overview.html", caches=caches, has_figures=not catalog_of(request).is_part)
 
 
 def _overviews(request: Request) -> list[Overview]:
@@ -88,7 +89,12 @@ def _overviews(request: Request) -> list[Overview]:
 
 @router.get("/live.json", dependencies=[Depends(no_query)])
 async def read_live(request: Request) -> Response:
-    """What the server did so far, all of its workers together, and how full the pages are."""
+    """What the server did so far, all of its workers together, and how full the pages are.
+
+    It tells of the traffic of all caches: who may know of some of them alone is refused.
+    """
+    if catalog_of(request).is_part:
+        raise ForbiddenError("this token sees some caches alone, and these figures are of the whole server")
     state, pages = state_of(request), pages_of(request)
     figures = {
         "records_served": int((await state.totals())[ROWS]),

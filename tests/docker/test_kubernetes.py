@@ -16,6 +16,7 @@ import yaml
 
 from cache_builder.cli.app import app as builder
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.locks import lease
 from logit_server.run import serving
 from logit_server.settings import Settings
 from tests.caches import synthetic_logits, write_synthetic_cache
@@ -78,10 +79,24 @@ def test_a_drained_node_and_the_autoscaler_leave_two_replicas(objects: dict[str,
     }  # fmt: skip
 
 
-def test_the_autoscaler_looks_at_a_metric_that_the_server_has(
-    objects: dict[str, Any], tmp_path: Path
-) -> None:
-    metrics = objects["HorizontalPodAutoscaler"]["spec"]["metrics"]
+def test_the_autoscaler_needs_nothing_that_a_cluster_may_lack(objects: dict[str, Any]) -> None:
+    # One metric that cannot be fetched keeps it from ever taking a replica away.
+    assert [metric["type"] for metric in objects["HorizontalPodAutoscaler"]["spec"]["metrics"]] == [
+        "Resource"
+    ]
+
+
+def with_the_adapter() -> dict[str, Any]:
+    """The autoscaler with the lines that are commented out until the adapter is there."""
+    text = (DOCKER / "kubernetes" / "server.yaml").read_text()
+    before, _, after = text.partition("    # Once the adapter is there:\n")
+    put_in = re.sub(r"\A(?:    # .*\n)+", lambda lines: lines[0].replace("    # ", "    "), after)
+    assert put_in != after
+    return {item["kind"]: item for item in yaml.safe_load_all(before + put_in)}["HorizontalPodAutoscaler"]
+
+
+def test_the_metric_that_the_autoscaler_may_look_at_is_one_of_the_server(tmp_path: Path) -> None:
+    metrics = with_the_adapter()["spec"]["metrics"]
     (name,) = (metric["pods"]["metric"]["name"] for metric in metrics if metric["type"] == "Pods")
     write_synthetic_cache(tmp_path / "c.zarr", synthetic_logits(1, 40, 10))
     with serving(Settings(caches=(str(tmp_path / "c.zarr"),), port=0)) as base:
@@ -120,6 +135,13 @@ def test_a_builder_that_ends_is_started_again_unless_its_settings_are_wrong(job:
     assert ignored["action"] == "Ignore"
     assert ignored["onPodConditions"][0]["type"] == "DisruptionTarget"
     assert failed["onExitCodes"]["values"] == [ConfigError.exit_code]
+
+
+def test_the_documents_say_after_how_long_a_row_block_is_somebody_elses() -> None:
+    said = f"{lease.LEASE_S + lease._WATCH_S:.0f} s"
+    assert f"goes to another pod after {said}" in (DOCKER / "kubernetes" / "builders.yaml").read_text()
+    for name in ("operating.md", "scale.md"):
+        assert said in (DOCKER.parent / "docs" / name).read_text()
 
 
 def test_a_builder_may_do_as_little_as_it_can(job: dict[str, Any], builder_container: dict[str, Any]) -> None:

@@ -62,14 +62,16 @@ def replica(stack: ExitStack, cache: Path, port: int, folder: Path) -> subproces
 
 
 def answers(url: str, deadline: float) -> None:
+    last: object = "nothing yet"
     while time.monotonic() < deadline:
         try:
-            if httpx2.get(url, timeout=PATIENCE_S).status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
+            last = httpx2.get(url, timeout=PATIENCE_S).status_code
+        except httpx2.TransportError as error:
+            last = repr(error)
+        if last == 200:
+            return
         time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer")
+    raise AssertionError(f"{url} does not answer: {last}")
 
 
 def test_the_configuration_is_valid_and_formatted() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from cache_builder.format import open_cache
-from cache_builder.format.extension import extends, holds_all_of
+from cache_builder.format.extension import Earlier, extends, holds_all_of
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.extended import extend_synthetic
 
@@ -60,3 +60,22 @@ def test_another_cache_does_not_hold_it(tmp_path: Path) -> None:
     shutil.rmtree(path)
     other = open_cache(written(tmp_path, tile_views=1, seed=1))
     assert not holds_all_of(other, old)
+
+
+def test_whatever_a_cache_holds_is_found_and_hardly_anything_else(tmp_path: Path) -> None:
+    # Views of the last tile, or of the only one, or of none become others.
+    caches = []
+    for seed, tile_views in enumerate((1, 2, 4, 1, 2, 4)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        path = written(folder, tile_views=tile_views, seed=seed)
+        for views in (4, 6):
+            caches.append(open_cache(copied(path, f"before-{views}.zarr")))
+            extend_synthetic(path, views)
+        caches.append(open_cache(path))
+    earlier = Earlier(caches)
+    for new in caches:
+        held = [old for old in caches if holds_all_of(new, old)]
+        found = earlier.candidates(new)
+        assert [old for old in found if holds_all_of(new, old)] == held
+        assert len(found) <= 3

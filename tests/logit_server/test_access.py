@@ -125,6 +125,17 @@ def test_a_token_of_another_scope_is_forbidden(guarded: str) -> None:
     assert httpx2.get(f"{guarded}/metrics", headers=as_("watcher")).status_code != 403
 
 
+def test_who_sees_some_caches_alone_is_told_no_figures_of_the_whole_server(guarded: str) -> None:
+    for token, status in (("reader", 200), ("of-the-environment", 200), ("ann", 403), ("nobody", 403)):
+        headers = as_(token) | {"Accept": "text/html"}
+        answer = httpx2.get(f"{guarded}/live.json", headers=headers)
+        assert answer.status_code == status
+        assert ("records_served" in answer.text) is (status == 200)
+        overview = httpx2.get(f"{guarded}/", headers=headers)
+        assert overview.status_code == 200
+        assert ("Records served" in overview.text) is (status == 200)
+
+
 @pytest.mark.parametrize(
     ("path", "scope"),
     [("/", Scope.READ), ("/v1/caches/metrics", Scope.READ), ("/metrics", Scope.METRICS),

@@ -246,12 +246,40 @@ def test_a_page_that_was_cut_off_is_made_anew(left_bytes: int, served: ServedCac
         np.testing.assert_array_equal(folder.load(served, 0, whole, block), expected(served, 0, block))
 
 
+def test_room_is_not_made_in_a_page_that_was_cut_off_behind_its_index(
+    served: ServedCache, tmp_path: Path
+) -> None:
+    folder = PageFolder(tmp_path / "pages", 2 * served.block_bytes)
+    load(folder, served, 1)
+    cut = folder.open(served, 1)
+    os.truncate(cut.path, cut.path.stat().st_size - 1)
+    for block in range(3):
+        np.testing.assert_array_equal(load(folder, served, 0, block), expected(served, 0, block))
+    assert not cut.path.exists()
+
+
 def test_what_a_killed_worker_left_behind_is_removed(served: ServedCache, tmp_path: Path) -> None:
     folder = PageFolder(tmp_path / "pages", served.block_bytes)
     load(folder, served, 0)
     (folder.folder / "x.partial").write_bytes(bytes(100))
     load(folder, served, 1)
     assert names(folder.folder, ".partial") == []
+
+
+def test_a_folder_whose_name_somebody_took_when_it_was_tidied_away_is_not_used(
+    served: ServedCache, tmp_path: Path
+) -> None:
+    folder = PageFolder(tmp_path / "pages", PLENTY)
+    page = folder.open(served, 0)
+    shutil.rmtree(folder.folder)
+    folder.folder.mkdir()
+    folder.folder.chmod(0o777)
+    for use in (
+        lambda: folder.open(served, 0), lambda: folder.load(served, 0, page, 0), lambda: folder.check_room(1)
+    ):  # fmt: skip
+        with pytest.raises(StorageError, match="others could change"):
+            use()
+    assert list(folder.folder.iterdir()) == []
 
 
 def test_a_folder_that_was_tidied_away_is_made_again(served: ServedCache, tmp_path: Path) -> None:
@@ -298,7 +326,7 @@ def test_runs_that_are_alive_are_not_swept(tmp_path: Path) -> None:
 def test_a_run_is_alive_while_one_of_its_processes_is(tmp_path: Path) -> None:
     with run_folder(tmp_path) as folder:
         pass
-    folder.mkdir()  # as if the process that made it had been killed
+    folder.mkdir(mode=0o700)  # as if the process that made it had been killed
     with joined_run(folder):
         sweep(tmp_path)
         assert folder.exists()

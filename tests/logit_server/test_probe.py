@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,21 @@ def test_where_nobody_listens_it_fails() -> None:
 def test_how_it_is_used_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 2
     assert "usage" in capsys.readouterr().out
+
+
+def test_what_speaks_neither_http_nor_https_is_named_by_both_errors() -> None:
+    def answer() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(2**16)
+                connection.sendall(b"SSH-2.0-none\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        status, said = ask(f"http://127.0.0.1:{server.getsockname()[1]}/readyz")
+        thread.join()
+    assert status == 0
+    assert "BadStatusLine: SSH-2.0-none" in said
+    assert "SSLError" in said

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import threading
@@ -12,11 +13,14 @@ import httpx2
 import numpy as np
 import psutil
 import pytest
+from starlette.testclient import TestClient
 
 from cache_builder.format import Cache, open_cache
 from cache_builder.format.wire import RELOAD_PATH, ROWS
+from logit_server import places
 from logit_server import reloads as module
-from logit_server.reloads import Reloads
+from logit_server.app import create_app
+from logit_server.reloads import Reloaded, Reloads
 from logit_server.run import serving
 from logit_server.settings import Settings
 from logit_server.shelf import Slot, open_catalog, open_slot
@@ -26,14 +30,14 @@ from logit_server.tokens import hash_of
 from logit_server.wishes import Wishes
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.extended import extend_synthetic
-from tests.logit_server.processes import started
+from tests.logit_server.processes import ROOT, started
 
 ROWS_ASKED = np.arange(100, dtype="<u4").tobytes()
 
 
 @contextlib.contextmanager
 def serves(*caches: Path, **settings: object) -> Iterator[httpx2.Client]:
-    given = Settings(caches=tuple(map(str, caches)), port=0, **settings)  # type: ignore[arg-type]
+    given = Settings(caches=tuple(map(str, caches)), port=0, **settings)
     with serving(given) as base, httpx2.Client(base_url=base, timeout=120) as client:
         yield client
 
@@ -185,6 +189,32 @@ def test_a_cache_that_was_moved_and_extended_is_served_by_its_old_id(
         assert (answer.status_code, answer.content) == (200, page)
         assert records(client, old_id, 4).status_code == 422
         assert records(client, new_id, 4).status_code == 200
+
+
+def test_a_folder_that_moves_costs_a_comparison_for_each_of_its_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    compare = places.holds_all_of
+
+    def noting(new: Cache, old: Cache) -> bool:
+        compared.append(new.location)
+        return compare(new, old)
+
+    folder, moved = tmp_path / "many", tmp_path / "moved"
+    folder.mkdir()
+    names = [f"c{seed}" for seed in range(5)]
+    ids = [another(folder / name, name, seed).manifest.completed_id for seed, name in enumerate(names)]
+    app = create_app(Settings(caches=(str(folder),)), reread=lambda: Settings(caches=(str(moved),)))
+    with TestClient(app, "http://localhost", client=("127.0.0.1", 1)) as client:
+        folder.rename(moved)
+        for name in names:
+            extend_synthetic(moved / name, 5)
+        monkeypatch.setattr(places, "holds_all_of", noting)
+        assert reload(client) == {"extended": names}
+        assert len(compared) <= len(names)
+        for cache_id in ids:
+            assert client.get(f"/v1/caches/{cache_id}").status_code == 200
 
 
 def test_what_lies_there_and_cannot_be_served_is_no_cache_of_before(own_cache: Path) -> None:
@@ -437,3 +467,8 @@ def test_only_tokens_of_scope_admin_may_ask_and_are_told_of_their_caches_alone(
     assert answers["a"].json()["unchanged"] == ["synthetic", "odd"]
     assert answers["o"].json()["unchanged"] == ["odd"]
     assert "synthetic" not in answers["o"].text
+
+
+def test_the_documents_name_all_that_a_reload_says() -> None:
+    (line,) = re.findall(r"^\| `reloaded` \|.*$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
+    assert [name for name in Reloaded.model_fields if name not in line] == []

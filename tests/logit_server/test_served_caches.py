@@ -5,6 +5,7 @@ import pytest
 
 from cache_builder.format import ConfigError, CorruptCacheError, FormatError, IncompleteCacheError
 from logit_server.errors import ReplacedCacheError, UnknownCacheError
+from logit_server.roster import missing
 from logit_server.served_caches import Catalog, Missing
 from logit_server.settings import Settings
 from logit_server.shelf import open_catalog
@@ -54,6 +55,13 @@ def test_who_knows_an_id_alone_is_not_told_what_is_in_its_place(cache_path: Path
         with pytest.raises(ReplacedCacheError) as error:
             catalog.only(keys).find("b" * 32)
         assert (served.cache_id in str(error.value), "synthetic" in str(error.value)) == (is_told, is_told)
+
+
+def test_who_knows_an_id_alone_is_told_whether_its_store_is_away_or_has_another_cache() -> None:
+    of_id = missing("synthetic").of_id("b" * 32)
+    assert "store is out of reach" in of_id.detail
+    assert "synthetic" not in of_id.detail
+    assert "is put back" in Missing("synthetic", ReplacedCacheError, "").of_id("b" * 32).detail
 
 
 def test_two_caches_of_one_name_are_refused(cache_path: Path, own_cache: Path) -> None:

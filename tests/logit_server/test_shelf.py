@@ -79,7 +79,7 @@ def test_a_cache_whose_blocks_do_not_fit_any_more_is_not_served(own_cache: Path)
 
 def test_a_run_remembers_what_its_places_held(own_cache: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    run.mkdir()
+    run.mkdir(mode=0o700)
     shelf = shelf_of_run(settings(own_cache), run)
     old_id = shelf.slots[0].known[0]
     expected = open_cache(own_cache).read_page(2).tobytes()

@@ -1,4 +1,5 @@
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from cache_builder.format import ConfigError
 from logit_server.tokens import Scope, Token, TokenBook, hash_of, new_token, read_tokens
 
 HASH = hash_of(b"secret")
+ANOTHER_HASH = hash_of(b"another")
 
 
 def written(path: Path, *lines: str) -> Path:
@@ -76,7 +78,7 @@ def test_a_worker_that_starts_while_the_file_is_broken_takes_the_tokens_of_the_o
     line = f'"ann of lab" = {{ hash = "{HASH}", scopes = ["metrics"], caches = ["vit_l", "ü"] }}'
     file = written(tmp_path / "t", line)
     folder = tmp_path / "run"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     first = TokenBook("other", file, folder)
     file.write_text("ann = [")
     second = TokenBook("other", file, folder)
@@ -84,6 +86,25 @@ def test_a_worker_that_starts_while_the_file_is_broken_takes_the_tokens_of_the_o
     assert second.find(b"other") is not None
     with pytest.raises(ConfigError, match="is not TOML"):
         TokenBook("other", file, tmp_path)
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_changed_file_holds_where_the_folder_of_the_run_was_tidied_away(
+    tmp_path: Path, is_taken: bool
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    file = written(tmp_path / "t", f'ann = {{ hash = "{HASH}" }}')
+    book = TokenBook(None, file, folder)
+    shutil.rmtree(folder)
+    if is_taken:
+        folder.mkdir()
+        folder.chmod(0o777)
+    file.write_text(f'bob = {{ hash = "{ANOTHER_HASH}" }}')
+    book.look_again(file)
+    assert book.find(b"secret") is None
+    assert book.find(b"another") is not None
+    assert (folder / "tokens.toml").exists() is not is_taken
 
 
 def test_a_changed_file_is_read_again_and_a_broken_one_is_not_taken(

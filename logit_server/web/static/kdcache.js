@@ -70,7 +70,8 @@ function liveFigures() {
     const once = () => task().catch(unreachable).finally(() => setTimeout(once, pause));
     once();
   };
-  repeat(figures, LIVE_MS);
+  // Who sees some of the caches alone has no figures of the whole server.
+  if (shown("records")) repeat(figures, LIVE_MS);
   repeat(state, STATE_MS);
 }
 

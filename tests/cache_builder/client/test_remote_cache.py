@@ -282,6 +282,11 @@ def test_what_a_server_says_steers_no_terminal():
     assert len(str(error.value)) < 5000
 
 
+def npy_of(header: str) -> bytes:
+    """An array file of numpy with this header, and nothing after it."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -291,6 +296,8 @@ def test_what_a_server_says_steers_no_terminal():
         b"\x93NUMPY\x01\x00\x03\x00(((",
         b"\x93NUMPY\x01\x00\x44\x00{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,)}  \n",
         b"\x93NUMPY\x01\x00\x3a\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,)}      \n",
+        npy_of(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**30},)}}"),
+        npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (1,), 7: 0}"),
     ],
 )
 def test_what_is_no_array_is_refused(content):
@@ -299,6 +306,64 @@ def test_what_is_no_array_is_refused(content):
 
     with canned(answer) as url, source(url) as remote, pytest.raises(ServerError, match="is not an array"):
         remote.array("codec/logits/mean")
+
+
+@pytest.mark.parametrize(
+    ("path", "array"),
+    [
+        ("codec/logits/mean", np.zeros(39, np.float32)),
+        ("codec/logits/mean", np.zeros(40, np.float64)),
+        ("samples/label", np.zeros((100, 1), np.int32)),
+        ("samples/id_offsets", np.zeros(101, np.complex128)),
+        ("samples/class_name_bytes", np.array("text")),
+        ("samples/digest", np.zeros(1, np.uint64)),
+    ],
+)
+def test_an_array_that_is_not_what_the_manifest_says_is_refused(path: str, array: np.ndarray):
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+
+    def answer(request, _):
+        return 200, {ID_HEADER: "a" * 32}, buffer.getvalue() if "arrays" in request.path else BODY
+
+    with (
+        canned(answer) as url,
+        source(url) as remote,
+        pytest.raises(ServerError, match=f"{path} is .*expected"),
+    ):
+        remote.array(path)
+
+
+def test_an_array_may_be_as_large_as_those_of_such_a_cache_and_no_larger():
+    import io
+
+    def answer(request, _):
+        return 200, {ID_HEADER: "a" * 32}, array if "arrays" in request.path else BODY
+
+    def npy(nbytes: int) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, np.zeros(nbytes, np.uint8))
+        return buffer.getvalue()
+
+    most_bytes = remote_module._array_bytes(MANIFEST)
+    array = npy(most_bytes - len(npy(0)))
+    with canned(answer) as url, source(url) as remote:
+        assert len(remote.array("samples/id_bytes")) == most_bytes - len(npy(0))
+        array += b"x"
+        with pytest.raises(ServerError, match=f"more than {most_bytes:,} bytes"):
+            remote.array("samples/id_bytes")
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes"), [(40, 10), (1_281_167, 1000), (3_000_000_000, 1000), (40, 10**6)]
+)
+def test_the_largest_array_of_a_cache_is_allowed(samples: int, classes: int):
+    large = synthetic_manifest(rows=samples, classes=classes)
+    # Ids are paths of some hundred bytes; digests are words of eight; so are offsets.
+    most_bytes = remote_module._array_bytes(large)
+    assert 300 * (samples + classes) < most_bytes < 2**21 + 5000 * (samples + classes)
 
 
 def test_an_array_that_is_not_its_digest_is_refused():

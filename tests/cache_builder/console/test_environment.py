@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
-from cache_builder.console.environment import check_variables, is_loopback, proxy_for, spare_loopback
+from cache_builder.console.environment import (
+    VARIABLES,
+    check_variables,
+    is_loopback,
+    proxy_for,
+    spare_loopback,
+)
 from cache_builder.format import ConfigError
 
 LOOPBACK = ["127.0.0.1", "127.8.9.1", "localhost", "LOCALHOST.", "a.localhost", "::1", "[::1]"]
@@ -58,3 +66,10 @@ def test_misspelt_variables() -> None:
         check_variables({"KDCACHE_TOKN": "x"})
     with pytest.raises(ConfigError, match=r"KDCACHE_ZZZ.*which kdcache does not know"):
         check_variables({"KDCACHE_ZZZ": "x"})
+
+
+def test_benchmarks_read_no_variable_that_the_commands_refuse() -> None:
+    sources = Path(__file__).parents[3].joinpath("benchmarks").rglob("*.py")
+    read = {name for file in sources for name in re.findall(r"\bKDCACHE_[A-Z]\w*", file.read_text())}
+    assert read <= set(VARIABLES)
+    assert "tests" not in VARIABLES.values()
