@@ -105,23 +105,30 @@ class BlockDone:
 
 
 class Teacher:
-    """A teacher on a device. Calls may be repeated, here or in another process: what is committed stays."""
+    """A teacher on a device. Calls may be repeated, here or in another process: what is committed stays.
+
+    Every call brings the references of the assignment and of the data set: Ray may have started the process
+    anew since the last one, and then the teacher is opened by whichever call comes first.
+    """
 
     def __init__(self) -> None:
         self._told = Told()
         self._is_compiled = False
+        self._references: list[Any] = []
 
     def open(self, references: list[Any]) -> None:
         """Open the teacher and look at the data set; raises what is wrong with either."""
-        self._given = Given(references)
+        self._references = references
         assert self._plan
 
-    def finished(self) -> BuildResult | None:
+    def finished(self, references: list[Any]) -> BuildResult | None:
         """What there is, where that is of these settings and whole."""
+        self._references = references
         return finished_by_these_settings(self._plan)
 
-    def begin(self) -> BuildResult | None:
+    def begin(self, references: list[Any]) -> BuildResult | None:
         """Calibrate and create, as the first process of any build; what there is where that is whole."""
+        self._references = references
         settings = self._given.settings
         hold = held_output(settings.out, self._given.assignment.launch)
         with memory_failures(settings.batch_size):
@@ -135,11 +142,12 @@ class Teacher:
                 store.writer(settings.out, hold.check).sweep()
             return there
 
-    def run(self, block: int, rendering: Renders | None) -> BlockDone:
+    def run(self, block: int, rendering: Renders | None, references: list[Any]) -> BlockDone:
         """Run the tiles of a row block that are not committed.
 
         ``rendering``: what has views rendered elsewhere; None renders in this process and its loaders.
         """
+        self._references = references
         with memory_failures(self._given.settings.batch_size):
             manifest, writer = self._opened
             render = rendered if rendering is None else rendering
@@ -152,6 +160,10 @@ class Teacher:
     def told(self) -> Snapshot:
         """How far it is: called while another call runs."""
         return self._told.take()
+
+    @cached_property
+    def _given(self) -> Given:
+        return Given(self._references)
 
     @cached_property
     def _plan(self) -> Plan:

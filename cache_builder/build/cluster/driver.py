@@ -133,10 +133,11 @@ class _Driver:
 
     def _alone(self, method: str) -> BuildResult | None:
         """Call one teacher while no other is at work; another time where it dies, as it may be repeated."""
+        given = self._crew.teachers.given
         for attempt in range(_MOST_DEATHS):
             teacher = self._first_teacher()
             try:
-                there: BuildResult | None = self._told(teacher, getattr(teacher, method).remote())
+                there: BuildResult | None = self._told(teacher, getattr(teacher, method).remote(given))
             except what_died(self._ray) as error:
                 if attempt + 1 == _MOST_DEATHS:
                     why = str(error).strip().partition("\n")[0][:300]

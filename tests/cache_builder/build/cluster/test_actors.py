@@ -1,0 +1,84 @@
+"""An actor that Ray started anew does whatever it is called for first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cache_builder.build.cluster import actors as module
+from cache_builder.build.cluster.actors import Assignment, Decoder, Teacher
+from cache_builder.build.cluster.seen import Witness
+from cache_builder.build.pipeline import build
+from cache_builder.build.plan import make_plan
+from cache_builder.build.rendering import RenderTask
+from tests.cache_builder.build.cluster.test_seen import HOLD
+from tests.cache_builder.command import ROOT
+from tests.cache_builder.conftest import settings_for
+
+LAUNCH = "ray one"
+
+
+@pytest.fixture(autouse=True)
+def references_are_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray does for an actor here: it fetches."""
+    monkeypatch.setattr(module, "find_ray", lambda: SimpleNamespace(get=lambda reference: reference))
+
+
+@contextmanager
+def driver(out: str) -> Iterator[None]:
+    """Another process, which holds the output."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, out], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
+def references(settings: Any, source: Any) -> list[Any]:
+    assignment = Assignment(settings, LAUNCH, version("kdcache"), os.getcwd(), Witness.of(source))  # noqa: PTH109
+    return [assignment, source]
+
+
+def test_a_teacher_started_anew_is_opened_by_whichever_call_comes_first(tmp_path: Path, photos: Path) -> None:
+    settings = settings_for(tmp_path / "cache.zarr", photos)
+    source = make_plan(settings).source
+    given = references(settings, source)
+    assert Teacher().finished(given) is None
+    whole = build(settings)
+    there = Teacher().finished(given)
+    assert there is not None
+    assert there.was_finished
+    assert there.manifest == whole.manifest
+
+
+def test_a_decoder_started_anew_renders(tmp_path: Path, photos: Path) -> None:
+    settings = settings_for(tmp_path / "cache.zarr", photos)
+    plan = make_plan(settings)
+    tasks = [RenderTask(3, 0, 2), RenderTask(4, 0, 2)]
+    batch, pictures = Decoder().render(tasks, [*references(settings, plan.source), plan.replay])
+    assert batch.rows == [3, 4]
+    assert pictures.shape == (2, 2, 3, 16, 16)
+
+
+def test_any_teacher_goes_on_where_another_was(tmp_path: Path, photos: Path) -> None:
+    """The begin and every block by an actor of its own, as if each died before the next call."""
+    settings = settings_for(tmp_path / "cache.zarr", photos, name="same")
+    plan = make_plan(settings)
+    given = references(settings, plan.source)
+    with driver(settings.out):
+        assert Teacher().begin(given) is None
+        done = [Teacher().run(block, None, given) for block in (0, 2, 1)]
+    assert sum(one.stats.done for one in done) == 80 * 3
+    other = build(settings_for(tmp_path / "other.zarr", photos, name="same"))
+    assert build(settings).manifest.cache_id == other.manifest.cache_id
