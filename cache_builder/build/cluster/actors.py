@@ -27,6 +27,7 @@ from cache_builder.build.rendering import RenderedBatch, RenderTask, ViewRendere
 from cache_builder.build.repair import repair
 from cache_builder.build.running import Renders, rendered
 from cache_builder.build.settings import BuildSettings
+from cache_builder.build.sharing import SharingWriter
 from cache_builder.build.tile_runner import TileRunner
 from cache_builder.build.work import Listed, Tally
 from cache_builder.console.memory import memory_failures
@@ -35,7 +36,6 @@ from cache_builder.datasets import ImageSource
 from cache_builder.datasets.orders import OrderTally
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.manifest import Manifest
-from cache_builder.format.writer import CacheWriter
 from cache_builder.views.replay import Replay
 
 
@@ -139,7 +139,9 @@ class Teacher:
             if there is None:
                 store = begun(self._plan, self._told, hold, stored)
                 self._is_compiled = True
-                store.writer(settings.out, hold.check).sweep()
+                writer = store.writer(settings.out, hold.check)
+                writer.unseal()  # teachers only ever add
+                writer.sweep()
             return there
 
     def run(self, block: int, rendering: Renders | None, references: list[Any]) -> BlockDone:
@@ -173,7 +175,12 @@ class Teacher:
         return plan
 
     @cached_property
-    def _opened(self) -> tuple[Manifest, CacheWriter]:
+    def _opened(self) -> tuple[Manifest, SharingWriter]:
+        """What is there, and what writes to it.
+
+        That never takes a commit away: a process that the driver takes for dead may still write the tiles of
+        a block that another one has meanwhile, and both write the same bytes.
+        """
         out = self._given.settings.out
         hold = held_output(out, self._given.assignment.launch)
         manifest = resumed(self._plan)
@@ -181,7 +188,7 @@ class Teacher:
             raise ConfigError(f"--out {out} is begun, and there is no cache for this node: do all share it?")
         if self._given.settings.compile and not self._is_compiled:
             compile_teacher(self._plan, self._told)
-        return manifest, CacheWriter(out, manifest, hold.check)
+        return manifest, SharingWriter(out, manifest, hold.check)
 
 
 class Decoder:

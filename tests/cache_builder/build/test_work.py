@@ -181,3 +181,16 @@ def test_the_tally_counts_what_others_did(begun: Path, whole: Path, stack: ExitS
     tally.look()
     assert (tally.elsewhere(), len(tally.missing)) == (count, len(everything) - 2)
     assert Listed(everything, tally).take() == tally.missing[0]
+
+
+def test_a_writer_that_shares_writes_nothing_without_the_right_to(
+    begun: Path, whole: Path, stack: ExitStack
+) -> None:
+    def lost() -> None:
+        raise KDCacheError("the output is not held any more")
+
+    process, before = Process(begun, whole, stack), objects(begun)
+    process.writer = SharingWriter(begun, process.manifest, lost)
+    with pytest.raises(KDCacheError, match="not held any more"):
+        process.write(next(tiles(process.manifest)))
+    assert objects(begun) == before

@@ -20,9 +20,13 @@ from cache_builder.build.cluster.seen import Witness
 from cache_builder.build.pipeline import build
 from cache_builder.build.plan import make_plan
 from cache_builder.build.rendering import RenderTask
+from cache_builder.build.work import Tally
+from cache_builder.format import writer as writer_module
+from cache_builder.format.root import read_manifest
 from tests.cache_builder.build.cluster.test_seen import HOLD
 from tests.cache_builder.command import ROOT
 from tests.cache_builder.conftest import settings_for
+from tests.cache_builder.trees import objects
 
 LAUNCH = "ray one"
 
@@ -80,5 +84,39 @@ def test_any_teacher_goes_on_where_another_was(tmp_path: Path, photos: Path) -> 
         assert Teacher().begin(given) is None
         done = [Teacher().run(block, None, given) for block in (0, 2, 1)]
     assert sum(one.stats.done for one in done) == 80 * 3
-    other = build(settings_for(tmp_path / "other.zarr", photos, name="same"))
-    assert build(settings).manifest.cache_id == other.manifest.cache_id
+    build(settings)
+    build(settings_for(tmp_path / "other.zarr", photos, name="same"))
+    assert objects(Path(settings.out)) == objects(tmp_path / "other.zarr")
+
+
+def test_a_teacher_that_was_taken_for_dead_takes_no_commit_away(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path / "cache.zarr", photos)
+    given = references(settings, make_plan(settings).source)
+    taken_away: list[str] = []
+    monkeypatch.setattr(writer_module, "delete_object", lambda _, key: taken_away.append(key))
+    with driver(settings.out):
+        Teacher().begin(given)
+        Teacher().run(1, None, given)
+        commit = next((tmp_path / "cache.zarr" / "commits").iterdir())
+        before = commit.stat()
+        monkeypatch.setattr(
+            Tally, "missing", property(lambda tally: [*tally._tiles.values()])
+        )  # it looked before
+        Teacher().run(1, None, given)
+    assert commit.stat() == before
+    assert not taken_away
+
+
+def test_a_sealed_cache_that_lacks_a_tile_is_open_before_teachers_write(tmp_path: Path, photos: Path) -> None:
+    settings = settings_for(tmp_path / "cache.zarr", photos)
+    whole = build(settings).manifest
+    next((tmp_path / "cache.zarr" / "commits").glob("*-b0000001.json")).unlink()
+    given = references(settings, make_plan(settings).source)
+    with driver(settings.out):
+        assert Teacher().begin(given) is None
+        manifest = read_manifest(settings.out)
+        assert manifest is not None
+        assert manifest.cache_id is None
+    assert build(settings).manifest == whole

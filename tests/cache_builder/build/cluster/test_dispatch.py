@@ -115,6 +115,10 @@ class Cluster:
     def wait(self, pending: list[Any], **_: object) -> tuple[list[Any], list[Any]]:
         return pending[:1], pending[1:]
 
+    def kill(self, actor: Actor, no_restart: bool) -> None:
+        assert no_restart
+        self.actors.remove(actor)
+
     def get(self, reference: Reference) -> object:
         if isinstance(reference.value, Exception):
             raise reference.value
@@ -126,14 +130,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "_AGAIN_S", 0.0)
 
 
-def dispatch_on(cluster: Cluster) -> Dispatch:
-    """One whose teachers, two of them, have been opened."""
+def crew_on(cluster: Cluster) -> Crew:
+    """One of two teachers, which have been opened."""
     settings = settings_for("cache.zarr", Path("photos"), ray_teachers=2, device="cpu")
     crew = Crew(cluster, settings, GIVEN)
     crew.grow(2)
     for reference in [*crew.teachers.opening]:
         assert crew.teachers.opened(reference) is not None
-    return Dispatch(cluster, crew, lambda block: 1, SILENT)
+    return crew
+
+
+def dispatch_on(cluster: Cluster) -> Dispatch:
+    return Dispatch(cluster, crew_on(cluster), lambda block: 1, SILENT)
 
 
 def test_teachers_that_died_while_idle_do_not_count_against_a_block() -> None:
@@ -162,3 +170,14 @@ def test_a_block_that_ends_every_teacher_ends_the_build() -> None:
     dispatch = dispatch_on(cluster)
     with pytest.raises(KDCacheError, match=r"row block 1 \(counted from 0\) ended 5 teachers"):
         dispatch.run(range(3), before=0, total=3)
+
+
+def test_teachers_that_do_not_end_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(fails=lambda block: False)
+    crew, said = crew_on(cluster), list[str]()
+    monkeypatch.setattr(cluster, "wait", lambda calls, **_: ([], calls))
+    crew.end(said.append)
+    assert not cluster.actors
+    assert said[0].startswith("2 teacher(s) have not ended after 10 s")
+    crew.end(said.append)
+    assert len(said) == 1
