@@ -166,7 +166,9 @@ class Campaign:
             _ended(processes)
             tally.kills += 1
             tally.reruns.append(reruns)
-            tally.identical += objects(f"{out}/") == self._known[job.name].objects
+            differing = _differing(objects(f"{out}/"), self._known[job.name].objects)
+            tally.identical += not differing
+            tally.said.update(f"{key} differs" for key in differing)
             beside = {
                 key: value for key, value in objects(f"{folder}/").items() if not key.startswith("x.zarr/")
             }
@@ -275,6 +277,14 @@ that begin as the cache's do, with what they were.
     write_results("kill_campaign", "Builders killed at random instants on S3", columns, rows, notes)
 
 
+def _differing(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
+    return sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+
+
 def main() -> None:
     """The whole campaign."""
     run(KILLS)
+
+
+if __name__ == "__main__":
+    main()

@@ -121,3 +121,7 @@ says what sharing costs (`in all`) and how far two processes shorten a build on 
 (`one's / the busiest's`, at most 2).
 """
     write_results("sharing", "A build shared by processes", columns, rows, notes)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,13 +27,13 @@ from cache_builder.format.commits import Commit
 from cache_builder.format.conditional import create_object
 from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
-from cache_builder.format.locks.block_leases import BlockLeases, remove_block_leases
+from cache_builder.format.locks.block_leases import BlockLeases
 from cache_builder.format.locks.lease import HeldError
 from cache_builder.format.locks.lock import SHARED, Hold, JoinedHold, claimed, clear, lone_holder
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.root import read_manifest
 from cache_builder.format.statistics import TileStatistics
-from cache_builder.format.store import local_root, open_store, read_bytes
+from cache_builder.format.store import read_bytes
 from cache_builder.format.writer import CacheWriter
 
 _POLL_S = 1.0
@@ -104,9 +104,7 @@ def _sealed(out: str, hold: Hold) -> Manifest:
     if manifest.cache_id is not None:
         return manifest
     writer = CacheWriter(out, manifest, hold.check)
-    writer.sweep()
-    # Every tile is committed, so that no lease means anything any more.
-    remove_block_leases(open_store(out, read_only=False))
+    writer.sweep()  # every tile is committed, so that no lease means anything any more
     return writer.finish()
 
 
@@ -158,15 +156,15 @@ class SharingWriter(CacheWriter):
         with self._present():
             yield
 
-    def _write_commit(self, tile: Tile, commit: Commit) -> None:
-        data, found = commit.to_bytes(), read_bytes(self._store, tile.key)
-        if found is None and local_root(self._store) is not None:
-            super()._write_commit(tile, commit)
-        elif found is None and create_object(self._store, tile.key, data) is None:
-            found = read_bytes(self._store, tile.key)
-        if found not in (None, data):
+    def _check_commit(self, tile: Tile, commit: Commit) -> None:
+        # Before the shards: those of another machine are not replaced beneath its commit.
+        if read_bytes(self._store, tile.key) not in (None, commit.to_bytes()):
             raise KDCacheError(
                 f"{self.location}: {tile} was committed by another process with other bytes: do its machine "
                 "or libraries differ from ours, so that the teacher computes other numbers? Run the same "
                 "command with --repair, alone, when the build is done"
             )
+
+    def _write_commit(self, tile: Tile, commit: Commit) -> None:
+        if create_object(self._store, tile.key, commit.to_bytes()) is None:
+            self._check_commit(tile, commit)

@@ -125,7 +125,8 @@ class TileRunner:
             finished.tile, finished.records, finished.digests, finished.invalid, finished.statistics
         )
         self._stats.bytes_written += written
-        self._stats.records_committed += finished.tile.count
+        if written:  # nothing where somebody else had committed it
+            self._stats.records_committed += finished.tile.count
         work.committed(finished.tile)
 
 

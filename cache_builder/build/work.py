@@ -17,7 +17,7 @@ from typing import Protocol
 from cache_builder.format.commits import read_commit_bytes
 from cache_builder.format.errors import ConfigError
 from cache_builder.format.layout import Tile
-from cache_builder.format.locks.block_leases import BlockLeases, LostLeaseError, leased_blocks
+from cache_builder.format.locks.block_leases import BlockLeases, LostLeaseError, leased_blocks, living_holder
 from cache_builder.format.locks.lock import lone_holder
 from cache_builder.format.store import list_keys, open_store
 
@@ -27,6 +27,8 @@ _LOOK_SHARE = 0.05
 _HELD_TRIED = 8
 """Blocks of others that are looked at in turn, whether their holders died: each costs a request or two."""
 _POLL_S = 5.0
+_SAY_EVERY_S = 900.0
+"""Between two sentences of a process that waits for others."""
 
 
 class Work(Protocol):
@@ -146,16 +148,23 @@ class Leased:
         everything = itertools.chain.from_iterable(self._blocks.values())
         self._tally = Tally(location, everything, is_live=True)
         self.total = self._tally.total
+        self._unfinished = {tile.block for tile in self._tally.missing}
+        """Blocks that lacked a tile at the last look."""
         self._rest: deque[Tile] = deque()
         """Of the block that was taken last."""
         self._open: dict[int, set[Tile]] = {}
         """What the blocks that we hold still lack."""
+        self._lost: set[int] = set()
+        """Blocks whose leases others took over: what is left of them is not computed."""
         self._last: int | None = None
         self._guard = threading.Lock()
         self._waits = 0
+        self._says_next = 0.0
 
     def take(self) -> Tile | None:
         """The next tile of the block in hand, or the first of another block."""
+        while self._rest and self._rest[0].block in self._lost:
+            self._rest.popleft()
         while not self._rest:
             block = self._taken_block()
             if block is None:
@@ -170,6 +179,7 @@ class Leased:
         except LostLeaseError as error:
             with self._guard:
                 if self._open.pop(tile.block, None) is not None:
+                    self._lost.add(tile.block)
                     self._say(f"{error}; this process goes on with other blocks")
             return False
         return True
@@ -190,16 +200,26 @@ class Leased:
 
     def wait(self) -> bool:
         """Until somebody may have committed what is missing, or may have died."""
-        self._tally.look()
-        missing = self._tally.missing
-        if not missing:
+        self._look()
+        if not self._unfinished:
             return False
-        if not self._waits:
-            blocks = {tile.block for tile in missing}
-            self._say(f"{len(blocks)} row blocks are left, and other processes build them: waiting for them")
+        if time.monotonic() >= self._says_next:
+            self._say(self._waiting_in_words())
+            self._says_next = time.monotonic() + _SAY_EVERY_S
         self._waits += 1
         time.sleep(random.uniform(0.5, 1) * min(_POLL_S, 0.4 * self._waits))
         return True
+
+    def _look(self) -> None:
+        self._tally.look()
+        self._unfinished = {tile.block for tile in self._tally.missing}
+
+    def _waiting_in_words(self) -> str:
+        said = (
+            f"{len(self._unfinished)} row blocks are left, and other processes build them: waiting for them"
+        )
+        holder = living_holder(self._store) if self._waits else None
+        return said if holder is None else f"{said} ({holder} is one; stop it if it hangs)"
 
     def _taken_block(self) -> int | None:
         for block in self._candidates():
@@ -212,10 +232,10 @@ class Leased:
     def _candidates(self) -> Iterator[int]:
         """Blocks to reach for: the next one, then free ones anywhere, then some whose holders may be dead."""
         following = -1 if self._last is None else self._last + 1
-        if following in self._blocks and following not in self._open:
+        if following in self._unfinished - self._open.keys():
             yield following
-        self._tally.look()
-        unfinished = {tile.block for tile in self._tally.missing} - self._open.keys()
+        self._look()
+        unfinished = self._unfinished - self._open.keys()
         held = leased_blocks(self._store)
         yield from _shuffled(unfinished - held)
         yield from _shuffled(unfinished & held)[:_HELD_TRIED]
@@ -228,6 +248,7 @@ class Leased:
             self._leases.release(block)
             return
         self._rest.extend(missing)
+        self._lost.discard(block)
         with self._guard:
             self._open[block] = set(missing)
 

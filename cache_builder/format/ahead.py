@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,10 +17,12 @@ def ahead(step: Callable[[_A], _B], inputs: Sequence[_A]) -> Iterator[_B]:
         yield from map(step, inputs)
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
-        coming = pool.submit(step, inputs[0])
+        # A thread knows nothing of the context by itself, such as how long a store is waited for.
+        context = contextvars.copy_context()
+        coming = pool.submit(context.run, step, inputs[0])
         for following in inputs[1:]:
             result = coming.result()
-            coming = pool.submit(step, following)
+            coming = pool.submit(context.run, step, following)
             yield result
         yield coming.result()
 

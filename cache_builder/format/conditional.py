@@ -15,9 +15,10 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from cache_builder.format.backends.contract import OddKeyError
+from cache_builder.format.durable import create_file
 from cache_builder.format.errors import StorageError
 from cache_builder.format.remote import RemoteStore
-from cache_builder.format.store import read_bytes, write_durably
+from cache_builder.format.store import local_root, make_folders, read_bytes, write_durably
 from cache_builder.format.waiting import patience_at_most
 
 _T = TypeVar("_T")
@@ -34,10 +35,14 @@ class Tagged:
 
 def create_object(store: Store, key: str, data: bytes) -> Tagged | None:
     """Write an object where there is none; None, and nothing is changed, where there is one."""
-    if not isinstance(store, RemoteStore):
-        found = read_bytes(store, key)
-        return _written(store, key, data) if found is None or found == data else None
-    return _put(store, key, data, lambda: store.backend.create(store.full_key(key), data))
+    if isinstance(store, RemoteStore):
+        return _put(store, key, data, lambda: store.backend.create(store.full_key(key), data))
+    root = local_root(store)
+    if root is None:  # in memory, where nobody else writes
+        return _written(store, key, data) if read_bytes(store, key) in (None, data) else None
+    make_folders(root, (root / key).parent)
+    made = create_file(root / key, data, durable=True)
+    return Tagged(data, None) if made or read_bytes(store, key) == data else None
 
 
 def replace_object(store: Store, key: str, data: bytes, seen: Tagged) -> Tagged | None:

@@ -35,7 +35,7 @@ from cache_builder.format.conditional import (
     replace_object,
 )
 from cache_builder.format.durable import take_name
-from cache_builder.format.errors import ConfigError, FormatError, KDCacheError
+from cache_builder.format.errors import ConfigError, FormatError, StorageError
 from cache_builder.format.layout import ROOT_ATTRIBUTE, ArraySpec, digest_array, header_specs, record_arrays
 from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import (
@@ -60,9 +60,7 @@ from cache_builder.format.store import (
 MAX_CHUNK_BYTES = 2**29
 _ROOT_KEY = "zarr.json"
 _NAMED = 3
-_STORE_MARKS = (_ROOT_KEY, CLAIM_KEY)
-_FORMER_MARKS = ".z"
-"""How the keys begin that Zarr version 2 puts into the root of a store."""
+_STORE_MARKS = (_ROOT_KEY, ".zgroup", CLAIM_KEY)
 
 
 def header_digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
@@ -293,11 +291,11 @@ def _mark_of_store(store: Store) -> str | None:
     """What says that a folder is a Zarr store, or will be one; None also where we may not look."""
     try:
         found = read_many(store, list(_STORE_MARKS))
-        former = list_keys(store, _FORMER_MARKS)
-    except (OSError, KDCacheError):
+    except StorageError as error:
+        if error.waiting_helps:
+            raise
         return None  # often only the prefix itself is ours to read; where that fails, its own listing tells
-    marks = [mark for mark, data in zip(_STORE_MARKS, found, strict=True) if data is not None]
-    return next(iter([*marks, *former]), None)
+    return next((mark for mark, data in zip(_STORE_MARKS, found, strict=True) if data is not None), None)
 
 
 def _check_nothing_else(location: str | Path, allowed: Collection[str], there: list[str]) -> None:

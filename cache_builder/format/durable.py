@@ -32,16 +32,22 @@ def write_file(path: Path, data: bytes, making: Path | None = None) -> None:
     fsync_folder(path.parent)
 
 
-def create_file(path: Path, data: bytes) -> bool:
+def create_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
     """Make a file that is whole from the first moment, where none has the name; whether there was none.
 
-    By a hard link, of which one of several succeeds also where NFS lies between them. Raises
-    :class:`FileNotFoundError` where the folder is not there.
+    By a hard link, of which one of several succeeds also where NFS lies between them. ``durable``: it also
+    survives a power cut. Raises :class:`FileNotFoundError` where the folder is not there.
     """
     making = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         making.write_bytes(data)
-        return _linked(making, path, data)
+        if durable:
+            fsync_file(making)
+        made = _linked(making, path, data)
+        if made and durable:
+            fsync_file(path)
+            fsync_folder(path.parent)
+        return made
     finally:
         with suppress(OSError):
             making.unlink(missing_ok=True)

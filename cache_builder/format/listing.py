@@ -32,12 +32,26 @@ class Listed:
 Listing = Mapping[str, Listed]
 
 
+def can_be_listed(store: Store) -> bool:
+    """Whether a listing tells what there is: a web server's page of links, if it has any, need not."""
+    return not (isinstance(store, RemoteStore) and store.backend.is_read_only)
+
+
+def listed(store: Store, keys: list[str]) -> dict[str, Listed]:
+    """Those of some objects that are there, by key; each is asked for."""
+    sizes = zip(keys, object_sizes(store, keys), strict=True)
+    return {key: Listed(size) for key, size in sizes if size is not None}
+
+
 def listing(store: Store) -> Listing:
     """Every object of a store, by key."""
-    entries = sync(store.entries()) if isinstance(store, RemoteStore) else []
-    known = {entry.key: Listed(entry.size, entry.tag) for entry in entries if entry.size is not None}
-    unsized = list_keys(store, "") if not isinstance(store, RemoteStore) else [
-        entry.key for entry in entries if entry.size is None
-    ]  # fmt: skip
-    sizes = object_sizes(store, unsized)
-    return known | {key: Listed(size) for key, size in zip(unsized, sizes, strict=True) if size is not None}
+    if not isinstance(store, RemoteStore):
+        return listed(store, list_keys(store, ""))
+    found: dict[str, Listed] = {}
+    unsized: list[str] = []
+    for entry in sync(store.entries()):
+        if entry.size is None:
+            unsized.append(entry.key)
+        else:
+            found[entry.key] = Listed(entry.size, entry.tag)
+    return found | listed(store, unsized)

@@ -14,11 +14,7 @@ from cache_builder.format.ahead import ahead, batched_by
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part, Ranked, Stored, open_codec
 from cache_builder.format.coded import uncoded_block
-from cache_builder.format.commits import (
-    REPAIR_INDEX,
-    has_index,
-    identity_bytes,
-)
+from cache_builder.format.commits import INDEX_KEY, REPAIR_INDEX, has_index, identity_bytes
 from cache_builder.format.errors import (
     CorruptCacheError,
     DataError,
@@ -36,19 +32,21 @@ from cache_builder.format.layout import (
     header_specs,
     output_arrays,
     record_arrays,
+    tile_arrays,
 )
+from cache_builder.format.listing import Listing, can_be_listed, listed
 from cache_builder.format.manifest import (
     LOGITS,
     array_digest,
     cache_digest,
 )
 from cache_builder.format.manifest.compare import version_3_path
+from cache_builder.format.metadata import groups_of
 from cache_builder.format.positions import Positions
-from cache_builder.format.root import read_body
+from cache_builder.format.root import ROOT_KEY, read_body
 from cache_builder.format.statistics import TeacherStatistics, figures
 from cache_builder.format.stored_arrays import BATCH_BYTES, StoredArrays
 
-_NAMED_IN_ERRORS = 3
 _KEPT_BYTES = 2**20
 _TEXT, _OFFSETS = "_bytes", "_offsets"
 
@@ -234,6 +232,20 @@ class Cache(StoredArrays):
         headers = [self._header_spec(path) for path in sorted(self._manifest.digests)]
         known = [spec for spec in headers if spec is not None]
         return [*known, *record_arrays(self._manifest), digest_array(self._manifest)]
+
+    def listing(self) -> Listing:
+        """Every object of the store; of a web server, which lists none, those of the cache."""
+        return super().listing() if can_be_listed(self._store) else listed(self._store, self.object_keys())
+
+    def object_keys(self) -> list[str]:
+        """The objects that a cache has; whether they are there, nobody has looked."""
+        specs = self.array_specs()
+        metadata = [f"{path}/{ROOT_KEY}" for path in (*groups_of(specs), *(spec.path for spec in specs))]
+        headers = [key for spec in specs if not spec.shards for key in spec.chunk_keys()]
+        tiles = [tile for tile in self.tiles if tile.key in self.commits]
+        shards = [spec.shard_key(tile) for tile in tiles for spec in tile_arrays(self._manifest, tile)]
+        commits = [*(tile.key for tile in tiles), INDEX_KEY]
+        return list(dict.fromkeys([ROOT_KEY, *metadata, *headers, *shards, *commits]))
 
     def _header_spec(self, path: str) -> ArraySpec | None:
         # Only text has a length that the manifest does not know; its offsets end with it.

@@ -135,7 +135,7 @@ def write_durably(store: Store, key: str, data: bytes) -> None:
         write_many(store, {key: data})
         return
     path = root / key
-    _make_folders(root, path.parent)
+    make_folders(root, path.parent)
     try:
         write_file(path, data)
     except OSError as error:
@@ -146,10 +146,10 @@ def write_durably(store: Store, key: str, data: bytes) -> None:
         raise
 
 
-def _make_folders(root: Path, folder: Path) -> None:
+def make_folders(root: Path, folder: Path) -> None:
     """The folders of an object below the root, which itself is never made: it may have been unmounted."""
     if folder == root or folder.is_dir():
         return
-    _make_folders(root, folder.parent)
+    make_folders(root, folder.parent)
     folder.mkdir(exist_ok=True)
     fsync_folder(folder.parent)

@@ -51,7 +51,9 @@ from cache_builder.format.layout import (
     tile_arrays,
     tiles,
 )
+from cache_builder.format.listing import listing
 from cache_builder.format.locations import followed
+from cache_builder.format.locks.block_leases import remove_block_leases
 from cache_builder.format.manifest import (
     LOGITS,
     Manifest,
@@ -239,6 +241,7 @@ class CacheWriter:
             data = {spec.path: self._encoder.encoded(spec, tile, columns[spec.path]) for spec in specs}
             shards = {path: Shard.of(shard) for path, shard in data.items()}
             commit = make_commit(self.manifest, self._build, tile, invalid_rows, shards, statistics)
+            self._check_commit(tile, commit)
             self._write_shards({spec.shard_key(tile): data[spec.path] for spec in specs})
             self._write_commit(tile, commit)
         return sum(shard.bytes for shard in shards.values())
@@ -315,6 +318,9 @@ class CacheWriter:
                 "what is there, or begins anew where it is gone for good"
             ) from None
 
+    def _check_commit(self, tile: Tile, commit: Commit) -> None:
+        """Called before the shards of a commit are written: one writer owns a tile, so that all is well."""
+
     def _write_shards(self, objects: dict[str, bytes]) -> None:
         """Several at a time on a remote store, which hides its latency."""
         if local_root(self._store) is None:
@@ -341,11 +347,15 @@ class CacheWriter:
     def _sealed(self) -> Manifest:
         # As of a cache that is being written: the commits of the tiles are the truth, not an index of them.
         self._body |= {"invalid_rows": [], "cache_id": None}
-        others = [tile for tile in tiles(self.manifest) if tile.key not in self._written]
-        there = self._written | read_commit_bytes(self._store, others)
+        known = listing(self._store)
+        # Nobody else should have written to them; where the store does not say so, they are read.
+        own = {
+            key: data for key, data in self._written.items() if key in known and known[key].is_certainly(data)
+        }
+        others = [tile for tile in tiles(self.manifest) if tile.key not in own]
+        there = own | read_commit_bytes(self._store, others)
         cache = Cache(self.location, self._body, there)
         commits = cache.commits_as_stored()
-        known = cache.listing()
         lost = sorted(key for key in there if key not in known)
         if lost:
             raise IncompleteCacheError(
@@ -399,12 +409,17 @@ class CacheWriter:
         write_durably(self._store, ROOT_KEY, json.dumps(self._root, indent=2).encode())
 
     def sweep(self) -> None:
-        """Remove what a killed writer left. Call while no other writer is at work, nor creates this cache."""
+        """Remove what a killed writer left, also the leases of dead ones that shared it.
+
+        Call while no other writer is at work, nor creates this cache.
+        """
         root = local_root(self._store)
         if root is None:
             if not self.is_new:
                 delete_object(self._store, CLAIM_KEY)  # of a creation that was killed after its last step
+                remove_block_leases(self._store)
             return
+        remove_block_leases(self._store)
         for path in root.rglob("*.partial"):
             if is_partial(path.relative_to(root).as_posix()) and not path.is_symlink():
                 path.unlink(missing_ok=True)

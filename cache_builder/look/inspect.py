@@ -24,13 +24,12 @@ from cache_builder.format.class_names import ClassNames
 from cache_builder.format.errors import ConfigError, CorruptCacheError, DataError, IncompleteCacheError
 from cache_builder.format.held import HeldStore
 from cache_builder.format.layout import record_arrays
-from cache_builder.format.listing import Listing, listing
+from cache_builder.format.listing import Listing
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import GridPositions, Manifest, RaggedPositions
 from cache_builder.format.positions import PositionSummary
 from cache_builder.format.reader import Cache, open_cache
 from cache_builder.format.statistics import TeacherStatistics
-from cache_builder.format.store import open_store
 from cache_builder.look.decoded_sample import SampleView, decode_sample, show_sample
 
 _OWN_SHOWN = 10
@@ -172,7 +171,7 @@ def _blocks_of_order(cache: Cache) -> list[int]:
 
 def cache_size(location: str | Path, manifest: Manifest, known: Listing | None = None) -> CacheSize:
     """Bytes on disk of all objects, and of the record shards per record; ``known``: what a listing says."""
-    known = listing(open_store(location, read_only=True)) if known is None else known
+    known = open_cache(location, allow_partial=True).listing() if known is None else known
     prefixes = tuple(f"{spec.path}/c/" for spec in record_arrays(manifest))
     records = sum(listed.size for key, listed in known.items() if key.startswith(prefixes))
     counted = manifest.data.samples * manifest.views.count

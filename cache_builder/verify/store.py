@@ -24,10 +24,10 @@ from cache_builder.format.commits import (
     read_commit_bytes,
     read_index,
 )
-from cache_builder.format.errors import CorruptCacheError, FormatError
+from cache_builder.format.errors import CorruptCacheError, FormatError, StorageError
 from cache_builder.format.held import HeldStore
 from cache_builder.format.layout import Tile, tile_arrays, tiles
-from cache_builder.format.listing import Listing, listing
+from cache_builder.format.listing import Listing, can_be_listed, listing
 from cache_builder.format.locations import is_remote
 from cache_builder.format.manifest import Manifest, build_digest, cache_digest, canonical_json, parse_manifest
 from cache_builder.format.metadata import metadata_problems
@@ -74,7 +74,7 @@ class StoreVerifier:
             yield _damaged("manifest", f"{error}; restore zarr.json or rebuild the cache")
             return
         self.cache_id = self._parsed.cache_id
-        self._known = listing(self._store) if is_remote(self.location) else {}
+        self._known = self._listing()
         self._raw = self._commits_as_stored()
         self.cache = Cache(self.location, body, self._index or self._raw)
         self.cache.keep_headers()
@@ -91,6 +91,17 @@ class StoreVerifier:
         yield self._tiles(self.cache, problems)
         is_decoded = not (headers.failed or problems or self._index_is_wrong(self.cache))
         yield from self._read_all(self.cache, is_decoded)
+
+    def _listing(self) -> Listing:
+        """What a remote store says of its objects, which spares readings; nothing where it may not say."""
+        if not is_remote(self.location) or not can_be_listed(self._store):
+            return {}
+        try:
+            return listing(self._store)
+        except StorageError as error:
+            if error.waiting_helps:
+                raise
+            return {}
 
     def _commits_as_stored(self) -> dict[str, bytes]:
         """The tiles' own commits; one that a listing knows to be what the index says is not read again."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_builder.format.ahead import ahead, batched_by
+from cache_builder.format.waiting import patience_at_most, store_waiting
 
 
 @given(st.lists(st.integers(), max_size=8))
@@ -28,6 +29,11 @@ def test_the_next_one_goes_on_while_a_result_is_used() -> None:
     assert next(results) == 0
     assert second_began.wait(10)
     assert list(results) == [1]
+
+
+def test_a_step_knows_the_context_of_its_caller() -> None:
+    with patience_at_most(0.25):
+        assert list(ahead(lambda _: store_waiting().patience_s, [0, 1, 2])) == [0.25] * 3
 
 
 def test_what_a_step_raises_is_raised_where_its_result_would_come() -> None:

@@ -17,7 +17,7 @@ from cache_builder.format.owned import CLAIM_KEY, LEASE_KEY
 from cache_builder.format.remote import RemoteStore
 from cache_builder.format.root import read_manifest
 from tests.caches import synthetic_manifest, synthetic_names
-from tests.object_store import BUCKET, objects, s3_server
+from tests.object_store import BUCKET, counted_http, objects, s3_server
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -156,6 +156,19 @@ def test_what_is_there_is_named_and_stays(s3: Any, prefix: str, key: str, out: s
     with pytest.raises(ConfigError, match=told):
         create(out.format(prefix), *parts())
     assert objects() == before
+
+
+def test_what_lies_beside_in_the_bucket_costs_nothing(s3: Any, prefix: str) -> None:
+    create(f"s3://bucket/{prefix}-first", *parts())  # the bucket's other objects are those of other tests
+    counts = []
+    for more in range(2):
+        for number in range(30 * more):
+            place(s3, f"many-{prefix}-{number}")
+        place(s3, f".z-{prefix}-{more}//odd")
+        with counted_http() as seen:
+            create(f"s3://bucket/{prefix}-{more}", *parts())
+        counts.append(len(seen))
+    assert counts[0] == counts[1]
 
 
 def test_a_folder_that_a_console_made_is_empty(s3: Any, prefix: str) -> None:

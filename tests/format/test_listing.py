@@ -1,10 +1,21 @@
 """A listing says what there is and how large it is, on disks and on object stores alike."""
 
+import functools
 import hashlib
+import http.server
+import threading
 from pathlib import Path
 
+import pytest
+
+from cache_builder.console.progress import SILENT
+from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.listing import Listed, listing
 from cache_builder.format.store import open_store, write_durably
+from cache_builder.look.inspect import describe
+from cache_builder.verify.report import Outcome
+from cache_builder.verify.run import verify
+from cache_builder.verify.settings import VerifySettings
 from tests.caches import synthetic_logits, write_synthetic_cache
 from tests.object_store import BUCKET, counted_http, s3_server
 
@@ -37,3 +48,34 @@ def test_nobody_is_certain_without_a_tag() -> None:
     tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
     assert Listed(len(data), tag).is_certainly(data)
     assert not Listed(len(data) + 1, tag).is_certainly(data)
+
+
+class WithoutFolderPages(http.server.SimpleHTTPRequestHandler):
+    """As most web servers are: files are served, and folders are refused."""
+
+    def list_directory(self, path: object) -> None:
+        self.send_error(403)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody wants to read it."""
+
+
+def test_a_web_server_that_lists_nothing_has_a_whole_cache(tmp_path: Path) -> None:
+    path = tmp_path / "cache.zarr"
+    write_synthetic_cache(path, synthetic_logits(2, 16, 12), tile_rows=8)
+    handler = functools.partial(WithoutFolderPages, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/cache.zarr"
+        assert describe(url, None, 0).size == describe(str(path), None, 0).size
+        report = verify(VerifySettings(cache=url), SILENT)
+        assert not any(check.outcome is Outcome.DAMAGED for check in report.checks)
+        next(path.glob("records/**/c/*/*")).unlink()
+        with pytest.raises(CorruptCacheError, match="records/"):
+            describe(url, None, 0)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

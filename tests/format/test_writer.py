@@ -26,6 +26,7 @@ from cache_builder.format import (
 )
 from cache_builder.format.codecs import Fields
 from cache_builder.format.layout import Tile, tile_arrays, tiles
+from cache_builder.format.owned import block_lease_key
 from cache_builder.format.root import read_manifest
 from tests.caches import synthetic_logits, synthetic_manifest, synthetic_names, write_synthetic_cache
 from tests.format.conftest import Written
@@ -268,6 +269,22 @@ class TestFinish:
         logits = cache.decode(cache.read_page(0))
         np.testing.assert_array_equal(np.isnan(logits).all(axis=1), np.isin(np.arange(12), [3, 9]))
         np.testing.assert_array_equal(np.isnan(logits).any(axis=1), np.isin(np.arange(12), [3, 9]))
+
+    def test_a_commit_that_somebody_changed_meanwhile_is_not_sealed_over(self, tail_cache: Written) -> None:
+        manifest = open_cache(tail_cache.path).manifest
+        out = writer.CacheWriter(tail_cache.path, manifest)
+        for tile in tiles(manifest):
+            rewrite(tail_cache, out, tile)
+        (tail_cache.path / tile.key).write_bytes(b"{}")
+        with pytest.raises(CorruptCacheError):
+            out.finish()
+
+    def test_leases_of_the_dead_are_swept_away(self, tail_cache: Written) -> None:
+        lease = tail_cache.path / block_lease_key(3, 1)
+        lease.parent.mkdir()
+        lease.write_bytes(b"{}")
+        writer.CacheWriter(tail_cache.path, open_cache(tail_cache.path).manifest).sweep()
+        assert not lease.parent.exists()
 
     def test_finishing_twice_changes_nothing(self, tail_cache: Written) -> None:
         before = contents(tail_cache.path)

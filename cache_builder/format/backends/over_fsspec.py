@@ -122,7 +122,7 @@ class FsspecBackend:
     async def _found(self, folder: str) -> dict[str, dict[str, Any]]:
         # A file system keeps what it listed, and would not find what another process wrote since.
         self._store.fs.invalidate_cache()
-        found: dict[str, dict[str, Any]] = await self._store.fs._find(folder, detail=True)
+        found: dict[str, dict[str, Any]] = await self._store.fs._find(folder, detail=True, on_error="raise")
         return found
 
     def _path(self, key: str) -> str:

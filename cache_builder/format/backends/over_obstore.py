@@ -123,7 +123,15 @@ class ObstoreBackend:
     async def replace(self, key: str, data: bytes, tag: str) -> str:
         """Write over the version of this tag, and give the new tag; else :class:`FileExistsError`."""
         with self._failures(key):
-            return await _ended(self._put(key, data, {self._tag: tag}))
+            try:
+                return await _ended(self._put(key, data, {self._tag: tag}))
+            except exceptions.BaseError as error:
+                if "status: 501" not in str(error):
+                    raise
+            # As above.
+            if (await self._whole(key))[1][self._tag] != tag:
+                raise FileExistsError(key)
+            return await _ended(self._put(key, data, "overwrite"))
 
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""

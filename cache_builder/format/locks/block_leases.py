@@ -77,6 +77,8 @@ class BlockLeases:
         self._thread.join()
         for block in list(self._held):
             with suppress(Exception):  # where the store is out of reach, they end by themselves
+                if time.monotonic() - self._held[block].confirmed > BEAT_S:
+                    self._renew(block)  # somebody may have taken it over while this process was stopped
                 self._give_back(block, self._held[block].turn)
 
     def take(self, block: int) -> bool:

@@ -24,6 +24,7 @@ from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.locks.holder import Holder
 from cache_builder.format.owned import LEASE_KEY
 from cache_builder.format.store import delete_object
+from cache_builder.format.waiting import patience_at_most
 
 LEASE_S = 60.0
 """A builder that gave no sign of life for so long has lost its lease."""
@@ -81,8 +82,9 @@ class Lease:
         self._state = LeaseState(Holder.this(), uuid.uuid4().hex, time.time(), launch)
         self._guard = threading.Lock()
         self._lost: str | None = None
-        self._held = _taken(store, out, self._state)
+        # Counted from before the request, which may be repeated for long after it arrived.
         self._renewed_at = time.monotonic()
+        self._held = _taken(store, out, self._state)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_ended, name="lease", daemon=True)
         self._thread.start()
@@ -111,7 +113,8 @@ class Lease:
             if time.monotonic() - self._renewed_at > 2 * BEAT_S:
                 self._renew()
             if self._lost is None:
-                delete_object(self._store, LEASE_KEY)
+                with patience_at_most(BEAT_S):
+                    delete_object(self._store, LEASE_KEY)
 
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(BEAT_S):
@@ -122,13 +125,14 @@ class Lease:
         with self._guard:
             if self._lost is not None:
                 return
+            began = time.monotonic()
             self._state = replace(self._state, renewed=time.time(), is_ready=is_ready or self._state.is_ready)
             held = replace_object(self._store, LEASE_KEY, self._state.to_bytes(), self._held)
             if held is None:
                 found = read_state(self._store)
                 self._lost = "another process" if found is None else str(found.holder)
                 return
-            self._held, self._renewed_at = held, time.monotonic()
+            self._held, self._renewed_at = held, began
 
 
 def read_state(store: Store) -> LeaseState | None:

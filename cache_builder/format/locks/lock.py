@@ -40,6 +40,8 @@ class Hold(Protocol):
 _POLL_S = 0.5
 _PATIENCE_S = 900.0
 """How long a process of a launch waits for rank 0, which may still be importing, to take the lock."""
+_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.1
+"""Whoever only looks whether a file is locked holds it for a moment too."""
 _READY = "ready"
 SHARED = "shared"
 """The launch of processes that share an output by leases of row blocks: any of them may begin and seal it."""
@@ -103,7 +105,8 @@ def clear(out: str | Path) -> None:
             return
     elif not lock_path(followed(local_path(out))).exists():
         return
-    with suppress(KDCacheError, OSError), claimed(out):
+    # As one who shares it: who does so too is to find nobody that builds it alone.
+    with suppress(KDCacheError, OSError), claimed(out, SHARED):
         pass
 
 
@@ -218,21 +221,24 @@ class JoinedHold:
 
 
 def _launch_state(path: Path, launch: str) -> str:
-    lines = _lines_of_held(path)
-    if lines is None or f"launch {launch}" not in lines:
+    lines = _lines_of_held(path, f"launch {launch}")
+    if lines is None:
         return ""
     return _READY if lines[-1] == _READY else "preparing"
 
 
-def _lines_of_held(path: Path) -> list[str] | None:
-    """What the holder of a lock's file wrote; None where nobody holds it."""
+def _lines_of_held(path: Path, line: str | None = None) -> list[str] | None:
+    """What the holder of a lock's file wrote; None where nobody holds it, or wrote no such ``line``.
+
+    Never call it in the holder, whose own lock would end with the file's descriptor.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         lines = os.pread(descriptor, 1000, 0).decode(errors="replace").splitlines()
-        return lines if _is_held(descriptor) else None
+        return lines if line in (None, *lines) and _is_held(descriptor) else None
     finally:
         os.close(descriptor)
 
@@ -247,14 +253,19 @@ def _is_held(descriptor: int) -> bool:
 
 def _locked(path: Path, out: str | Path, doing: str) -> int:
     """A descriptor that holds the lock on the file that has the name now."""
+    tries = 0
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        tries += 1
         try:
             # A record lock: loader workers, which are forked, do not keep it when this process is killed.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             said = os.read(descriptor, 200).decode(errors="replace").partition("\n")[0]
             os.close(descriptor)
+            if tries < _LOCK_TRIES:
+                time.sleep(_LOCK_PAUSE_S)
+                continue
             raise HeldError(
                 f"{out} is being {doing} by {said.strip() or 'another process'}: wait for it or stop it, or "
                 "choose another --out"

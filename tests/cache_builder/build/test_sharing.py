@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from rich.console import Console
 from cache_builder.build.pipeline import build
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format import ConfigError
+from cache_builder.format.locks.lease import LeaseState
+from cache_builder.format.owned import BLOCK_LEASES
 from tests.cache_builder.conftest import settings_for
 from tests.cache_builder.trees import objects
 
@@ -53,6 +57,16 @@ def wait_until(reached: Callable[[], bool], process: Any) -> None:
         time.sleep(0.001)
 
 
+def holders(leases: Path) -> set[int]:
+    """Numbers of the processes that hold row blocks."""
+    found = set()
+    for path in leases.glob("*"):
+        with suppress(FileNotFoundError):
+            state = LeaseState.read(path.read_bytes())
+            found |= set() if state is None else {state.holder.pid}
+    return found
+
+
 @pytest.fixture(scope="module")
 def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process builds that shares with nobody."""
@@ -67,9 +81,12 @@ def test_one_of_three_is_killed_and_the_others_finish(
 ) -> None:
     out = tmp_path / "a.zarr"
     three = [started(out, photos) for _ in range(3)]
-    wait_until(lambda: len(list(out.glob("commits/g*.json"))) >= 4, three[0])
+    leases = out / BLOCK_LEASES
+    wait_until(
+        lambda: len(list(out.glob("commits/g*.json"))) >= 4 and three[0].pid in holders(leases), three[0]
+    )
     three[0].kill()
-    assert ended(*three[1:]) == [0, 0]
+    assert ended(*three) == [-signal.SIGKILL, 0, 0]
     assert objects(out) == alone
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -51,8 +52,8 @@ class Process:
         self.manifest: Manifest = manifest
         self.said: list[str] = []
         self.writer = SharingWriter(begun, manifest)
-        leases = stack.enter_context(BlockLeases(begun))
-        self.work = Leased(str(begun), tiles(manifest), leases, self.said.append)
+        self.leases = stack.enter_context(BlockLeases(begun))
+        self.work = Leased(str(begun), tiles(manifest), self.leases, self.said.append)
         self._whole = open_cache(whole)
         self.taken: list[Tile] = []
 
@@ -150,9 +151,41 @@ def test_two_machines_that_compute_other_numbers_are_told(begun: Path, whole: Pa
     tile = process.work.take()
     assert tile is not None
     (begun / tile.key).write_bytes(b"{}")
+    before = objects(begun)
     process.writer.is_committed = lambda tile: False  # type: ignore[method-assign]
     with pytest.raises(KDCacheError, match=r"other bytes: do its machine or libraries differ .* --repair"):
         process.write(tile)
+    assert objects(begun) == before  # not a shard of theirs was replaced
+
+
+def test_a_commit_that_comes_between_is_not_replaced(
+    begun: Path, whole: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(begun, whole, stack)
+    tile = process.work.take()
+    assert tile is not None
+    shards = process.writer._write_shards
+
+    def slowly(written: dict[str, bytes]) -> None:
+        shards(written)
+        (begun / tile.key).write_bytes(b"{}")
+
+    monkeypatch.setattr(process.writer, "_write_shards", slowly)
+    with pytest.raises(KDCacheError, match="other bytes"):
+        process.write(tile)
+    assert (begun / tile.key).read_bytes() == b"{}"
+
+
+def test_blocks_that_are_committed_are_not_leased(begun: Path, whole: Path, stack: ExitStack) -> None:
+    first = Process(begun, whole, stack)
+    blocks = {tile.block for tile in tiles(first.manifest)}
+    while len({tile.block for tile in first.taken}) < len(blocks) - 1:
+        first.step()
+    left = Process(begun, whole, stack)
+    left.work._last = min(blocks)  # so that its next neighbour is committed
+    with mock.patch.object(left.leases, "take", side_effect=left.leases.take) as take:
+        assert left.work.take() is not None
+    assert take.call_count == 1
 
 
 def test_a_lone_builder_that_came_is_named(
