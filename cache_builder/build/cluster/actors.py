@@ -34,8 +34,11 @@ from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildStats
 from cache_builder.datasets import ImageSource
 from cache_builder.datasets.orders import OrderTally
+from cache_builder.format.commits import read_commit_bytes
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.layout import Tile
 from cache_builder.format.manifest import Manifest
+from cache_builder.format.store import open_store
 from cache_builder.views.replay import Replay
 
 
@@ -156,7 +159,7 @@ class Teacher:
             runner = TileRunner(self._plan, manifest, writer, self._told, render)
             part = part_tiles(manifest, self._given.settings.rows)
             of_block = [tile for tile in part if tile.block == block]
-            stats = runner.run(Listed(of_block, Tally(self._given.settings.out, of_block, is_live=False)))
+            stats = runner.run(_missing(self._given.settings.out, of_block))
             return BlockDone(stats, runner.order)
 
     def told(self) -> Snapshot:
@@ -189,6 +192,12 @@ class Teacher:
         if self._given.settings.compile and not self._is_compiled:
             compile_teacher(self._plan, self._told)
         return manifest, SharingWriter(out, manifest, hold.check)
+
+
+def _missing(out: str, of_block: list[Tile]) -> Listed:
+    """What a row block lacks. Its commits are looked up by name: every block would else list all of them."""
+    committed = read_commit_bytes(open_store(out, read_only=True), of_block)
+    return Listed(of_block, Tally(out, of_block, is_live=False, committed=committed))
 
 
 class Decoder:

@@ -13,16 +13,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from zarr.abc.store import Store
 
+from cache_builder.build import work as work_module
 from cache_builder.build.cluster import actors as module
 from cache_builder.build.cluster.actors import Assignment, Decoder, Teacher
 from cache_builder.build.cluster.seen import Witness
 from cache_builder.build.pipeline import build
 from cache_builder.build.plan import make_plan
 from cache_builder.build.rendering import RenderTask
-from cache_builder.build.work import Tally
 from cache_builder.format import writer as writer_module
 from cache_builder.format.root import read_manifest
+from cache_builder.format.store import delete_object
 from tests.cache_builder.build.cluster.test_seen import HOLD
 from tests.cache_builder.command import ROOT
 from tests.cache_builder.conftest import settings_for
@@ -95,18 +97,37 @@ def test_a_teacher_that_was_taken_for_dead_takes_no_commit_away(
     settings = settings_for(tmp_path / "cache.zarr", photos)
     given = references(settings, make_plan(settings).source)
     taken_away: list[str] = []
-    monkeypatch.setattr(writer_module, "delete_object", lambda _, key: taken_away.append(key))
+
+    def noted(store: Store, key: str) -> None:
+        taken_away.append(key)
+        delete_object(store, key)
+
+    monkeypatch.setattr(writer_module, "delete_object", noted)
     with driver(settings.out):
         Teacher().begin(given)
         Teacher().run(1, None, given)
         commit = next((tmp_path / "cache.zarr" / "commits").iterdir())
         before = commit.stat()
-        monkeypatch.setattr(
-            Tally, "missing", property(lambda tally: [*tally._tiles.values()])
-        )  # it looked before
-        Teacher().run(1, None, given)
+        # It looked for commits before the other one wrote any.
+        monkeypatch.setattr(module, "read_commit_bytes", lambda *_: {})
+        again = Teacher().run(1, None, given)
+    assert (again.stats.done, again.stats.records_committed) == (96, 0)
     assert commit.stat() == before
-    assert not taken_away
+    assert not [key for key in taken_away if key.startswith("commits/")]
+
+
+def test_a_row_block_lists_no_commits_but_its_own(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path / "cache.zarr", photos)
+    given = references(settings, make_plan(settings).source)
+    listed: list[str] = []
+    monkeypatch.setattr(work_module, "list_keys", lambda _, prefix: listed.append(prefix) or [])
+    with driver(settings.out):
+        teacher = Teacher()
+        teacher.begin(given)
+        assert [teacher.run(1, None, given).stats.done for _ in range(2)] == [96, 0]
+    assert not listed
 
 
 def test_a_sealed_cache_that_lacks_a_tile_is_open_before_teachers_write(tmp_path: Path, photos: Path) -> None:
