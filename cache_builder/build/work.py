@@ -43,6 +43,9 @@ class Work(Protocol):
     def is_ours(self, tile: Tile) -> bool:
         """Whether a tile that was taken may be written. Called from the thread that writes."""
 
+    def advanced(self) -> None:
+        """Note that a batch was recorded. Called from the thread that computes."""
+
     def committed(self, tile: Tile) -> None:
         """Note that a tile was committed. Called from the thread that writes."""
 
@@ -129,6 +132,9 @@ class Listed:
         """Always: the lock of the output says so."""
         return True
 
+    def advanced(self) -> None:
+        """Nobody waits to hear of it."""
+
     def committed(self, tile: Tile) -> None:
         """Count it."""
         self._tally.note(tile)
@@ -195,6 +201,10 @@ class Leased:
                     self._say(f"{error}; this process goes on with other blocks")
             return False
         return True
+
+    def advanced(self) -> None:
+        """Keep the leases, which a process that hangs does not."""
+        self._leases.advanced()
 
     def committed(self, tile: Tile) -> None:
         """Give the block back with its last tile."""

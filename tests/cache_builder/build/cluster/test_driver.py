@@ -99,6 +99,13 @@ def title(process: psutil.Process) -> str:
     return ""
 
 
+def parent(process: psutil.Process) -> int:
+    """Number of the process that started it; 0 where it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return process.ppid()
+    return 0
+
+
 def nodes(cluster: LocalCluster) -> list[psutil.Process]:
     """What starts the processes of each node, the oldest node first."""
     return [process for process in processes(cluster) if "/raylet --" in title(process)]
@@ -154,7 +161,7 @@ def test_a_node_goes_and_another_comes(
     stopped: list[psutil.Process] = []
 
     def teachers_on(node: int) -> list[psutil.Process]:
-        return [teacher for teacher in actors(cluster, "Teacher") if teacher.ppid() == node]
+        return [teacher for teacher in actors(cluster, "Teacher") if parent(teacher) == node]
 
     def until_another_commits(process: subprocess.Popen[str], node: int) -> None:
         """Until a teacher of a node, and no other, has a row block and a tile was committed since."""
