@@ -69,7 +69,7 @@ class Watch:
             self.seconds[process.pid] = times.user + times.system
             if name.startswith("ray::Teacher.run") and process.pid not in self.began:
                 self._begin(process)
-            due = self.kill_after is not None and len(list(self.commits.glob("*.json"))) >= self.kill_after
+            due = self.kill_after is not None and len(list(self.commits.glob("g*.json"))) >= self.kill_after
             if due and self.killed is None and name.startswith("ray::Teacher.run"):
                 process.send_signal(signal.SIGKILL)
                 self.killed = process.pid

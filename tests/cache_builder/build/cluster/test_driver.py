@@ -70,7 +70,7 @@ def ended(
 
 
 def committed(out: Path) -> int:
-    return len(list((out / "commits").glob("*.json")))
+    return len(list((out / "commits").glob("g*.json")))
 
 
 def until_committed(out: Path, tiles: int, process: subprocess.Popen[str]) -> None:
