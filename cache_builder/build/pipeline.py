@@ -103,7 +103,9 @@ def _build(
     hold.ready()
     began = time.monotonic()
     everything = part_tiles(manifest, plan.settings.rows)
-    tally = Tally(out, everything, is_live=launch.world > 1, is_new=writer.is_new)
+    # A store that was created a moment ago has nothing to be listed.
+    committed = () if writer.is_new else None
+    tally = Tally(out, everything, is_live=launch.world > 1, committed=committed)
     runner = TileRunner(plan, manifest, writer, progress)
     stats = runner.run(Listed(launch.share(everything), tally))
     if launch.world > 1:

@@ -152,6 +152,7 @@ class SharingWriter(CacheWriter):
 
     @contextmanager
     def _rewriting(self, tile: Tile) -> Iterator[None]:
+        self._check()
         with self._present():
             yield
 

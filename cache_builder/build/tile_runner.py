@@ -115,6 +115,7 @@ class TileRunner:
             invalid += [row for row, error in zip(batch.rows, batch.errors, strict=True) if error]
             filled += len(batch.rows)
             self._stats.done += len(batch.rows) * height
+            work.advanced()
             self._told(work)
         return FinishedTile(tile, records, digests, sorted(invalid), self._recorder.statistics())
 

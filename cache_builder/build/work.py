@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from cache_builder.format.commits import read_commit_bytes
@@ -43,6 +43,9 @@ class Work(Protocol):
     def is_ours(self, tile: Tile) -> bool:
         """Whether a tile that was taken may be written. Called from the thread that writes."""
 
+    def advanced(self) -> None:
+        """Note that a batch was recorded. Called from the thread that computes."""
+
     def committed(self, tile: Tile) -> None:
         """Note that a tile was committed. Called from the thread that writes."""
 
@@ -56,10 +59,17 @@ class Work(Protocol):
 class Tally:
     """How much of an output is committed, by whichever process: one listing tells it."""
 
-    def __init__(self, location: str, tiles: Iterable[Tile], is_live: bool, *, is_new: bool = False) -> None:
+    def __init__(
+        self,
+        location: str,
+        tiles: Iterable[Tile],
+        is_live: bool,
+        *,
+        committed: Collection[str] | None = None,
+    ) -> None:
         """``is_live``: others commit tiles meanwhile, so that it is looked at again from time to time.
 
-        ``is_new``: the store was created a moment ago, so that there is nothing to be found yet.
+        ``committed``: keys of the tiles that are known to be committed; None lists what there is.
         """
         self._store = open_store(location, read_only=True)
         self._tiles = {tile.key: tile for tile in tiles}
@@ -68,8 +78,10 @@ class Tally:
         self._own: set[str] = set()
         self._elsewhere = 0
         self._next = 0.0
-        if not is_new:
+        if committed is None:
             self.look()
+        else:
+            self._found(committed)
 
     @property
     def total(self) -> int:
@@ -84,10 +96,13 @@ class Tally:
     def look(self) -> None:
         """See which commits there are."""
         began = time.monotonic()
-        self._keys = {key for key in list_keys(self._store, "commits/") if key in self._tiles}
-        self._elsewhere = sum(self._tiles[key].count for key in self._keys - self._own)
+        self._found(list_keys(self._store, "commits/"))
         ended = time.monotonic()
         self._next = ended + max(_LOOK_EVERY_S, (ended - began) / _LOOK_SHARE)
+
+    def _found(self, keys: Iterable[str]) -> None:
+        self._keys = {key for key in keys if key in self._tiles}
+        self._elsewhere = sum(self._tiles[key].count for key in self._keys - self._own)
 
     def note(self, tile: Tile) -> None:
         """This process has committed a tile."""
@@ -116,6 +131,9 @@ class Listed:
     def is_ours(self, tile: Tile) -> bool:
         """Always: the lock of the output says so."""
         return True
+
+    def advanced(self) -> None:
+        """Nobody waits to hear of it."""
 
     def committed(self, tile: Tile) -> None:
         """Count it."""
@@ -183,6 +201,10 @@ class Leased:
                     self._say(f"{error}; this process goes on with other blocks")
             return False
         return True
+
+    def advanced(self) -> None:
+        """Keep the leases, which a process that hangs does not."""
+        self._leases.advanced()
 
     def committed(self, tile: Tile) -> None:
         """Give the block back with its last tile."""

@@ -27,15 +27,18 @@ from cache_builder.build.rendering import RenderedBatch, RenderTask, ViewRendere
 from cache_builder.build.repair import repair
 from cache_builder.build.running import Renders, rendered
 from cache_builder.build.settings import BuildSettings
+from cache_builder.build.sharing import SharingWriter
 from cache_builder.build.tile_runner import TileRunner
 from cache_builder.build.work import Listed, Tally
 from cache_builder.console.memory import memory_failures
 from cache_builder.console.progress import BuildStats
 from cache_builder.datasets import ImageSource
 from cache_builder.datasets.orders import OrderTally
+from cache_builder.format.commits import read_commit_bytes
 from cache_builder.format.errors import ConfigError
+from cache_builder.format.layout import Tile
 from cache_builder.format.manifest import Manifest
-from cache_builder.format.writer import CacheWriter
+from cache_builder.format.store import open_store
 from cache_builder.views.replay import Replay
 
 
@@ -105,23 +108,30 @@ class BlockDone:
 
 
 class Teacher:
-    """A teacher on a device. Calls may be repeated, here or in another process: what is committed stays."""
+    """A teacher on a device. Calls may be repeated, here or in another process: what is committed stays.
+
+    Every call brings the references of the assignment and of the data set: Ray may have started the process
+    anew since the last one, and then the teacher is opened by whichever call comes first.
+    """
 
     def __init__(self) -> None:
         self._told = Told()
         self._is_compiled = False
+        self._references: list[Any] = []
 
     def open(self, references: list[Any]) -> None:
         """Open the teacher and look at the data set; raises what is wrong with either."""
-        self._given = Given(references)
+        self._references = references
         assert self._plan
 
-    def finished(self) -> BuildResult | None:
+    def finished(self, references: list[Any]) -> BuildResult | None:
         """What there is, where that is of these settings and whole."""
+        self._references = references
         return finished_by_these_settings(self._plan)
 
-    def begin(self) -> BuildResult | None:
+    def begin(self, references: list[Any]) -> BuildResult | None:
         """Calibrate and create, as the first process of any build; what there is where that is whole."""
+        self._references = references
         settings = self._given.settings
         hold = held_output(settings.out, self._given.assignment.launch)
         with memory_failures(settings.batch_size):
@@ -132,26 +142,33 @@ class Teacher:
             if there is None:
                 store = begun(self._plan, self._told, hold, stored)
                 self._is_compiled = True
-                store.writer(settings.out, hold.check).sweep()
+                writer = store.writer(settings.out, hold.check)
+                writer.unseal()  # teachers only ever add
+                writer.sweep()
             return there
 
-    def run(self, block: int, rendering: Renders | None) -> BlockDone:
+    def run(self, block: int, rendering: Renders | None, references: list[Any]) -> BlockDone:
         """Run the tiles of a row block that are not committed.
 
         ``rendering``: what has views rendered elsewhere; None renders in this process and its loaders.
         """
+        self._references = references
         with memory_failures(self._given.settings.batch_size):
             manifest, writer = self._opened
             render = rendered if rendering is None else rendering
             runner = TileRunner(self._plan, manifest, writer, self._told, render)
             part = part_tiles(manifest, self._given.settings.rows)
             of_block = [tile for tile in part if tile.block == block]
-            stats = runner.run(Listed(of_block, Tally(self._given.settings.out, of_block, is_live=False)))
+            stats = runner.run(_missing(self._given.settings.out, of_block))
             return BlockDone(stats, runner.order)
 
     def told(self) -> Snapshot:
         """How far it is: called while another call runs."""
         return self._told.take()
+
+    @cached_property
+    def _given(self) -> Given:
+        return Given(self._references)
 
     @cached_property
     def _plan(self) -> Plan:
@@ -161,7 +178,12 @@ class Teacher:
         return plan
 
     @cached_property
-    def _opened(self) -> tuple[Manifest, CacheWriter]:
+    def _opened(self) -> tuple[Manifest, SharingWriter]:
+        """What is there, and what writes to it.
+
+        That never takes a commit away: a process that the driver takes for dead may still write the tiles of
+        a block that another one has meanwhile, and both write the same bytes.
+        """
         out = self._given.settings.out
         hold = held_output(out, self._given.assignment.launch)
         manifest = resumed(self._plan)
@@ -169,7 +191,13 @@ class Teacher:
             raise ConfigError(f"--out {out} is begun, and there is no cache for this node: do all share it?")
         if self._given.settings.compile and not self._is_compiled:
             compile_teacher(self._plan, self._told)
-        return manifest, CacheWriter(out, manifest, hold.check)
+        return manifest, SharingWriter(out, manifest, hold.check)
+
+
+def _missing(out: str, of_block: list[Tile]) -> Listed:
+    """What a row block lacks. Its commits are looked up by name: every block would else list all of them."""
+    committed = read_commit_bytes(open_store(out, read_only=True), of_block)
+    return Listed(of_block, Tally(out, of_block, is_live=False, committed=committed))
 
 
 class Decoder:

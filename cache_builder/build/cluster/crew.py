@@ -146,14 +146,21 @@ class Crew:
         if self.decoders is not None:
             self.decoders.grow(self._wanted.decoders)
 
-    def end(self) -> None:
-        """End all of them; returns when their processes are gone, or after :data:`_ENDING_S`."""
+    def end(self, say: Callable[[str], None]) -> None:
+        """End all of them; returns when their processes are gone, or after :data:`_ENDING_S`, and says so."""
+        # A call waits behind what the teacher does, and fails when its process is gone.
         calls = [actor.told.remote() for actor in self.teachers.actors]
         self.teachers.end()
         if self.decoders is not None:
             self.decoders.end()
-        if calls:
-            self._ray.wait(calls, num_returns=len(calls), timeout=_ENDING_S)
+        if not calls:
+            return
+        _, left = self._ray.wait(calls, num_returns=len(calls), timeout=_ENDING_S)
+        if left:
+            say(
+                f"{len(left)} teacher(s) have not ended after {_ENDING_S:g} s, as on a node that cannot be "
+                "reached: what one of them still commits are the bytes that another one would"
+            )
 
     def lacking(self) -> str:
         """What the cluster has, and what a teacher needs, for people who wait."""

@@ -31,6 +31,8 @@ class _Running:
     teacher: Any
     asked: Any
     """Reference of the call that tells."""
+    has_begun: bool = False
+    """Whether the teacher answered since it was given the block: one that died while idle does not."""
     seen: Snapshot = field(default_factory=Snapshot)
 
 
@@ -83,7 +85,7 @@ class Dispatch:
                 self._turn += 1
                 teachers = len(self._crew.teachers.actors)
                 rendering = DecodedElsewhere(decoders, pool.given, teachers, self._turn % len(decoders))
-            ref = teacher.run.remote(block, rendering)
+            ref = teacher.run.remote(block, rendering, self._crew.teachers.given)
             self._running[ref] = _Running(block, teacher, self._ask(teacher))
 
     def _ask(self, teacher: Any) -> Any:
@@ -120,7 +122,8 @@ class Dispatch:
         self._idle.append(call.teacher)
 
     def _repeat(self, call: _Running, error: BaseException) -> None:
-        self._deaths[call.block] += 1
+        self._look_at(call)  # it may have answered since the last look
+        self._deaths[call.block] += call.has_begun
         why = str(error).strip().partition("\n")[0][:200]
         if self._deaths[call.block] >= _MOST_DEATHS:
             raise KDCacheError(
@@ -128,29 +131,27 @@ class Dispatch:
                 "there too little memory for --batch-size? What was committed is kept, and the same command "
                 "continues"
             ) from error
-        self._progress.say(f"a teacher died, and row block {call.block} is given to another: {why}")
+        when = "" if call.has_begun else " while it was idle"
+        self._progress.say(f"a teacher died{when}, and row block {call.block} is given to another: {why}")
         self._waiting.appendleft(call.block)
         self._crew.teachers.reopen(call.teacher)
 
-    @property
-    def deaths(self) -> int:
-        """Teachers that died while they ran a block."""
-        return sum(self._deaths.values())
-
     def _show(self, last: bool) -> None:
         for call in self._running.values():
-            if self._ray.wait([call.asked], timeout=0)[0]:
-                self._look_at(call)
+            self._look_at(call)
         done = self._before + sum(call.seen.done for call in self._running.values())
         ready = len(self._crew.teachers.ready)
         note = BuildStats.sum(one.stats for one in self.done).describe()
         self._progress.update(done, ", ".join(filter(None, [note, f"{ready} teacher(s)"])), last=last)
 
     def _look_at(self, call: _Running) -> None:
+        if not self._ray.wait([call.asked], timeout=0)[0]:
+            return
         try:
             seen = self._ray.get(call.asked)
         except self._ray.exceptions.RayError:
             return  # it died, as the call itself will say
+        call.has_begun = True
         for line in seen.lines:
             self._progress.say(line)
         if seen.phase == "building":

@@ -27,7 +27,7 @@ from cache_builder.build.work import Tally
 from cache_builder.console.progress import BuildStats, Progress
 from cache_builder.datasets import ImageSource
 from cache_builder.datasets.orders import OrderTally
-from cache_builder.format.errors import ConfigError, IncompleteCacheError, KDCacheError
+from cache_builder.format.errors import ConfigError, KDCacheError
 from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locks.lock import Hold, claimed, clear
 from cache_builder.format.manifest import Manifest
@@ -37,7 +37,6 @@ from cache_builder.views.replay import Replay
 
 _MOST_DEATHS = 3
 """Teachers that may die while they calibrate."""
-_ROUNDS = 3
 _SAID_AFTER_S = 20.0
 
 
@@ -89,7 +88,7 @@ class _Driver:
         try:
             yield
         finally:
-            self._crew.end()
+            self._crew.end(self._progress.say)
 
     def _built(self, hold: Hold) -> BuildResult:
         manifest = read_manifest(self._settings.out)
@@ -100,7 +99,7 @@ class _Driver:
         self._crew.use_decoders(Replay.of(manifest))
         part = part_tiles(manifest, self._settings.rows)
         dispatch = self._run(manifest, part)
-        self._crew.end()
+        self._crew.end(self._progress.say)
         if len(part) == len(list(tiles(manifest))):
             manifest = CacheWriter(self._settings.out, manifest, hold.check).finish()  # a part stays open
         stats = BuildStats.sum(one.stats for one in dispatch.done)
@@ -114,29 +113,19 @@ class _Driver:
         for tile in part:
             counts[tile.block] = counts.get(tile.block, 0) + tile.count
         dispatch = Dispatch(self._ray, self._crew, counts.__getitem__, self._progress)
-        # A process that was taken for dead may have taken a tile's commit away to write it once more.
-        for _ in range(_ROUNDS):
-            blocks = self._missing(part)
-            if not blocks:
-                return dispatch
-            before = sum(count for block, count in counts.items() if block not in blocks)
-            dispatch.run(blocks, before, sum(counts.values()))
-        raise IncompleteCacheError(
-            f"{self._settings.out}: {len(self._missing(part))} row blocks are not committed although they "
-            "were built: does another process write there? Run the same command again"
-        )
-
-    def _missing(self, part: list[Tile]) -> list[int]:
-        """The row blocks that lack a commit."""
         missing = Tally(self._settings.out, part, is_live=False).missing
-        return list(dict.fromkeys(tile.block for tile in missing))
+        blocks = list(dict.fromkeys(tile.block for tile in missing))
+        before = sum(count for block, count in counts.items() if block not in blocks)
+        dispatch.run(blocks, before, sum(counts.values()))
+        return dispatch
 
     def _alone(self, method: str) -> BuildResult | None:
         """Call one teacher while no other is at work; another time where it dies, as it may be repeated."""
+        given = self._crew.teachers.given
         for attempt in range(_MOST_DEATHS):
             teacher = self._first_teacher()
             try:
-                there: BuildResult | None = self._told(teacher, getattr(teacher, method).remote())
+                there: BuildResult | None = self._told(teacher, getattr(teacher, method).remote(given))
             except what_died(self._ray) as error:
                 if attempt + 1 == _MOST_DEATHS:
                     why = str(error).strip().partition("\n")[0][:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from cache_builder.build.plan import Plan
 from cache_builder.build.rendering import RenderedBatch, RenderTask
 from cache_builder.build.running import named, readable
 from cache_builder.format.errors import KDCacheError
+from cache_builder.format.waiting import store_waiting
 
 _PATIENCE_S = 30.0
 """A batch that does not come for so long is asked for at another decoder too: whoever is first counts."""
+_MOST_PATIENCE_S = 900.0
+"""A batch that nobody gives for so long, and for as long as a store is waited for, ends the build."""
 _AHEAD = 2
 """Batches that each decoder has to do, so that it never waits for a teacher."""
 
@@ -52,20 +56,38 @@ class DecodedElsewhere:
 
     def _answer(self, plan: Plan, tasks: list[RenderTask], asked: Any, turn: Iterator[Any]) -> RenderedBatch:
         ray = find_ray()
-        waiting = [asked]
-        while not (done := ray.wait(waiting, num_returns=1, timeout=_PATIENCE_S)[0]):
-            if len(waiting) < len(self.decoders):
-                waiting.append(next(turn).render.remote(tasks, self.given))
+        done = self._first_answer(plan, tasks, asked, turn)
         try:
-            batch, pixels = fetched(ray, done[0])
+            batch, pixels = fetched(ray, done)
         except what_died(ray) as error:
-            rows = named([task.row for task in tasks], plan)
             raise KDCacheError(
-                f"a decoder died again and again while it rendered {rows}: is there too little memory on its "
-                "node, or a picture that crashes it?"
+                f"a decoder died again and again while it rendered {_rows(tasks, plan)}: is there too little "
+                "memory on its node, or a picture that crashes it?"
             ) from error
         images = torch.tensor(pixels)  # Ray's memory is read-only, and shared
         found: RenderedBatch = batch._replace(
             images=images.pin_memory() if plan.forward.device.type == "cuda" else images
         )
         return found
+
+    def _first_answer(self, plan: Plan, tasks: list[RenderTask], asked: Any, turn: Iterator[Any]) -> Any:
+        """Reference of the answer that comes first, by whichever decoder."""
+        ray, waiting = find_ray(), [asked]
+        limit_s = _MOST_PATIENCE_S + store_waiting().patience_s
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until:
+            done, _ = ray.wait(waiting, num_returns=1, timeout=_PATIENCE_S)
+            if done:
+                return done[0]
+            if len(waiting) < len(self.decoders):
+                waiting.append(next(turn).render.remote(tasks, self.given))
+        raise KDCacheError(
+            f"{len(waiting)} decoder(s) were to render {_rows(tasks, plan)}, and none answered within "
+            f"{limit_s:g} s: do they hang at a picture or at the disk of --data, or are their nodes gone and "
+            "the others full? What was committed is kept, and the same command continues; with "
+            "--ray-decoders 0 teachers render for themselves"
+        )
+
+
+def _rows(tasks: list[RenderTask], plan: Plan) -> str:
+    return named([task.row for task in tasks], plan)

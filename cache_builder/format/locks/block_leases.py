@@ -6,6 +6,9 @@ anything for two at once. Whoever finds the holder of turn 0 dead creates turn 1
 holds the block. A holder is dead when its process is gone from this machine, or its lease stayed as it is for
 :data:`LEASE_S` seconds of the watcher's own clock (:data:`_WATCH_S` where the clocks say so too).
 
+A process whose work stands still, though it lives and could renew its leases, does so no more after a while
+(:data:`_HUNG_S`): a driver that hangs or a disk that never answers keeps nothing from the others.
+
 A holder that was stopped for longer finds another turn and writes no more. Should it be stopped between that
 look and its write, nothing is lost either: the bytes of a tile follow from the settings alone, shards are
 replaced in one step by the same bytes, and a commit is created only where none is.
@@ -33,6 +36,9 @@ from cache_builder.format.owned import BLOCK_LEASES, block_lease_key, leased_blo
 from cache_builder.format.store import delete_object, list_keys, local_root, open_store, read_bytes, read_many
 
 _WATCH_S = 2.5 * BEAT_S
+_HUNG_S = 900.0
+"""Work that stands still for so long, and for as long as :data:`_STEPS` of its longest steps, hangs."""
+_STEPS = 4
 _FILE_BYTES = 1024
 """A lease on a disk is renewed in place, so all its versions have one length; JSON may end in spaces."""
 
@@ -62,6 +68,8 @@ class BlockLeases:
         self._held: dict[int, _Held] = {}
         self._watched: dict[str, tuple[bytes, float]] = {}
         """Leases of others: what was read, and since when it is the same."""
+        self._advanced_at = time.monotonic()
+        self._longest_step_s = 0.0
         self._guard = threading.RLock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_ended, name="block-leases", daemon=True)
@@ -81,6 +89,12 @@ class BlockLeases:
                     self._renew(block)  # somebody may have taken it over while this process was stopped
                 self._give_back(block, self._held[block].turn)
 
+    def advanced(self) -> None:
+        """Note that a step of the work is done, however long it took: what is held goes on being renewed."""
+        now = time.monotonic()
+        self._longest_step_s = max(self._longest_step_s, now - self._advanced_at)
+        self._advanced_at = now
+
     def take(self, block: int) -> bool:
         """Hold a block from now on, where nobody does who is alive; whether that is so."""
         turn = 0
@@ -91,6 +105,7 @@ class BlockLeases:
             is_known = key in self._watched
             made = None if is_known else _create(self._store, key, self._state())
             if made is not None:
+                self._advanced_at = time.monotonic()  # no step: this process may have waited for others
                 with self._guard:
                     self._held[block] = _Held(turn, made, began)
                 return self._is_still_dead(block, turn)
@@ -112,7 +127,8 @@ class BlockLeases:
         if held is None or held.is_lost:
             raise LostLeaseError(
                 f"{self._out}: this process gave no sign of life for {_WATCH_S:.0f} s or more (was it "
-                f"stopped, or the network away?), and another one builds row block {block} now"
+                "stopped, did it hang, or was the network away?), and another one builds row block "
+                f"{block} now"
             )
 
     def release(self, block: int) -> None:
@@ -155,9 +171,18 @@ class BlockLeases:
 
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(BEAT_S):
-            for block in list(self._held):
-                with suppress(Exception):  # out of reach for a while: whoever writes next is told
-                    self._renew(block)
+            if not self._hangs:
+                self._renew_all()
+
+    @property
+    def _hangs(self) -> bool:
+        still_s = time.monotonic() - self._advanced_at
+        return still_s > _HUNG_S + _STEPS * self._longest_step_s
+
+    def _renew_all(self) -> None:
+        for block in list(self._held):
+            with suppress(Exception):  # out of reach for a while: whoever writes next is told
+                self._renew(block)
 
     def _renew(self, block: int) -> None:
         with self._guard:

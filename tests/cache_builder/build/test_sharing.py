@@ -16,8 +16,11 @@ import torch
 from rich.console import Console
 
 from cache_builder.build.pipeline import build
+from cache_builder.build.recorder import BatchRecorder
 from cache_builder.console.progress import BuildProgress
 from cache_builder.format import ConfigError
+from cache_builder.format.locks import block_leases
+from cache_builder.format.locks.block_leases import BlockLeases
 from cache_builder.format.locks.lease import LeaseState
 from cache_builder.format.owned import BLOCK_LEASES
 from tests.cache_builder.conftest import settings_for
@@ -42,6 +45,19 @@ def started(out: Path, photos: Path, **changes: Any) -> Any:
     process = PROCESSES.Process(target=build_shared, args=(out, photos), kwargs=changes)
     process.start()
     return process
+
+
+def build_and_hang(out: Path, photos: Path) -> None:
+    """Its first batch never ends, and its leases are renewed for a moment only."""
+    block_leases.BEAT_S, block_leases._HUNG_S = 0.1, 1.0
+    BatchRecorder.record = lambda *_: time.sleep(_LIMIT_S * 10)  # type: ignore[method-assign, assignment, return-value]
+    build_shared(out, photos)
+
+
+def build_watching_briefly(out: Path, photos: Path) -> None:
+    """Leases that stay as they are for two seconds are those of dead ones to it."""
+    block_leases.LEASE_S = block_leases._WATCH_S = 2.0
+    build_shared(out, photos)
 
 
 def ended(*processes: Any) -> list[int | None]:
@@ -103,6 +119,32 @@ def test_who_creates_it_is_killed_and_another_one_does(
     first.kill()
     assert ended(second) == [0]
     assert objects(out) == alone
+
+
+@pytest.mark.timeout(900)
+def test_one_that_hangs_keeps_nothing_from_the_others(
+    tmp_path: Path, photos: Path, alone: dict[str, bytes]
+) -> None:
+    out = tmp_path / "a.zarr"
+    hung = PROCESSES.Process(target=build_and_hang, args=(out, photos))
+    hung.start()
+    try:
+        wait_until(lambda: hung.pid in holders(out / BLOCK_LEASES), hung)
+        other = PROCESSES.Process(target=build_watching_briefly, args=(out, photos))
+        other.start()
+        assert ended(other) == [0]
+        assert hung.is_alive()
+        assert objects(out) == alone
+    finally:
+        hung.kill()
+
+
+def test_every_batch_is_a_sign_of_life(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signs: list[object] = []
+    monkeypatch.setattr(BlockLeases, "advanced", lambda leases: signs.append(leases))
+    settings = settings_for(tmp_path / "a.zarr", photos, share=True, limit=16, tile_rows=8, batch_size=4)
+    build(settings)
+    assert len(signs) == 16  # a batch is one row with its views
 
 
 def test_what_cannot_be_shared(tmp_path: Path, photos: Path) -> None:

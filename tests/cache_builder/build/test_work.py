@@ -20,6 +20,7 @@ from cache_builder.format.layout import Tile, tiles
 from cache_builder.format.locks.block_leases import BlockLeases
 from cache_builder.format.locks.lock import claimed
 from cache_builder.format.manifest import Manifest
+from cache_builder.format.owned import leased_block
 from cache_builder.format.reader import open_cache
 from cache_builder.format.root import read_manifest
 from cache_builder.format.writer import CacheWriter, tile_columns
@@ -182,7 +183,7 @@ def test_blocks_that_are_committed_are_not_leased(begun: Path, whole: Path, stac
     while len({tile.block for tile in first.taken}) < len(blocks) - 1:
         first.step()
     left = Process(begun, whole, stack)
-    left.work._last = min(blocks)  # so that its next neighbour is committed
+    left.work._last = first.taken[0].block - 1  # so that its next neighbour is committed
     with mock.patch.object(left.leases, "take", side_effect=left.leases.take) as take:
         assert left.work.take() is not None
     assert take.call_count == 1
@@ -214,3 +215,16 @@ def test_the_tally_counts_what_others_did(begun: Path, whole: Path, stack: ExitS
     tally.look()
     assert (tally.elsewhere(), len(tally.missing)) == (count, len(everything) - 2)
     assert Listed(everything, tally).take() == tally.missing[0]
+
+
+def test_a_writer_that_shares_writes_nothing_without_the_right_to(
+    begun: Path, whole: Path, stack: ExitStack
+) -> None:
+    def lost() -> None:
+        raise KDCacheError("the output is not held any more")
+
+    process, before = Process(begun, whole, stack), objects(begun)
+    process.writer = SharingWriter(begun, process.manifest, lost)
+    with pytest.raises(KDCacheError, match="not held any more"):
+        process.step()
+    assert {key: data for key, data in objects(begun).items() if leased_block(key) is None} == before

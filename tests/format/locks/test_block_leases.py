@@ -190,6 +190,42 @@ def test_it_is_renewed_while_its_holder_lives(out: str, monkeypatch: pytest.Monk
         leases.check(3)
 
 
+def test_work_that_stands_still_keeps_no_block(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    leases = BlockLeases(out)
+    now[0] += 1e6  # it waited for others
+    assert leases.take(3)
+
+    def hangs_after(seconds: float) -> bool:
+        now[0] += seconds
+        return leases._hangs
+
+    limit_s = module._HUNG_S
+    assert not hangs_after(limit_s - 1)
+    assert hangs_after(2)
+    leases.advanced()  # slow, then, and not hung: its steps are given more time
+    assert not hangs_after(limit_s + module._STEPS * limit_s)
+    assert hangs_after(limit_s)
+    leases.advanced()
+    assert not leases._hangs
+
+
+def test_another_takes_the_block_of_one_that_hangs(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BEAT_S": 0.01, "LEASE_S": 0.5, "_WATCH_S": 0.5, "_HUNG_S": 1e9}.items():
+        monkeypatch.setattr(module, name, value)
+    with BlockLeases(out) as hung, BlockLeases(out) as other:
+        assert hung.take(3)
+        assert not other.take(3)
+        monkeypatch.setattr(module, "_HUNG_S", -1.0)
+        while not other.take(3):
+            time.sleep(0.01)
+        hung._renew(3)
+        with pytest.raises(LostLeaseError, match="did it hang"):
+            hung.check(3)
+        other.release(3)
+
+
 def test_a_lone_builder_is_refused_by_those_who_share(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_WATCH_S", 0.05)
     left(out, elsewhere())

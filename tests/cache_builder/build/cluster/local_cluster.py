@@ -22,6 +22,8 @@ from typing import Any
 ROOT = Path(__file__).parents[4]
 LOOPBACK = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """For the cluster and who connects: Ray else takes 127.0.0.1 for the machine's address in its network."""
+_OWN = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+"""For the cluster: Ray else gives way to everybody, and its processes take minutes on a busy machine."""
 _STORE_BYTES = 100 * 2**20
 _PORTS = (
     "metrics_agent_port",
@@ -52,7 +54,7 @@ def local_cluster(*cpus: int) -> Iterator[LocalCluster]:
     """A node with so many processors each; all of it is gone afterwards."""
     # Ray's sockets have long names, for which a folder of a test is too deep.
     with tempfile.TemporaryDirectory(prefix="kdray", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        environment = os.environ | LOOPBACK | {"RAY_TMPDIR": folder, "OMP_NUM_THREADS": "1"}
+        environment = os.environ | LOOPBACK | _OWN | {"RAY_TMPDIR": folder}
         command = [sys.executable, "-W", "ignore", "-m", __name__, *map(str, cpus)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         log = Path(folder) / "cluster.log"

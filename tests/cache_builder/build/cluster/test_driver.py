@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def ended(
 
 
 def committed(out: Path) -> int:
-    return len(list((out / "commits").glob("*.json")))
+    return len(list((out / "commits").glob("g*.json")))
 
 
 def until_committed(out: Path, tiles: int, process: subprocess.Popen[str]) -> None:
@@ -82,8 +83,32 @@ def until_committed(out: Path, tiles: int, process: subprocess.Popen[str]) -> No
 
 def actors(cluster: LocalCluster, kind: str) -> list[psutil.Process]:
     """The processes of this cluster's actors of a kind."""
+    return [process for process in processes(cluster) if re.match(rf"ray::{kind}\b", title(process))]
+
+
+def processes(cluster: LocalCluster) -> list[psutil.Process]:
+    """All of them, in the order in which they were started."""
     found = psutil.Process(cluster.process.pid).children(recursive=True)
-    return [process for process in found if re.match(rf"ray::{kind}\b", " ".join(process.cmdline()))]
+    return sorted(found, key=psutil.Process.create_time)
+
+
+def title(process: psutil.Process) -> str:
+    """What a process calls itself; nothing where it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def parent(process: psutil.Process) -> int:
+    """Number of the process that started it; 0 where it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return process.ppid()
+    return 0
+
+
+def nodes(cluster: LocalCluster) -> list[psutil.Process]:
+    """What starts the processes of each node, the oldest node first."""
+    return [process for process in processes(cluster) if "/raylet --" in title(process)]
 
 
 def test_a_killed_teacher_and_a_killed_decoder_change_nothing(
@@ -130,15 +155,42 @@ def test_interrupted_continued_by_one_process_and_on_other_nodes(
 def test_a_node_goes_and_another_comes(
     tmp_path: Path, photos: Path, cluster: LocalCluster, alone: dict[str, bytes]
 ) -> None:
+    """The first node's teachers are stopped meanwhile, so that those of the others do the work."""
     out = tmp_path / "cache.zarr"
+    first, second = (node.pid for node in nodes(cluster))
+    stopped: list[psutil.Process] = []
+
+    def teachers_on(node: int) -> list[psutil.Process]:
+        return [teacher for teacher in actors(cluster, "Teacher") if parent(teacher) == node]
+
+    def until_another_commits(process: subprocess.Popen[str], node: int) -> None:
+        """Until a teacher of a node, and no other, has a row block and a tile was committed since."""
+        until, before = time.monotonic() + LIMIT_S, None
+        while before is None or committed(out) <= before:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+            if not committed(out):
+                continue
+            for teacher in teachers_on(first):
+                if teacher not in stopped:
+                    teacher.suspend()
+                    stopped.append(teacher)
+            if before is None and any("Teacher.run" in title(teacher) for teacher in teachers_on(node)):
+                before = committed(out)
 
     def change(process: subprocess.Popen[str]) -> None:
-        until_committed(out, 4, process)
+        until_another_commits(process, second)
         cluster.ask("drop")
-        cluster.ask("add 2")
+        cluster.ask("add 1")
+        assert second not in (node.pid for node in nodes(cluster))
+        until_another_commits(process, nodes(cluster)[-1].pid)
+        for teacher in stopped:
+            teacher.resume()
 
     code, said = ended(command(out, photos, cluster), cluster, change)
     assert code == 0, said
+    assert "a teacher died, and row block" in said
     assert objects(out) == alone
 
 
