@@ -91,6 +91,8 @@ class NearStore(WrapperStore[RemoteStore]):
         if keeper is not None:
             kept = await asyncio.to_thread(keeper.read, self._name(part))
             if kept is not None:
+                keeper.counts.hits += 1
+                keeper.counts.hit_bytes += len(kept)
                 return kept
         key, wanted = part
         request = None if wanted is None else RangeByteRequest(wanted.start, wanted.stop)
@@ -98,9 +100,12 @@ class NearStore(WrapperStore[RemoteStore]):
         if value is None:
             return None
         data = memoryview(value.to_bytes())
-        if keeper is not None and (wanted is None or len(data) == len(wanted)):
-            with self._lock:
-                self._fresh.append((self._name(part), data))
+        if keeper is not None:
+            keeper.counts.misses += 1
+            keeper.counts.missed_bytes += len(data)
+            if wanted is None or len(data) == len(wanted):
+                with self._lock:
+                    self._fresh.append((self._name(part), data))
         return data
 
     def _name(self, part: _Part) -> BlockName:

@@ -327,10 +327,11 @@ class StoredArrays:
         )
 
     def _forget(self, spec: ArraySpec, of_tiles: list[Tile]) -> None:
-        """Forget what is near of an array whose bytes do not decode: the next reading asks the store."""
+        """Forget what is near of tiles, or of a header array, that do not decode: then the store is asked."""
         self._indexes.clear()
         if self._near is not None:
-            self._near.forget([*map(spec.shard_key, of_tiles)] if of_tiles else spec.chunk_keys())
+            keys = [one.shard_key(tile) for tile in of_tiles for one in tile_arrays(self._manifest, tile)]
+            self._near.forget(keys or spec.chunk_keys())
 
     def _is_intact(self, key: str, shard: Shard) -> bool:
         return shard.matches(read_bytes(self._store, key))

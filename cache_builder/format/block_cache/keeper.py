@@ -33,7 +33,7 @@ Block = tuple[BlockName, memoryview]
 
 @dataclass
 class BlockCounts:
-    """What was asked of the folder, in this process."""
+    """What was asked of the folder, in this process; counted on Zarr's event loop."""
 
     hits: int = 0
     """Blocks that were there."""
