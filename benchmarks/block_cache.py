@@ -1,4 +1,4 @@
-"""Page loads from a distant store: as it was, with the next blocks fetched ahead, and from the block cache."""
+"""Page loads from a distant store: as it was, with the next blocks fetched ahead, and from the disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ROUNDS = 5
 REMOTE = "s3://late/large.zarr"
 
 NOTES = f"""
-Rates over those from the disk, in one run: a view of {ROWS:,} records of seven arrays, from a server on loopback
-that answers every request {1e3 * LATENCY_S:.0f} ms late; medians of {ROUNDS} rounds, in turn. "Block by block": one
-page load after the other; "eight at once": in eight threads, as a server loads pages; "whole view": as a
-trainer reads. "Before": nothing is fetched ahead of a reader who goes from block to block, nothing is kept.
-"Cold": the block cache is empty, and filled meanwhile. "Warm": another reader filled it before.
+Rates over those from the disk, in one run: a view of {ROWS:,} records of seven arrays, from a server on
+loopback that answers every request {1e3 * LATENCY_S:.0f} ms late; medians of {ROUNDS} rounds, in turn.
+"Block by block": one page load after the other; "eight at once": in eight threads, as a server loads pages;
+"whole view": as a trainer reads. "Before": nothing is fetched ahead of a reader who goes from block to block,
+nothing is kept. "Cold": the block cache is empty, and filled meanwhile. "Warm": another reader filled it.
 """
 
 
