@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -23,9 +23,12 @@ from cache_builder.format.errors import KDCacheError
 from cache_builder.format.held import Wish, fetched
 from cache_builder.format.remote import RemoteStore
 from cache_builder.format.store import ask_many
+from cache_builder.format.walk import Walk
 
 _READY_BYTES = 2**25
 """Most bytes in memory that were fetched ahead and that nobody has asked for yet."""
+_FRESH_BYTES = 2**26
+"""Most bytes that wait for being written: where a disk is slower than the store, others are not kept."""
 _AHEAD_THREADS = 2
 
 _Part = tuple[str, range | None]
@@ -54,6 +57,9 @@ class NearStore(WrapperStore[RemoteStore]):
         self._lock = threading.Lock()
         self._ready: OrderedDict[_Part, memoryview] = OrderedDict()
         self._fresh: list[Block] = []
+        self._fresh_bytes = 0
+        self._is_kept_soon = False
+        self._walks = threading.local()
         self._ahead = ThreadPoolExecutor(_AHEAD_THREADS, thread_name_prefix="blocks-ahead")
 
     async def get(
@@ -104,9 +110,14 @@ class NearStore(WrapperStore[RemoteStore]):
             keeper.counts.misses += 1
             keeper.counts.missed_bytes += len(data)
             if wanted is None or len(data) == len(wanted):
-                with self._lock:
-                    self._fresh.append((self._name(part), data))
+                self._put_fresh(part, data)
         return data
+
+    def _put_fresh(self, part: _Part, data: memoryview) -> None:
+        with self._lock:
+            if self._fresh_bytes + len(data) <= _FRESH_BYTES:
+                self._fresh.append((self._name(part), data))
+                self._fresh_bytes += len(data)
 
     def _name(self, part: _Part) -> BlockName:
         return BlockName.of(self._cache_id, self._store.url(), *part)
@@ -114,9 +125,15 @@ class NearStore(WrapperStore[RemoteStore]):
     def keep(self) -> None:
         """Have written to the disk what was fetched since the last call. Nobody waits for it."""
         with self._lock:
-            fresh, self._fresh = self._fresh, []
-        if self._keeper is not None and fresh:
-            self._keeper.keep(fresh, self._is_unchanged)
+            if self._keeper is None or not self._fresh or self._is_kept_soon:
+                return
+            self._is_kept_soon = True
+        self._keeper.keep(self._take_fresh, self._is_unchanged)
+
+    def _take_fresh(self) -> list[Block]:
+        with self._lock:
+            fresh, self._fresh, self._fresh_bytes, self._is_kept_soon = self._fresh, [], 0, False
+        return fresh
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget objects whose bytes do not decode: the store is to be asked again."""
@@ -127,6 +144,11 @@ class NearStore(WrapperStore[RemoteStore]):
         self.keep()  # so that what waits is forgotten after it
         if self._keeper is not None:
             self._keeper.forget({self._name((key, None)).object for key in wanted})
+
+    def coming(self, what: Hashable, first: int, last: int) -> range:
+        """The blocks to fetch ahead, when this thread has read the blocks ``first`` to ``last``."""
+        walk = self._walks.now = Walk.on(getattr(self._walks, "now", None), what, first, last)
+        return walk.coming
 
     def fetch_ahead(self, wishes: Iterable[Wish], indexes: dict[str, bytes]) -> None:
         """Fetch what will be asked for next, in a thread; what becomes of it shows when somebody asks."""

@@ -340,7 +340,11 @@ class Cache(StoredArrays):
         batches = list(batched_by(pieces, lambda piece: self.size_of(piece[1], specs), BATCH_BYTES))
 
         def fetched(batch: list[tuple[range, list[Tile]]]) -> HeldStore:
-            return self.held_shards(list({tile: None for _, met in batch for tile in met}), specs, view)
+            needed = list({tile: None for _, met in batch for tile in met})
+            store = self.held_shards(needed, specs, view)
+            if len(batches) == 1:  # else the next batch is fetched already
+                self.fetch_ahead(needed, specs, view)
+            return store
 
         for batch, store in zip(batches, ahead(fetched, batches), strict=True):
             yield from ((run, met, store) for run, met in batch)

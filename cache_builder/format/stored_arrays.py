@@ -37,7 +37,6 @@ from cache_builder.format.remote import RemoteStore
 from cache_builder.format.root import read_body
 from cache_builder.format.store import object_sizes, open_store, read_bytes
 from cache_builder.format.waiting import patience_at_most
-from cache_builder.format.walk import Walk
 
 BATCH_BYTES = 2**23
 """About so many compressed bytes are fetched at once, while those before them are decoded."""
@@ -74,7 +73,6 @@ class StoredArrays:
         self._odd_metadata: dict[str, ArrayV3Metadata] = {}  # of arrays that are not coded as we would
         self._indexes: dict[str, bytes] = {}
         self._near = self._near_store(keeps_blocks)
-        self._walk: Walk | None = None
 
     def _near_store(self, keeps_blocks: bool) -> NearStore | None:
         """What is between a reader and a remote store; None where that may change, and for local ones."""
@@ -245,7 +243,6 @@ class StoredArrays:
                 # An answer of another length says what the size is not.
                 (size,) = object_sizes(self._store, [key])
             self._check_size(tile, key, shard, size)
-        self._fetch_ahead(of_tiles, specs, view)
         return CompleteStore(self._store, held)
 
     def _fetch(self, wishes: Iterable[Wish]) -> dict[str, HeldObject | None]:
@@ -257,15 +254,18 @@ class StoredArrays:
         finally:
             self._near.keep()
 
-    def _fetch_ahead(self, of_tiles: list[Tile], specs: list[ArraySpec] | None, view: int | None) -> None:
-        """Where somebody reads block after block of a remote store, fetch those that come next meanwhile."""
+    def fetch_ahead(self, of_tiles: list[Tile], specs: list[ArraySpec], view: int) -> None:
+        """Where a thread reads block after block of a remote store, fetch those that come next meanwhile.
+
+        ``of_tiles``: what it just read.
+        """
         if self._near is None or not of_tiles:
             return
-        what = view, of_tiles[0].group, None if specs is None else tuple(spec.path for spec in specs)
-        walk = self._walk = Walk.on(self._walk, what, of_tiles[0].block, of_tiles[-1].block)
-        blocks = self.tiles[-1].block + 1
-        coming = [self.tiles[of_tiles[0].group * blocks + block] for block in walk.coming if block < blocks]
-        there = [tile for tile in coming if tile.key in self.commits]
+        group, blocks = of_tiles[0].group, self.tiles[-1].block + 1
+        what = view, group, tuple(spec.path for spec in specs)
+        coming = self._near.coming(what, of_tiles[0].block, of_tiles[-1].block)
+        following = [self.tiles[group * blocks + block] for block in coming if block < blocks]
+        there = [tile for tile in following if tile.key in self.commits]
         if there:
             self._near.fetch_ahead(self._wishes(there, specs, view), self._indexes)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -271,14 +272,32 @@ def test_what_came_with_wrong_bytes_is_asked_for_again(location: str, folder: Pa
     assert read(open_cache(location)) == expected
 
 
-def test_blocks_of_a_walk_are_fetched_ahead(location: str) -> None:
-    cache, arrays = open_cache(location), 0
+def test_blocks_of_a_walk_are_fetched_ahead_and_once(location: str) -> None:
+    expected = open_cache(location).read_page(1)
+    cache = open_cache(location)
     _ = cache.codec
+    near = cache._near
+    assert near is not None
+    near._keeper = None  # so that only memory can have them
     arrays = len(record_arrays(cache.manifest))
     with counted_http() as seen:
-        for block in range(len(cache.blocks)):
-            found = cache.read_rows(1, cache.blocks.rows(block))
-            assert found.tobytes() == open_cache(location).read_rows(1, cache.blocks.rows(block)).tobytes()
-    requests = of_data(seen)
-    # An index and a chunk of each shard at most: what was fetched ahead is not fetched a second time.
-    assert len(requests) <= 2 * arrays * len(cache.blocks)
+        for block in range(2):
+            cache.read_rows(1, cache.blocks.rows(block))
+        deadline = time.monotonic() + 60
+        while len(near._ready) < 2 * arrays and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.clear()
+        rows = cache.blocks.rows(2)
+        assert cache.read_rows(1, rows).tobytes() == expected[rows.start : rows.stop].tobytes()
+        assert not [request for request in of_data(seen) if request.endswith("/2")]
+
+
+def test_rows_here_and_there_fetch_nothing_ahead(location: str) -> None:
+    cache = open_cache(location)
+    near = cache._near
+    assert near is not None
+    for block in (0, 2, 1, 5, 3):
+        cache.read_rows(1, cache.blocks.rows(block))
+        cache.read_rows(0, cache.blocks.rows(block))
+    assert not near._ready
+    assert not near._ahead._threads

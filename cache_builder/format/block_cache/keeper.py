@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +22,6 @@ from cache_builder.format.block_cache.settings import (
 
 log = logging.getLogger(__name__)
 
-_WAITING_BYTES = 2**26
-"""Blocks that wait for being written; beyond them, a slow disk is not made slower, and they are not kept."""
 _PAUSE_S = 60.0
 """Nothing is written for so long after the folder or its disk refused something."""
 
@@ -55,8 +52,6 @@ class BlockKeeper:
         self._room = Room(self._folder, settings.most_bytes, spares_disk=settings.spares_disk)
         # One thread, which ends its work before the interpreter ends.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="block-cache")
-        self._lock = threading.Lock()
-        self._waiting_bytes = 0
         self._paused_until = 0.0
         self._has_warned = False
         problem = self._folder.problem()
@@ -76,19 +71,13 @@ class BlockKeeper:
             return None
         return block
 
-    def keep(self, blocks: Sequence[Block], is_unchanged: Callable[[], bool]) -> None:
-        """Write blocks some time soon, if ``is_unchanged`` says then that the store has the same cache still.
+    def keep(self, take: Callable[[], Sequence[Block]], is_unchanged: Callable[[], bool]) -> None:
+        """Write the blocks that ``take`` gives then, if the store holds the same cache (``is_unchanged``).
 
         What is fetched while a cache is replaced may be of the one or of the other.
         """
-        size = sum(len(block) for _, block in blocks)
-        with self._lock:
-            if not size or self._is_refused or self._waiting_bytes + size > _WAITING_BYTES:
-                return
-            self._waiting_bytes += size
         context = contextvars.copy_context()
-        if self._submit(lambda: context.run(self._write, blocks, is_unchanged)) is None:
-            self._written(size)
+        self._submit(lambda: context.run(self._write, take, is_unchanged))
 
     def forget(self, objects: set[str]) -> None:
         """Remove all blocks of some objects (see :attr:`BlockName.object`), also those that still wait."""
@@ -109,26 +98,22 @@ class BlockKeeper:
             return self._writer.submit(work)
         return None
 
-    def _write(self, blocks: Sequence[Block], is_unchanged: Callable[[], bool]) -> None:
+    def _write(self, take: Callable[[], Sequence[Block]], is_unchanged: Callable[[], bool]) -> None:
+        blocks = take()
+        if self._is_refused or time.monotonic() < self._paused_until or not is_unchanged():
+            return
         try:
-            if time.monotonic() >= self._paused_until and is_unchanged():
-                problem = self._folder.problem()  # it may have been removed, and be another's by now
-                if problem is not None:
-                    raise OSError(0, problem)
-                for name, block in blocks:
-                    if self._room.take(disk_bytes(len(block))):
-                        self._folder.write(name, block)
+            problem = self._folder.problem()  # it may have been removed, and be another's by now
+            if problem is not None:
+                raise OSError(0, problem)
+            for name, block in blocks:
+                if self._room.take(disk_bytes(len(block))):
+                    self._folder.write(name, block)
         except FileNotFoundError:
             pass  # somebody removed the folder meanwhile, as he may
         except OSError as error:
             self._paused_until = time.monotonic() + _PAUSE_S
             self._warn(error.strerror or str(error))
-        finally:
-            self._written(sum(len(block) for _, block in blocks))
-
-    def _written(self, size: int) -> None:
-        with self._lock:
-            self._waiting_bytes -= size
 
     def _warn(self, problem: str) -> None:
         """Say once why nothing is kept. A folder that nobody named is no reason to worry."""
