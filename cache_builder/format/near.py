@@ -94,7 +94,8 @@ class NearStore(WrapperStore[RemoteStore]):
     async def _fetched(self, part: _Part) -> memoryview | None:
         """From the disk, else from the store."""
         keeper = self._keeper
-        if keeper is not None:
+        # Looked for here: a thread waits for the interpreter where others decode.
+        if keeper is not None and keeper.has(self._name(part)):
             kept = await asyncio.to_thread(keeper.read, self._name(part))
             if kept is not None:
                 keeper.counts.hits += 1

@@ -89,6 +89,10 @@ class BlockFolder:
             return "other users may write to it: run `chmod go-w` on it"
         return None
 
+    def has(self, name: BlockName) -> bool:
+        """Whether a block has a file."""
+        return self._path(name).exists()
+
     def read(self, name: BlockName) -> memoryview | None:
         """The bytes of a block; None where it is not there.
 

@@ -59,17 +59,18 @@ class BlockKeeper:
         if problem is not None:
             self._warn(problem)
 
+    def has(self, name: BlockName) -> bool:
+        """Whether a block seems to be there."""
+        return not self._is_refused and self._folder.has(name)
+
     def read(self, name: BlockName) -> memoryview | None:
         """A block; None where the folder does not have it, or not whole."""
-        if self._is_refused:
-            return None
         try:
-            block = self._folder.read(name)
+            return self._folder.read(name)
         except DamagedBlockError as error:
             self.counts.damaged += 1
             log.warning("%s is damaged: it is fetched again", error)
             return None
-        return block
 
     def keep(self, take: Callable[[], Sequence[Block]], is_unchanged: Callable[[], bool]) -> None:
         """Write the blocks that ``take`` gives then, if the store holds the same cache (``is_unchanged``).
