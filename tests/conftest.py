@@ -15,6 +15,9 @@ install_import_hook("trainer.losses", f"{check.__module__}.{check.__name__}")
 # A store that stays away is waited for, but no test does so for a minute.
 os.environ.setdefault("KDCACHE_STORE_PATIENCE_S", "1")
 
+# Stores that tests count requests to, or spoil, are asked; tests of the block cache name a folder.
+os.environ.setdefault("KDCACHE_BLOCK_CACHE", "off")
+
 # A job that a shell put into the background ignores Ctrl-C, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -73,7 +73,7 @@ def withdraw_damaged(location: str, check: Callable[[], None], progress: Progres
 
 def _check_headers(location: str, manifest: Manifest, body: dict[str, Any]) -> None:
     """What no tile holds cannot be computed anew: raise :class:`CorruptCacheError` where it is damaged."""
-    cache = Cache(location, body)
+    cache = Cache(location, body, keeps_blocks=False)
     for path in sorted(manifest.digests):
         cache.header_array(path)
     store = open_store(location, read_only=True)

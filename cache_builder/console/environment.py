@@ -19,6 +19,8 @@ VARIABLES = {
     "KDCACHE_ALLOWED_HOSTS": "server",
     "KDCACHE_ALLOW_ANONYMOUS": "server",
     "KDCACHE_ALLOW_ROOT": "server",
+    "KDCACHE_BLOCK_CACHE": "whatever reads a remote cache",
+    "KDCACHE_BLOCK_CACHE_BYTES": "whatever reads a remote cache",
     "KDCACHE_BODY_S": "server",
     "KDCACHE_CACHES": "server",
     "KDCACHE_CONFIG": "the file of settings of `kdcache serve`",

@@ -12,7 +12,7 @@ import io
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -38,6 +38,8 @@ class ObjectPath:
     root: str
     """Bucket or host, with the protocol."""
     key: str
+    known_size: int | None = field(default=None, compare=False)
+    """Its bytes, where somebody asked for them already."""
 
     @classmethod
     def of(cls, url: str) -> ObjectPath:
@@ -179,7 +181,7 @@ class ObjectFile(io.RawIOBase):
 
     def __init__(self, path: ObjectPath, ahead: int = AHEAD_BYTES) -> None:
         """Raises :class:`FileNotFoundError` where there is no such object."""
-        size = path.size()
+        size = path.size() if path.known_size is None else path.known_size
         if size is None:
             raise FileNotFoundError(2, "there is no such object", str(path))
         self._path, self._size, self._ahead = path, size, ahead

@@ -9,6 +9,7 @@ import tarfile
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from io import FileIO
 from itertools import groupby, islice
 from pathlib import Path
@@ -63,10 +64,10 @@ def find_shards(pattern: str) -> list[Location]:
     """
     if pattern.startswith("pipe:"):
         raise ConfigError(f"webdataset:{pattern}: no command is run; give a path or a URL such as s3://…")
-    shards: list[Location] = [path for one in expand_braces(pattern) for path in _expand_glob(one)]
+    shards = _sized([path for one in expand_braces(pattern) for path in _expand_glob(one)])
     if not shards:
         raise DataError(f"webdataset:{pattern}: no file has such a name")
-    missing = _missing(shards)
+    missing = [shard for shard in shards if not _is_there(shard)]
     if missing:
         if isinstance(missing[0], ObjectPath):
             missing[0].check_bucket()
@@ -79,12 +80,15 @@ def find_shards(pattern: str) -> list[Location]:
     return shards
 
 
-def _missing(shards: list[Location]) -> list[Location]:
+def _sized(shards: list[Location]) -> list[Location]:
+    """The same, the remote ones with their sizes: they are asked for together, and not again."""
     remote = [shard for shard in shards if isinstance(shard, ObjectPath)]
-    if remote:
-        absent = {path for path, size in zip(remote, sizes(remote), strict=True) if size is None}
-        return [shard for shard in shards if shard in absent]
-    return [shard for shard in shards if not shard.is_file()]
+    known = iter(sizes(remote))
+    return [replace(one, known_size=next(known)) if isinstance(one, ObjectPath) else one for one in shards]
+
+
+def _is_there(shard: Location) -> bool:
+    return shard.known_size is not None if isinstance(shard, ObjectPath) else shard.is_file()
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -130,31 +130,34 @@ def fetch(store: Store, wishes: Iterable[Wish], indexes: dict[str, bytes]) -> di
     ``indexes`` keeps the indexes of shards for the next time.
     """
     by_key = {wish.key: wish for wish in wishes}
+    found = ask_many(lambda key: fetched(store, by_key[key], indexes), list(by_key))
+    return dict(zip(by_key, found, strict=True))
 
-    async def one(key: str) -> HeldObject | None:
-        wish = by_key[key]
-        if wish.is_whole:
-            data = await get_bytes(store, key)
-            return None if data is None else HeldObject.whole(data)
-        index = indexes.get(key) or await get_bytes(store, key, wish.index)
-        if index is None:
-            return None
-        indexes[key] = index
-        place = _place(index, wish)
-        chunk = None if place is None else await get_bytes(store, key, place)
-        pieces = [(wish.index.start, index)]
-        if place is not None and chunk is not None:
-            pieces.append((place.start, chunk))
-        return HeldObject(wish.size, tuple(pieces))
 
-    return dict(zip(by_key, ask_many(one, list(by_key)), strict=True))
+async def fetched(store: Store, wish: Wish, indexes: dict[str, bytes]) -> HeldObject | None:
+    """One thing that is wished for, as :func:`fetch` gives it."""
+    if wish.is_whole:
+        data = await get_bytes(store, wish.key)
+        return None if data is None else HeldObject.whole(data)
+    index = indexes.get(wish.key) or await get_bytes(store, wish.key, wish.index)
+    if index is None:
+        return None
+    # As long as its commit says only if the index, which stands at the end, comes whole.
+    size = wish.index.start + len(index)
+    if size != wish.size:
+        return HeldObject(size, ((wish.index.start, index),))
+    indexes[wish.key] = index
+    place = _place(index, wish)
+    chunk = None if place is None else await get_bytes(store, wish.key, place)
+    pieces = [(wish.index.start, index)]
+    if place is not None and chunk is not None:
+        pieces.append((place.start, chunk))
+    return HeldObject(size, tuple(pieces))
 
 
 def _place(index: bytes, wish: Wish) -> range | None:
     """Where a chunk lies in its shard; None where the index does not say so, which Zarr will notice."""
     assert wish.chunk is not None
-    if len(index) != len(wish.index):
-        return None
     entries = np.frombuffer(index[:-_CHECKSUM_BYTES], "<u8").reshape(-1, 2)
     start, length = (int(number) for number in entries[wish.chunk])
     return range(start, start + length) if start + length <= wish.index.start else None

@@ -21,7 +21,7 @@ from cache_builder.format.errors import (
     FormatError,
     IncompleteCacheError,
 )
-from cache_builder.format.held import HeldStore, Wish, fetch
+from cache_builder.format.held import HeldStore, Wish
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ArraySpec,
@@ -86,10 +86,15 @@ class Cache(StoredArrays):
     """A cache open for reading."""
 
     def __init__(
-        self, location: str | Path, body: dict[str, Any], commits: dict[str, bytes] | None = None
+        self,
+        location: str | Path,
+        body: dict[str, Any],
+        commits: dict[str, bytes] | None = None,
+        *,
+        keeps_blocks: bool = True,
     ) -> None:
         """As :class:`StoredArrays`; use :func:`open_cache`, which also checks the commits."""
-        super().__init__(location, body, commits)
+        super().__init__(location, body, commits, keeps_blocks=keeps_blocks)
         self._text_bytes: dict[str, int] = {}
         self._kept: dict[str, NDArray[Any]] | None = None
         self.layout = self._manifest.codec.layout
@@ -197,6 +202,7 @@ class Cache(StoredArrays):
             raise FormatError(f"{self.location} has no array {path!r}")
         array = self.values_of(spec, ..., [], held or self.held_headers([path]))
         if array_digest(array) != expected:
+            self._forget(spec, [])
             self.check_same_store()
             raise CorruptCacheError(
                 f"{self.location}: array {path} does not match its digest in the manifest; "
@@ -216,11 +222,7 @@ class Cache(StoredArrays):
         """The objects of some header arrays, fetched at once; of text, its length must be known by then."""
         specs = (self._header_spec(path) for path in paths)
         wishes = [Wish(key) for spec in specs if spec is not None for key in spec.chunk_keys()]
-        return HeldStore(self._store, fetch(self._store, wishes, {}))
-
-    def codec_array(self, name: str, output: str = LOGITS) -> NDArray[Any]:
-        """One of the header arrays of an output's codec, such as ``mean``."""
-        return self.header_array(codec_path(self._manifest, output, name))
+        return HeldStore(self._store, self._fetch(wishes))
 
     def header_arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays that are written once, by the paths they have in the newest format version."""
@@ -338,7 +340,11 @@ class Cache(StoredArrays):
         batches = list(batched_by(pieces, lambda piece: self.size_of(piece[1], specs), BATCH_BYTES))
 
         def fetched(batch: list[tuple[range, list[Tile]]]) -> HeldStore:
-            return self.held_shards(list({tile: None for _, met in batch for tile in met}), specs, view)
+            needed = list({tile: None for _, met in batch for tile in met})
+            store = self.held_shards(needed, specs, view)
+            if len(batches) == 1:  # else the next batch is fetched already
+                self.fetch_ahead(needed, specs, view)
+            return store
 
         for batch, store in zip(batches, ahead(fetched, batches), strict=True):
             yield from ((run, met, store) for run, met in batch)

@@ -5,7 +5,7 @@ Never a wrong number: an error instead, that says which object it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
@@ -17,6 +17,7 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from cache_builder.format.ahead import ahead, batched_by
 from cache_builder.format.arrays import DECODING_ERRORS, array_over, metadata_of, open_array
+from cache_builder.format.block_cache.keeper import block_keeper
 from cache_builder.format.commits import (
     REPAIR,
     Commit,
@@ -27,12 +28,15 @@ from cache_builder.format.commits import (
     read_index,
 )
 from cache_builder.format.errors import CorruptCacheError, IncompleteCacheError, KDCacheError, StorageError
-from cache_builder.format.held import CompleteStore, HeldStore, Wish, fetch
+from cache_builder.format.held import CompleteStore, HeldObject, HeldStore, Wish, fetch
 from cache_builder.format.layout import ArraySpec, Tile, tile_arrays, tiles
 from cache_builder.format.listing import Listing, listing
 from cache_builder.format.manifest import Manifest, build_digest, parse_manifest
+from cache_builder.format.near import NearStore
+from cache_builder.format.remote import RemoteStore
 from cache_builder.format.root import read_body
 from cache_builder.format.store import object_sizes, open_store, read_bytes
+from cache_builder.format.waiting import patience_at_most
 
 BATCH_BYTES = 2**23
 """About so many compressed bytes are fetched at once, while those before them are decoded."""
@@ -48,12 +52,18 @@ class StoredArrays:
     """The manifest's JSON as stored, of whatever version; ``manifest`` says the same as version 3 does."""
 
     def __init__(
-        self, location: str | Path, body: dict[str, Any], commits: dict[str, bytes] | None = None
+        self,
+        location: str | Path,
+        body: dict[str, Any],
+        commits: dict[str, bytes] | None = None,
+        *,
+        keeps_blocks: bool = True,
     ) -> None:
         """``body``: the manifest's JSON as stored.
 
         ``commits``: the commit objects by tile key, where the store holds those of this body no more, or
-        somebody read them before.
+        somebody read them before. ``keeps_blocks``: whether what is read of a remote store may come from this
+        machine's disk; not for those who look whether the store itself is whole.
         """
         self.location = str(location)
         self._given_commits = commits
@@ -62,6 +72,14 @@ class StoredArrays:
         self._manifest = parse_manifest(body, where=self.location)
         self._odd_metadata: dict[str, ArrayV3Metadata] = {}  # of arrays that are not coded as we would
         self._indexes: dict[str, bytes] = {}
+        self._near = self._near_store(keeps_blocks)
+
+    def _near_store(self, keeps_blocks: bool) -> NearStore | None:
+        """What is between a reader and a remote store; None where that may change, and for local ones."""
+        cache_id = self._manifest.cache_id
+        if cache_id is None or not keeps_blocks or not isinstance(self._store, RemoteStore):
+            return None
+        return NearStore(self._store, cache_id, block_keeper(), self._is_unchanged)
 
     @property
     def manifest(self) -> Manifest:
@@ -161,6 +179,14 @@ class StoredArrays:
                 "removed? Bring it back; what was opened before goes on with it"
             )
 
+    def _is_unchanged(self) -> bool:
+        """Whether the store certainly holds this cache still; looked at without patience."""
+        try:
+            with patience_at_most(0):
+                return read_body(self.location) == self.body
+        except (KDCacheError, OSError):
+            return False
+
     def check_unchanged(self) -> None:
         """Raise :class:`IncompleteCacheError` where a sealed cache was opened, and it is not that any more.
 
@@ -209,11 +235,39 @@ class StoredArrays:
         self, of_tiles: list[Tile], specs: list[ArraySpec] | None, view: int | None
     ) -> CompleteStore:
         """What committed tiles hold of one view, fetched at once; :class:`CorruptCacheError` as below."""
-        held = fetch(self._store, self._wishes(of_tiles, specs, view), self._indexes)
+        held = self._fetch(self._wishes(of_tiles, specs, view))
         for tile, key, shard in self.committed_shards(of_tiles, specs):
             found = held[key]
-            self._check_size(tile, key, shard, None if found is None else found.size)
+            size = None if found is None else found.size
+            if size != shard.bytes:
+                # An answer of another length says what the size is not.
+                (size,) = object_sizes(self._store, [key])
+            self._check_size(tile, key, shard, size)
         return CompleteStore(self._store, held)
+
+    def _fetch(self, wishes: Iterable[Wish]) -> dict[str, HeldObject | None]:
+        """What is wished for, from as near as it is."""
+        if self._near is None:
+            return fetch(self._store, wishes, self._indexes)
+        try:
+            return fetch(self._near, wishes, self._indexes)
+        finally:
+            self._near.keep()
+
+    def fetch_ahead(self, of_tiles: list[Tile], specs: list[ArraySpec], view: int) -> None:
+        """Where a thread reads block after block of a remote store, fetch those that come next meanwhile.
+
+        ``of_tiles``: what it just read.
+        """
+        if self._near is None or not of_tiles:
+            return
+        group, blocks = of_tiles[0].group, self.tiles[-1].block + 1
+        what = view, group, tuple(spec.path for spec in specs)
+        coming = self._near.coming(what, of_tiles[0].block, of_tiles[-1].block)
+        following = [self.tiles[group * blocks + block] for block in coming if block < blocks]
+        there = [tile for tile in following if tile.key in self.commits]
+        if there:
+            self._near.fetch_ahead(self._wishes(there, specs, view), self._indexes)
 
     def values_of(
         self,
@@ -256,7 +310,7 @@ class StoredArrays:
 
     def undecodable(self, spec: ArraySpec, of_tiles: list[Tile], error: Exception) -> KDCacheError:
         """What it means that bytes did not decode: each shard is read once more and compared."""
-        self._indexes.clear()  # one of them may have come with wrong bytes
+        self._forget(spec, of_tiles)
         self.check_same_store()
         self.check_shards(of_tiles, [spec])
         shards = list(self.committed_shards(of_tiles, [spec]))
@@ -271,6 +325,13 @@ class StoredArrays:
         return CorruptCacheError(
             f"{self.location}: {where or f'array {spec.path}'} fails its checksum ({error}); {remedy}"
         )
+
+    def _forget(self, spec: ArraySpec, of_tiles: list[Tile]) -> None:
+        """Forget what is near of tiles, or of a header array, that do not decode: then the store is asked."""
+        self._indexes.clear()
+        if self._near is not None:
+            keys = [one.shard_key(tile) for tile in of_tiles for one in tile_arrays(self._manifest, tile)]
+            self._near.forget(keys or spec.chunk_keys())
 
     def _is_intact(self, key: str, shard: Shard) -> bool:
         return shard.matches(read_bytes(self._store, key))

@@ -131,7 +131,7 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
     row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
-    tally, held = order_tally(cache), _held(cache, row, view)
+    tally, (of_sample, of_order) = order_tally(cache), _held(cache, row, view)
     return Description(
         location=location,
         manifest=manifest,
@@ -139,24 +139,30 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
         tiles=len(cache.tiles),
         committed=len(cache.commits),
         size=cache_size(location, manifest, known),
-        quality=teacher_quality(cache, tally, held),
+        quality=teacher_quality(cache, tally, of_order),
         statistics=cache.statistics(),
         positions=cache.positions.summary(range(manifest.data.samples)),
-        sample=decode_sample(cache, row, view, held),
+        sample=decode_sample(cache, row, view, of_sample),
         order=tally.better(),
     )
 
 
-def _held(cache: Cache, row: int, view: int) -> HeldStore | None:
-    """On a remote store, what is shown of the records, fetched at once."""
+def _held(cache: Cache, row: int, view: int) -> tuple[HeldStore | None, HeldStore | None]:
+    """On a remote store, what is shown of a sample and what the order is judged by, each fetched at once."""
     if not is_remote(cache.location):
-        return None
-    height, count = cache.manifest.tiling.views, len(cache.blocks)
-    wanted = [
-        (view // height, row // cache.blocks.height),
-        *((0, block) for block in _blocks_of_order(cache)),
-    ]
-    of_tiles = {cache.tiles[group * count + block]: None for group, block in wanted}
+        return None, None
+    block = row // cache.blocks.height
+    judged = {first: _blocks_of_order(cache) for first in _unmixed_views(cache.manifest)[:1]}
+    if view in judged:
+        held = _held_blocks(cache, view, [block, *judged[view]])
+        return held, held
+    of_order = [_held_blocks(cache, other, blocks) for other, blocks in judged.items()]
+    return _held_blocks(cache, view, [block]), next(iter(of_order), None)
+
+
+def _held_blocks(cache: Cache, view: int, blocks: list[int]) -> HeldStore:
+    start = view // cache.manifest.tiling.views * len(cache.blocks)
+    of_tiles = [cache.tiles[start + block] for block in dict.fromkeys(blocks)]
     there = [tile for tile in of_tiles if tile.key in cache.commits]
     return cache.held_shards(there, record_arrays(cache.manifest), view)
 
@@ -197,7 +203,7 @@ def teacher_quality(
     """
     if not (cache.labels >= 0).any():
         return None
-    views = [view for view in range(cache.manifest.views.count) if not _mixes(cache.manifest, view)]
+    views = _unmixed_views(cache.manifest)
     if not _is_measured(cache):
         return _stored_quality(cache, views, range(len(cache.blocks)), tally, None)
     if tally is not None:
@@ -237,6 +243,10 @@ def _stored_quality(
         return None
     top1, top5, nll = (sums[:3] / sums[3]).tolist()
     return TeacherQuality(top1, top5, nll, int(sums[3]))
+
+
+def _unmixed_views(manifest: Manifest) -> list[int]:
+    return [view for view in range(manifest.views.count) if not _mixes(manifest, view)]
 
 
 def _mixes(manifest: Manifest, view: int) -> bool:

@@ -76,7 +76,7 @@ class StoreVerifier:
         self.cache_id = self._parsed.cache_id
         self._known = self._listing()
         self._raw = self._commits_as_stored()
-        self.cache = Cache(self.location, body, self._index or self._raw)
+        self.cache = Cache(self.location, body, self._index or self._raw, keeps_blocks=False)
         self.cache.keep_headers()
         problems = self._parse_commits()
         yield self._manifest(self.cache, body)

@@ -13,6 +13,7 @@ from cache_builder.build.pipeline import build
 from cache_builder.build.preflight import check_build
 from cache_builder.build.settings import BuildSettings
 from cache_builder.console.progress import SILENT
+from cache_builder.format import held
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.reader import open_cache
 from cache_builder.look.inspect import describe, show
@@ -61,6 +62,18 @@ def test_inspect(built: tuple[str, list[str]]) -> None:
         show(describe(built[0], None, 0), Console(file=io.StringIO()))
     assert len(seen) <= INSPECT, "\n".join(seen)
     assert len(set(seen)) == len(seen)
+
+
+def test_another_view_is_fetched_once_by_inspect(
+    built: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "WHOLE_BYTES", 0)  # so that a chunk holds one view
+    with counted_http() as seen:
+        found = describe(built[0], None, 1)
+    assert found.sample is not None
+    data = [request for request in seen if "/records/" in request]
+    # Of the first view an index and a chunk of each array of two blocks; of the other one a chunk of one.
+    assert len(data) <= 5 * len(record_arrays(found.manifest)), "\n".join(data)
 
 
 def test_verify(built: tuple[str, list[str]]) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import zarr
 
 from cache_builder.format import open_cache
+from cache_builder.format.layout import codec_path
+from cache_builder.format.manifest import LOGITS
 from tests.format import third_party_reader
 from tests.format.test_example import TEXT
 from tests.format.test_golden import GOLDEN
@@ -29,7 +31,8 @@ def block() -> bytes:
 def steps() -> Iterator[str]:
     """What decoding the first row does, a line an integer."""
     cache = open_cache(CODED)
-    tables, low = cache.codec_array("sample_tables").tolist(), cache.codec_array("sample_low").tolist()
+    paths = (codec_path(cache.manifest, LOGITS, name) for name in ("sample_tables", "sample_low"))
+    tables, low = (cache.header_array(path).tolist() for path in paths)
     data = block()[1:]
     state, words = int.from_bytes(data[:4], "little"), iter(np.frombuffer(data[4:-1], "<u2").tolist())
 

@@ -20,6 +20,7 @@ from zarr.storage import FsspecStore
 from cache_builder.format.backends import causes
 from cache_builder.format.backends.causes import Cause, storage_error
 from cache_builder.format.backends.contract import Bytes, Entry, part_of
+from cache_builder.format.backends.processes import check_process
 from cache_builder.format.errors import KDCacheError
 
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -51,6 +52,7 @@ class FsspecBackend:
 
     def __init__(self, root: str, *, timeout_s: float) -> None:
         """``root``: a URL. Raises :class:`ValueError` or :class:`ImportError` for an unknown protocol."""
+        check_process(root)
         self.root = root
         self.is_read_only = root.startswith(("http://", "https://"))
         files, path = _opened(root, timeout_s)
@@ -131,6 +133,7 @@ class FsspecBackend:
 
     @contextmanager
     def _failures(self, key: str) -> Iterator[None]:
+        check_process(f"{self.root}/{key}")
         try:
             yield
         except (KDCacheError, FileExistsError, FileNotFoundError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +21,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Suf
 from cache_builder.format.backends import causes
 from cache_builder.format.backends.causes import Cause, storage_error
 from cache_builder.format.backends.contract import Bytes, Entry, OddKeyError, part_of
-from cache_builder.format.errors import KDCacheError, StorageError
+from cache_builder.format.backends.processes import check_process
+from cache_builder.format.errors import KDCacheError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -72,7 +72,7 @@ class ObstoreBackend:
 
         ``tag``: what conditions refer to, ``e_tag`` or ``version``.
         """
-        _check_process(root)
+        check_process(root)
         self.root = root
         self._reading, self._writing = reading, writing
         self._timeout_s = timeout_s
@@ -228,7 +228,7 @@ class ObstoreBackend:
 
     @contextmanager
     def _failures(self, key: str) -> Iterator[None]:
-        _check_process(self._url(key))
+        check_process(self._url(key))
         try:
             yield
         except (KDCacheError, FileExistsError):
@@ -247,10 +247,6 @@ class ObstoreBackend:
             raise storage_error(self._url(key), _cause(error), _said(error)) from error
 
 
-_first_process: int | None = None
-"""Where obstore's threads run. They do not go along when a process forks: a request would never end."""
-
-
 async def _ended(change: Coroutine[Any, Any, _T]) -> _T:
     """The answer to a change of the store. Who cancels it waits until it has ended, by its deadline at last.
 
@@ -262,17 +258,6 @@ async def _ended(change: Coroutine[Any, Any, _T]) -> _T:
     except asyncio.CancelledError:
         await asyncio.gather(task, return_exceptions=True)
         raise
-
-
-def _check_process(where: str) -> None:
-    global _first_process
-    _first_process = _first_process or os.getpid()
-    if os.getpid() != _first_process:
-        raise StorageError(
-            f"{where} cannot be reached from here: this process was forked from one that had an object store "
-            'open; start it by multiprocessing.get_context("spawn")',
-            waiting_helps=False,
-        )
 
 
 def _cause(error: Exception) -> Cause:

@@ -24,7 +24,7 @@ from cache_builder.format.errors import DataError, StorageError
 from tests.cache_builder.conftest import settings_for
 from tests.cache_builder.datasets.made import COUNT, LABELS, imagefolder, jpeg, webdataset
 from tests.cache_builder.trees import contents
-from tests.object_store import BUCKET, s3_server
+from tests.object_store import BUCKET, counted_http, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,12 @@ class TestShards:
     def test_the_samples_are_those_of_the_disk(self, shards: str, pattern: str) -> None:
         remote = open_source(f"webdataset:s3://{BUCKET}/shards/{pattern}")
         assert samples(remote) == samples(open_source(shards))
+
+    def test_a_shard_is_asked_for_its_size_once(self, shards: str) -> None:
+        with counted_http() as seen:
+            source = open_source(f"webdataset:s3://{BUCKET}/shards/train-{{000..001}}.tar")
+            source.read(3)
+        assert len([request for request in seen if request.startswith("HEAD ")]) == 2, seen
 
     def test_options_are_those_of_the_disk(self, shards: str) -> None:
         remote = open_source(f"webdataset:s3://{BUCKET}/shards/train-*.tar?id=key&label=")

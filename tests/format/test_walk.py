@@ -1,0 +1,27 @@
+"""Who reads block after block is seen to do so, and nothing is fetched ahead twice."""
+
+from __future__ import annotations
+
+from cache_builder.format.walk import Walk
+
+
+def coming(*steps: tuple[str, int, int]) -> list[range]:
+    walk, found = None, []
+    for step in steps:
+        walk = Walk.on(walk, *step)
+        found.append(walk.coming)
+    return found
+
+
+def test_a_walk_is_two_steps_and_each_block_comes_once() -> None:
+    first, *others = coming(*(("a", block, block) for block in range(4)))
+    assert not first
+    assert others == [range(2, 4), range(4, 5), range(5, 6)]
+
+
+def test_steps_of_several_blocks() -> None:
+    assert coming(("a", 0, 4), ("a", 5, 9), ("a", 10, 14))[1:] == [range(10, 12), range(15, 17)]
+
+
+def test_another_view_and_a_jump_begin_anew() -> None:
+    assert not any(coming(("a", 0, 0), ("b", 1, 1), ("b", 3, 3), ("b", 3, 3), ("b", 2, 2)))
