@@ -20,9 +20,9 @@ from cache_builder.format.arrays import DECODING_ERRORS, array_over, metadata_of
 from cache_builder.format.commits import (
     REPAIR,
     Commit,
+    Commits,
     Shard,
     has_index,
-    parse_commit,
     read_commit_bytes,
     read_index,
 )
@@ -37,6 +37,8 @@ from cache_builder.format.store import object_sizes, open_store, read_bytes
 BATCH_BYTES = 2**23
 """About so many compressed bytes are fetched at once, while those before them are decoded."""
 _NAMED_IN_ERRORS = 3
+# Tiles whose objects are asked for together.
+_TILES_AT_ONCE = 512
 
 Selection = EllipsisType | slice | tuple[int, slice]
 
@@ -74,16 +76,12 @@ class StoredArrays:
         return list(tiles(self._manifest))
 
     @cached_property
-    def commits(self) -> dict[str, Commit]:
+    def commits(self) -> Mapping[str, Commit]:
         """The commits that exist, by tile key; a damaged one is a :class:`CorruptCacheError`."""
         build = build_digest(self.body)
-        return {
-            tile.key: parse_commit(
-                self._commit_bytes[tile.key], self._manifest, build, tile, where=self.location
-            )
-            for tile in self.tiles
-            if tile.key in self._commit_bytes
-        }
+        found = Commits(self._commit_bytes, self.tiles, self._manifest, build, self.location)
+        found.check()
+        return found
 
     @cached_property
     def _commit_bytes(self) -> dict[str, bytes]:
@@ -135,14 +133,16 @@ class StoredArrays:
 
         Raises :class:`CorruptCacheError` naming the first shard that is not there or not of its size.
         """
-        wanted = list(self.committed_shards(self.tiles if of_tiles is None else of_tiles, specs))
-        keys = [key for _, key, _ in wanted]
-        if known is not None:
-            sizes = [known[key].size if key in known else None for key in keys]
-        else:
-            sizes = object_sizes(self._store, keys)
-        for (tile, key, shard), size in zip(wanted, sizes, strict=True):
-            self._check_size(tile, key, shard, size)
+        everything = self.tiles if of_tiles is None else of_tiles
+        for start in range(0, len(everything), _TILES_AT_ONCE):
+            wanted = list(self.committed_shards(everything[start : start + _TILES_AT_ONCE], specs))
+            keys = [key for _, key, _ in wanted]
+            if known is not None:
+                sizes = [known[key].size if key in known else None for key in keys]
+            else:
+                sizes = object_sizes(self._store, keys)
+            for (tile, key, shard), size in zip(wanted, sizes, strict=True):
+                self._check_size(tile, key, shard, size)
 
     def _check_size(self, tile: Tile, key: str, shard: Shard, size: int | None) -> None:
         if size != shard.bytes:
