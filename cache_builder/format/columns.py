@@ -19,7 +19,7 @@ _ROWS = 2**17
 """Entries that are read at once by who wants all of them."""
 _HEADER = struct.Struct("<BBBBIII")
 """Versions of format and codec, flags, size of an item; bytes of all items, of a block, of the frame."""
-_STORED_AS_IS = 2
+_STORED_AS_IS, _UNSPLIT = 0x02, 0x10
 _CHECKSUM_BYTES = 4
 
 
@@ -44,7 +44,7 @@ class WholeChunk:
 class PackedChunk:
     """A chunk as Blosc packed it (format 2, c-blosc's README_HEADER.rst), decoded block by block."""
 
-    def __init__(self, frame: memoryview, dtype: np.dtype[Any], starts: NDArray[np.int64]) -> None:
+    def __init__(self, frame: bytes, dtype: np.dtype[Any], starts: NDArray[np.int64]) -> None:
         """``starts`` [n + 1]: where each block begins in the frame, by block; the last is the frame's end."""
         self._frame, self._dtype, self._starts = frame, dtype, starts
         *self._kind, self._size, self._block, _ = _HEADER.unpack_from(frame)
@@ -54,7 +54,7 @@ class PackedChunk:
     @classmethod
     def of(cls, data: bytes, dtype: np.dtype[Any]) -> Self | None:
         """Of a stored object, which ends in a checksum; None where it is not packed so, or is damaged."""
-        frame = memoryview(data)[:-_CHECKSUM_BYTES]
+        frame = data[:-_CHECKSUM_BYTES]
         if len(frame) < _HEADER.size or data[-_CHECKSUM_BYTES:] != _crc32c(frame):
             return None
         version, _, flags, item, size, block, length = _HEADER.unpack_from(frame)
@@ -98,11 +98,14 @@ class PackedChunk:
         # Blocks lie in the order in which threads finished them.
         end = int(self._ends[np.searchsorted(self._ends, begin, "right")])
         place = _HEADER.size + 4
-        header = _HEADER.pack(*self._kind, size, self._block, place + end - begin)
+        version, codec, flags, item = self._kind
+        if size < self._block:
+            flags |= _UNSPLIT  # as the last block of a frame is
+        header = _HEADER.pack(version, codec, flags, item, size, size, place + end - begin)
         return Blosc().decode(b"".join([header, place.to_bytes(4, "little"), self._frame[begin:end]]))
 
 
-def _crc32c(data: memoryview) -> bytes:
+def _crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(_CHECKSUM_BYTES, "little")
 
 
