@@ -266,9 +266,14 @@ def main() -> None:
     for rows in ROWS:
         with tempfile.TemporaryDirectory() as folder:
             for name in MEASURES:
-                for what, value in _in_a_process(name, f"{folder}/rows.zarr", rows).items():
+                for what, value in in_a_process(name, f"{folder}/rows.zarr", rows).items():
                     found.setdefault(what, []).append(value)
                     print(f"{rows:,} rows, {what}: {value:.4g}", flush=True)
+    report(found)
+
+
+def report(found: dict[str, list[float]]) -> None:
+    """Write the table of figures by size."""
     span = ROWS[-1] - ROWS[0]
     lines: list[list[object]] = [
         [what, *values, (values[-1] - values[0]) * 1e6 / span if what.endswith("MB") else ""]
@@ -280,7 +285,8 @@ def main() -> None:
     )
 
 
-def _in_a_process(name: str, path: str, rows: int) -> dict[str, float]:
+def in_a_process(name: str, path: str, rows: int) -> dict[str, float]:
+    """One of the measures, by its name."""
     command = [sys.executable, "-m", "benchmarks.rows_memory", name, path, str(rows)]
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     measured: dict[str, float] = json.loads(child.stdout.splitlines()[-1])

@@ -86,9 +86,10 @@ class PackedChunk:
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, self._dtype), *parts])
 
     def _decoded(self, block: int) -> NDArray[Any]:
-        if self._latest[0] != block:
-            self._latest = block, np.frombuffer(self._decode(block), self._dtype)
-        return self._latest[1]
+        latest = self._latest
+        if latest[0] != block:
+            self._latest = latest = block, np.frombuffer(self._decode(block), self._dtype)
+        return latest[1]
 
     def _decode(self, block: int) -> Any:
         size = min(self._block, self._size - block * self._block)

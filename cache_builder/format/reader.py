@@ -233,7 +233,9 @@ class Cache(StoredArrays):
         """Raise as :meth:`header_array` does, without a long array in memory. ``held``: likewise."""
         spec = self._header_spec(path)
         if spec is None or not _is_long(spec):
-            self._columns[path] = Column.over(self.header_array(path, held))
+            array = self.header_array(path, held)
+            if array.ndim == 1:
+                self._columns[path] = Column.over(array)
             return
         column = Column(spec.shape[0], spec.chunks[0], spec.dtype, partial(self._chunk, spec))
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import rows_memory
 from cache_builder.console.progress import SILENT
 from cache_builder.format import columns, commits, ids, layout, reader, stored_arrays, writer
 from cache_builder.format.ids import DecimalIds
@@ -97,3 +98,21 @@ def test_of_verifying_one(caches: dict[int, Path]) -> None:
         assert verify(VerifySettings(cache=str(caches[rows])), SILENT).exit_code == 0
 
     assert growth(look) < ROW_BYTES
+
+
+@pytest.mark.slow
+def test_of_a_million_rows_against_a_tenth_of_them(tmp_path: Path) -> None:
+    """What processes measure of themselves: a build as a whole, and every way to look at the cache."""
+    few, many = (
+        {
+            what: value
+            for name in rows_memory.MEASURES
+            for what, value in rows_memory.in_a_process(name, str(tmp_path / f"{rows}.zarr"), rows).items()
+        }
+        for rows in (100_000, 1_000_000)
+    )
+    # A cache is begun and ids are indexed by the chunk, of up to 64 MiB, and by the id.
+    for what in ("tiles", "seal", "inspect", "inspect --sample", "verify", "open, one row by number"):
+        grown = (many[f"{what}, peak MB"] - few[f"{what}, peak MB"]) * 1e6 / 900_000
+        assert grown < 24, (what, grown)
+    assert many["ids looked at, a tile"] == many["keys listed, a tile"] == 0
