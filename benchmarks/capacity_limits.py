@@ -29,8 +29,8 @@ class Limit:
 
 LIMITS = (
     Limit(
-        "memory of a builder", "build/plan.py, format/ids.py", 64, "GiB",
-        lambda work, known: known.builder_memory(work.samples) / GIB,
+        "memory of a builder and its data set's list", "build/plan.py, format/ids.py", 64, "GiB",
+        lambda work, known: (known.builder_memory(work.samples) + work.samples * work.list_bytes) / GIB,
     ),
     Limit(
         "memory of a rank for the order of four epochs", "trainer/replay/order.py", 64, "GiB",

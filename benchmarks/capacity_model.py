@@ -70,21 +70,27 @@ class Measured:
     builder_bytes: float
     """Memory of a builder without rows."""
     builder_row_bytes: float
-    """What it grows by, a row."""
+    """What it grows by, a row, beside what the data set holds of its own."""
 
     @classmethod
     def read(cls) -> Self:
         """From ``benchmarks/results``."""
         found = {
             name: json.loads((RESULTS / f"{name}.json").read_text())
-            for name in ("real_teachers", "shared_parts", "build", "decode", "server_rivals", "million")
+            for name in (
+                "real_teachers",
+                "shared_parts",
+                "build",
+                "decode",
+                "server_rivals",
+                "million",
+                "rows_memory",
+            )
         }
         photograph = {"photographs": "500 px", "decoder": "Pillow, full (as now)"}
         decode_s = 1 / number(figure(found["decode"], photograph, "images/s"))
         request_us, row_us = _request_costs(found["server_rivals"])
-        memory = [(row[0], row[3] * 2**20) for row in found["million"]["rows"]]
-        (first, base), (last, peak) = memory[0], memory[-1]
-        slope = (peak - base) / (last - first)
+        few = min(row[3] for row in found["million"]["rows"])
         return cls(
             record_bytes={lost: _stored_bytes(found["real_teachers"], lost) for lost in LOST},
             packed_ratio={lost: _of_shared_parts(found["shared_parts"], lost)[0] for lost in LOST},
@@ -94,8 +100,8 @@ class Measured:
             render_s=1 / number(figure(found["decode"], photograph, "with a view")) - decode_s,
             request_us=request_us,
             row_us=row_us,
-            builder_bytes=base - slope * first,
-            builder_row_bytes=slope,
+            builder_bytes=few * 2**20,
+            builder_row_bytes=number(figure(found["rows_memory"], {"what": TILES_PEAK}, "bytes a row")),
         )
 
     def builder_memory(self, rows: int) -> float:
@@ -162,6 +168,11 @@ class Work:
     is_pictures: bool = True
 
     @property
+    def list_bytes(self) -> float:
+        """What a data set of files holds of a sample: its id, where it begins, and two kinds of label."""
+        return self.id_bytes + 8 + 2 * 4
+
+    @property
     def records(self) -> int:
         """All of them."""
         return self.samples * self.views * self.positions
@@ -209,7 +220,7 @@ COMMIT_BYTES = 870.0
 """Of a tile's commit with the teacher's statistics (``capacity_points`` compares)."""
 TILE_OPEN_S = 4e-4
 """Processor time that a tile adds to opening a cache (likewise)."""
-TILE_OPEN_BYTES = 11_400.0
+TILE_OPEN_BYTES = 1_800.0
 """Memory that a tile takes in an open cache (likewise)."""
 
 
@@ -362,6 +373,8 @@ def works(measured: Measured, lost: float = USUAL_LOSS) -> tuple[Work, ...]:
     )
 
 
+TILES_PEAK = "tiles, peak MB"
+"""The line of ``rows_memory`` that says what a builder takes while it builds tiles."""
 VIT_L_GFLOP = 123.0
 """ViT-L/16 at 224 pixels: 61.6 billion multiplications with their additions."""
 TOKENS = Work(

@@ -49,8 +49,9 @@ Requests for leases are left out: they are renewed by the clock.
 Opening: the index of a cache of {OPENED_TILES:,} tiles, of which the model takes the same for each.
 Processor time of a server: the line through 256 and 4,096 rows by 64 connections (`server_rivals`),
 compared with another benchmark's 256 rows by 4 (`server`). Ids: bytes, offsets, and the hashes while
-they are compared, against `ids`. A builder's memory: the line through 62,500 and a million rows
-(`million`), at 250,000. Pages: a view of {PAGE_ROWS:,} rows in a server, by its metrics.
+they are compared, against `ids`. A builder's memory: that of 62,500 rows and what `rows_memory` says
+that a row adds, against 250,000 rows (`million`, which was measured before ids were streamed). Pages:
+a view of {PAGE_ROWS:,} rows in a server, by its metrics.
 """
 
 _READS_OF_LATER_GROUP = 3

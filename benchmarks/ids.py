@@ -109,7 +109,8 @@ def measure(name: str) -> Cost:
 def table_of_ids(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """As the builder does."""
     table = SampleTable.from_ids(ids, None)
-    return table.id_bytes, table.id_offsets
+    known = SampleIds.of(table.ids)
+    return known.id_bytes, known.offsets
 
 
 def table_of_list(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -254,7 +254,7 @@ class Leased:
     def _candidates(self) -> Iterator[int]:
         """Blocks to reach for: the next one, then free ones anywhere, then some whose holders may be dead."""
         following = -1 if self._last is None else self._last + 1
-        if following in self._unfinished - self._open.keys():
+        if following in self._unfinished and following not in self._open:
             yield following
         self._look()
         unfinished = self._unfinished - self._open.keys()

@@ -32,6 +32,7 @@ from cache_builder.datasets.source import ImageSample
 from cache_builder.format.errors import ConfigError, DataError
 from cache_builder.format.frozen import Decoding
 from cache_builder.format.ids import IdBuffer
+from cache_builder.format.repeated_ids import first_repeated
 
 _IMAGES = tuple(extension.removeprefix(".") for extension in EXTENSIONS)
 _OPEN_SHARDS = 64
@@ -78,7 +79,7 @@ class WebDataset:
         if not len(index.ids):
             raise DataError(f"{self.spec}: no sample in {len(self._shards)} shard(s)")
         ids = index.ids.finish()
-        repeated = ids.repeated()
+        repeated = first_repeated(ids)
         if repeated is not None:
             shard = self._shards[bisect(index.first_rows, repeated) - 1]
             raise DataError(

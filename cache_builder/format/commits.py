@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 from zarr.abc.store import Store
@@ -105,16 +105,66 @@ def make_commit(
     return commit
 
 
-def parse_commit(data: bytes, manifest: Manifest, build: str, tile: Tile, where: str) -> Commit:
-    """Validate stored bytes; ``where`` names the store in the :class:`CorruptCacheError`."""
+def parse_commit(data: bytes, manifest: Manifest, build: str | None, tile: Tile, where: str) -> Commit:
+    """Validate stored bytes; ``where`` names the store in the :class:`CorruptCacheError`.
+
+    ``build``: the one that it must be of; None = any.
+    """
     try:
         commit = Commit.model_validate_json(data)
-        check_commit(commit, manifest, build, tile)
+        check_commit(commit, manifest, commit.build if build is None else build, tile)
     except (ValidationError, ValueError) as error:
         raise CorruptCacheError(
             f"{where}: {tile.key} ({tile}) is damaged or of another build: {error}; {REPAIR}"
         ) from error
     return commit
+
+
+class Commits(Mapping[str, Commit]):
+    """The commits of a store by tile key, parsed when looked at: objects take ten times their bytes."""
+
+    def __init__(
+        self,
+        stored: Mapping[str, bytes],
+        tiles: Iterable[Tile],
+        manifest: Manifest,
+        build: str | None,
+        where: str,
+    ) -> None:
+        """``stored``: the objects by tile key. The others as :func:`parse_commit` takes them."""
+        self._stored = stored
+        self._tiles = {tile.key: tile for tile in tiles if tile.key in stored}
+        self._manifest, self._build, self._where = manifest, build, where
+        self._parsed: dict[str, Commit] = {}
+
+    def __getitem__(self, key: str) -> Commit:
+        found = self._parsed.get(key)
+        if found is None:
+            tile = self._tiles[key]
+            found = parse_commit(self._stored[key], self._manifest, self._build, tile, self._where)
+            if len(self._parsed) >= _PARSED:
+                self._parsed.clear()
+            self._parsed[key] = found
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tiles
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tiles)
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def check(self) -> None:
+        """Raise :class:`CorruptCacheError` for one that is damaged."""
+        for key in self:
+            self[key]
+        self._parsed.clear()
+
+
+_PARSED = 512
+"""Commits that are kept parsed: more than a view of most caches has tiles."""
 
 
 def has_damaged_statistics(data: bytes, commit: Commit) -> bool:
@@ -149,7 +199,11 @@ def read_commit_bytes(store: Store, tiles: list[Tile]) -> dict[str, bytes]:
 
 def index_bytes(commits: Iterable[bytes]) -> bytes:
     """The one object of a sealed cache that holds all commits; ``commits``: their bytes, in tile order."""
-    return canonical_json({"commits": [json.loads(commit) for commit in commits]})
+    # The canonical JSON of the whole, without all commits as objects, which take ten times their bytes.
+    return b"%s%s]}" % (_INDEX_BEGIN, b",".join(canonical_json(json.loads(commit)) for commit in commits))
+
+
+_INDEX_BEGIN = b'{"commits":['
 
 
 def has_index(manifest: Manifest) -> bool:
@@ -169,12 +223,32 @@ def read_index(store: Store, tiles: list[Tile], where: str) -> dict[str, bytes]:
     try:
         if data is None:
             raise ValueError("it is missing")
-        commits = json.loads(data)["commits"]
+        commits = list(map(canonical_json, _indexed(data)))
         if len(commits) != len(tiles):
             raise ValueError(f"it holds {len(commits)} commits, expected {len(tiles)}")
-        return {tile.key: canonical_json(commit) for tile, commit in zip(tiles, commits, strict=True)}
+        return {tile.key: commit for tile, commit in zip(tiles, commits, strict=True)}
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptCacheError(f"{where}: {INDEX_KEY} is damaged: {error}; {REPAIR_INDEX}") from error
+
+
+def _indexed(data: bytes) -> Iterator[object]:
+    """The commits of an index, one at a time."""
+    if not data.startswith(_INDEX_BEGIN):
+        yield from json.loads(data)["commits"]  # of another writer, who may use spaces
+        return
+    text, place = data.decode(), len(_INDEX_BEGIN)
+    while not text.startswith("]}", place):
+        commit, place = _JSON.raw_decode(text, place)
+        yield commit
+        if text.startswith(",", place):
+            place += 1
+        elif not text.startswith("]}", place):
+            raise ValueError(f"expected a comma or its end at character {place}")
+    if place + 2 != len(text):
+        raise ValueError(f"something follows its end at character {place + 2}")
+
+
+_JSON = json.JSONDecoder()
 
 
 def identity_bytes(commit: bytes) -> bytes:

@@ -13,18 +13,19 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import zarr
-from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
+from cache_builder.format.ahead import batched_by
 from cache_builder.format.arrays import create_array, writing_zeros
+from cache_builder.format.by_block import HeaderArray, digest_of, regrouped
 from cache_builder.format.conditional import (
     Tagged,
     create_object,
@@ -41,7 +42,6 @@ from cache_builder.format.locations import followed, is_remote, local_path
 from cache_builder.format.manifest import (
     FORMAT_VERSION,
     Manifest,
-    array_digest,
     differing_settings,
     parse_manifest,
 )
@@ -51,6 +51,7 @@ from cache_builder.format.store import (
     delete_object,
     list_keys,
     open_store,
+    read_bytes,
     read_many,
     write_durably,
     write_many,
@@ -60,15 +61,17 @@ from cache_builder.format.store import (
 MAX_CHUNK_BYTES = 2**29
 _ROOT_KEY = "zarr.json"
 _NAMED = 3
+_WRITTEN_AT_ONCE = 2**25
+"""About so many bytes of the header are in flight to a remote store."""
 _STORE_MARKS = (_ROOT_KEY, ".zgroup", CLAIM_KEY)
 
 
-def header_digests(arrays: dict[str, NDArray[Any]]) -> dict[str, str]:
+def header_digests(arrays: Mapping[str, HeaderArray]) -> dict[str, str]:
     """The manifest's ``digests`` for the arrays that are written once."""
-    return {path: array_digest(array) for path, array in sorted(arrays.items())}
+    return {path: digest_of(array) for path, array in sorted(arrays.items())}
 
 
-def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> bytes:
+def create(location: str | Path, manifest: Manifest, arrays: Mapping[str, HeaderArray]) -> bytes:
     """Create a store with its manifest and header arrays, and no tiles; continue a creation that was killed.
 
     Whatever is created is of the newest format version. Gives the bytes of its ``zarr.json``. Raises
@@ -78,15 +81,15 @@ def create(location: str | Path, manifest: Manifest, arrays: dict[str, NDArray[A
         raise ConfigError(f"caches are created in format version {FORMAT_VERSION} alone")
     specs = _checked_header(manifest, arrays)
     _check_chunk_sizes(manifest)
-    objects = _header_objects(manifest, arrays, specs)
+    header = _Header(manifest, arrays, specs)
     if is_remote(location):
-        _create_remote(location, manifest, objects)
+        _create_remote(location, manifest, header)
     else:
-        _create_folder(location, objects)
-    return objects[_ROOT_KEY]
+        _create_folder(location, header)
+    return header.root
 
 
-def _checked_header(manifest: Manifest, arrays: dict[str, NDArray[Any]]) -> list[ArraySpec]:
+def _checked_header(manifest: Manifest, arrays: Mapping[str, HeaderArray]) -> list[ArraySpec]:
     specs = header_specs(manifest, {path: array.size for path, array in arrays.items()})
     if {spec.path for spec in specs} != set(arrays):
         raise ConfigError(
@@ -115,25 +118,46 @@ def _check_chunk_sizes(manifest: Manifest) -> None:
             )
 
 
-def _header_objects(
-    manifest: Manifest, arrays: dict[str, NDArray[Any]], specs: list[ArraySpec]
-) -> dict[str, bytes]:
-    """Every object of a cache without tiles, by key; the one that makes it a cache comes last."""
-    store = MemoryStore()
-    group = zarr.create_group(store)
-    for spec in specs:
-        stored = create_array(group, spec)
-        if arrays[spec.path].size:
-            writing_zeros(stored)[...] = arrays[spec.path]
-    for spec in [*record_arrays(manifest), digest_array(manifest)]:
-        create_array(group, spec)
-    group.create_group("commits")
-    group.update_attributes({ROOT_ATTRIBUTE: manifest.model_dump(mode="json")})
-    keys = sorted(list_keys(store, ""), key=lambda key: (key == _ROOT_KEY, key))
-    return {key: data or b"" for key, data in zip(keys, read_many(store, keys), strict=True)}
+class _Header:
+    """Every object of a cache without tiles. Chunks are made one at a time: long arrays are nowhere whole."""
+
+    def __init__(self, manifest: Manifest, arrays: Mapping[str, HeaderArray], specs: list[ArraySpec]) -> None:
+        self._arrays, self._store = arrays, MemoryStore()
+        group = zarr.create_group(self._store)
+        self._stored = {spec: writing_zeros(create_array(group, spec)) for spec in specs}
+        for spec in [*record_arrays(manifest), digest_array(manifest)]:
+            create_array(group, spec)
+        group.create_group("commits")
+        group.update_attributes({ROOT_ATTRIBUTE: manifest.model_dump(mode="json")})
+        keys = list_keys(self._store, "")
+        found = dict(zip(keys, read_many(self._store, keys), strict=True))
+        self.root = found.pop(_ROOT_KEY) or b""
+        """The object that makes it a cache."""
+        self._metadata = {key: data or b"" for key, data in found.items()}
+
+    @property
+    def keys(self) -> list[str]:
+        """Of all of its objects."""
+        return sorted(
+            [_ROOT_KEY, *self._metadata, *(key for spec in self._stored for key in spec.chunk_keys())]
+        )
+
+    def objects(self) -> Iterator[tuple[str, bytes]]:
+        """All but the root, by key."""
+        yield from self._metadata.items()
+        for spec, stored in self._stored.items():
+            if not math.prod(spec.shape):
+                continue
+            first = 0
+            parts = regrouped(self._arrays[spec.path], spec.chunks[0])
+            for key, part in zip(spec.chunk_keys(), parts, strict=True):
+                stored[first : first + len(part)] = part
+                first += len(part)
+                yield key, read_bytes(self._store, key) or b""
+                delete_object(self._store, key)
 
 
-def _create_folder(location: str | Path, objects: dict[str, bytes]) -> None:
+def _create_folder(location: str | Path, header: _Header) -> None:
     root = followed(local_path(location))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ConfigError(f"{location} already exists: choose another --out or remove it")
@@ -143,20 +167,21 @@ def _create_folder(location: str | Path, objects: dict[str, bytes]) -> None:
     making.mkdir()
     try:
         store = open_store(making, read_only=False)
-        for key, data in objects.items():
+        for key, data in header.objects():
             write_durably(store, key, data)
+        write_durably(store, _ROOT_KEY, header.root)
         take_name(making, root)
     except BaseException:
         removed(making)
         raise
 
 
-def _create_remote(location: str | Path, manifest: Manifest, objects: dict[str, bytes]) -> None:
+def _create_remote(location: str | Path, manifest: Manifest, header: _Header) -> None:
     store = open_store(location, read_only=False)
-    _claim(store, location, manifest, objects)
-    *header, (root_key, root) = objects.items()
-    write_many(store, dict(header))
-    if create_object(store, root_key, root) is None:
+    _claim(store, location, manifest, header.keys)
+    for batch in batched_by(header.objects(), lambda item: len(item[1]), _WRITTEN_AT_ONCE):
+        write_many(store, dict(batch))
+    if create_object(store, _ROOT_KEY, header.root) is None:
         raise ConfigError(
             f"{location}: another process created a cache here meanwhile: run the command again"
         )

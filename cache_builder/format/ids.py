@@ -23,8 +23,8 @@ _BLOCK = 2**16
 _MOST_SCANNED = 200_000
 
 
-class _Ids(Sequence[str]):
-    """What both kinds of ids share: slices are ids again, and equality is that of the strings."""
+class Ids(Sequence[str]):
+    """What all kinds of ids share: slices are ids again, and equality is that of the strings."""
 
     @overload
     def __getitem__(self, row: int) -> str: ...
@@ -50,6 +50,23 @@ class _Ids(Sequence[str]):
         """The ids of some rows [n], each from 0: a third of the time that they take one by one."""
         return [self._id(row) for row in rows.tolist()]
 
+    def blocks(self) -> Iterator[SampleIds]:
+        """All ids as buffers of consecutive ones, of which one at a time need be in memory."""
+        for start in range(0, len(self), _BLOCK):
+            part = self._part(start, min(start + _BLOCK, len(self)))
+            yield SampleIds.of(part if isinstance(part, SampleIds | DecimalIds) else list(part))
+
+    def first_invalid(self) -> int | None:
+        """The first row whose id is not UTF-8, None where all are."""
+        row = 0
+        for block in self.blocks():
+            if block.id_bytes.size and block.id_bytes.max() >= 128:
+                bad = next((place for place in range(len(block)) if not _is_utf8(block.raw(place))), None)
+                if bad is not None:
+                    return row + bad
+            row += len(block)
+        return None
+
     @abstractmethod
     def _id(self, row: int) -> str: ...
 
@@ -57,7 +74,33 @@ class _Ids(Sequence[str]):
     def _part(self, start: int, stop: int) -> Self: ...
 
 
-class SampleIds(_Ids):
+class SearchedIds(Ids):
+    """Ids among which others are looked up."""
+
+    def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of the given ids, in their order; raises :class:`UnknownSampleError` naming a few."""
+        rows = np.empty(len(ids), np.int64)
+        for start in range(0, len(ids), _BLOCK):
+            rows[start : start + _BLOCK] = self._look_up(ids[start : start + _BLOCK])
+        unknown = np.flatnonzero(rows < 0)
+        if unknown.size:
+            named = [ids[int(i)] for i in unknown[:_NAMED_IN_ERRORS]]
+            hint = told_near(named[0], self._near(named[0]))
+            raise UnknownSampleError(named, unknown.size, hint)
+        return rows
+
+    def _near(self, unknown: str) -> list[str]:
+        """Ids that may have been meant; only a part of them is compared, so that it stays quick."""
+        rows = self._look_up(likely_ids(unknown))
+        found = [self._id(int(row)) for row in rows if row >= 0]
+        return found[:3] or near_ids(unknown, islice(self, _MOST_SCANNED))
+
+    @abstractmethod
+    def _look_up(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of some ids, -1 for an unknown one."""
+
+
+class SampleIds(SearchedIds):
     """Ids in row order.
 
     ``id_bytes``: UTF-8 of all ids, joined; ``offsets`` [N + 1]: where each begins (the first at 0) and the
@@ -78,7 +121,7 @@ class SampleIds(_Ids):
             return ids.encoded()
         buffer = IdBuffer()
         for sample_id in ids:
-            buffer.append(_encoded(sample_id))
+            buffer.append(encoded(sample_id))
         return buffer.finish()
 
     def __reduce__(self) -> tuple[type[SampleIds], tuple[NDArray[np.uint8], NDArray[np.int64]]]:
@@ -96,17 +139,18 @@ class SampleIds(_Ids):
             return len(self) == len(other) and self.begins_with(other)
         return super().__eq__(other)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def _id(self, row: int) -> str:
-        return str(self._raw(row), "utf-8", "surrogateescape")
+        return str(self.raw(row), "utf-8", "surrogateescape")
 
     def at(self, rows: NDArray[np.integer[Any]]) -> list[str]:
-        """See :meth:`_Ids.at`."""
+        """See :meth:`Ids.at`."""
         bounds = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
         return [str(self._view[start:stop], "utf-8", "surrogateescape") for start, stop in bounds]
 
-    def _raw(self, row: int) -> memoryview:
+    def raw(self, row: int) -> memoryview:
+        """The bytes of an id."""
         return self._view[self.offsets[row] : self.offsets[row + 1]]
 
     def _part(self, start: int, stop: int) -> SampleIds:
@@ -128,58 +172,26 @@ class SampleIds(_Ids):
         )
 
     def rows_for(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of the given ids, in their order; raises :class:`UnknownSampleError` naming a few."""
-        if isinstance(ids, _Ids):
+        """See :meth:`SearchedIds.rows_for`."""
+        if isinstance(ids, Ids):
             ids = SampleIds.of(ids)
             # The data set a cache was built from, or its first samples: no id has to be looked up.
             if self.begins_with(ids):
                 return np.arange(len(ids))
-        rows = np.empty(len(ids), np.int64)
-        for start in range(0, len(ids), _BLOCK):
-            rows[start : start + _BLOCK] = self._look_up(ids[start : start + _BLOCK])
-        unknown = np.flatnonzero(rows < 0)
-        if unknown.size:
-            named = [ids[int(i)] for i in unknown[:_NAMED_IN_ERRORS]]
-            hint = told_near(named[0], self._near(named[0]))
-            raise UnknownSampleError(named, unknown.size, hint)
-        return rows
-
-    def _near(self, unknown: str) -> list[str]:
-        """Ids that may have been meant; only a part of them is compared, so that it stays quick."""
-        rows = self._look_up(likely_ids(unknown))
-        found = [self._id(int(row)) for row in rows if row >= 0]
-        return found[:3] or near_ids(unknown, islice(self, _MOST_SCANNED))
+        return super().rows_for(ids)
 
     def _look_up(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of some ids, -1 for an unknown one."""
-        raws = [_encoded(sample_id) for sample_id in ids]
+        raws = [encoded(sample_id) for sample_id in ids]
         hashes, order = self.hash_index
         wanted = np.fromiter(map(xxhash.xxh64_intdigest, raws), np.uint64, len(raws))
         starts = np.searchsorted(hashes, wanted, "left")
         stops = np.searchsorted(hashes, wanted, "right")
         found = (
             # Equal hashes are told apart by the bytes themselves.
-            next((int(row) for row in order[start:stop] if self._raw(int(row)) == raw), -1)
+            next((int(row) for row in order[start:stop] if self.raw(int(row)) == raw), -1)
             for raw, start, stop in zip(raws, starts, stops, strict=True)
         )
         return np.fromiter(found, np.int64, len(raws))
-
-    def repeated(self) -> int | None:
-        """The first row whose id an earlier row has, None where every id is unique."""
-        hashes = self._hashes()
-        hashes.sort()
-        if not (hashes[1:] == hashes[:-1]).any():
-            return None
-        hashes, order = self.hash_index
-        # Rows in the order of their hashes; of equal hashes, by rising row.
-        shared = np.flatnonzero(np.isin(hashes, hashes[1:][hashes[1:] == hashes[:-1]]))
-        seen: set[bytes] = set()
-        for row in np.sort(order[shared]):
-            raw = self._raw(int(row)).tobytes()
-            if raw in seen:
-                return int(row)
-            seen.add(raw)
-        return None
 
     def in_byte_order(self) -> Iterator[bytes]:
         """The ids sorted; for ids without zero bytes, as file names are."""
@@ -192,30 +204,19 @@ class SampleIds(_Ids):
         for start in range(0, len(self), _BLOCK):
             yield from names[start : start + _BLOCK].tolist()
 
-    def first_invalid(self) -> int | None:
-        """The first row whose id is not UTF-8, None where all are."""
-        for start in range(0, len(self), _BLOCK):
-            offsets = self.offsets[start : start + _BLOCK + 1]
-            block = self.id_bytes[offsets[0] : offsets[-1]]
-            if block.size and block.max() >= 128:
-                rows = range(start, start + len(offsets) - 1)
-                bad = next((row for row in rows if not _is_utf8(self._raw(row))), None)
-                if bad is not None:
-                    return bad
-        return None
-
-    def _hashes(self) -> NDArray[np.uint64]:
+    def hashes(self) -> NDArray[np.uint64]:
+        """A hash of each id [N]."""
         return np.fromiter(map(xxhash.xxh64_intdigest, self._pieces()), np.uint64, len(self))
 
     @cached_property
     def hash_index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """The hashes of all ids, rising, and the row of each; may be set to what another process made."""
-        hashes = self._hashes()
+        hashes = self.hashes()
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
 
 
-class DecimalIds(_Ids):
+class DecimalIds(Ids):
     """The numbers from ``first`` on, in decimal: ids that take no memory."""
 
     def __init__(self, count: int, first: int = 0) -> None:
@@ -270,7 +271,8 @@ class IdBuffer:
         return SampleIds(np.frombuffer(self._bytes, np.uint8), np.frombuffer(self._ends, np.int64))
 
 
-def _encoded(sample_id: str) -> bytes:
+def encoded(sample_id: str) -> bytes:
+    """The bytes of an id."""
     try:
         return sample_id.encode(errors="surrogateescape")
     except UnicodeEncodeError:

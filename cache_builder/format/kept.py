@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
+from cache_builder.format.exact_sums import ExactSums
 from cache_builder.format.frozen import Frozen
 
 KD_TEMPERATURES = (1.0, 4.0)
@@ -48,19 +49,36 @@ class RecordKept:
     """Cosines between the gradients of kd from decoded and from live logits, at T = 1 and 4."""
 
 
+class KeptTotal:
+    """The sums of tiles added up, one tile at a time."""
+
+    def __init__(self) -> None:
+        self._sums = ExactSums()
+
+    def add(self, tile: KeptSums | None) -> None:
+        """Add those of a tile; None where nobody looked."""
+        if tile is not None:
+            single = [tile.records, tile.error, tile.variance]
+            self._sums.add([*single, *tile.product, *tile.decoded, *tile.live])
+
+    def figures(self) -> RecordKept | None:
+        """What they amount to; None where no record was decoded, or nothing varied."""
+        count = len(KD_TEMPERATURES)
+        records, error, variance, *gradients = (self._sums.value(place) for place in range(3 + 3 * count))
+        if not records or not variance:
+            return None
+        at_1, at_4 = (_cosine(*gradients[index::count]) for index in range(count))
+        return RecordKept(int(records), error / variance, (at_1, at_4))
+
+
 def kept_figures(tiles: Iterable[KeptSums | None]) -> RecordKept | None:
     """What the sums of some tiles amount to; None where no record was decoded, or nothing varied."""
-    every = [tile for tile in tiles if tile is not None]
-    records, variance = sum(tile.records for tile in every), math.fsum(tile.variance for tile in every)
-    if not records or not variance:
-        return None
-    at_1, at_4 = (_cosine(every, index) for index in range(len(KD_TEMPERATURES)))
-    return RecordKept(records, math.fsum(tile.error for tile in every) / variance, (at_1, at_4))
+    total = KeptTotal()
+    for tile in tiles:
+        total.add(tile)
+    return total.figures()
 
 
-def _cosine(tiles: list[KeptSums], index: int) -> float:
-    product, decoded, live = (
-        math.fsum(getattr(tile, name)[index] for tile in tiles) for name in ("product", "decoded", "live")
-    )
+def _cosine(product: float, decoded: float, live: float) -> float:
     lengths = math.sqrt(decoded) * math.sqrt(live)
     return product / lengths if lengths else 1.0

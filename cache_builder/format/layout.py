@@ -17,7 +17,7 @@ from cache_builder.format.positions import COUNTS, STARTS, block_positions, posi
 ROOT_ATTRIBUTE = "kdcache"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tile:
     """A rectangle of views [view_start, view_stop) and rows [row_start, row_stop)."""
 

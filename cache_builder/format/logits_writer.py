@@ -91,12 +91,13 @@ class LogitsWriter:
             raise ConfigError("the codec's settings are not those of the manifest")
         if digests.shape != (manifest.data.samples,):
             raise ConfigError(f"expected {manifest.data.samples} digests, got {list(digests.shape)}")
-        arrays = header_arrays(codec, table, pixels) | _runs(manifest, counts)
+        runs = _runs(manifest, counts)
+        arrays = {**header_arrays(codec, table, pixels), **runs}
         given = manifest.model_copy(update={**NO_RESULTS, "digests": header_digests(arrays)})
         create(location, given, arrays)
         self._writer = CacheWriter(location, given)
         self._codec, self._digests = codec, digests
-        self._positions = Positions.read(given, arrays.__getitem__)
+        self._positions = Positions.read(given, runs.__getitem__)
         self._rows, self._blocks = Blocks.of(given), Blocks.of_positions(given)
         self._tiles = list(tiles(given))  # those of a block, one for each view group, are len(blocks) apart
         self._next = 0

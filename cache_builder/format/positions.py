@@ -116,6 +116,8 @@ class Positions:
 
     def summary(self, rows: range) -> PositionSummary:
         """How many positions some rows, one at least, have."""
+        if self._ragged is None:
+            return PositionSummary(self._per_row, self._per_row, self.total(rows))
         counts = self.counts(rows)
         return PositionSummary(int(counts.min()), int(counts.max()), int(counts.sum()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.ahead import ahead, batched_by
+from cache_builder.format.arrays import DECODING_ERRORS
+from cache_builder.format.by_block import ByBlock, digest_of
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part, Ranked, Stored, open_codec
 from cache_builder.format.coded import uncoded_block
+from cache_builder.format.columns import Chunk, Column, PackedChunk, WholeChunk
 from cache_builder.format.commits import INDEX_KEY, REPAIR_INDEX, has_index, identity_bytes
 from cache_builder.format.errors import (
     CorruptCacheError,
@@ -21,7 +24,7 @@ from cache_builder.format.errors import (
     FormatError,
     IncompleteCacheError,
 )
-from cache_builder.format.held import HeldStore, Wish
+from cache_builder.format.held import HeldObject, HeldStore, Wish
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ArraySpec,
@@ -45,10 +48,13 @@ from cache_builder.format.metadata import groups_of
 from cache_builder.format.positions import Positions
 from cache_builder.format.root import ROOT_KEY, read_body
 from cache_builder.format.statistics import TeacherStatistics, figures
+from cache_builder.format.store import read_bytes
 from cache_builder.format.stored_arrays import BATCH_BYTES, StoredArrays
+from cache_builder.format.stored_ids import StoredIds
 
 _KEPT_BYTES = 2**20
 _TEXT, _OFFSETS = "_bytes", "_offsets"
+_LABELS = "samples/label"
 
 
 def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
@@ -71,6 +77,11 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
         cache = Cache(location, now)
         cache.check_complete(allow_partial)
     return cache
+
+
+def _is_long(spec: ArraySpec) -> bool:
+    """Whether an array is better not in memory as a whole."""
+    return len(spec.shape) == 1 and spec.shape[0] * spec.dtype.itemsize > _KEPT_BYTES
 
 
 def _body_there(location: str | Path) -> dict[str, Any]:
@@ -97,6 +108,7 @@ class Cache(StoredArrays):
         super().__init__(location, body, commits, keeps_blocks=keeps_blocks)
         self._text_bytes: dict[str, int] = {}
         self._kept: dict[str, NDArray[Any]] | None = None
+        self._columns: dict[str, Column] = {}
         self.layout = self._manifest.codec.layout
         self.blocks = Blocks.of(self._manifest)
         self.position_blocks = Blocks.of_positions(self._manifest)
@@ -134,7 +146,7 @@ class Cache(StoredArrays):
     @cached_property
     def labels(self) -> NDArray[np.int32]:
         """Labels [N], -1 where there is none."""
-        return self.header_array("samples/label")
+        return self.header_array(_LABELS)
 
     @cached_property
     def positions(self) -> Positions:
@@ -176,7 +188,10 @@ class Cache(StoredArrays):
         """Raise unless every tile is committed and manifest and commits give the stored cache_id."""
         missing = [tile for tile in self.tiles if tile.key not in self.commits]
         if not missing and self._manifest.cache_id is not None:
-            if cache_digest(self.body, self.commit_bytes_in_order()) != self._manifest.cache_id:
+            if (
+                cache_digest(self.body, map(identity_bytes, self.commits_as_stored()))
+                != self._manifest.cache_id
+            ):
                 remedy = f"{REPAIR_INDEX}; or " if has_index(self._manifest) else "restore it or "
                 raise CorruptCacheError(
                     f"{self.location}: manifest and commits do not give cache_id {self._manifest.cache_id}: "
@@ -214,14 +229,74 @@ class Cache(StoredArrays):
             self._kept[path] = array.copy()
         return array
 
+    def column(self, path: str) -> Column:
+        """A header array of one axis, of which little is in memory; checked against its digest as a whole."""
+        if path not in self._columns:
+            self.check_header(path)
+        return self._columns[path]
+
+    def check_header(self, path: str, held: HeldStore | None = None) -> None:
+        """Raise as :meth:`header_array` does, without a long array in memory. ``held``: likewise."""
+        spec = self._header_spec(path)
+        if spec is None or not _is_long(spec):
+            array = self.header_array(path, held)
+            if array.ndim == 1:
+                self._columns[path] = Column.over(array)
+            return
+        column = Column(spec.shape[0], spec.chunks[0], spec.dtype, partial(self._chunk, spec))
+        try:
+            is_whole = (
+                digest_of(ByBlock(column.size, spec.dtype, column.blocks)) == self._manifest.digests[path]
+            )
+        except DECODING_ERRORS:
+            is_whole = False
+        if not is_whole:
+            self.header_array(path)  # says what is wrong with it, or reads it in another way
+            column = Column(spec.shape[0], spec.shape[0], spec.dtype, lambda _: self._whole(path))
+        if path.endswith(_OFFSETS):
+            last = int(column.read(range(column.size - 1, column.size))[0])
+            self._text_bytes[path.removesuffix(_OFFSETS) + _TEXT] = last
+        self._columns[path] = column
+
+    def _whole(self, path: str) -> WholeChunk:
+        return WholeChunk(self.header_array(path))
+
+    def _chunk(self, spec: ArraySpec, number: int) -> Chunk:
+        """A chunk of a long header array; decoded as a whole only where another program has written it."""
+        key = spec.chunk_keys()[number]
+        data = read_bytes(self._store, key)
+        packed = PackedChunk.of(data or b"", spec.dtype)
+        if packed is not None:
+            return packed
+        first = number * spec.chunks[0]
+        part = slice(first, min(first + spec.chunks[0], spec.shape[0]))
+        held = HeldStore(self._store, {key: None if data is None else HeldObject.whole(data)})
+        return WholeChunk(self.values_of(spec, part, [], held))
+
+    def labels_of(self, rows: range) -> NDArray[np.int32]:
+        """As :attr:`labels`, of consecutive rows only."""
+        return self.column(_LABELS).read(rows)
+
+    @cached_property
+    def has_labels(self) -> bool:
+        """Whether any sample has a label."""
+        return any(bool((block >= 0).any()) for block in self.column(_LABELS).blocks())
+
+    @cached_property
+    def stored_ids(self) -> StoredIds:
+        """As :attr:`ids`, for who looks up a few: they stay in the store."""
+        offsets = self.column("samples/id_offsets")
+        return StoredIds(self.column("samples/id_bytes"), offsets)
+
     def keep_headers(self) -> None:
         """Keep small header arrays from now on, for a caller that looks at all of them, and then at some."""
         self._kept = {}
 
     def held_headers(self, paths: Iterable[str]) -> HeldStore:
         """The objects of some header arrays, fetched at once; of text, its length must be known by then."""
-        specs = (self._header_spec(path) for path in paths)
-        wishes = [Wish(key) for spec in specs if spec is not None for key in spec.chunk_keys()]
+        specs = [spec for spec in map(self._header_spec, paths) if spec is not None]
+        # Long ones are read chunk by chunk.
+        wishes = [Wish(key) for spec in specs if not _is_long(spec) for key in spec.chunk_keys()]
         return HeldStore(self._store, self._fetch(wishes))
 
     def header_arrays(self) -> dict[str, NDArray[Any]]:
@@ -252,7 +327,7 @@ class Cache(StoredArrays):
     def _header_spec(self, path: str) -> ArraySpec | None:
         # Only text has a length that the manifest does not know; its offsets end with it.
         if path.endswith(_TEXT) and path not in self._text_bytes:
-            self.header_array(path.removesuffix(_TEXT) + _OFFSETS)
+            self.check_header(path.removesuffix(_TEXT) + _OFFSETS)
         return next(
             (spec for spec in header_specs(self._manifest, self._text_bytes) if spec.path == path), None
         )

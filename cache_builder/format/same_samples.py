@@ -8,6 +8,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
+from cache_builder.format.by_block import digest_of
 from cache_builder.format.manifest import Manifest
 from cache_builder.format.reader import Cache
 from cache_builder.format.writer import SampleTable
@@ -18,10 +19,11 @@ LABEL_ARRAY = "samples/label"
 
 def differing_array(cache: Cache, table: SampleTable) -> str | None:
     """The path of the first array of ids or labels in which a cache differs from a table; None for none."""
-    arrays = table.arrays().items()
-    return next(
-        (path for path, wanted in arrays if not np.array_equal(cache.header_array(path), wanted)), None
-    )
+    for path, wanted in table.arrays().items():
+        cache.check_header(path)
+        if cache.manifest.digests[path] != digest_of(wanted):
+            return path
+    return None
 
 
 def same_ids(one: Manifest, other: Manifest) -> bool:

@@ -22,8 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from cache_builder.format.exact_sums import ExactSums
 from cache_builder.format.frozen import Frozen
-from cache_builder.format.kept import KeptSums, RecordKept, kept_figures
+from cache_builder.format.kept import KeptSums, KeptTotal, RecordKept
 from cache_builder.format.manifest import canonical_json
 
 CONFIDENCE_BINS = 15
@@ -131,31 +132,38 @@ class TeacherStatistics:
 
 def figures(tiles: Iterable[StatisticSums], classes: int) -> TeacherStatistics | None:
     """What the sums of some tiles of a teacher of ``classes`` logits amount to; None for no record."""
-    every = list(tiles)
-    records, labelled = sum(tile.records for tile in every), sum(tile.labelled for tile in every)
-    if not records:
+    total, kept = ExactSums(), KeptTotal()
+    for tile in tiles:
+        total.add([tile.records, tile.labelled, tile.top1, tile.top5, tile.nll, tile.entropy])
+        total.add([*tile.bin_top1, *tile.bin_confidence, *tile.entropy_records], first=_SINGLE)
+        kept.add(tile.kept)
+    if not total.value(0):
         return None
-
-    def share(name: str, of: int) -> float | None:
-        # fsum: the exact sum, rounded once, so that the order of tiles does not matter.
-        return math.fsum(getattr(tile, name) for tile in every) / of if of else None
-
+    records, labelled, *single = (total.value(place) for place in range(_SINGLE))
+    top1, top5, nll = (value / labelled if labelled else None for value in single[:3])
+    hits, confidence = (
+        [total.value(_SINGLE + CONFIDENCE_BINS * part + place) for place in range(CONFIDENCE_BINS)]
+        for part in range(2)
+    )
+    first = _SINGLE + 2 * CONFIDENCE_BINS
     return TeacherStatistics(
-        records=records,
-        labelled=labelled,
-        top1=share("top1", labelled),
-        top5=share("top5", labelled),
-        nll=share("nll", labelled),
-        ece=_calibration_error(every) / labelled if labelled else None,
-        entropy=share("entropy", records) or 0.0,
+        records=int(records),
+        labelled=int(labelled),
+        top1=top1,
+        top5=top5,
+        nll=nll,
+        ece=_calibration_error(hits, confidence) / labelled if labelled else None,
+        entropy=single[3] / records,
         entropy_limit=math.log(classes),
-        entropy_histogram=tuple(map(sum, zip(*(tile.entropy_records for tile in every), strict=True))),
-        kept=kept_figures(tile.kept for tile in every),
+        entropy_histogram=tuple(int(total.value(first + place)) for place in range(ENTROPY_BINS)),
+        kept=kept.figures(),
     )
 
 
-def _calibration_error(tiles: list[StatisticSums]) -> float:
+_SINGLE = 6
+"""Sums that have one number, before those of the bins."""
+
+
+def _calibration_error(hits: list[float], confidence: list[float]) -> float:
     """Sum over the bins of |hits - summed confidence|: the expected calibration error times the records."""
-    hits = map(sum, zip(*(tile.bin_top1 for tile in tiles), strict=True))
-    confidence = map(math.fsum, zip(*(tile.bin_confidence for tile in tiles), strict=True))
     return math.fsum(abs(right - sure) for right, sure in zip(hits, confidence, strict=True))

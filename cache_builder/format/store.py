@@ -84,15 +84,18 @@ def ask_many(ask: Callable[[str], Awaitable[_T]], keys: list[str]) -> list[_T]:
     """What ``ask`` gives for every key, several at a time, in the order of the keys."""
 
     async def gather() -> list[_T]:
-        limit = asyncio.Semaphore(_CONCURRENCY)
+        found: dict[int, _T] = {}
+        todo = iter(enumerate(keys))
 
-        async def one(key: str) -> _T:
-            async with limit:
-                return await ask(key)
+        async def worker() -> None:
+            for place, key in todo:
+                found[place] = await ask(key)
 
-        tasks = [asyncio.ensure_future(one(key)) for key in keys]
+        # A task for each key would take some kilobytes each, of millions of keys.
+        tasks = [asyncio.ensure_future(worker()) for _ in range(min(_CONCURRENCY, len(keys)))]
         try:
-            return list(await asyncio.gather(*tasks))
+            await asyncio.gather(*tasks)
+            return [found[place] for place in range(len(keys))]
         except BaseException:
             # Nothing goes on in the background: what failed may be the right to write.
             for task in tasks:

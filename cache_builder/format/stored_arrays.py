@@ -21,9 +21,9 @@ from cache_builder.format.block_cache.keeper import block_keeper
 from cache_builder.format.commits import (
     REPAIR,
     Commit,
+    Commits,
     Shard,
     has_index,
-    parse_commit,
     read_commit_bytes,
     read_index,
 )
@@ -41,6 +41,8 @@ from cache_builder.format.waiting import patience_at_most
 BATCH_BYTES = 2**23
 """About so many compressed bytes are fetched at once, while those before them are decoded."""
 _NAMED_IN_ERRORS = 3
+# Tiles whose objects are asked for together.
+_TILES_AT_ONCE = 512
 
 Selection = EllipsisType | slice | tuple[int, slice]
 
@@ -92,16 +94,12 @@ class StoredArrays:
         return list(tiles(self._manifest))
 
     @cached_property
-    def commits(self) -> dict[str, Commit]:
+    def commits(self) -> Mapping[str, Commit]:
         """The commits that exist, by tile key; a damaged one is a :class:`CorruptCacheError`."""
         build = build_digest(self.body)
-        return {
-            tile.key: parse_commit(
-                self._commit_bytes[tile.key], self._manifest, build, tile, where=self.location
-            )
-            for tile in self.tiles
-            if tile.key in self._commit_bytes
-        }
+        found = Commits(self._commit_bytes, self.tiles, self._manifest, build, self.location)
+        found.check()
+        return found
 
     @cached_property
     def _commit_bytes(self) -> dict[str, bytes]:
@@ -153,14 +151,16 @@ class StoredArrays:
 
         Raises :class:`CorruptCacheError` naming the first shard that is not there or not of its size.
         """
-        wanted = list(self.committed_shards(self.tiles if of_tiles is None else of_tiles, specs))
-        keys = [key for _, key, _ in wanted]
-        if known is not None:
-            sizes = [known[key].size if key in known else None for key in keys]
-        else:
-            sizes = object_sizes(self._store, keys)
-        for (tile, key, shard), size in zip(wanted, sizes, strict=True):
-            self._check_size(tile, key, shard, size)
+        everything = self.tiles if of_tiles is None else of_tiles
+        for start in range(0, len(everything), _TILES_AT_ONCE):
+            wanted = list(self.committed_shards(everything[start : start + _TILES_AT_ONCE], specs))
+            keys = [key for _, key, _ in wanted]
+            if known is not None:
+                sizes = [known[key].size if key in known else None for key in keys]
+            else:
+                sizes = object_sizes(self._store, keys)
+            for (tile, key, shard), size in zip(wanted, sizes, strict=True):
+                self._check_size(tile, key, shard, size)
 
     def _check_size(self, tile: Tile, key: str, shard: Shard, size: int | None) -> None:
         if size != shard.bytes:

@@ -17,6 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
 from cache_builder.format.arrays import create_array, writing_zeros
+from cache_builder.format.by_block import ByBlock, HeaderArray
 from cache_builder.format.class_names import NO_NAMES, ClassNames
 from cache_builder.format.codecs import Codec, Fields, Ranked
 from cache_builder.format.coded import coded_blocks
@@ -40,7 +41,7 @@ from cache_builder.format.errors import (
     IncompleteCacheError,
     KDCacheError,
 )
-from cache_builder.format.ids import SampleIds
+from cache_builder.format.ids import DecimalIds, Ids, SampleIds
 from cache_builder.format.layout import (
     ROOT_ATTRIBUTE,
     ArraySpec,
@@ -63,6 +64,7 @@ from cache_builder.format.manifest import (
 )
 from cache_builder.format.owned import CLAIM_KEY, creations_beside, is_partial, removed
 from cache_builder.format.reader import Cache
+from cache_builder.format.repeated_ids import first_repeated
 from cache_builder.format.root import ROOT_KEY, body_of
 from cache_builder.format.statistics import TileStatistics
 from cache_builder.format.store import (
@@ -80,8 +82,7 @@ from cache_builder.format.store import (
 class SampleTable:
     """What names the rows: ids in row order and their labels (-1 = none)."""
 
-    id_bytes: NDArray[np.uint8]
-    id_offsets: NDArray[np.int64]
+    ids: Ids
     labels: NDArray[np.int32]
     names: ClassNames = NO_NAMES
     """What the classes of the labels are called."""
@@ -94,35 +95,57 @@ class SampleTable:
 
         ``labels``: integers [N] or None where the data set has none.
         """
-        encoded = SampleIds.of(ids)
-        _check_ids(encoded)
-        column = _label_column(labels, len(encoded))
-        return cls(encoded.id_bytes, encoded.offsets, column, names or NO_NAMES)
+        known = ids if isinstance(ids, Ids) else SampleIds.of(ids)
+        _check_ids(known)
+        return cls(known, _label_column(labels, len(known)), names or NO_NAMES)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by store path."""
+    def arrays(self) -> dict[str, HeaderArray]:
+        """The arrays by store path; their bytes are made of the ids when somebody wants them."""
+        text = ByBlock(
+            self._text_bytes, np.dtype(np.uint8), lambda: (block.id_bytes for block in self.ids.blocks())
+        )
         return {
-            "samples/id_bytes": self.id_bytes,
-            "samples/id_offsets": self.id_offsets,
+            "samples/id_bytes": text,
+            "samples/id_offsets": ByBlock(len(self.ids) + 1, np.dtype(np.int64), self._offsets),
             "samples/label": self.labels,
         }
 
+    @cached_property
+    def _text_bytes(self) -> int:
+        return sum(map(len, self._text()))
 
-def _check_ids(ids: SampleIds) -> None:
-    empty = np.flatnonzero(np.diff(ids.offsets) == 0)
-    if empty.size:
-        raise DataError(f"the sample id of row {empty[0]} is empty")
+    def _text(self) -> Iterator[NDArray[np.uint8]]:
+        return (block.id_bytes for block in self.ids.blocks())
+
+    def _offsets(self) -> Iterator[NDArray[np.int64]]:
+        """Where each id begins in the text of all, and where the last one ends."""
+        yield np.zeros(1, np.int64)
+        end = 0
+        for block in self.ids.blocks():
+            yield block.offsets[1:] + end
+            end += len(block.id_bytes)
+
+
+def _check_ids(ids: Ids) -> None:
+    if isinstance(ids, DecimalIds):
+        return
+    row = 0
+    for block in ids.blocks():
+        empty = np.flatnonzero(np.diff(block.offsets) == 0)
+        if empty.size:
+            raise DataError(f"the sample id of row {row + empty[0]} is empty")
+        row += len(block)
     invalid = ids.first_invalid()
     if invalid is not None:
         raise DataError(f"the sample id of row {invalid}, {ids[invalid]!r}, is not valid UTF-8: rename it")
-    repeated = ids.repeated()
+    repeated = first_repeated(ids)
     if repeated is not None:
         raise DataError(f"sample id {ids[repeated]!r} occurs more than once")
 
 
 def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray[np.int32]:
     if labels is None:
-        return np.full(rows, -1, np.int32)
+        return np.broadcast_to(np.int32(-1), (rows,))  # one number in memory
     column = np.asarray(labels)
     if column.shape != (rows,):
         raise DataError(f"expected {rows} labels, one per sample id, got {list(column.shape)}")
@@ -130,12 +153,12 @@ def _label_column(labels: NDArray[np.integer[Any]] | None, rows: int) -> NDArray
         raise DataError(
             f"labels range from {column.min()} to {column.max()}, expected -1 (none) or a class id"
         )
-    return column.astype(np.int32)
+    return column.astype(np.int32, copy=False)
 
 
 def header_arrays(
     codec: Codec[Any], table: SampleTable, pixels: NDArray[np.uint8] | None
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, HeaderArray]:
     """Every array that is written once, before the first tile, by the paths of the newest format version.
 
     ``pixels``: uint8 [pairs, 3, S, S] of the probe; None where there is none.

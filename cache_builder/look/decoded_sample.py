@@ -67,9 +67,9 @@ def decode_sample(cache: Cache, row: int, view: int, held: HeldStore | None = No
         records = cache.read_rows(view, range(row, row + 1), held=held)
     except IncompleteCacheError:
         return None
-    label = int(cache.labels[row])
+    label = int(cache.labels_of(range(row, row + 1))[0])
     answers = list(_answers(cache, records))
-    return SampleView(cache.ids[row], row, view, label if label >= 0 else None, answers)
+    return SampleView(cache.stored_ids[row], row, view, label if label >= 0 else None, answers)
 
 
 def _answers(cache: Cache, records: NDArray[np.uint8]) -> Iterator[Answer]:

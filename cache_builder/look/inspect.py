@@ -128,7 +128,7 @@ def describe(location: str, sample_id: str | None, view: int) -> Description:
             "rebuild the cache"
         )
     cache.check_shards(known=known)
-    row = int(cache.rows_for([sample_id])[0]) if sample_id is not None else 0
+    row = int(cache.stored_ids.rows_for([sample_id])[0]) if sample_id is not None else 0
     if not 0 <= view < manifest.views.count:
         raise DataError(f"view {view} is out of range: the cache has views 0 to {manifest.views.count - 1}")
     tally, (of_sample, of_order) = order_tally(cache), _held(cache, row, view)
@@ -201,7 +201,7 @@ def teacher_quality(
     records. Views that mix samples do not count: a mixture has no single label. ``tally`` counts stored
     records: some blocks of one view, or all that are read anyway. ``held``: what was fetched of the blocks.
     """
-    if not (cache.labels >= 0).any():
+    if not cache.has_labels:
         return None
     views = _unmixed_views(cache.manifest)
     if not _is_measured(cache):
@@ -235,7 +235,7 @@ def _stored_quality(
         rows = cache.blocks.rows(block)
         with contextlib.suppress(IncompleteCacheError):
             records = cache.read_rows(view, rows, held=held)
-            labels = np.repeat(cache.labels[rows.start : rows.stop], cache.positions.counts(rows))
+            labels = np.repeat(cache.labels_of(rows), cache.positions.counts(rows))
             for start in range(0, len(records), at_once):
                 part = slice(start, start + at_once)
                 sums += _count(cache, records[part], labels[part], tally)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,10 +22,11 @@ _TOP1_SHARE = 0.02
 class StatisticsRecount:
     """Counts what the records of each tile amount to, beside the decoding of them."""
 
-    def __init__(self, cache: Cache, commits: dict[str, Commit], raw: dict[str, bytes]) -> None:
-        self._labels = cache.labels
+    def __init__(self, cache: Cache, commits: Mapping[str, Commit], raw: Mapping[str, bytes]) -> None:
+        self._cache = cache
         self._recipe = _recipe(cache)
-        self._stated = {key: commit.statistics for key, commit in commits.items() if commit.statistics}
+        self._commits = commits
+        self._stated = sum(commit.statistics is not None for commit in commits.values())
         self._problems = [
             f"{key}: its statistics are unreadable or fail their checksum"
             for key, commit in commits.items()
@@ -43,14 +46,15 @@ class StatisticsRecount:
         self._records += int(valid.sum())
         if not self._stated or self._recipe is None or self._recipe.mixes(view):
             return
-        labels = self._labels[rows]
+        first = int(rows[0])  # they ascend
+        labels = self._cache.labels_of(range(first, int(rows[-1]) + 1))[rows - first]
         counted = valid & (labels >= 0)
         self._labelled += int(counted.sum())
         self._top1 += int((logits[counted].argmax(axis=1) == labels[counted]).sum())
 
     def finish(self, tile: Tile) -> None:
         """Compare a tile whose records were all added."""
-        stated = self._stated.get(tile.key)
+        stated = self._commits[tile.key].statistics
         if stated is not None:
             counted = [("records", self._records, stated.records, 0.0)]
             if self._recipe is not None:
@@ -72,7 +76,7 @@ class StatisticsRecount:
         if self._problems:
             said = f"{len(self._problems)} tile(s): {named(self._problems, _NAMED)}; {REPAIR}"
             return Check("statistics", Outcome.DAMAGED, said)
-        return ok("statistics", f"those of {len(self._stated)} tiles agree with records and labels")
+        return ok("statistics", f"those of {self._stated} tiles agree with records and labels")
 
 
 def _recipe(cache: Cache) -> Recipe | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from cache_builder.console.progress import Progress
 from cache_builder.format.commits import (
@@ -16,8 +15,8 @@ from cache_builder.format.commits import (
     REPAIR,
     REPAIR_INDEX,
     Commit,
+    Commits,
     Shard,
-    check_commit,
     has_damaged_statistics,
     has_index,
     identity_bytes,
@@ -55,7 +54,7 @@ class StoreVerifier:
         self._progress = progress
         self._store = open_store(location, read_only=True)
         self._parsed: Manifest
-        self._commits: dict[str, Commit] = {}
+        self._commits: Mapping[str, Commit] = {}
         self._raw: dict[str, bytes] = {}
         self._known: Listing = {}
 
@@ -127,17 +126,20 @@ class StoreVerifier:
     def _parse_commits(self) -> dict[str, str]:
         """Read the commits whatever manifest they belong to; gives what is wrong, by tile key."""
         assert self.cache is not None
-        problems = {}
-        for tile in self.cache.tiles:
-            if tile.key not in self._raw:
-                continue
+        problems: dict[str, str] = {}
+        found = self._parsed_commits(self._raw)
+        for key in found:
             try:
-                commit = Commit.model_validate_json(self._raw[tile.key])
-                check_commit(commit, self._parsed, commit.build, tile)
-                self._commits[tile.key] = commit
-            except (ValidationError, ValueError) as error:
-                problems[tile.key] = str(error).split("\n")[0]
+                found[key]
+            except CorruptCacheError as error:
+                problems[key] = str(error.__cause__).split("\n")[0]
+        whole = {key: data for key, data in self._raw.items() if key not in problems}
+        self._commits = self._parsed_commits(whole) if problems else found
         return problems
+
+    def _parsed_commits(self, raw: Mapping[str, bytes]) -> Commits:
+        assert self.cache is not None
+        return Commits(raw, self.cache.tiles, self._parsed, None, self.location)
 
     def _manifest(self, cache: Cache, body: dict[str, object]) -> Check:
         manifest = self._parsed
@@ -173,7 +175,7 @@ class StoreVerifier:
         held = cache.held_headers([path for path in paths if not path.endswith("_bytes")])
         for path in paths:
             try:
-                cache.header_array(path, None if path.endswith("_bytes") else held)
+                cache.check_header(path, None if path.endswith("_bytes") else held)
             except (CorruptCacheError, FormatError) as error:
                 problems.append(f"{path} ({str(error).removeprefix(f'{self.location}: ').split(';')[0]})")
         if problems:
@@ -235,11 +237,10 @@ class StoreVerifier:
         """Every object that a commit names, read once: its size, its CRC-32, and its records."""
         recount = StatisticsRecount(cache, self._commits, self._raw) if is_decoded else None
         tally = Tally()
-        shards = {(shard.bytes, shard.crc32): key for _, key, shard in self._committed(cache.tiles)}
         total = sum(tile.key in self._commits for tile in cache.tiles)
         self._progress.start("checking", total, unit="tiles")
         for of_tiles, held in cache.whole_tiles(self._commits):
-            tally.compare(self._committed(of_tiles), held, shards)
+            tally.compare(self._committed(of_tiles), held, self._owner)
             for tile in of_tiles:
                 if recount is not None and not tally.damaged and not tally.odd_beyond_records:
                     self._decode(cache, tile, held, recount, tally)
@@ -254,6 +255,16 @@ class StoreVerifier:
         yield tally.records(len(unread))
         if recount.is_needed:
             yield recount.check()
+
+    def _owner(self, found: tuple[int, int]) -> str | None:
+        """The key of the object that has a size and a CRC-32."""
+        return self._owners.get(found)
+
+    @cached_property
+    def _owners(self) -> dict[tuple[int, int], str]:
+        return {
+            (shard.bytes, shard.crc32): key for _, key, shard in self._committed(list(tiles(self._parsed)))
+        }
 
     def _committed(self, of_tiles: list[Tile]) -> Iterator[tuple[Tile, str, Shard]]:
         for tile in of_tiles:
@@ -294,7 +305,7 @@ class StoreVerifier:
         recount.add(view, rows, logits, finite)
         expected = ~np.isin(rows, invalid)
         return [
-            f"view {view}, row {row} ({cache.ids[row]!r}) is "
+            f"view {view}, row {row} ({cache.stored_ids[row]!r}) is "
             + ("finite, though its row is declared invalid" if row in invalid else "not finite")
             for row in np.unique(rows[finite != expected]).tolist()
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cache_builder.format.commits import REPAIR, Shard
@@ -32,15 +32,15 @@ class Tally:
         self,
         wanted: Iterable[tuple[Tile, str, Shard]],
         held: HeldStore,
-        owners: dict[tuple[int, int], str],
+        owner: Callable[[tuple[int, int]], str | None],
     ) -> None:
-        """Compare objects in memory with their commits; ``owners``: keys by size and CRC-32."""
+        """Compare objects in memory with their commits; ``owner``: the key of a size and a CRC-32."""
         for tile, key, shard in wanted:
             found = held.held[key]
             data = None if found is None else found.data
             self.objects += 1
             self.nbytes += len(data or b"")
-            problem = _shard_problem(key, data, shard, owners)
+            problem = _shard_problem(key, data, shard, owner)
             if problem:
                 self.damaged.append(f"{key} ({tile}) {problem}")
 
@@ -63,16 +63,16 @@ class Tally:
 
 
 def _shard_problem(
-    key: str, data: bytes | None, shard: Shard, owners: dict[tuple[int, int], str]
+    key: str, data: bytes | None, shard: Shard, owner: Callable[[tuple[int, int]], str | None]
 ) -> str | None:
     if data is None:
         return "is missing"
     found = (len(data), zlib.crc32(data))
     if found == (shard.bytes, shard.crc32):
         return None
-    owner = owners.get(found)
-    if owner is not None and owner != key:
-        return f"holds the bytes of {owner}: one was copied over the other"
+    other = owner(found)
+    if other is not None and other != key:
+        return f"holds the bytes of {other}: one was copied over the other"
     if len(data) != shard.bytes:
         return f"has {len(data)} bytes instead of {shard.bytes}"
     return "fails its checksum"

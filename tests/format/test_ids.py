@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from cache_builder.format import UnknownSampleError
 from cache_builder.format.ids import DecimalIds, IdBuffer, SampleIds
+from cache_builder.format.repeated_ids import first_repeated
 from cache_builder.format.writer import SampleTable
 
 
 def table_of(ids: list[str]) -> SampleIds:
-    table = SampleTable.from_ids(ids, None)
-    return SampleIds(table.id_bytes, table.id_offsets)
+    return SampleIds.of(SampleTable.from_ids(ids, None).ids)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=30, unique=True))
@@ -139,7 +139,7 @@ def test_many_ids_are_looked_up_block_by_block(monkeypatch: pytest.MonkeyPatch) 
 
 def test_repeated_ids_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def repeated(*names: str) -> int | None:
-        return SampleIds.of(names).repeated()
+        return first_repeated(SampleIds.of(names))
 
     assert repeated("a", "b", "c") is None
     assert repeated("a", "b", "c", "b", "a") == 3

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import xxhash
 from numpy.typing import NDArray
+
+from cache_builder.format.by_block import digest_of
 
 
 def canonical_json(value: Any) -> bytes:
@@ -39,5 +39,4 @@ def cache_digest(body: dict[str, Any], commits: Iterable[bytes]) -> str:
 
 def array_digest(array: NDArray[Any]) -> str:
     """xxh64 (hex) of an array's little-endian C-order bytes."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return xxhash.xxh64_hexdigest(little.reshape(-1).view(np.uint8).data)
+    return digest_of(array)
