@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache_builder.format.ahead import ahead, batched_by
-from cache_builder.format.arrays import DECODING_ERRORS
-from cache_builder.format.by_block import ByBlock, digest_of
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part, Ranked, Stored, open_codec
 from cache_builder.format.coded import uncoded_block
-from cache_builder.format.columns import Chunk, Column, PackedChunk, WholeChunk
 from cache_builder.format.commits import INDEX_KEY, REPAIR_INDEX, has_index, identity_bytes
 from cache_builder.format.errors import (
     CorruptCacheError,
@@ -24,7 +21,8 @@ from cache_builder.format.errors import (
     FormatError,
     IncompleteCacheError,
 )
-from cache_builder.format.held import HeldObject, HeldStore, Wish
+from cache_builder.format.header_arrays import HeaderArrays
+from cache_builder.format.held import HeldStore
 from cache_builder.format.ids import SampleIds
 from cache_builder.format.layout import (
     ArraySpec,
@@ -32,7 +30,6 @@ from cache_builder.format.layout import (
     Tile,
     codec_path,
     digest_array,
-    header_specs,
     output_arrays,
     record_arrays,
     tile_arrays,
@@ -40,7 +37,6 @@ from cache_builder.format.layout import (
 from cache_builder.format.listing import Listing, can_be_listed, listed
 from cache_builder.format.manifest import (
     LOGITS,
-    array_digest,
     cache_digest,
 )
 from cache_builder.format.manifest.compare import version_3_path
@@ -48,12 +44,9 @@ from cache_builder.format.metadata import groups_of
 from cache_builder.format.positions import Positions
 from cache_builder.format.root import ROOT_KEY, read_body
 from cache_builder.format.statistics import TeacherStatistics, figures
-from cache_builder.format.store import read_bytes
-from cache_builder.format.stored_arrays import BATCH_BYTES, StoredArrays
+from cache_builder.format.stored_arrays import BATCH_BYTES
 from cache_builder.format.stored_ids import StoredIds
 
-_KEPT_BYTES = 2**20
-_TEXT, _OFFSETS = "_bytes", "_offsets"
 _LABELS = "samples/label"
 
 
@@ -79,11 +72,6 @@ def open_cache(location: str | Path, *, allow_partial: bool = False) -> Cache:
     return cache
 
 
-def _is_long(spec: ArraySpec) -> bool:
-    """Whether an array is better not in memory as a whole."""
-    return len(spec.shape) == 1 and spec.shape[0] * spec.dtype.itemsize > _KEPT_BYTES
-
-
 def _body_there(location: str | Path) -> dict[str, Any]:
     body = read_body(location)
     if body is None:
@@ -93,7 +81,7 @@ def _body_there(location: str | Path) -> dict[str, Any]:
     return body
 
 
-class Cache(StoredArrays):
+class Cache(HeaderArrays):
     """A cache open for reading."""
 
     def __init__(
@@ -104,11 +92,8 @@ class Cache(StoredArrays):
         *,
         keeps_blocks: bool = True,
     ) -> None:
-        """As :class:`StoredArrays`; use :func:`open_cache`, which also checks the commits."""
+        """As :class:`HeaderArrays`; use :func:`open_cache`, which also checks the commits."""
         super().__init__(location, body, commits, keeps_blocks=keeps_blocks)
-        self._text_bytes: dict[str, int] = {}
-        self._kept: dict[str, NDArray[Any]] | None = None
-        self._columns: dict[str, Column] = {}
         self.layout = self._manifest.codec.layout
         self.blocks = Blocks.of(self._manifest)
         self.position_blocks = Blocks.of_positions(self._manifest)
@@ -118,7 +103,7 @@ class Cache(StoredArrays):
         """What decodes the records: the manifest's codec with the arrays that the store keeps for it."""
         names = [header.name for header in self._manifest.codec.headers(self._manifest.classes)]
         paths = {name: codec_path(self._manifest, LOGITS, name) for name in names}
-        held = self.held_headers([path for path in paths.values() if path not in (self._kept or {})])
+        held = self.held_headers([path for path in paths.values() if not self.is_kept(path)])
         arrays = {name: self.header_array(path, held) for name, path in paths.items()}
         return open_codec(self._manifest.codec, self._manifest.classes, arrays.__getitem__)
 
@@ -204,75 +189,6 @@ class Cache(StoredArrays):
                 "ends, else run the same `kdcache build` command again"
             )
 
-    def header_array(self, path: str, held: HeldStore | None = None) -> NDArray[Any]:
-        """One of the arrays named in the manifest's ``digests``, checked against its digest.
-
-        ``held``: what was fetched of the store before.
-        """
-        if self._kept is not None and path in self._kept:
-            return self._kept[path].copy()
-        expected = self._manifest.digests.get(path)
-        spec = self._header_spec(path)
-        if expected is None or spec is None:
-            raise FormatError(f"{self.location} has no array {path!r}")
-        array = self.values_of(spec, ..., [], held or self.held_headers([path]))
-        if array_digest(array) != expected:
-            self._forget(spec, [])
-            self.check_same_store()
-            raise CorruptCacheError(
-                f"{self.location}: array {path} does not match its digest in the manifest; "
-                "restore the file or rebuild the cache"
-            )
-        if path.endswith(_OFFSETS):
-            self._text_bytes[path.removesuffix(_OFFSETS) + _TEXT] = int(array[-1])
-        if self._kept is not None and array.nbytes <= _KEPT_BYTES:
-            self._kept[path] = array.copy()
-        return array
-
-    def column(self, path: str) -> Column:
-        """A header array of one axis, of which little is in memory; checked against its digest as a whole."""
-        if path not in self._columns:
-            self.check_header(path)
-        return self._columns[path]
-
-    def check_header(self, path: str, held: HeldStore | None = None) -> None:
-        """Raise as :meth:`header_array` does, without a long array in memory. ``held``: likewise."""
-        spec = self._header_spec(path)
-        if spec is None or not _is_long(spec):
-            array = self.header_array(path, held)
-            if array.ndim == 1:
-                self._columns[path] = Column.over(array)
-            return
-        column = Column(spec.shape[0], spec.chunks[0], spec.dtype, partial(self._chunk, spec))
-        try:
-            is_whole = (
-                digest_of(ByBlock(column.size, spec.dtype, column.blocks)) == self._manifest.digests[path]
-            )
-        except DECODING_ERRORS:
-            is_whole = False
-        if not is_whole:
-            self.header_array(path)  # says what is wrong with it, or reads it in another way
-            column = Column(spec.shape[0], spec.shape[0], spec.dtype, lambda _: self._whole(path))
-        if path.endswith(_OFFSETS):
-            last = int(column.read(range(column.size - 1, column.size))[0])
-            self._text_bytes[path.removesuffix(_OFFSETS) + _TEXT] = last
-        self._columns[path] = column
-
-    def _whole(self, path: str) -> WholeChunk:
-        return WholeChunk(self.header_array(path))
-
-    def _chunk(self, spec: ArraySpec, number: int) -> Chunk:
-        """A chunk of a long header array; decoded as a whole only where another program has written it."""
-        key = spec.chunk_keys()[number]
-        data = read_bytes(self._store, key)
-        packed = PackedChunk.of(data or b"", spec.dtype)
-        if packed is not None:
-            return packed
-        first = number * spec.chunks[0]
-        part = slice(first, min(first + spec.chunks[0], spec.shape[0]))
-        held = HeldStore(self._store, {key: None if data is None else HeldObject.whole(data)})
-        return WholeChunk(self.values_of(spec, part, [], held))
-
     def labels_of(self, rows: range) -> NDArray[np.int32]:
         """As :attr:`labels`, of consecutive rows only."""
         return self.column(_LABELS).read(rows)
@@ -288,17 +204,6 @@ class Cache(StoredArrays):
         offsets = self.column("samples/id_offsets")
         return StoredIds(self.column("samples/id_bytes"), offsets)
 
-    def keep_headers(self) -> None:
-        """Keep small header arrays from now on, for a caller that looks at all of them, and then at some."""
-        self._kept = {}
-
-    def held_headers(self, paths: Iterable[str]) -> HeldStore:
-        """The objects of some header arrays, fetched at once; of text, its length must be known by then."""
-        specs = [spec for spec in map(self._header_spec, paths) if spec is not None]
-        # Long ones are read chunk by chunk.
-        wishes = [Wish(key) for spec in specs if not _is_long(spec) for key in spec.chunk_keys()]
-        return HeldStore(self._store, self._fetch(wishes))
-
     def header_arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays that are written once, by the paths they have in the newest format version."""
         stored = {version_3_path(path): self.header_array(path) for path in self._manifest.digests}
@@ -306,7 +211,7 @@ class Cache(StoredArrays):
 
     def array_specs(self) -> list[ArraySpec]:
         """Every array of the store; raises as :meth:`header_array` does."""
-        headers = [self._header_spec(path) for path in sorted(self._manifest.digests)]
+        headers = [self.header_spec(path) for path in sorted(self._manifest.digests)]
         known = [spec for spec in headers if spec is not None]
         return [*known, *record_arrays(self._manifest), digest_array(self._manifest)]
 
@@ -323,14 +228,6 @@ class Cache(StoredArrays):
         shards = [spec.shard_key(tile) for tile in tiles for spec in tile_arrays(self._manifest, tile)]
         commits = [*(tile.key for tile in tiles), INDEX_KEY]
         return list(dict.fromkeys([ROOT_KEY, *metadata, *headers, *shards, *commits]))
-
-    def _header_spec(self, path: str) -> ArraySpec | None:
-        # Only text has a length that the manifest does not know; its offsets end with it.
-        if path.endswith(_TEXT) and path not in self._text_bytes:
-            self.check_header(path.removesuffix(_TEXT) + _OFFSETS)
-        return next(
-            (spec for spec in header_specs(self._manifest, self._text_bytes) if spec.path == path), None
-        )
 
     def read_page(self, view: int) -> NDArray[np.uint8]:
         """All records of one view, uint8 [N, record_bytes]: rows in order, fields as FORMAT.md states.
