@@ -66,7 +66,7 @@ class Ending:
     @property
     def is_sentence(self) -> bool:
         """Whether a refusal is one that a user can act on."""
-        return not self.traceback and self.code != 0 and BUCKET in self.said
+        return not self.traceback and self.code not in (0, 500) and f"s3://{BUCKET}" in self.said
 
     @property
     def blames_data(self) -> bool:
@@ -195,7 +195,7 @@ def _served(url: str) -> Ending:
         return _of_error(error)
     return Ending(
         0 if answer.is_success else answer.status_code,
-        f"{BUCKET}: {answer.status_code} {answer.text[:2000]}",
+        f"{answer.status_code} {answer.text[:2000]}",
         "",
     )
 

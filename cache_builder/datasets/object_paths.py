@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import fnmatch
 import io
-import os
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from zarr.abc.store import Store
 
 from cache_builder.format.conditional import first_keys
+from cache_builder.format.errors import DataError
 from cache_builder.format.locations import is_remote
 from cache_builder.format.store import list_keys, object_sizes, open_store, read_many, read_range
 
 _URL = re.compile(r"(\w[\w+.-]*://[^/]+)/?(.*)", re.DOTALL)
 _MAGIC = re.compile(r"[*?[]")
-_STORES = 16
 AHEAD_BYTES = 2**20
 """What is read at once where a reader goes on: a request costs as much as the transfer of so many bytes."""
 _NEAR_BYTES = 2**16
@@ -79,7 +78,7 @@ class ObjectPath:
 
     def check_bucket(self) -> None:
         """Raise :class:`StorageError` where there is no such bucket, which no missing size says."""
-        first_keys(_store(str(self.parent).rstrip("/"), os.getpid()), 1)
+        first_keys(_store(str(self.parent).rstrip("/")), 1)
 
     def is_dir(self) -> bool:
         """Object stores have no folders."""
@@ -108,17 +107,25 @@ def location_of(text: str) -> Location:
 
 
 def joined(folder: Location, name: str) -> Location:
-    """A file that a table names: below the table's folder, unless it is a URL or an absolute path."""
-    return ObjectPath.of(name) if is_remote(name) else folder / name
+    """A file that a table names: below the table's folder, unless it is a URL or an absolute path.
+
+    Raises :class:`DataError` for a path that leaves the bucket of a table that lies in one.
+    """
+    if is_remote(name):
+        return ObjectPath.of(name)
+    if isinstance(folder, Path):
+        return folder / name
+    key = posixpath.normpath(posixpath.join(folder.key, name))
+    if key.startswith(("/", "..")) or key == ".":
+        raise DataError(f"{name!r} is no file of {folder.root}: expected a path below {folder}, or a URL")
+    return ObjectPath(folder.root, key)
 
 
 def sizes(paths: Iterable[ObjectPath]) -> list[int | None]:
     """Bytes of each object, None where there is none; asked for concurrently."""
     found: dict[ObjectPath, int | None] = {}
     for root, of_root in _by_root(paths).items():
-        found |= zip(
-            of_root, object_sizes(_store(root, os.getpid()), [one.key for one in of_root]), strict=True
-        )
+        found |= zip(of_root, object_sizes(_store(root), [one.key for one in of_root]), strict=True)
     return [found[path] for path in paths]
 
 
@@ -126,7 +133,7 @@ def existing_objects(paths: Iterable[ObjectPath]) -> dict[ObjectPath, bytes]:
     """Those of some whole objects that are there, read concurrently."""
     found: dict[ObjectPath, bytes] = {}
     for root, of_root in _by_root(paths).items():
-        contents = read_many(_store(root, os.getpid()), [one.key for one in of_root])
+        contents = read_many(_store(root), [one.key for one in of_root])
         found |= {path: data for path, data in zip(of_root, contents, strict=True) if data is not None}
     return found
 
@@ -139,7 +146,7 @@ def matching(pattern: str) -> list[ObjectPath]:
     folder = path.key[: magic.start()].rpartition("/")[0]
     rest = path.key[len(folder) :].lstrip("/")
     names = re.compile("/".join(_segment(part) for part in rest.split("/")).replace("(?:.*)/", "(?:.*/)?"))
-    keys = list_keys(_store(str(ObjectPath(path.root, folder)).rstrip("/"), os.getpid()), "")
+    keys = list_keys(_store(str(ObjectPath(path.root, folder)).rstrip("/")), "")
     return [ObjectPath(path.root, folder) / key for key in keys if names.fullmatch(key)]
 
 
@@ -162,9 +169,8 @@ def _by_root(paths: Iterable[ObjectPath]) -> dict[str, list[ObjectPath]]:
     return found
 
 
-@lru_cache(_STORES)
-def _store(root: str, process: int) -> Store:
-    """A process that was forked opens its own: connections are nobody else's."""
+def _store(root: str) -> Store:
+    """Clients are kept where they are opened, as long as what they read of the environment stays."""
     return open_store(root, read_only=True)
 
 
@@ -195,7 +201,7 @@ class ObjectFile(io.RawIOBase):
     def _range(self, start: int, stop: int) -> bytes:
         if start >= stop:
             return b""
-        data = read_range(_store(self._path.root, os.getpid()), self._path.key, range(start, stop))
+        data = read_range(_store(self._path.root), self._path.key, range(start, stop))
         if data is None:
             raise FileNotFoundError(2, "the object is gone", str(self._path))
         return data
@@ -208,7 +214,7 @@ class ObjectFile(io.RawIOBase):
         """It is."""
         return True
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """As a file does."""
         self._place = offset + (0, self._place, self._size)[whence]
         return self._place

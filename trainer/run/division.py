@@ -74,13 +74,12 @@ def _tell(run: Run, before: Division, now: Division) -> None:
     if now.parts != before.parts and any(_has_batch_statistics(part) for part in run.student.modules()):
         sizes = [run.plan.batch_size // division.parts for division in (before, now)]
         changed.append(f"BatchNorm sees {sizes[1]} samples at once, before {sizes[0]}")
-    if now.processes != before.processes:
-        changed.append("what the student draws at random (dropout) is drawn by other generators")
-    if changed:
-        log.warning(
-            "the run goes on by %s, before by %s: every step has the same samples, but %s",
-            *(now, before, " and ".join(changed)),
-        )
+    # Whether it draws any, nobody can see from outside: a function may do so as well as a module.
+    changed.append("what the student draws at random (dropout), if it does, is drawn in another order")
+    log.warning(
+        "the run goes on by %s, before by %s: every step has the same samples, but %s",
+        *(now, before, " and ".join(changed)),
+    )
 
 
 def _has_batch_statistics(part: nn.Module) -> bool:

@@ -50,8 +50,10 @@ def azure_backend(place: SplitResult, timeout_s: float) -> ObstoreBackend:
     endpoint = options.get("endpoint") or os.environ.get("AZURE_STORAGE_ENDPOINT")
     if os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
         endpoint = endpoint or "http://127.0.0.1"
+    # With its account, which the environment may say otherwise where the URL is opened again.
+    root = f"abfss://{place.netloc}" if place.username else f"az://{container}"
     return _backend(
-        f"az://{container}",
+        root,
         lambda client: AzureStore(container, client_options=client, **options, **_ONCE),
         timeout_s,
         endpoint,

@@ -195,7 +195,7 @@ class ObstoreBackend:
         if isinstance(part, OffsetByteRequest):
             return {"offset": part.offset}
         assert isinstance(part, SuffixByteRequest)
-        if not self.root.startswith("az://"):
+        if not self.root.startswith(("az://", "abfss://")):
             return {"suffix": part.suffix}
         # Azure knows no ranges that are counted from the end.
         size = (await obstore.head_async(self._reading, key))["size"]

@@ -217,3 +217,22 @@ class TestPaths:
             assert whole.read() == body
             whole.seek(-6, 2)
             assert whole.read(3) == body[-6:-3]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("a.png", "train/a.png"),
+        ("./a.png", "train/a.png"),
+        ("../img/a.png", "img/a.png"),
+        ("x//a", "train/x/a"),
+    ],
+)
+def test_a_table_in_a_bucket_takes_the_paths_that_one_on_a_disk_takes(name: str, key: str) -> None:
+    assert joined(ObjectPath("s3://bucket", "train"), name) == ObjectPath("s3://bucket", key)
+
+
+@pytest.mark.parametrize("name", ["/data/a.png", "../../a.png", "."])
+def test_a_path_that_leaves_the_bucket_is_no_file_of_it(name: str) -> None:
+    with pytest.raises(DataError, match="expected a path below"):
+        joined(ObjectPath("s3://bucket", "" if name == "." else "train"), name)

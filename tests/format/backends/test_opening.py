@@ -13,6 +13,8 @@ from cache_builder.format.backends.over_obstore import ObstoreBackend
 from cache_builder.format.remote import RemoteStore
 from cache_builder.format.store import open_store
 
+_ABFSS = "abfss://box@account.dfs.core.windows.net"
+
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +31,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         ("S3A://bucket/a/", ObstoreBackend, "s3://bucket", "a"),
         ("gs://bucket", ObstoreBackend, "gs://bucket", ""),
         ("az://box/a", ObstoreBackend, "az://box", "a"),
-        ("abfss://box@account.dfs.core.windows.net/a", ObstoreBackend, "az://box", "a"),
+        ("abfss://box@account.dfs.core.windows.net/a", ObstoreBackend, _ABFSS, "a"),
         ("memory://x/a", FsspecBackend, "memory://x", "a"),
         ("https://host:8/a/c.zarr/", FsspecBackend, "https://host:8/a/c.zarr", ""),
     ],
@@ -37,6 +39,8 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_url_is_a_backend_and_a_path(url: str, kind: type, root: str, path: str) -> None:
     backend, found = open_backend(url)
     assert (type(backend), backend.root, found) == (kind, root, path)
+    again, _ = open_backend(f"{backend.root}/{path}")
+    assert again.root == backend.root
 
 
 def test_clients_are_kept_until_the_environment_changes(monkeypatch: pytest.MonkeyPatch) -> None:

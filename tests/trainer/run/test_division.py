@@ -31,5 +31,8 @@ def test_what_changes_of_the_student_is_told(cache, tmp_path, caplog):
         check_division(run, Division(1, 1))
         assert not caplog.text
         check_division(run, Division(2, 2))
-    assert "BatchNorm sees 32 samples at once, before 8" in caplog.text
-    assert "dropout" in caplog.text
+        assert "BatchNorm sees 32 samples at once, before 8" in caplog.text
+        assert "dropout" in caplog.text
+        caplog.clear()
+        check_division(run, Division(1, 2))  # other shapes are drawn by the same generators
+        assert "dropout" in caplog.text
