@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from cache_builder.format import reader
 from cache_builder.format.columns import Column, PackedChunk
-from cache_builder.format.errors import CorruptCacheError, UnknownSampleError
-from cache_builder.format.reader import open_cache
-from tests.caches import synthetic_logits, write_synthetic_cache
 
 RNG = np.random.default_rng(0)
 ARRAYS = [
@@ -67,44 +61,3 @@ def test_a_column_holds_one_chunk() -> None:
     np.testing.assert_array_equal(column.read(range(950, 960)), array[950:960])
     np.testing.assert_array_equal(column.read(range(299, 301)), array[299:301])
     assert asked == [0, 1, 2, 3, 0, 1]
-
-
-class TestInACache:
-    """The arrays of a small cache, read as if they were long."""
-
-    @pytest.fixture
-    def path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        write_synthetic_cache(tmp_path / "c.zarr", synthetic_logits(1, 100, 40))
-        monkeypatch.setattr(reader, "_KEPT_BYTES", 0)
-        return tmp_path / "c.zarr"
-
-    def test_ids_and_labels_are_those_of_the_whole_arrays(self, path: Path) -> None:
-        cache = open_cache(path)
-        assert list(cache.stored_ids) == list(cache.ids)
-        assert cache.stored_ids[7] == cache.ids[7]
-        wanted = [cache.ids[row] for row in (70, 3, 70)]
-        assert cache.stored_ids.rows_for(wanted).tolist() == [70, 3, 70]
-        np.testing.assert_array_equal(cache.labels_of(range(20, 90)), cache.labels[20:90])
-        assert cache.has_labels
-
-    def test_an_unknown_id_is_told_with_what_may_have_been_meant(self, path: Path) -> None:
-        cache = open_cache(path)
-        known = cache.ids[5]
-        with pytest.raises(UnknownSampleError) as ours:
-            cache.stored_ids.rows_for([known.upper()])
-        with pytest.raises(UnknownSampleError) as whole:
-            cache.rows_for([known.upper()])
-        assert str(ours.value) == str(whole.value)
-        assert known in str(ours.value)
-
-    @pytest.mark.parametrize("array", ["samples/id_bytes", "samples/id_offsets", "samples/label"])
-    def test_another_number_is_an_error(self, path: Path, array: str) -> None:
-        chunk = path / array / "c" / "0"
-        data = bytearray(chunk.read_bytes())
-        data[len(data) // 2] ^= 1
-        chunk.write_bytes(data)
-        with pytest.raises(CorruptCacheError, match=array):
-            open_cache(path).check_header(array)
-        chunk.unlink()
-        with pytest.raises(CorruptCacheError, match=array):
-            open_cache(path).check_header(array)
