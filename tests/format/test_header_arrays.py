@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cache_builder.format import header_arrays
-from cache_builder.format.errors import CorruptCacheError, UnknownSampleError
+from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.reader import open_cache
 from tests.caches import synthetic_logits, write_synthetic_cache
 
@@ -30,16 +30,6 @@ class TestInACache:
         assert cache.stored_ids.rows_for(wanted).tolist() == [70, 3, 70]
         np.testing.assert_array_equal(cache.labels_of(range(20, 90)), cache.labels[20:90])
         assert cache.has_labels
-
-    def test_an_unknown_id_is_told_with_what_may_have_been_meant(self, path: Path) -> None:
-        cache = open_cache(path)
-        known = cache.ids[5]
-        with pytest.raises(UnknownSampleError) as ours:
-            cache.stored_ids.rows_for([known.upper()])
-        with pytest.raises(UnknownSampleError) as whole:
-            cache.rows_for([known.upper()])
-        assert str(ours.value) == str(whole.value)
-        assert known in str(ours.value)
 
     @pytest.mark.parametrize("array", ["samples/id_bytes", "samples/id_offsets", "samples/label"])
     def test_another_number_is_an_error(self, path: Path, array: str) -> None:
