@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cache_builder.format import reader
 from cache_builder.format.columns import Column, PackedChunk
-from cache_builder.format.errors import CorruptCacheError, UnknownSampleError
+from cache_builder.format.errors import CorruptCacheError
 from cache_builder.format.reader import open_cache
 from tests.caches import synthetic_logits, write_synthetic_cache
 
@@ -78,24 +78,10 @@ class TestInACache:
         monkeypatch.setattr(reader, "_KEPT_BYTES", 0)
         return tmp_path / "c.zarr"
 
-    def test_ids_and_labels_are_those_of_the_whole_arrays(self, path: Path) -> None:
+    def test_labels_are_those_of_the_whole_array(self, path: Path) -> None:
         cache = open_cache(path)
-        assert list(cache.stored_ids) == list(cache.ids)
-        assert cache.stored_ids[7] == cache.ids[7]
-        wanted = [cache.ids[row] for row in (70, 3, 70)]
-        assert cache.stored_ids.rows_for(wanted).tolist() == [70, 3, 70]
         np.testing.assert_array_equal(cache.labels_of(range(20, 90)), cache.labels[20:90])
         assert cache.has_labels
-
-    def test_an_unknown_id_is_told_with_what_may_have_been_meant(self, path: Path) -> None:
-        cache = open_cache(path)
-        known = cache.ids[5]
-        with pytest.raises(UnknownSampleError) as ours:
-            cache.stored_ids.rows_for([known.upper()])
-        with pytest.raises(UnknownSampleError) as whole:
-            cache.rows_for([known.upper()])
-        assert str(ours.value) == str(whole.value)
-        assert known in str(ours.value)
 
     @pytest.mark.parametrize("array", ["samples/id_bytes", "samples/id_offsets", "samples/label"])
     def test_another_number_is_an_error(self, path: Path, array: str) -> None:
