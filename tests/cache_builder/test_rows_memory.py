@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import rows_memory
 from cache_builder.console.progress import SILENT
-from cache_builder.format import columns, commits, ids, layout, reader, stored_arrays, writer
+from cache_builder.format import columns, commits, header_arrays, ids, layout, reader, stored_arrays, writer
 from cache_builder.format.ids import DecimalIds
 from cache_builder.look.inspect import describe
 from cache_builder.verify.run import verify
@@ -36,7 +36,7 @@ ROW_BYTES = 4
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "HEADER_CHUNK_BYTES", 2**14)
-    monkeypatch.setattr(reader, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(header_arrays, "_KEPT_BYTES", 0)
     monkeypatch.setattr(reader, "BATCH_BYTES", 2**14)
     monkeypatch.setattr(stored_arrays, "BATCH_BYTES", 2**14)
     monkeypatch.setattr(columns, "_ROWS", 2**10)
@@ -111,8 +111,8 @@ def test_of_a_million_rows_against_a_tenth_of_them(tmp_path: Path) -> None:
         }
         for rows in (100_000, 1_000_000)
     )
-    # A cache is begun and ids are indexed by the chunk, of up to 64 MiB, and by the id.
+    # An id, its offset and its label have 30 bytes; what is read and written at once is still growing here.
     for what in ("tiles", "seal", "inspect", "inspect --sample", "verify", "open, one row by number"):
         grown = (many[f"{what}, peak MB"] - few[f"{what}, peak MB"]) * 1e6 / 900_000
-        assert grown < 24, (what, grown)
+        assert grown < 30, (what, grown)
     assert many["ids looked at, a tile"] == many["keys listed, a tile"] == 0
