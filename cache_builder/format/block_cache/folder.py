@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -31,6 +31,7 @@ _ABANDONED_S = 600
 _GROUP = re.compile(r"[0-9a-f]{2}")
 _NAME = re.compile(r"[0-9a-f]{40}-(all|\d+-\d+)")
 _PRIVATE = 0o700
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _WRITABLE_BY_OTHERS = 0o022
 
 
@@ -120,18 +121,22 @@ class BlockFolder:
     def write(self, name: BlockName, block: bytes | memoryview) -> None:
         """Keep a block; raises :class:`OSError` where that cannot be done."""
         path = self._path(name)
-        path.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(_TEMPORARY, dir=path.parent)
+        temporary = f"{path}.{secrets.token_hex(8)}{_TEMPORARY}"
+        try:
+            descriptor = os.open(temporary, _NEW_FILE, 0o600)
+        except FileNotFoundError:
+            path.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+            descriptor = os.open(temporary, _NEW_FILE, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 for part in (_head(name, block), block):
                     left = memoryview(part)
                     while left:
                         left = left[file.write(left) :]
-            Path(temporary).replace(path)
+            os.replace(temporary, path)  # noqa: PTH105 - as below
         except BaseException:
             with suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108 - a string, as mkstemp gives it
+                os.unlink(temporary)  # noqa: PTH108 - hundreds of small files at once
             raise
 
     def forget(self, objects: Iterable[str]) -> None:
