@@ -183,16 +183,24 @@ class TokenBook:
         """The tokens of the file, kept for workers that start while it is not right."""
         tokens = read_tokens(file)
         if self._kept is not None:
-            with contextlib.suppress(OSError):  # tokens hold where they cannot be kept
+            try:
                 self._keep(self._kept, tokens)
+            except OSError as error:
+                # Tokens hold where they cannot be kept, and those of before, which may be withdrawn, do not.
+                logger.warning("tokens cannot be kept for workers that start later: %s", error)
+                with contextlib.suppress(OSError):
+                    self._kept.unlink(missing_ok=True)
         return tokens | self._always
 
     @staticmethod
     def _keep(kept: Path, tokens: Mapping[str, Token]) -> None:
         make_private(kept.parent)
         making = kept.with_suffix(f".{os.getpid()}")
-        making.write_text("".join(f"{line_of(*item)}\n" for item in tokens.items()), "utf-8")
-        making.replace(kept)
+        try:
+            making.write_text("".join(f"{line_of(*item)}\n" for item in tokens.items()), "utf-8")
+            making.replace(kept)
+        finally:
+            making.unlink(missing_ok=True)
 
 
 def _content(file: Path) -> bytes | None:

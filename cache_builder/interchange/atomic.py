@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zarr.abc.store import Store
+
+from cache_builder.format.conditional import create_object
 from cache_builder.format.durable import fsync_file, take_name
-from cache_builder.format.errors import ConfigError
+from cache_builder.format.errors import ConfigError, StorageError
 from cache_builder.format.locations import followed, is_remote, local_output
 from cache_builder.format.locks.lock import claimed
 from cache_builder.format.owned import partials_beside
 from cache_builder.format.store import object_sizes, open_store, write_from_file
+
+_MOST_CONDITIONAL_BYTES = 2**26
+"""A larger object is put in parts, which have no condition."""
 
 
 @contextmanager
@@ -65,11 +72,29 @@ def _renamed(file: Path) -> Iterator[Path]:
 def _uploaded(out: str, force: bool) -> Iterator[Path]:
     folder, name = _split(out)
     store = open_store(folder, read_only=False)
-    with tempfile.TemporaryDirectory(prefix="kdcache-") as own:
-        partial = Path(own) / "file"
+    own = Path(tempfile.mkdtemp(prefix="kdcache-"))
+    partial, is_wanted = own / name, False
+    try:
         yield partial
         check_free(out, force)  # by now somebody else may have written it
+        _put(store, out, partial, force)
+    except StorageError as error:
+        is_wanted = partial.exists()
+        if not is_wanted:
+            raise
+        raise StorageError(f"{error}; the file is whole in {partial}: copy it to {out}") from error
+    finally:
+        if not is_wanted:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _put(store: Store, out: str, partial: Path, force: bool) -> None:
+    """Write the object; only where there is none unless ``force``, as far as stores do that in one step."""
+    name = _split(out)[1]
+    if force or partial.stat().st_size > _MOST_CONDITIONAL_BYTES:
         write_from_file(store, name, partial)
+    elif create_object(store, name, partial.read_bytes()) is None:
+        raise ConfigError(f"{out} was written by somebody else meanwhile: choose another --out, or --force")
 
 
 def _split(url: str) -> tuple[str, str]:

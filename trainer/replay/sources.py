@@ -9,8 +9,8 @@ from cache_builder.datasets.pixels import NEWEST
 from cache_builder.format import ConfigError
 from cache_builder.format.frozen import Decoding
 from cache_builder.views import Recipe, parse_recipe
-from trainer.run.remote_run import run_path
 from trainer.run.run_folder import RunFolder
+from trainer.run.run_location import run_path
 from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 

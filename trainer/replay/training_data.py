@@ -20,8 +20,8 @@ from trainer.replay.same_data import check_against_cache
 from trainer.replay.sources import own_views
 from trainer.replay.view_dataset import ReplayDataset, ViewDataset, natural_size
 from trainer.run.classes import ClassChoice
-from trainer.run.remote_run import run_path
 from trainer.run.run_folder import DRIFT
+from trainer.run.run_location import run_path
 from trainer.run.settings import TrainSettings
 from trainer.teacher.client import TeacherCache
 

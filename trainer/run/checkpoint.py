@@ -89,8 +89,10 @@ class Checkpoint:
 class Checkpoints:
     """The last few checkpoints of one run; each got its name in one rename, when it was whole."""
 
-    def __init__(self, run: Path, kept: int = KEPT_CHECKPOINTS) -> None:
+    def __init__(self, run: Path, kept: int = KEPT_CHECKPOINTS, name: str | None = None) -> None:
+        """``name``: what the user calls the run, where its files are only at hand in ``run``."""
         self._run = run
+        self._name = name or str(run)
         self._folder = run / "checkpoints"
         self._kept = kept
 
@@ -111,7 +113,7 @@ class Checkpoints:
         if found:
             names = ", ".join(checkpoint.folder.name for checkpoint in found)
             raise DataError(
-                f"every checkpoint of {self._run} is damaged ({names}): "
+                f"every checkpoint of {self._name} is damaged ({names}): "
                 "restore one from a copy, or train anew with another --out; nothing was removed"
             )
         return None

@@ -80,9 +80,9 @@ class _Student:
     """The student of a run, with weights, on a device."""
 
     def __init__(self, inputs: EvaluationInputs, device: str) -> None:
-        config, file = inputs.config, inputs.weights
+        config, file = inputs.run.config, inputs.run.weights
         settings = config.settings
-        self._inputs, self._config, self._file = inputs, config, file
+        self._inputs, self._config, self._run = inputs, config, inputs.run
         device = resolve_device(device)
         self._accelerator = make_accelerator(device, resolve_precision("auto", device))
         self._device = self._accelerator.device
@@ -101,7 +101,7 @@ class _Student:
         evaluator = Evaluator(dataset, self._config.classes, _BATCH, self._workers, self._accelerator, order)
         found = evaluator.run(self._model, self._normalise)
         return EvaluationResult(
-            weights=str(self._file),
+            weights=self._run.weights_name,
             data=dataset.source.spec,
             samples=len(dataset),
             top1=found.top1,
@@ -113,11 +113,11 @@ class _Student:
     def against_teacher(self, cache: TeacherCache) -> EvaluationResult:
         inputs, settings = self._inputs, self._config.settings
         dataset = ReplayDataset(
-            cache, inputs.source, settings.image_size, drift_folder=self._file.parent / DRIFT
+            cache, inputs.source, settings.image_size, drift_folder=self._run.folder / DRIFT
         )
         share = self._count_agreeing(dataset, cache, inputs.view, inputs.columns) / len(dataset)
         return EvaluationResult(
-            str(self._file), dataset.source.spec, len(dataset), view=inputs.view, agreement=share
+            self._run.weights_name, dataset.source.spec, len(dataset), view=inputs.view, agreement=share
         )
 
     def _count_agreeing(

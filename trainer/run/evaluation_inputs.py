@@ -18,11 +18,22 @@ from trainer.teacher.client import TeacherCache
 
 
 @dataclass(frozen=True)
+class Looked:
+    """A run and the weights that are looked at."""
+
+    config: RunConfig
+    folder: Path
+    """Where the run's files are at hand."""
+    weights: Path
+    weights_name: str
+    """What the user calls them."""
+
+
+@dataclass(frozen=True)
 class EvaluationInputs:
     """A run, the weights that are looked at, and what they are looked at on."""
 
-    config: RunConfig
-    weights: Path
+    run: Looked
     source: ImageSource
     cache: TeacherCache | None = None
     """Whose teacher the student is compared with; None = labels are."""
@@ -57,25 +68,27 @@ def open_evaluation(
     if data is None:
         raise ConfigError(f"run {run} has no held-out data of its own: say which with --data")
     file = path / named[weights] if weights in named else Path(weights)
+    shown = f"{run}/{named[weights]}" if weights in named else weights
     if not file.exists():
-        raise ConfigError(f"there are no weights {file}: --weights takes best, last or a FILE")
+        raise ConfigError(f"there are no weights {shown}: --weights takes best, last or a FILE")
+    looked = Looked(config, path, file, shown)
     if cache is not None:
-        return _beside_teacher(config, file, data, open_teacher(cache, stack), view, limit)
+        return _beside_teacher(looked, data, open_teacher(cache, stack), view, limit)
     source = open_source(data, config.decoding)
     check_held_out(source, config.class_plan, "eval")
-    return EvaluationInputs(config, file, source)
+    return EvaluationInputs(looked, source)
 
 
 def _beside_teacher(
-    config: RunConfig, file: Path, data: str, cache: TeacherCache, view: int, limit: int | None
+    run: Looked, data: str, cache: TeacherCache, view: int, limit: int | None
 ) -> EvaluationInputs:
-    columns = comparable_columns(config, cache)
+    columns = comparable_columns(run.config, cache)
     cache.check_view(view)
     source = open_source(data, cache.manifest.input.decoding)
     if limit is not None:
         source = LimitedSource(source, limit)
     rows_of(cache, source)
-    return EvaluationInputs(config, file, source, cache, view, columns)
+    return EvaluationInputs(run, source, cache, view, columns)
 
 
 def comparable_columns(config: RunConfig, cache: TeacherCache) -> tuple[int, ...] | None:

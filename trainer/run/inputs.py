@@ -21,8 +21,8 @@ from trainer.objective.written import read_objective
 from trainer.replay.matching import check_partners, labels_missing, rows_of
 from trainer.replay.sources import check_views_asked, decoding_for, training_source
 from trainer.run.classes import ClassPlan, held_out_labels, plan_classes
-from trainer.run.remote_run import RemoteRun, run_path
 from trainer.run.run_folder import RunFolder
+from trainer.run.run_location import run_path
 from trainer.run.settings import TrainSettings
 from trainer.students.known import check_student_name
 from trainer.teacher.client import TeacherCache
@@ -54,6 +54,8 @@ def claim_output(settings: TrainSettings, resume: bool, stack: ExitStack) -> Run
         hold = stack.enter_context(claimed(settings.out, doing="trained"))
     remote = None
     if is_remote(settings.out):
+        from trainer.run.remote_run import RemoteRun
+
         remote = RemoteRun(settings.out, hold)
         stack.callback(remote.close)
         remote.fetch(resume)

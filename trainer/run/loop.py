@@ -146,6 +146,8 @@ def _run_epochs(
             display.epoch(row, is_best=keeper.best_epoch == epoch + 1)
             keeper.save()
             epoch_began, epoch_first_step = time.monotonic(), step + 1
+    if log is not None:
+        log.close()  # before what it wrote is copied for the last time
 
 
 def train_step(run: Run, batches: list[Batch], step: int, lr: float, meter: TrainMeter) -> None:

@@ -7,27 +7,33 @@ need share nothing else. A checkpoint counts once its checksums are there, which
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import shutil
-import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from cache_builder.format.errors import ConfigError, StorageError
-from cache_builder.format.locations import is_remote, local_output
+from cache_builder.format.errors import ConfigError, KDCacheError, StorageError
+from cache_builder.format.locations import is_remote
 from cache_builder.format.locks.lock import Hold
 from cache_builder.format.owned import LEASE_KEY
 from cache_builder.format.store import delete_object, list_keys, open_store, read_bytes, write_from_file
+from trainer.run.run_location import leave, run_location, run_path
 
-CONFIG, CHECKSUMS = "config.json", "checksums.json"
-_STEP = re.compile(r"checkpoints/step-\d+")
+CONFIG, CHECKSUMS, LAST = "config.json", "checksums.json", "last.safetensors"
+_STEP = re.compile(r"(checkpoints/step-\d+)/")
 _OURS = re.compile(
     r"config\.json|metrics\.jsonl|(best|last)\.safetensors|report\.md|curves\.png"
     r"|(tensorboard|render-drift)/[^/]+|checkpoints/(damaged-\d+-)?step-\d+/[\w.]+"
 )
 """The files of a run. Nothing else that lies at its URL is read, written or removed."""
+_ORDER = (re.compile(r"config\.json"), re.compile(r"metrics\.jsonl|tensorboard/"), re.compile("checkpoints/"))
+"""What is copied first. Metrics of steps that no checkpoint has are dropped by who goes on, so they may come
+early; what names a checkpoint comes after it."""
+
+log = logging.getLogger(__name__)
 
 
 class _Version(NamedTuple):
@@ -43,38 +49,6 @@ class _Version(NamedTuple):
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
-def run_location(given: object) -> object:
-    """``--out`` as text: a local path, or the URL of a folder on an object store.
-
-    Raises :class:`ConfigError` for a URL that names a whole bucket, and for what is no place to write to.
-    """
-    if not isinstance(given, str | os.PathLike):
-        return given
-    text = os.fspath(given)
-    if not isinstance(text, str) or not is_remote(text):
-        return str(local_output(text if isinstance(text, str) else os.fsdecode(text)))
-    if not text.rstrip("/").partition("://")[2].partition("/")[2]:
-        raise ConfigError(
-            f"--out {text} is a whole bucket: name a folder in it, as in {text.rstrip('/')}/run"
-        )
-    return text.rstrip("/")
-
-
-def run_path(out: str) -> Path:
-    """Where the files of a run are at hand: ``out`` itself, or this process's folder for a URL."""
-    return _scratch(out) if is_remote(out) else Path(out)
-
-
-_SCRATCH: dict[str, Path] = {}
-"""The folder of each run that is open in this process, by its URL."""
-
-
-def _scratch(url: str) -> Path:
-    if url not in _SCRATCH:
-        _SCRATCH[url] = Path(tempfile.mkdtemp(prefix="kdtrain-"))
-    return _SCRATCH[url]
-
-
 class RemoteRun:
     """The files of a run at a URL, and the folder of this process that they are copied from and to."""
 
@@ -85,6 +59,7 @@ class RemoteRun:
         self._hold = hold
         self._store = open_store(url, read_only=hold is None)
         self._copied: dict[str, _Version] = {}
+        self._left_out: set[str] = set()
 
     def fetch(self, resume: bool) -> None:
         """Bring the run's files here; without ``resume`` only what says that there is a run.
@@ -95,45 +70,69 @@ class RemoteRun:
         ours = {key for key in keys if _OURS.fullmatch(key)}
         if keys and CONFIG not in ours:
             raise ConfigError(f"{self.url} is not empty and holds no run: choose another --out")
-        self.bring(_whole(ours) if resume else ours & {CONFIG})
+        if not resume:
+            self.bring(ours & {CONFIG})
+            return
+        self._left_out = _half_copied(ours)
+        for step in sorted({key.rpartition("/")[0] for key in self._left_out}):
+            log.warning("%s/%s was not wholly copied when its process ended: it is left out", self.url, step)
+        self.bring(ours - self._left_out)
 
     def bring(self, keys: set[str]) -> None:
         """Copy files here; those that are not there are left out."""
         for key in sorted(keys):
             data = read_bytes(self._store, key)
-            if data is not None:
-                path = self.folder / key
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-                self._copied[key] = _Version.of(path)
+            if data is None:
+                continue
+            path = self.folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            making = path.with_name(f".{path.name}.partial")  # which is no file of a run
+            making.write_bytes(data)
+            making.rename(path)
+            self._copied[key] = _Version.of(path)
 
     def publish(self) -> None:
-        """Copy to the URL what changed here since, and remove there what is gone.
+        """Copy to the URL what changed here since, and remove the checkpoints there that are gone here.
 
-        Raises :class:`StorageError` where the store is away for too long; the folder here is kept then.
+        Raises :class:`KDCacheError` where it is another's by now, and :class:`StorageError` where the store
+        is away for too long; the folder here is kept then.
         """
         if self._hold is None:
             return
-        self._hold.check()
-        found = self._files()
-        try:
-            for key in sorted((key for key in found if self._copied.get(key) != found[key]), key=_last):
+        with self._kept_is_said():
+            found = self._files()
+            for key in sorted((key for key in found if self._copied.get(key) != found[key]), key=_place):
+                self._hold.check()
                 write_from_file(self._store, key, self.folder / key)
                 self._copied[key] = found[key]
-            for key in sorted(self._copied.keys() - found, key=_last, reverse=True):
+            gone = {key for key in self._copied.keys() - found if key.startswith("checkpoints/")}
+            # Another checkpoint is whole there by now.
+            gone |= self._left_out - found.keys()
+            for key in sorted(gone, key=_place, reverse=True):
+                self._hold.check()
                 delete_object(self._store, key)
-                del self._copied[key]
-        except StorageError as error:
-            raise StorageError(
-                f"{error}; the run is whole in {self.folder}: copy that to {self.url}, go on there with "
-                f"--out {self.folder} --resume, or go on from the last checkpoint that {self.url} has"
-            ) from error
+                self._copied.pop(key, None)
+            self._left_out = set()
+
+    @contextmanager
+    def _kept_is_said(self) -> Iterator[None]:
+        """Name the folder here where what is in it could not be copied."""
+        try:
+            yield
+        except KDCacheError as error:
+            kept = (
+                f"{error}; the run is whole in {self.folder}: go on there with --out {self.folder} --resume, "
+                f"or from the last checkpoint that {self.url} has"
+            )
+            raise (StorageError if isinstance(error, StorageError) else KDCacheError)(kept) from error
 
     def close(self) -> None:
         """Remove the folder here, unless it has something that is nowhere else."""
-        _SCRATCH.pop(self.url, None)
-        if all(self._copied.get(key) == version for key, version in self._files().items()):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        files = self._files()
+        if self._hold is None:
+            files = {key: version for key, version in files.items() if key.startswith("render-drift/")}
+        is_copied = all(self._copied.get(key) == version for key, version in files.items())
+        leave(self.url, keep=not is_copied)
 
     def _files(self) -> dict[str, _Version]:
         paths = {
@@ -144,19 +143,28 @@ class RemoteRun:
         return {key: _Version.of(path) for key, path in paths.items() if _OURS.fullmatch(key)}
 
 
-def _last(key: str) -> tuple[bool, bool, str]:
-    """Checkpoints come before what stands beside them, and their checksums after their other files."""
-    return not key.startswith("checkpoints/"), key.endswith(CHECKSUMS), key
+def _place(key: str) -> tuple[int, bool, str]:
+    """When a file is copied; checksums come after the other files of their checkpoint."""
+    kind = next((place for place, pattern in enumerate(_ORDER) if pattern.match(key)), len(_ORDER))
+    return kind, key.endswith(CHECKSUMS), key
 
 
-def _whole(keys: set[str]) -> set[str]:
-    """Without the files of checkpoints that were being copied, or removed, when their process died."""
-    return {key for key in keys if (step := _STEP.match(key)) is None or f"{step[0]}/{CHECKSUMS}" in keys}
+def _half_copied(keys: set[str]) -> set[str]:
+    """Files of checkpoints that were being copied, or removed, when their process died.
+
+    An older release wrote no checksums at all: where none are there but a run that was copied as a whole,
+    its checkpoints are left to whoever judges those of a disk.
+    """
+    of_steps = {key: found[1] for key in keys if (found := _STEP.match(key))}
+    whole = {step for key, step in of_steps.items() if key == f"{step}/{CHECKSUMS}"}
+    if not whole and LAST in keys:
+        return set()
+    return {key for key, step in of_steps.items() if step not in whole}
 
 
-def at_hand(run: Path | str, files: set[str], stack: ExitStack) -> Path:
+def at_hand(run: str | os.PathLike[str], files: set[str], stack: ExitStack) -> Path:
     """The folder of a run that is only read, until the stack ends; ``files``: those that are needed of it."""
-    location = str(run_location(run))
+    location = str(run_location(run, "run"))
     if is_remote(location):
         remote = RemoteRun(location)
         stack.callback(remote.close)

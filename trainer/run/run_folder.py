@@ -52,7 +52,7 @@ class RunFolder:
         """Its checkpoints; imported here as they bring torch."""
         from trainer.run.checkpoint import Checkpoints
 
-        return Checkpoints(self.path, self._kept)
+        return Checkpoints(self.path, self._kept, self.name)
 
     def publish(self) -> None:
         """Copy what changed to where the user wants the run, unless it is there; on the main process only."""
@@ -98,8 +98,8 @@ class RunFolder:
             return RunConfig.model_validate_json(path.read_text())
         except (ValidationError, UnicodeDecodeError) as error:
             raise DataError(
-                f"{path} is not the configuration of a run of this release; every checkpoint in "
-                f"{self.path / 'checkpoints'} has a copy, which can take its place: {error}"
+                f"{self.name}/{CONFIG} is not the configuration of a run of this release; every checkpoint "
+                f"in {self.name}/checkpoints has a copy, which can take its place: {error}"
             ) from error
 
     def read_metrics(self) -> list[Row]:

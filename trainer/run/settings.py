@@ -10,7 +10,7 @@ from cache_builder.console.names import DATA_KINDS, check_device_name
 from cache_builder.console.options import Names, Option, Settings, ThreeNumbers
 from cache_builder.console.recipes import check_recipe
 from trainer.run.names import check_objective, check_student
-from trainer.run.remote_run import run_location
+from trainer.run.run_location import run_location
 
 # Headings of --help.
 DATA, STUDENT = Option(panel="Data and teacher"), Option(panel="Student and objective")

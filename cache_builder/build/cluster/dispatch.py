@@ -19,7 +19,7 @@ from cache_builder.format.errors import KDCacheError
 POLL_S = 1.0
 _SAID_AFTER_S = 20.0
 """After so long without a teacher it is said what the cluster lacks."""
-_MOST_DEATHS = 5
+_MOST_DEATHS, _MOST_IDLE_DEATHS = 5, 20
 """Teachers that may die on one row block before it is to blame, and not their nodes."""
 
 
@@ -51,6 +51,7 @@ class Dispatch:
         self._running: dict[Any, _Running] = {}
         self._waiting: deque[int] = deque()
         self._deaths: Counter[int] = Counter()
+        self._idle_deaths: Counter[int] = Counter()
         self._before = 0
         self._turn = 0
         self.done: list[BlockDone] = []
@@ -124,10 +125,13 @@ class Dispatch:
     def _repeat(self, call: _Running, error: BaseException) -> None:
         self._look_at(call)  # it may have answered since the last look
         self._deaths[call.block] += call.has_begun
+        self._idle_deaths[call.block] += not call.has_begun
         why = str(error).strip().partition("\n")[0][:200]
-        if self._deaths[call.block] >= _MOST_DEATHS:
+        # One that dies at once may have had no time to say that it had begun.
+        ended, idle = self._deaths[call.block], self._idle_deaths[call.block]
+        if ended >= _MOST_DEATHS or idle >= _MOST_IDLE_DEATHS:
             raise KDCacheError(
-                f"row block {call.block} (counted from 0) ended {_MOST_DEATHS} teachers, the last: {why}. Is "
+                f"row block {call.block} (counted from 0) ended {ended + idle} teachers, the last: {why}. Is "
                 "there too little memory for --batch-size? What was committed is kept, and the same command "
                 "continues"
             ) from error

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from cache_builder.format import ConfigError, KDCacheError, StorageError
-from cache_builder.format.store import delete_object, open_store, write_many
+from cache_builder.format.store import delete_object, open_store, write_from_file, write_many
 from cache_builder.format.waiting import patience_at_most
 from tests.object_store import BUCKET, bucket_may_go, counted_http, objects, s3_server
 from tests.trainer.runs import STEPS_PER_EPOCH, assert_same_weights, config, write_digits_cache
-from tests.trainer.test_resume import AtStep, send
+from tests.trainer.test_resume import AtStep, metrics, send
+from trainer.run import remote_run
 from trainer.run.evaluate import evaluate_run
 from trainer.run.inputs import claim_output
 from trainer.run.loop import train
-from trainer.run.remote_run import RemoteRun, run_location, run_path
+from trainer.run.remote_run import RemoteRun
+from trainer.run.run_location import run_location, run_path
 
 URL = f"s3://{BUCKET}/runs/a"
 
@@ -107,6 +109,69 @@ def test_the_bytes_of_a_checkpoint_come_before_its_checksums_and_go_after_them(s
         assert sorted(puts) == sorted(deletions)
 
 
+@pytest.mark.parametrize(
+    "killed_before", ["metrics.jsonl", "weights.safetensors", "checksums.json", "best", "last"]
+)
+def test_a_run_that_was_killed_while_it_was_copied_ends_as_one_that_was_not(
+    scratch, tmp_path, cache, on_disk, killed_before
+):
+    """Before each kind of object, when it is copied for the second time."""
+    seen: list[str] = []
+
+    def put(store, key, path):
+        seen.append(key)
+        if killed_before in key and sum(killed_before in one for one in seen) == 2:
+            raise Killed
+        write_from_file(store, key, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote_run, "write_from_file", put)
+        with pytest.raises(Killed):
+            train(settings(cache, val_data="digits:test"))
+    result = train(settings(cache, val_data="digits:test"), resume=True)
+    run = downloaded(tmp_path / "run")
+    assert_same_weights(run, on_disk)
+    assert metrics(run) == metrics(on_disk)
+    assert result.last.top1 == metrics(on_disk)[-1]["val_top1"]
+    steps = {path.name for path in (on_disk / "checkpoints").iterdir()}
+    assert {key.split("/")[1] for key in objects("runs/a") if key.startswith("checkpoints/")} == steps
+
+
+def test_checkpoints_of_a_release_without_checksums_are_not_passed_over(scratch, cache):
+    stopped(cache, STEPS_PER_EPOCH + 3)
+    store = open_store(URL, read_only=False)
+    for key in objects("runs/a"):
+        if key.endswith("checksums.json"):
+            delete_object(store, key)
+    with ExitStack() as stack:
+        folder = claim_output(settings(cache), resume=True, stack=stack)
+        newest = folder.checkpoints.newest()
+    assert newest is not None
+    assert newest.step == STEPS_PER_EPOCH + 3
+
+
+def test_what_vanished_here_stays_there(scratch, cache):
+    """As files that a cleaner of temporary folders took."""
+    stopped(cache, STEPS_PER_EPOCH + 1)
+    with ExitStack() as stack:
+        folder = claim_output(settings(cache), resume=True, stack=stack)
+        before = objects("runs/a").keys()
+        for name in ("config.json", "last.safetensors"):
+            (folder.path / name).unlink()
+        folder.publish()
+        assert objects("runs/a").keys() == before
+
+
+def test_what_a_killed_process_left_here_goes_with_the_next(scratch, cache):
+    left, chosen = scratch / "kdtrain-left", scratch / "kdtrain-kept"
+    for folder in (left, chosen):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    (left / ".lock").touch()
+    train(settings(cache, epochs=1))
+    assert list(scratch.iterdir()) == [chosen]
+
+
 def test_what_is_there_already_is_not_taken_over(scratch, cache):
     stopped(cache, 1)
     before = objects("runs/a")
@@ -136,6 +201,10 @@ def test_one_process_at_a_time(scratch, cache):
         claim_output(settings(cache), resume=False, stack=stack)
         with pytest.raises(ConfigError, match="is being"):
             train(settings(cache))
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
 
 
 class Lost:
@@ -171,6 +240,7 @@ def test_a_store_that_stays_away_costs_nothing_that_was_trained(scratch, tmp_pat
 def test_a_run_on_a_store_is_evaluated(scratch, cache, on_disk):
     train(settings(cache, val_data="digits:test"))
     there, here = evaluate_run(URL, None), evaluate_run(on_disk, None)
+    assert there.weights == f"{URL}/best.safetensors"
     assert (there.top1, there.nll) == (here.top1, here.nll)
     assert list(scratch.iterdir()) == []
 
