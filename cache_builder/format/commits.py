@@ -233,7 +233,7 @@ def read_index(store: Store, tiles: list[Tile], where: str) -> dict[str, bytes]:
 
 def _indexed(data: bytes) -> Iterator[object]:
     """The commits of an index, one at a time."""
-    if not data.startswith(_INDEX_BEGIN):
+    if not (data.startswith(_INDEX_BEGIN) and data.endswith(b"]}")):
         yield from json.loads(data)["commits"]  # of another writer, who may use spaces
         return
     text, place = data.decode(), len(_INDEX_BEGIN)

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from numpy.typing import NDArray
 
 from cache_builder.format.arrays import DECODING_ERRORS
 from cache_builder.format.by_block import ByBlock, digest_of
 from cache_builder.format.columns import Chunk, Column, PackedChunk, WholeChunk
 from cache_builder.format.errors import CorruptCacheError, FormatError
-from cache_builder.format.held import HeldObject, HeldStore, Wish
+from cache_builder.format.held import CompleteStore, HeldObject, HeldStore, Wish
 from cache_builder.format.layout import ArraySpec, header_specs
 from cache_builder.format.manifest import array_digest
 from cache_builder.format.store import read_bytes
@@ -39,6 +40,7 @@ class HeaderArrays(StoredArrays):
         self._text_bytes: dict[str, int] = {}
         self._kept: dict[str, NDArray[Any]] | None = None
         self._columns: dict[str, Column] = {}
+        self._seen: dict[str, int | None] = {}
 
     def header_array(self, path: str, held: HeldStore | None = None) -> NDArray[Any]:
         """One of the arrays named in the manifest's ``digests``, checked against its digest.
@@ -59,6 +61,8 @@ class HeaderArrays(StoredArrays):
                 f"{self.location}: array {path} does not match its digest in the manifest; "
                 "restore the file or rebuild the cache"
             )
+        if self._near is not None:
+            self._near.prove(spec.chunk_keys())
         if path.endswith(_OFFSETS):
             self._text_bytes[path.removesuffix(_OFFSETS) + _TEXT] = int(array[-1])
         if self._kept is not None and array.nbytes <= _KEPT_BYTES:
@@ -87,6 +91,8 @@ class HeaderArrays(StoredArrays):
         except DECODING_ERRORS:
             is_whole = False
         if not is_whole:
+            for key in spec.chunk_keys():
+                self._seen.pop(key, None)
             self.header_array(path)  # says what is wrong with it, or reads it in another way
             column = Column(spec.shape[0], spec.shape[0], spec.dtype, lambda _: self._whole(path))
         if path.endswith(_OFFSETS):
@@ -101,13 +107,23 @@ class HeaderArrays(StoredArrays):
         """A chunk of a long header array; decoded as a whole only where another program has written it."""
         key = spec.chunk_keys()[number]
         data = read_bytes(self._store, key)
+        self._check_again(key, data)
         packed = PackedChunk.of(data or b"", spec.dtype)
         if packed is not None:
             return packed
         first = number * spec.chunks[0]
         part = slice(first, min(first + spec.chunks[0], spec.shape[0]))
-        held = HeldStore(self._store, {key: None if data is None else HeldObject.whole(data)})
+        held = CompleteStore(self._store, {key: None if data is None else HeldObject.whole(data)})
         return WholeChunk(self.values_of(spec, part, [], held))
+
+    def _check_again(self, key: str, data: bytes | None) -> None:
+        """Raise where an object is not the one that was compared with the manifest before."""
+        found = None if data is None else xxhash.xxh3_64_intdigest(data)
+        if self._seen.setdefault(key, found) != found:
+            self.check_same_store()
+            raise CorruptCacheError(
+                f"{self.location}: {key} is not what it was a moment ago; restore it or rebuild the cache"
+            )
 
     def is_kept(self, path: str) -> bool:
         """Whether an array was read before and is at hand: see :meth:`keep_headers`."""

@@ -35,6 +35,8 @@ class Wish:
     """Chunks of a shard."""
     chunk: int | None = None
     """The one that will be read; None = all."""
+    crc32: int | None = None
+    """Of all bytes of the object, as its commit states it."""
 
     @property
     def is_whole(self) -> bool:

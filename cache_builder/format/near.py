@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +18,21 @@ from zarr.abc.store import ByteRequest, RangeByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import WrapperStore
 
+from cache_builder.format.backends.processes import check_process
 from cache_builder.format.block_cache.folder import BlockName
 from cache_builder.format.block_cache.keeper import Block, BlockKeeper
 from cache_builder.format.errors import KDCacheError
 from cache_builder.format.held import Wish, fetched
 from cache_builder.format.remote import RemoteStore
 from cache_builder.format.store import ask_many
-from cache_builder.format.walk import Walk
+from cache_builder.format.waiting import patience_at_most
+from cache_builder.format.walk import MOST_AHEAD, Walk
 
 _READY_BYTES = 2**25
 """Most bytes in memory that were fetched ahead and that nobody has asked for yet."""
 _FRESH_BYTES = 2**26
 """Most bytes that wait for being written: where a disk is slower than the store, others are not kept."""
-_AHEAD_THREADS = 2
+_AHEAD_THREADS = MOST_AHEAD
 
 _Part = tuple[str, range | None]
 """A key, and which bytes of the object; None = all."""
@@ -38,8 +41,8 @@ _Part = tuple[str, range | None]
 class NearStore(WrapperStore[RemoteStore]):
     """The objects of one sealed cache, which never change, whole or in ranges.
 
-    Ranges are kept as they are asked for: readers ask for the index of a shard and for one of its chunks,
-    and always for the same ones.
+    On the disk only whole objects are kept, and only those that are what the manifest or a commit says: what
+    is wrong in a store for a while must not outlast that here. Parts of a large shard cannot be compared so.
     """
 
     def __init__(
@@ -53,10 +56,12 @@ class NearStore(WrapperStore[RemoteStore]):
         self._cache_id = cache_id
         self._keeper = keeper
         self._is_unchanged = is_unchanged
+        self._expected: dict[str, Wish] = {}
+        self._proven: set[str] = set()
         self._running: dict[_Part, asyncio.Task[memoryview | None]] = {}  # used on the event loop alone
         self._lock = threading.Lock()
         self._ready: OrderedDict[_Part, memoryview] = OrderedDict()
-        self._fresh: list[Block] = []
+        self._fresh: dict[str, memoryview] = {}
         self._fresh_bytes = 0
         self._is_kept_soon = False
         self._walks = threading.local()
@@ -66,6 +71,7 @@ class NearStore(WrapperStore[RemoteStore]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """The object or a range of it, None where there is none."""
+        check_process(self._store.url())
         if byte_range is not None and not isinstance(byte_range, RangeByteRequest):
             return await super().get(key, prototype, byte_range)
         wanted = None if byte_range is None else range(byte_range.start, byte_range.end)
@@ -93,7 +99,8 @@ class NearStore(WrapperStore[RemoteStore]):
 
     async def _fetched(self, part: _Part) -> memoryview | None:
         """From the disk, else from the store."""
-        keeper = self._keeper
+        key, wanted = part
+        keeper = self._keeper if wanted is None else None
         # Looked for here: a thread waits for the interpreter where others decode.
         if keeper is not None and keeper.has(self._name(part)):
             kept = await asyncio.to_thread(keeper.read, self._name(part))
@@ -101,7 +108,6 @@ class NearStore(WrapperStore[RemoteStore]):
                 keeper.counts.hits += 1
                 keeper.counts.hit_bytes += len(kept)
                 return kept
-        key, wanted = part
         request = None if wanted is None else RangeByteRequest(wanted.start, wanted.stop)
         value = await self._store.get(key, default_buffer_prototype(), request)
         if value is None:
@@ -110,21 +116,32 @@ class NearStore(WrapperStore[RemoteStore]):
         if keeper is not None:
             keeper.counts.misses += 1
             keeper.counts.missed_bytes += len(data)
-            if wanted is None or len(data) == len(wanted):
-                self._put_fresh(part, data)
+            self._put_fresh(key, data)
         return data
 
-    def _put_fresh(self, part: _Part, data: memoryview) -> None:
+    def _put_fresh(self, key: str, data: memoryview) -> None:
         with self._lock:
             if self._fresh_bytes + len(data) <= _FRESH_BYTES:
-                self._fresh.append((self._name(part), data))
-                self._fresh_bytes += len(data)
+                self._fresh_bytes += len(data) - len(self._fresh.get(key, b""))
+                self._fresh[key] = data
+
+    def expect(self, wishes: Iterable[Wish]) -> None:
+        """Note what whole objects must be, before they are fetched."""
+        with self._lock:
+            self._expected |= {one.key: one for one in wishes if one.is_whole and one.crc32 is not None}
+
+    def prove(self, keys: Iterable[str]) -> None:
+        """Keep objects that were fetched: their values are those that the manifest has a digest of."""
+        with self._lock:
+            self._proven.update(keys)
+        self.keep()
 
     def _name(self, part: _Part) -> BlockName:
         return BlockName.of(self._cache_id, self._store.url(), *part)
 
     def keep(self) -> None:
         """Have written to the disk what was fetched since the last call. Nobody waits for it."""
+        check_process(self._store.url())
         with self._lock:
             if self._keeper is None or not self._fresh or self._is_kept_soon:
                 return
@@ -132,9 +149,14 @@ class NearStore(WrapperStore[RemoteStore]):
         self._keeper.keep(self._take_fresh, self._is_unchanged)
 
     def _take_fresh(self) -> list[Block]:
+        """What is proven to be right. What may be proven yet stays; what is wrong goes."""
         with self._lock:
-            fresh, self._fresh, self._fresh_bytes, self._is_kept_soon = self._fresh, [], 0, False
-        return fresh
+            expected = {key: self._expected.pop(key) for key in self._fresh if key in self._expected}
+            taken = [key for key in self._fresh if key in expected or key in self._proven]
+            fresh = {key: self._fresh.pop(key) for key in taken}
+            self._fresh_bytes, self._is_kept_soon = sum(map(len, self._fresh.values())), False
+        right = [key for key, data in fresh.items() if key not in expected or _fits(data, expected[key])]
+        return [(self._name((key, None)), fresh[key]) for key in right]
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget objects whose bytes do not decode: the store is to be asked again."""
@@ -142,20 +164,27 @@ class NearStore(WrapperStore[RemoteStore]):
         with self._lock:
             for part in [part for part in self._ready if part[0] in wanted]:
                 del self._ready[part]
+            self._proven -= wanted
+            for key in wanted & self._fresh.keys():
+                self._fresh_bytes -= len(self._fresh.pop(key))
         self.keep()  # so that what waits is forgotten after it
         if self._keeper is not None:
             self._keeper.forget({self._name((key, None)).object for key in wanted})
 
-    def coming(self, what: Hashable, first: int, last: int) -> range:
-        """The blocks to fetch ahead, when this thread has read the blocks ``first`` to ``last``."""
-        walk = self._walks.now = Walk.on(getattr(self._walks, "now", None), what, first, last)
+    def coming(self, what: Hashable, first: int, last: int, block_bytes: int) -> range:
+        """The blocks to fetch ahead, when this thread has read the blocks ``first`` to ``last``.
+
+        ``block_bytes``: about what is fetched of one.
+        """
+        most = min(MOST_AHEAD, _READY_BYTES // 2 // max(1, block_bytes))
+        walk = self._walks.now = Walk.on(getattr(self._walks, "now", None), what, first, last, most)
         return walk.coming
 
     def fetch_ahead(self, wishes: Iterable[Wish], indexes: dict[str, bytes]) -> None:
         """Fetch what will be asked for next, in a thread; what becomes of it shows when somebody asks."""
+        check_process(self._store.url())
         by_key, context = {wish.key: wish for wish in wishes}, contextvars.copy_context()
-        if sum(wish.nbytes for wish in by_key.values()) > _READY_BYTES // 2:
-            return
+        self.expect(by_key.values())
 
         async def one(key: str) -> None:
             held = await fetched(self, by_key[key], indexes)
@@ -165,7 +194,8 @@ class NearStore(WrapperStore[RemoteStore]):
                 self._put_ready((key, part), memoryview(data))
 
         def fetch() -> None:
-            with suppress(KDCacheError, OSError):
+            # Who needs it will wait for a store that is away; nobody's end waits for this.
+            with suppress(KDCacheError, OSError), patience_at_most(0):
                 ask_many(one, list(by_key))
             self.keep()
 
@@ -179,3 +209,8 @@ class NearStore(WrapperStore[RemoteStore]):
             held = sum(map(len, self._ready.values()))
             while held > _READY_BYTES:
                 held -= len(self._ready.popitem(last=False)[1])
+
+
+def _fits(data: memoryview, wish: Wish) -> bool:
+    """Whether an object is what its commit says."""
+    return len(data) == wish.size and zlib.crc32(data) == wish.crc32

@@ -74,7 +74,16 @@ class StoredArrays:
         self._manifest = parse_manifest(body, where=self.location)
         self._odd_metadata: dict[str, ArrayV3Metadata] = {}  # of arrays that are not coded as we would
         self._indexes: dict[str, bytes] = {}
+        self._keeps_blocks = keeps_blocks
         self._near = self._near_store(keeps_blocks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Threads, and what is near, do not travel to other processes."""
+        return self.__dict__ | {"_near": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._near = self._near_store(self._keeps_blocks)
 
     def _near_store(self, keeps_blocks: bool) -> NearStore | None:
         """What is between a reader and a remote store; None where that may change, and for local ones."""
@@ -228,8 +237,8 @@ class StoredArrays:
             for spec in tile_arrays(self._manifest, tile) if specs is None else specs:
                 chunks = spec.shards[0] // spec.chunks[0] if spec.shards else 1
                 chunk = None if view is None else (view - tile.view_start) % chunks
-                size = self.commits[tile.key].shards[spec.path].bytes
-                yield Wish(spec.shard_key(tile), size, chunks, chunk)
+                shard = self.commits[tile.key].shards[spec.path]
+                yield Wish(spec.shard_key(tile), shard.bytes, chunks, chunk, shard.crc32)
 
     def held_shards(
         self, of_tiles: list[Tile], specs: list[ArraySpec] | None, view: int | None
@@ -243,14 +252,22 @@ class StoredArrays:
                 # An answer of another length says what the size is not.
                 (size,) = object_sizes(self._store, [key])
             self._check_size(tile, key, shard, size)
+            if found is not None and found.size != shard.bytes:
+                self._forget(tile_arrays(self._manifest, tile)[0], [tile])
+                raise StorageError(
+                    f"{self.location}/{key}: {found.size:,} bytes came of an object that has "
+                    f"{shard.bytes:,}: it is being replaced, or a proxy keeps an old one; try again"
+                )
         return CompleteStore(self._store, held)
 
     def _fetch(self, wishes: Iterable[Wish]) -> dict[str, HeldObject | None]:
         """What is wished for, from as near as it is."""
         if self._near is None:
             return fetch(self._store, wishes, self._indexes)
+        wanted = list(wishes)
+        self._near.expect(wanted)
         try:
-            return fetch(self._near, wishes, self._indexes)
+            return fetch(self._near, wanted, self._indexes)
         finally:
             self._near.keep()
 
@@ -263,7 +280,8 @@ class StoredArrays:
             return
         group, blocks = of_tiles[0].group, self.tiles[-1].block + 1
         what = view, group, tuple(spec.path for spec in specs)
-        coming = self._near.coming(what, of_tiles[0].block, of_tiles[-1].block)
+        size = self.size_of(of_tiles[-1:], specs)
+        coming = self._near.coming(what, of_tiles[0].block, of_tiles[-1].block, size)
         following = [self.tiles[group * blocks + block] for block in coming if block < blocks]
         there = [tile for tile in following if tile.key in self.commits]
         if there:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache_builder.format import header_arrays
-from cache_builder.format.errors import CorruptCacheError
+from cache_builder.format import header_arrays, layout
+from cache_builder.format.errors import CorruptCacheError, KDCacheError
 from cache_builder.format.reader import open_cache
 from tests.caches import synthetic_logits, write_synthetic_cache
 
@@ -42,3 +42,17 @@ class TestInACache:
         chunk.unlink()
         with pytest.raises(CorruptCacheError, match=array):
             open_cache(path).check_header(array)
+
+
+def test_what_went_away_after_the_check_is_an_error_and_not_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(header_arrays, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(layout, "HEADER_CHUNK_BYTES", 64)
+    path = tmp_path / "c.zarr"
+    write_synthetic_cache(path, synthetic_logits(1, 100, 40))
+    cache = open_cache(path)
+    assert cache.labels_of(range(0, 90)).tolist() == cache.labels[:90].tolist()
+    path.rename(tmp_path / "away")
+    with pytest.raises(KDCacheError):
+        cache.labels_of(range(0, 5))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +20,14 @@ from typing import Any
 import pytest
 
 from cache_builder.console.progress import SILENT
-from cache_builder.format import CorruptCacheError, KDCacheError, StorageError, held, open_cache
+from cache_builder.format import (
+    CorruptCacheError,
+    KDCacheError,
+    StorageError,
+    held,
+    open_cache,
+    stored_arrays,
+)
 from cache_builder.format.block_cache.keeper import BlockKeeper, block_keeper
 from cache_builder.format.layout import record_arrays
 from cache_builder.format.reader import Cache
@@ -45,8 +55,8 @@ def location(s3: Any, request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture(params=["whole shards", "chunks"], autouse=True)
-def _unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["whole shards", "chunks"])
+def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "chunks":
         monkeypatch.setattr(held, "WHOLE_BYTES", 0)
 
@@ -107,6 +117,7 @@ def test_several_processes_share_what_they_read(location: str, folder: Path) -> 
     assert not of_data(seen)
 
 
+@pytest.mark.usefixtures("unit")
 def test_threads_that_ask_for_the_same_fetch_it_once(location: str) -> None:
     cache, gate = open_cache(location), threading.Barrier(6)
     _ = cache.codec
@@ -197,6 +208,7 @@ def test_a_disk_that_is_full_fails_no_reading_and_is_said_once(
     assert caplog.text.count("not kept") == 1
 
 
+@pytest.mark.usefixtures("unit")
 def test_verify_reads_the_store_itself(location: str, s3: Any) -> None:
     cache = open_cache(location)
     for view in range(VIEWS):
@@ -215,6 +227,7 @@ def test_verify_reads_the_store_itself(location: str, s3: Any) -> None:
     assert shards <= set(seen)
 
 
+@pytest.mark.usefixtures("unit")
 def test_a_cache_that_took_the_place_of_another_is_not_mixed_up_with_it(
     location: str, s3: Any, tmp_path: Path
 ) -> None:
@@ -259,8 +272,8 @@ def test_what_came_with_wrong_bytes_is_asked_for_again(location: str, folder: Pa
         raw = bytearray(data)
         raw[len(raw) // 2] ^= 1
         with near._lock:
-            near._fresh[:] = [(name, memoryview(raw) if name == near._name(part) else block)
-                              for name, block in near._fresh]  # fmt: skip
+            if part[0] in near._fresh:
+                near._fresh[part[0]] = memoryview(raw)
         return memoryview(raw)
 
     spoils = True
@@ -272,6 +285,7 @@ def test_what_came_with_wrong_bytes_is_asked_for_again(location: str, folder: Pa
     assert read(open_cache(location)) == expected
 
 
+@pytest.mark.usefixtures("unit")
 def test_blocks_of_a_walk_are_fetched_ahead_and_once(location: str) -> None:
     expected = open_cache(location).read_page(1)
     cache = open_cache(location)
@@ -292,6 +306,7 @@ def test_blocks_of_a_walk_are_fetched_ahead_and_once(location: str) -> None:
         assert not [request for request in of_data(seen) if request.endswith("/2")]
 
 
+@pytest.mark.usefixtures("unit")
 def test_rows_here_and_there_fetch_nothing_ahead(location: str) -> None:
     cache = open_cache(location)
     near = cache._near
@@ -301,3 +316,73 @@ def test_rows_here_and_there_fetch_nothing_ahead(location: str) -> None:
         cache.read_rows(0, cache.blocks.rows(block))
     assert not near._ready
     assert not near._ahead._threads
+
+
+def test_parts_of_a_large_shard_are_not_kept(
+    location: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No commit says what they must be."""
+    _ = open_cache(location).codec
+    headers = blocks(folder)
+    monkeypatch.setattr(held, "WHOLE_BYTES", 0)
+    read(open_cache(location))
+    assert blocks(folder) == headers != []
+
+
+@pytest.mark.usefixtures("unit")
+def test_what_was_wrong_in_the_store_for_a_while_does_not_outlast_that(location: str, s3: Any) -> None:
+    """Shards of another block have checksums of their own, which are right."""
+    expected = open_cache(location).read_page(1).tobytes()
+    shutil.rmtree(keeper()._folder.path)
+    cache, prefix = open_cache(location), location.removeprefix(f"s3://{BUCKET}/")
+    stored = objects(prefix)
+    for spec in record_arrays(cache.manifest):
+        ours, theirs = (spec.shard_key(cache.tiles[block]) for block in (0, 1))
+        s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{ours}", Body=stored[theirs])
+    for view in range(VIEWS):
+        with suppress(KDCacheError):
+            cache.read_page(view)
+    keeper().settle()
+    for key, body in stored.items():
+        s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{key}", Body=body)
+    assert open_cache(location).read_page(1).tobytes() == expected
+
+
+def test_an_answer_of_another_length_is_not_decoded(
+    location: str, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a proxy gives an old object, and the store tells the size of the new one."""
+    cache, prefix = open_cache(location), location.removeprefix(f"s3://{BUCKET}/")
+    spec = record_arrays(cache.manifest)[0]
+    write_synthetic_cache(f"{location}-other", LOGITS[:, ::-1], tile_rows=TILE_ROWS)
+    key = spec.shard_key(cache.tiles[0])
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{key}", Body=objects(f"{prefix}-other")[key] + b"more")
+    sizes = {spec.shard_key(tile): cache.commits[tile.key].shards[spec.path].bytes for tile in cache.tiles}
+    monkeypatch.setattr(stored_arrays, "object_sizes", lambda _, keys: [sizes[key] for key in keys])
+    with pytest.raises(StorageError, match="bytes came of an object that has"):
+        cache.read_rows(0, range(4))
+
+
+def test_a_process_that_was_forked_is_refused_and_does_not_wait(location: str) -> None:
+    cache = open_cache(location)
+    for block in range(2):
+        cache.read_rows(1, cache.blocks.rows(block))
+    child = os.fork()
+    if child == 0:
+        try:
+            cache.read_rows(1, cache.blocks.rows(2))
+        except StorageError:
+            os._exit(0)
+        os._exit(1)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if not ended[0]:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+
+
+def test_a_cache_travels_to_other_processes(location: str) -> None:
+    cache = open_cache(location)
+    assert read(pickle.loads(pickle.dumps(cache))) == read(cache)

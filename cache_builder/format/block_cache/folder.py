@@ -92,7 +92,10 @@ class BlockFolder:
 
     def has(self, name: BlockName) -> bool:
         """Whether a block has a file."""
-        return self._path(name).exists()
+        try:
+            return self._path(name).exists()
+        except OSError:
+            return False
 
     def read(self, name: BlockName) -> memoryview | None:
         """The bytes of a block; None where it is not there.
@@ -142,9 +145,10 @@ class BlockFolder:
     def forget(self, objects: Iterable[str]) -> None:
         """Remove all blocks of some objects (see :attr:`BlockName.object`)."""
         for one in objects:
-            with suppress(OSError):
-                for path in self.path.joinpath(one[:2]).glob(f"{one}-*"):
-                    path.unlink(missing_ok=True)
+            for entry in _listed(self.path / one[:2]):
+                if entry.name.startswith(f"{one}-"):
+                    with suppress(OSError):
+                        os.unlink(entry.path)  # noqa: PTH108 - as below
 
     def files(self) -> Iterator[BlockFile]:
         """The files of all blocks. What a process left behind half-written is removed on the way."""

@@ -101,7 +101,7 @@ class BlockKeeper:
 
     def _write(self, take: Callable[[], Sequence[Block]], is_unchanged: Callable[[], bool]) -> None:
         blocks = take()
-        if self._is_refused or time.monotonic() < self._paused_until or not is_unchanged():
+        if not blocks or self._is_refused or time.monotonic() < self._paused_until or not is_unchanged():
             return
         try:
             problem = self._folder.problem()  # it may have been removed, and be another's by now
