@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.caches import write_large_cache
 from benchmarks.report import alternate, write_results
 from benchmarks.store_requests import LATENCY_S, ROWS, VIEWS, at_once, by_block, late_server, seconds, whole
-from cache_builder.format import walk
+from cache_builder.format import near
 from cache_builder.format.block_cache.keeper import block_keeper
 from cache_builder.format.block_cache.settings import FOLDER_VARIABLE
 from cache_builder.format.reader import Cache, open_cache
@@ -58,7 +58,7 @@ def candidates(folder: Path, read: Callable[[Cache], None]) -> dict[str, Callabl
     def before() -> float:
         with (
             mock.patch.dict(os.environ, {FOLDER_VARIABLE: "off"}),
-            mock.patch.object(walk, "_BLOCKS_AHEAD", 0),
+            mock.patch.object(near, "MOST_AHEAD", 0),
         ):
             return seconds(read, opened(REMOTE))
 

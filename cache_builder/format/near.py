@@ -23,13 +23,13 @@ from cache_builder.format.errors import KDCacheError
 from cache_builder.format.held import Wish, fetched
 from cache_builder.format.remote import RemoteStore
 from cache_builder.format.store import ask_many
-from cache_builder.format.walk import Walk
+from cache_builder.format.walk import MOST_AHEAD, Walk
 
 _READY_BYTES = 2**25
 """Most bytes in memory that were fetched ahead and that nobody has asked for yet."""
 _FRESH_BYTES = 2**26
 """Most bytes that wait for being written: where a disk is slower than the store, others are not kept."""
-_AHEAD_THREADS = 2
+_AHEAD_THREADS = MOST_AHEAD
 
 _Part = tuple[str, range | None]
 """A key, and which bytes of the object; None = all."""
@@ -146,16 +146,18 @@ class NearStore(WrapperStore[RemoteStore]):
         if self._keeper is not None:
             self._keeper.forget({self._name((key, None)).object for key in wanted})
 
-    def coming(self, what: Hashable, first: int, last: int) -> range:
-        """The blocks to fetch ahead, when this thread has read the blocks ``first`` to ``last``."""
-        walk = self._walks.now = Walk.on(getattr(self._walks, "now", None), what, first, last)
+    def coming(self, what: Hashable, first: int, last: int, block_bytes: int) -> range:
+        """The blocks to fetch ahead, when this thread has read the blocks ``first`` to ``last``.
+
+        ``block_bytes``: about what is fetched of one.
+        """
+        most = min(MOST_AHEAD, _READY_BYTES // 2 // max(1, block_bytes))
+        walk = self._walks.now = Walk.on(getattr(self._walks, "now", None), what, first, last, most)
         return walk.coming
 
     def fetch_ahead(self, wishes: Iterable[Wish], indexes: dict[str, bytes]) -> None:
         """Fetch what will be asked for next, in a thread; what becomes of it shows when somebody asks."""
         by_key, context = {wish.key: wish for wish in wishes}, contextvars.copy_context()
-        if sum(wish.nbytes for wish in by_key.values()) > _READY_BYTES // 2:
-            return
 
         async def one(key: str) -> None:
             held = await fetched(self, by_key[key], indexes)

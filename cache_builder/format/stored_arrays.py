@@ -263,7 +263,8 @@ class StoredArrays:
             return
         group, blocks = of_tiles[0].group, self.tiles[-1].block + 1
         what = view, group, tuple(spec.path for spec in specs)
-        coming = self._near.coming(what, of_tiles[0].block, of_tiles[-1].block)
+        size = self.size_of(of_tiles[-1:], specs)
+        coming = self._near.coming(what, of_tiles[0].block, of_tiles[-1].block, size)
         following = [self.tiles[group * blocks + block] for block in coming if block < blocks]
         there = [tile for tile in following if tile.key in self.commits]
         if there:

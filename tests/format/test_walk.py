@@ -5,22 +5,29 @@ from __future__ import annotations
 from cache_builder.format.walk import Walk
 
 
-def coming(*steps: tuple[str, int, int]) -> list[range]:
+def coming(*steps: tuple[str, int, int], most: int = 8) -> list[range]:
     walk, found = None, []
     for step in steps:
-        walk = Walk.on(walk, *step)
+        walk = Walk.on(walk, *step, most)
         found.append(walk.coming)
     return found
 
 
 def test_a_walk_is_two_steps_and_each_block_comes_once() -> None:
-    first, *others = coming(*(("a", block, block) for block in range(4)))
+    first, *others = coming(*(("a", block, block) for block in range(6)))
     assert not first
-    assert others == [range(2, 4), range(4, 5), range(5, 6)]
+    assert others == [range(2, 4), range(4, 7), range(7, 12), range(12, 13), range(13, 14)]
+
+
+def test_no_more_than_allowed() -> None:
+    assert coming(*(("a", block, block) for block in range(4)), most=1)[1:] == [
+        range(2, 3), range(3, 4), range(4, 5),
+    ]  # fmt: skip
+    assert not any(coming(*(("a", block, block) for block in range(4)), most=0))
 
 
 def test_steps_of_several_blocks() -> None:
-    assert coming(("a", 0, 4), ("a", 5, 9), ("a", 10, 14))[1:] == [range(10, 12), range(15, 17)]
+    assert coming(("a", 0, 4), ("a", 5, 9), ("a", 10, 14))[1:] == [range(10, 12), range(15, 19)]
 
 
 def test_another_view_and_a_jump_begin_anew() -> None:
