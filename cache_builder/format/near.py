@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 from zarr.abc.store import ByteRequest, RangeByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
@@ -64,6 +65,8 @@ class NearStore(WrapperStore[RemoteStore]):
         self._fresh: dict[str, memoryview] = {}
         self._fresh_bytes = 0
         self._is_kept_soon = False
+        self._is_far = False
+        """Whether the store was needed since the last look: what is on the disk need not be fetched ahead."""
         self._walks = threading.local()
         self._ahead = ThreadPoolExecutor(_AHEAD_THREADS, thread_name_prefix="blocks-ahead")
 
@@ -82,6 +85,7 @@ class NearStore(WrapperStore[RemoteStore]):
         with self._lock:
             ready = self._ready.pop(part, None)
         if ready is not None:
+            self._is_far = True
             return ready
         running = self._running.get(part)
         if running is not None:
@@ -108,6 +112,7 @@ class NearStore(WrapperStore[RemoteStore]):
                 keeper.counts.hits += 1
                 keeper.counts.hit_bytes += len(kept)
                 return kept
+        self._is_far = True
         request = None if wanted is None else RangeByteRequest(wanted.start, wanted.stop)
         value = await self._store.get(key, default_buffer_prototype(), request)
         if value is None:
@@ -177,7 +182,10 @@ class NearStore(WrapperStore[RemoteStore]):
         ``block_bytes``: about what is fetched of one.
         """
         most = min(MOST_AHEAD, _READY_BYTES // 2 // max(1, block_bytes))
-        walk = self._walks.now = Walk.on(getattr(self._walks, "now", None), what, first, last, most)
+        walk = Walk.on(getattr(self._walks, "now", None), what, first, last, most)
+        if not self._is_far:
+            walk = replace(walk, coming=range(walk.coming.start, walk.coming.start))
+        self._walks.now, self._is_far = walk, False
         return walk.coming
 
     def fetch_ahead(self, wishes: Iterable[Wish], indexes: dict[str, bytes]) -> None:

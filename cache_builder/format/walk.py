@@ -8,8 +8,8 @@ from typing import Self
 
 MOST_AHEAD = 8
 """Blocks: two requests 20 ms away take as long as decoding four blocks of 60 bytes a record."""
-_FIRST_AHEAD = 2
-"""The window begins with so many blocks and doubles: what is fetched for nobody is no more than was read."""
+_FIRST_AHEAD = 4
+"""The window begins with so many blocks and doubles: little is fetched for nobody."""
 
 
 @dataclass(frozen=True)
