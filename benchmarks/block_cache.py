@@ -26,9 +26,9 @@ NOTES = f"""
 Rates over those from the disk, in one run: a view of {ROWS:,} records of seven arrays, from a server on
 loopback that answers every request {1e3 * LATENCY_S:.0f} ms late; the fastest of {ROUNDS} rounds each, in
 turn, as the machine had other work. "Block by block": one page load after the other; "eight at once": in
-eight threads, as a server loads pages; "whole view": as a trainer reads. "Before": nothing is fetched ahead of a
-reader who goes from block to block, nothing is kept. "Ahead": the next blocks are, nothing is kept. "Cold":
-the block cache is empty, and filled meanwhile, once. "Warm": another reader filled it.
+eight threads, as a server loads pages; "whole view": as a trainer reads. "Before": nothing is fetched ahead
+of a reader who goes from block to block, nothing is kept. "Ahead": the next blocks are, nothing is kept.
+"Cold": the block cache is empty, and filled meanwhile, once. "Warm": another reader filled it.
 """
 
 
