@@ -111,6 +111,8 @@ class NearStore(WrapperStore[RemoteStore]):
             if kept is not None:
                 keeper.counts.hits += 1
                 keeper.counts.hit_bytes += len(kept)
+                with self._lock:
+                    self._expected.pop(key, None)
                 return kept
         self._is_far = True
         request = None if wanted is None else RangeByteRequest(wanted.start, wanted.stop)
