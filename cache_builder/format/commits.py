@@ -240,7 +240,7 @@ def _indexed(data: bytes) -> Iterator[object]:
     while not text.startswith("]}", place):
         commit, place = _JSON.raw_decode(text, place)
         yield commit
-        if text.startswith(",", place):
+        if text.startswith(",{", place):
             place += 1
         elif not text.startswith("]}", place):
             raise ValueError(f"expected a comma or its end at character {place}")

@@ -29,6 +29,8 @@ def _add(partials: list[float], value: float) -> None:
     for partial in partials:
         larger, smaller = (value, partial) if abs(value) >= abs(partial) else (partial, value)
         value = larger + smaller
+        if math.isinf(value):
+            raise OverflowError("a sum is larger than any number that floats can be")
         rest = smaller - (value - larger)
         if rest:
             partials[kept] = rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,3 +27,10 @@ def test_sums_are_apart(numbers: list[float]) -> None:
     for number in numbers:
         sums.add([number, 1.0], first=3)
     assert (sums.value(0), sums.value(3), sums.value(4)) == (0.0, math.fsum(numbers), len(numbers))
+
+
+def test_what_no_float_holds_is_an_error() -> None:
+    sums = ExactSums()
+    sums.add([1e308])
+    with pytest.raises(OverflowError):
+        sums.add([1e308])

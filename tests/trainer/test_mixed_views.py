@@ -211,7 +211,7 @@ class TestRuns:
             result = train(
                 config(tmp_path / name, path, loss="kd(temperature=4)*1", epochs=2, workers=workers)
             )
-            assert result.out == tmp_path / name
+            assert result.out == str(tmp_path / name)
         assert_same_weights(tmp_path / "a", tmp_path / "b")
 
     def test_batches_and_records_belong_together(self, tmp_path):

@@ -50,7 +50,7 @@ def test_it_tells_the_best_and_the_last_epoch(tmp_path):
         row(1, train_top1=0.2, train_agreement=0.3, val_top1=0.5, val_top5=0.9, val_nll=1.25),
         row(2, train_top1=0.4, train_agreement=0.5, val_top1=0.4, val_top5=0.8, val_nll=1.5),
     ]
-    text = report_text(tmp_path, run_config(tmp_path), rows, weights=1234)
+    text = report_text(str(tmp_path), run_config(tmp_path), rows, weights=1234)
     assert "| 1 (best) | 50.00 % | 90.00 % | 1.2500 | 20.00 % | 30.00 % |" in text
     assert "| 2 (last) | 40.00 % | 80.00 % | 1.5000 | 40.00 % | 50.00 % |" in text
     assert "the published cifar100 objective; arXiv 1503.02531" in text
@@ -61,7 +61,7 @@ def test_it_tells_the_best_and_the_last_epoch(tmp_path):
 
 
 def test_what_was_not_measured_is_a_dash(tmp_path):
-    text = report_text(tmp_path, run_config(tmp_path), [row(1)], weights=1)
+    text = report_text(str(tmp_path), run_config(tmp_path), [row(1)], weights=1)
     assert "| 1 (last) | – | – | – | – | – |" in text
     assert "(best)" not in text
 
