@@ -157,6 +157,7 @@ def test_uninterrupted_builds_are_equal(campaign: Campaign, tmp_path: Path) -> N
     assert campaign.rerun(tmp_path / "again.zarr") == WHOLE
 
 
+@pytest.mark.slow
 def test_killed_at_20_random_instants(campaign: Campaign, tmp_path: Path) -> None:
     assert random_instants(campaign, tmp_path, 20, SEED, workers=0) == [WHOLE] * 20
 
@@ -183,6 +184,7 @@ def worker_kills(campaign: Campaign, folder: Path, count: int, seed: int) -> lis
     return reruns
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_loader_killed_at_random_instants(campaign: Campaign, tmp_path: Path) -> None:
     assert worker_kills(campaign, tmp_path, 4, SEED) == [WHOLE] * 4

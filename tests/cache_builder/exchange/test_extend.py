@@ -305,6 +305,7 @@ class TestDeath:
         assert contents(own) == wanted
 
 
+@pytest.mark.slow
 def test_the_command_itself_killed(by_command: Path, photos: Path, tmp_path: Path) -> None:
     cache = Path(shutil.copytree(by_command, tmp_path / "cache.zarr"))
     before = contents(cache)

@@ -75,6 +75,7 @@ def test_methods_are_compared_and_one_that_fails_leaves_the_others(cache, tmp_pa
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_run_any_more_is_never_removed(cache, tmp_path):
     compare(cache, tmp_path / "a", "kd", "--seeds", 1)
     run = tmp_path / "a" / "runs" / "kd" / "seed-0"
