@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import xxhash
@@ -27,20 +26,21 @@ _TEXT, _OFFSETS = "_bytes", "_offsets"
 class HeaderArrays(StoredArrays):
     """The arrays that the manifest has digests of."""
 
-    def __init__(
-        self,
-        location: str | Path,
-        body: dict[str, Any],
-        commits: dict[str, bytes] | None = None,
-        *,
-        keeps_blocks: bool = True,
-    ) -> None:
-        """As :class:`StoredArrays`."""
-        super().__init__(location, body, commits, keeps_blocks=keeps_blocks)
-        self._text_bytes: dict[str, int] = {}
-        self._kept: dict[str, NDArray[Any]] | None = None
-        self._columns: dict[str, Column] = {}
-        self._seen: dict[str, int | None] = {}
+    _kept: dict[str, NDArray[Any]] | None = None
+
+    @cached_property
+    def _text_bytes(self) -> dict[str, int]:
+        """How long each text is, by its path, as far as it was read."""
+        return {}
+
+    @cached_property
+    def _columns(self) -> dict[str, Column]:
+        return {}
+
+    @cached_property
+    def _seen(self) -> dict[str, int | None]:
+        """Digests of the objects that were compared with the manifest."""
+        return {}
 
     def header_array(self, path: str, held: HeldStore | None = None) -> NDArray[Any]:
         """One of the arrays named in the manifest's ``digests``, checked against its digest.
@@ -53,7 +53,8 @@ class HeaderArrays(StoredArrays):
         spec = self.header_spec(path)
         if expected is None or spec is None:
             raise FormatError(f"{self.location} has no array {path!r}")
-        array = self.values_of(spec, ..., [], held or self.held_headers([path]))
+        held = held or self.held_headers([path])
+        array = self.values_of(spec, ..., [], held)
         if array_digest(array) != expected:
             self._forget(spec, [])
             self.check_same_store()
@@ -62,7 +63,8 @@ class HeaderArrays(StoredArrays):
                 "restore the file or rebuild the cache"
             )
         if self._near is not None:
-            self._near.prove(spec.chunk_keys())
+            whole = {key: held.held.get(key) for key in spec.chunk_keys()}
+            self._near.prove({key: one.data for key, one in whole.items() if one is not None and one.data})
         if path.endswith(_OFFSETS):
             self._text_bytes[path.removesuffix(_OFFSETS) + _TEXT] = int(array[-1])
         if self._kept is not None and array.nbytes <= _KEPT_BYTES:

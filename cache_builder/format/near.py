@@ -10,7 +10,7 @@ import contextvars
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -46,19 +46,12 @@ class NearStore(WrapperStore[RemoteStore]):
     is wrong in a store for a while must not outlast that here. Parts of a large shard cannot be compared so.
     """
 
-    def __init__(
-        self, store: RemoteStore, cache_id: str, keeper: BlockKeeper | None, is_unchanged: Callable[[], bool]
-    ) -> None:
-        """``keeper``: None where nothing is kept on the disk.
-
-        ``is_unchanged`` looks whether the store holds this cache still.
-        """
+    def __init__(self, store: RemoteStore, cache_id: str, keeper: BlockKeeper | None) -> None:
+        """``keeper``: None where nothing is kept on the disk."""
         super().__init__(store)
         self._cache_id = cache_id
         self._keeper = keeper
-        self._is_unchanged = is_unchanged
         self._expected: dict[str, Wish] = {}
-        self._proven: set[str] = set()
         self._running: dict[_Part, asyncio.Task[memoryview | None]] = {}  # used on the event loop alone
         self._lock = threading.Lock()
         self._ready: OrderedDict[_Part, memoryview] = OrderedDict()
@@ -137,10 +130,9 @@ class NearStore(WrapperStore[RemoteStore]):
         with self._lock:
             self._expected |= {one.key: one for one in wishes if one.is_whole and one.crc32 is not None}
 
-    def prove(self, keys: Iterable[str]) -> None:
-        """Keep objects that were fetched: their values are those that the manifest has a digest of."""
-        with self._lock:
-            self._proven.update(keys)
+    def prove(self, objects: Mapping[str, bytes]) -> None:
+        """Keep objects of these bytes if they were fetched: their values have the manifest's digest."""
+        self.expect([Wish(key, len(data), crc32=zlib.crc32(data)) for key, data in objects.items()])
         self.keep()
 
     def _name(self, part: _Part) -> BlockName:
@@ -153,16 +145,15 @@ class NearStore(WrapperStore[RemoteStore]):
             if self._keeper is None or not self._fresh or self._is_kept_soon:
                 return
             self._is_kept_soon = True
-        self._keeper.keep(self._take_fresh, self._is_unchanged)
+        self._keeper.keep(self._take_fresh)
 
     def _take_fresh(self) -> list[Block]:
         """What is proven to be right. What may be proven yet stays; what is wrong goes."""
         with self._lock:
             expected = {key: self._expected.pop(key) for key in self._fresh if key in self._expected}
-            taken = [key for key in self._fresh if key in expected or key in self._proven]
-            fresh = {key: self._fresh.pop(key) for key in taken}
+            fresh = {key: self._fresh.pop(key) for key in expected}
             self._fresh_bytes, self._is_kept_soon = sum(map(len, self._fresh.values())), False
-        right = [key for key, data in fresh.items() if key not in expected or _fits(data, expected[key])]
+        right = [key for key, data in fresh.items() if _fits(data, expected[key])]
         return [(self._name((key, None)), fresh[key]) for key in right]
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -171,7 +162,6 @@ class NearStore(WrapperStore[RemoteStore]):
         with self._lock:
             for part in [part for part in self._ready if part[0] in wanted]:
                 del self._ready[part]
-            self._proven -= wanted
             for key in wanted & self._fresh.keys():
                 self._fresh_bytes -= len(self._fresh.pop(key))
         self.keep()  # so that what waits is forgotten after it

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cache_builder.format.ahead import ahead, batched_by
 from cache_builder.format.class_names import ClassNames
 from cache_builder.format.codecs import Part, Ranked, Stored, open_codec
+from cache_builder.format.codecs.record import RecordLayout
 from cache_builder.format.coded import uncoded_block
 from cache_builder.format.commits import INDEX_KEY, REPAIR_INDEX, has_index, identity_bytes
 from cache_builder.format.errors import (
@@ -84,19 +85,20 @@ def _body_there(location: str | Path) -> dict[str, Any]:
 class Cache(HeaderArrays):
     """A cache open for reading."""
 
-    def __init__(
-        self,
-        location: str | Path,
-        body: dict[str, Any],
-        commits: dict[str, bytes] | None = None,
-        *,
-        keeps_blocks: bool = True,
-    ) -> None:
-        """As :class:`HeaderArrays`; use :func:`open_cache`, which also checks the commits."""
-        super().__init__(location, body, commits, keeps_blocks=keeps_blocks)
-        self.layout = self._manifest.codec.layout
-        self.blocks = Blocks.of(self._manifest)
-        self.position_blocks = Blocks.of_positions(self._manifest)
+    @cached_property
+    def layout(self) -> RecordLayout:
+        """Where each field of a packed record lies."""
+        return self._manifest.codec.layout
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Which rows each row block has."""
+        return Blocks.of(self._manifest)
+
+    @cached_property
+    def position_blocks(self) -> Blocks:
+        """Which positions each row block has."""
+        return Blocks.of_positions(self._manifest)
 
     @cached_property
     def codec(self) -> Ranked[Any]:

@@ -36,7 +36,6 @@ from cache_builder.format.near import NearStore
 from cache_builder.format.remote import RemoteStore
 from cache_builder.format.root import read_body
 from cache_builder.format.store import object_sizes, open_store, read_bytes
-from cache_builder.format.waiting import patience_at_most
 
 BATCH_BYTES = 2**23
 """About so many compressed bytes are fetched at once, while those before them are decoded."""
@@ -90,7 +89,7 @@ class StoredArrays:
         cache_id = self._manifest.cache_id
         if cache_id is None or not keeps_blocks or not isinstance(self._store, RemoteStore):
             return None
-        return NearStore(self._store, cache_id, block_keeper(), self._is_unchanged)
+        return NearStore(self._store, cache_id, block_keeper())
 
     @property
     def manifest(self) -> Manifest:
@@ -187,14 +186,6 @@ class StoredArrays:
                 f"{self.location} is out of reach: nothing is there any more. Was it unmounted, renamed or "
                 "removed? Bring it back; what was opened before goes on with it"
             )
-
-    def _is_unchanged(self) -> bool:
-        """Whether the store certainly holds this cache still; looked at without patience."""
-        try:
-            with patience_at_most(0):
-                return read_body(self.location) == self.body
-        except (KDCacheError, OSError):
-            return False
 
     def check_unchanged(self) -> None:
         """Raise :class:`IncompleteCacheError` where a sealed cache was opened, and it is not that any more.

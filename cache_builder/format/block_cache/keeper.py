@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -72,13 +71,9 @@ class BlockKeeper:
             log.warning("%s is damaged: it is fetched again", error)
             return None
 
-    def keep(self, take: Callable[[], Sequence[Block]], is_unchanged: Callable[[], bool]) -> None:
-        """Write the blocks that ``take`` gives then, if the store holds the same cache (``is_unchanged``).
-
-        What is fetched while a cache is replaced may be of the one or of the other.
-        """
-        context = contextvars.copy_context()
-        self._submit(lambda: context.run(self._write, take, is_unchanged))
+    def keep(self, take: Callable[[], Sequence[Block]]) -> None:
+        """Write the blocks that ``take`` gives then; nobody waits for it."""
+        self._submit(lambda: self._write(take))
 
     def forget(self, objects: set[str]) -> None:
         """Remove all blocks of some objects (see :attr:`BlockName.object`), also those that still wait."""
@@ -99,9 +94,9 @@ class BlockKeeper:
             return self._writer.submit(work)
         return None
 
-    def _write(self, take: Callable[[], Sequence[Block]], is_unchanged: Callable[[], bool]) -> None:
+    def _write(self, take: Callable[[], Sequence[Block]]) -> None:
         blocks = take()
-        if not blocks or self._is_refused or time.monotonic() < self._paused_until or not is_unchanged():
+        if not blocks or self._is_refused or time.monotonic() < self._paused_until:
             return
         try:
             problem = self._folder.problem()  # it may have been removed, and be another's by now
